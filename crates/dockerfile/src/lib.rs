@@ -1,0 +1,1 @@
+//! Dockerfile and .dockerignore: lexer, parser, expansion.

@@ -1,0 +1,163 @@
+//! Files that appear whole or not at all.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::FsError;
+
+/// A file that is written beside its destination and then renamed over it.
+///
+/// Nothing is synced: after a power loss the file may be missing or empty, after a crash of the
+/// program it is either the old one or the new one. Dropped without [`AtomicFile::commit`], it
+/// leaves nothing.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: File,
+    temporary: PathBuf,
+    destination: PathBuf,
+    committed: bool,
+}
+
+impl AtomicFile {
+    /// Begins a file that will appear at `destination`, readable by everybody whom the umask lets.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the destination's directory cannot be written.
+    pub fn create(destination: impl AsRef<Path>) -> Result<Self, FsError> {
+        let destination = destination.as_ref();
+        let directory = destination.parent().unwrap_or(Path::new("."));
+        Self::create_in(directory, destination)
+    }
+
+    /// Begins a file in a directory for temporary files, which must be on the destination's file
+    /// system.
+    ///
+    /// # Errors
+    ///
+    /// Fails where that directory cannot be written.
+    pub fn create_in(
+        directory: impl AsRef<Path>,
+        destination: impl AsRef<Path>,
+    ) -> Result<Self, FsError> {
+        let temporary = directory.as_ref().join(temporary_name());
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666))
+            .map_err(|errno| FsError::new("create", &temporary, errno))?;
+        let destination = destination.as_ref().to_owned();
+        Ok(Self { file: File::from(fd), temporary, destination, committed: false })
+    }
+
+    /// Writes a whole file at once.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the directory or the file system does not take it; the old file is then kept.
+    pub fn write(destination: impl AsRef<Path>, content: &[u8]) -> Result<(), FsError> {
+        let mut file = Self::create(&destination)?;
+        file.write_all(content).map_err(|error| FsError::new("write", &destination, error))?;
+        file.commit()
+    }
+
+    /// Sets the permission bits that the file will have, whatever the umask is.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the file system does not take them.
+    pub fn set_mode(&self, mode: u32) -> Result<(), FsError> {
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
+            .map_err(|errno| FsError::new("change the mode of", &self.temporary, errno))
+    }
+
+    /// Changes where the file will appear, for names that depend on the content.
+    pub fn set_destination(&mut self, destination: impl Into<PathBuf>) {
+        self.destination = destination.into();
+    }
+
+    /// The open file, for reading back what was written.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Makes the file appear, in place of what was there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the rename does; the temporary file is then removed.
+    pub fn commit(mut self) -> Result<(), FsError> {
+        rustix::fs::renameat(CWD, &self.temporary, CWD, &self.destination)
+            .map_err(|errno| FsError::new("move a file to", &self.destination, errno))?;
+        self.committed = true;
+        Ok(())
+    }
+}
+
+/// A name that no other thread or process uses at the same time.
+fn temporary_name() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!(".tmp-{}-{count}", std::process::id())
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing can be done about a failure here; the store removes what is left over.
+            let _ = rustix::fs::unlinkat(CWD, &self.temporary, rustix::fs::AtFlags::empty());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs_err::read_dir(directory).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn readers_see_the_old_file_until_the_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        AtomicFile::write(&path, b"old").unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"old");
+        file.commit().unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(AtomicFile::create(dir.path().join("file")).unwrap());
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failed_commit_names_the_destination_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = AtomicFile::create(dir.path().join("file")).unwrap();
+        file.set_destination(dir.path().join("missing/file"));
+        let error = file.commit().unwrap_err();
+        assert!(error.to_string().contains("missing/file"), "{error}");
+        assert!(names(dir.path()).is_empty());
+    }
+}

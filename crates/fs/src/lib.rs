@@ -1,0 +1,28 @@
+//! The file system as the rest of formwork may use it.
+//!
+//! Paths that come from an image, an archive or a build context are [`RelPath`]s and are opened
+//! beneath a [`RootDir`], by the kernel (`openat2`), never by joining strings. Files that others
+//! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s;
+//! trees are listed by [`walk()`].
+//!
+//! This crate knows nothing of images, layers or the store's layout.
+
+mod atomic;
+mod copy;
+mod error;
+mod lock;
+mod relpath;
+mod root;
+mod stat;
+mod walk;
+mod xattr;
+
+pub use atomic::AtomicFile;
+pub use copy::copy_contents;
+pub use error::FsError;
+pub use lock::FileLock;
+pub use relpath::{RelPath, RelPathError};
+pub use root::{Follow, RootDir};
+pub use stat::{FileKind, FileStat, Timestamp};
+pub use walk::{Verdict, WalkEntry, WalkFilter, walk};
+pub use xattr::{Xattrs, read_xattrs, write_xattr};

@@ -1,0 +1,112 @@
+//! Locks between processes.
+//!
+//! `flock(2)`: a lock belongs to the open file, ends with the process however it ends, and cannot
+//! be left behind.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::FsError;
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct FileLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl FileLock {
+    /// Waits until nobody else holds the lock in any way.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn exclusive(path: impl AsRef<Path>) -> Result<Self, FsError> {
+        let lock = Self::open(path.as_ref())?;
+        lock.acquire(FlockOperation::LockExclusive).map(|_| lock)
+    }
+
+    /// Waits until nobody else holds the lock exclusively.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn shared(path: impl AsRef<Path>) -> Result<Self, FsError> {
+        let lock = Self::open(path.as_ref())?;
+        lock.acquire(FlockOperation::LockShared).map(|_| lock)
+    }
+
+    /// Takes the lock if nobody else holds it in any way; `None` where somebody does.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn try_exclusive(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
+        let lock = Self::open(path.as_ref())?;
+        let taken = lock.acquire(FlockOperation::NonBlockingLockExclusive)?;
+        Ok(taken.then_some(lock))
+    }
+
+    /// Takes the lock if nobody else holds it exclusively; `None` where somebody does.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn try_shared(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
+        let lock = Self::open(path.as_ref())?;
+        let taken = lock.acquire(FlockOperation::NonBlockingLockShared)?;
+        Ok(taken.then_some(lock))
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn open(path: &Path) -> Result<Self, FsError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o666))
+            .map_err(|errno| FsError::new("open the lock file", path, errno))?;
+        Ok(Self { file: File::from(fd), path: path.to_owned() })
+    }
+
+    /// Whether the lock was taken; `false` only for the non-blocking operations.
+    fn acquire(&self, operation: FlockOperation) -> Result<bool, FsError> {
+        loop {
+            match rustix::fs::flock(&self.file, operation) {
+                Ok(()) => return Ok(true),
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(FsError::new("lock", &self.path, errno)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exclusive_excludes_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::exclusive(&path).unwrap();
+        assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+        assert!(FileLock::try_shared(&path).unwrap().is_none());
+        drop(lock);
+        assert!(FileLock::try_exclusive(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn shared_excludes_only_exclusive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let _lock = FileLock::shared(&path).unwrap();
+        assert!(FileLock::try_shared(&path).unwrap().is_some());
+        assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+    }
+}

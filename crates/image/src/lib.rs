@@ -1,0 +1,1 @@
+//! Images as lazy views; layouts, archives, names, export.

@@ -1,0 +1,1 @@
+//! Layers: trees, tar archives, directories, and the ways between them.

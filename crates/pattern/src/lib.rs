@@ -1,0 +1,1 @@
+//! The glob patterns of Dockerfiles and .dockerignore files.

@@ -1,0 +1,2 @@
+//! Everything that is done with formwork's sources: set up, test, demo, bench, check.
+fn main() {}
