@@ -44,5 +44,5 @@ mod key;
 
 pub use components::{CacheKey, Component, Components};
 pub use identity::Identity;
-pub use index::{CacheError, CacheIndex, CacheRecord, DirIndex};
+pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex};
 pub use key::{Inputs, content_key, definition_key};
