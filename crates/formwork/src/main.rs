@@ -1,4 +1,5 @@
 //! The command line.
+mod args;
 mod progress;
 mod render;
 fn main() {
