@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::FsError;
 
@@ -44,12 +45,24 @@ impl AtomicFile {
         directory: impl AsRef<Path>,
         destination: impl AsRef<Path>,
     ) -> Result<Self, FsError> {
-        let temporary = directory.as_ref().join(temporary_name());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666))
-            .map_err(|errno| FsError::new("create", &temporary, errno))?;
-        let destination = destination.as_ref().to_owned();
-        Ok(Self { file: File::from(fd), temporary, destination, committed: false })
+        loop {
+            let temporary = directory.as_ref().join(temporary_name());
+            match rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666)) {
+                Ok(fd) => {
+                    let destination = destination.as_ref().to_owned();
+                    return Ok(Self {
+                        file: File::from(fd),
+                        temporary,
+                        destination,
+                        committed: false,
+                    });
+                }
+                // A process of the same number, in another container or killed long ago, was here.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(FsError::new("create", &temporary, errno)),
+            }
+        }
     }
 
     /// Writes a whole file at once.
@@ -96,7 +109,7 @@ impl AtomicFile {
     }
 }
 
-/// A name that no other thread or process uses at the same time.
+/// A name that no other thread uses, and no other process that can be seen from here.
 fn temporary_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +162,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(AtomicFile::create(dir.path().join("file")).unwrap());
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in 0..2000 {
+            let name = format!(".tmp-{}-{count}", std::process::id());
+            fs_err::write(dir.path().join(name), "left over").unwrap();
+        }
+        let path = dir.path().join("file");
+        AtomicFile::write(&path, b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()).len(), 2001);
     }
 
     #[test]
