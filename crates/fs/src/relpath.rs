@@ -10,13 +10,16 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A normalised path relative to the root of a tree; empty for the root itself.
+///
+/// Cheap to clone: trees hold the same path in several places.
 ///
 /// Invariant: components are separated by single slashes; none is empty, `.`, `..` or contains a
 /// NUL byte.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
-pub struct RelPath(Box<[u8]>);
+pub struct RelPath(Arc<[u8]>);
 
 /// Why some bytes are no path inside a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
