@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
 
+mod setup;
+mod test;
 mod tidy;
 
 use std::path::PathBuf;
@@ -14,7 +16,8 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  tidy    check what compilers do not: borders between crates, docs, lengths, dependencies";
+  test [NAME...]  set up what is missing, then run every check and test, or the named tests
+  tidy            check what compilers do not: borders between crates, docs, lengths, dependencies";
 
 fn main() -> ExitCode {
     match run() {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
+        Some("test") => test::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("tidy") => tidy::run(&root()),
         None | Some("help" | "--help" | "-h") => {
             println!("{HELP}");

@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn users_of_processes() {
-        let user = |uid, gid, groups: &[u32], home: &str| (uid, gid, groups.to_vec(), home.to_owned());
+        let user =
+            |uid, gid, groups: &[u32], home: &str| (uid, gid, groups.to_vec(), home.to_owned());
         assert_eq!(process(""), user(0, 0, &[10], "/root"));
         assert_eq!(process("app"), user(1000, 1001, &[10, 50], "/home/app"));
         assert_eq!(process("1000"), user(1000, 1001, &[10, 50], "/home/app"));

@@ -1,0 +1,3 @@
+//! Makes ops real.
+mod accounts;
+mod trust;
