@@ -1,1 +1,18 @@
 //! Layers: trees, tar archives, directories, and the ways between them.
+//!
+//! A layer has three forms, each made from another only when somebody needs it:
+//!
+//! - a [`Tree`]: what it holds, as data;
+//! - a directory: a lower directory of an overlay file system mounted with `userxattr`, where a
+//!   whiteout is a character device 0/0 and an opaque directory has the attribute
+//!   `user.overlay.opaque`;
+//! - a blob: a tar archive as the OCI image specification has it (`layer.md`), usually compressed.
+//!
+//! This crate mounts nothing, knows nothing of images, registries or Dockerfiles, and never opens
+//! a path of a layer other than beneath a descriptor.
+
+mod error;
+pub mod tree;
+
+pub use error::LayerError;
+pub use tree::{Stack, Tree, TreeDigest};
