@@ -8,7 +8,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -16,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -44,11 +44,14 @@ func serve(port string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
+	silent := newSilentConns()
 	server := &http.Server{
 		Addr:              ":" + port,
 		Handler:           newHandler(newStore()),
 		ReadHeaderTimeout: 5 * time.Second,
+		ConnState:         silent.track,
 	}
+	server.RegisterOnShutdown(silent.close)
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	log.Printf("shortcut %s listens on port %s", version, port)
@@ -61,10 +64,39 @@ func serve(port string) error {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := server.Shutdown(grace); err != nil && !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Shutdown(grace); err != nil {
 		return fmt.Errorf("requests were cut off: %w", err)
 	}
 	return nil
+}
+
+// silentConns are the connections on which no byte has come yet. Browsers open some in
+// advance, and http.Server.Shutdown would give each of them five seconds.
+type silentConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func newSilentConns() *silentConns {
+	return &silentConns{conns: make(map[net.Conn]bool)}
+}
+
+func (s *silentConns) track(conn net.Conn, state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state == http.StateNew {
+		s.conns[conn] = true
+	} else {
+		delete(s.conns, conn)
+	}
+}
+
+func (s *silentConns) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		conn.Close()
+	}
 }
 
 func checkHealth(port string) error {

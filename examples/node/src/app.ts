@@ -10,6 +10,7 @@
 
 import { readFileSync } from "node:fs";
 import type { ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from "fastify";
 import { type Poll, Polls } from "./polls.js";
 
@@ -100,10 +101,18 @@ export function buildApp(polls: Polls, options: FastifyServerOptions = {}): Fast
     });
   });
 
-  // An event stream never ends by itself, so a server that waits for its requests to finish
-  // would never stop: the streams are ended first.
+  // Browsers open connections in advance, and Node waits even for those that never ask.
+  const silent = new Set<Socket>();
+  app.server.on("connection", (socket) => {
+    silent.add(socket);
+    socket.once("close", () => silent.delete(socket));
+  });
+  app.server.on("request", (request) => silent.delete(request.socket));
+
+  // A server that stops waits for what is under way. An event stream never ends by itself.
   app.addHook("preClose", async () => {
     for (const stream of streams) stream.end();
+    for (const socket of silent) socket.destroy();
   });
 
   return app;

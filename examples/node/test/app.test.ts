@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import type { AddressInfo } from "node:net";
+import { once } from "node:events";
+import { type AddressInfo, connect } from "node:net";
 import { test } from "node:test";
 import { buildApp } from "../src/app.js";
 import { Polls } from "../src/polls.js";
@@ -71,4 +72,17 @@ test("a watcher is told of a vote, and does not keep the server from stopping", 
 
   const votes = [...told.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json ?? "").options[0].votes);
   assert.deepEqual(votes, [0, 1]);
+});
+
+test("a connection that never asks does not keep the server from stopping", async () => {
+  const app = buildApp(new Polls());
+  await app.listen({ port: 0, host: "127.0.0.1" });
+  const { port } = app.server.address() as AddressInfo;
+  const accepted = once(app.server, "connection");
+  const connection = connect(port, "127.0.0.1");
+  connection.on("error", () => {});
+  await accepted;
+  const closed = once(connection, "close");
+  await app.close();
+  await closed;
 });
