@@ -32,7 +32,8 @@ RUN printf '%s\n' \
  && mkdir -p tmp && chmod 1777 tmp \
  && dpkg-deb --fsys-tarfile /debs/ca-certificates_*.deb \
   | tar --extract --to-stdout --wildcards './usr/share/ca-certificates/mozilla/*.crt' \
-  > etc/ssl/certs/ca-certificates.crt
+  > etc/ssl/certs/ca-certificates.crt \
+ && dpkg-deb --field /debs/ca-certificates_*.deb > var/lib/dpkg/status.d/ca-certificates
 
 FROM scratch AS static
 COPY --from=unpack /rootfs/static /

@@ -5,8 +5,7 @@ RUN apt-get update \
         g++ gcc libc6-dev make pkg-config golang-1.19-go \
  && rm -rf /var/lib/apt/lists/* \
  && ln -s /usr/lib/go-1.19 /usr/local/go
-ENV GOTOOLCHAIN=local \
-    GOPATH=/go \
+ENV GOPATH=/go \
     PATH=/go/bin:/usr/local/go/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 RUN mkdir -p "$GOPATH/src" "$GOPATH/bin" && chmod -R 1777 "$GOPATH"
 WORKDIR /go

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -44,14 +43,7 @@ func serve(port string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	silent := newSilentConns()
-	server := &http.Server{
-		Addr:              ":" + port,
-		Handler:           newHandler(newStore()),
-		ReadHeaderTimeout: 5 * time.Second,
-		ConnState:         silent.track,
-	}
-	server.RegisterOnShutdown(silent.close)
+	server := newServer(":"+port, newHandler(newStore()))
 	failed := make(chan error, 1)
 	go func() { failed <- server.ListenAndServe() }()
 	log.Printf("shortcut %s listens on port %s", version, port)
@@ -68,35 +60,6 @@ func serve(port string) error {
 		return fmt.Errorf("requests were cut off: %w", err)
 	}
 	return nil
-}
-
-// silentConns are the connections on which no byte has come yet. Browsers open some in
-// advance, and http.Server.Shutdown would give each of them five seconds.
-type silentConns struct {
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-}
-
-func newSilentConns() *silentConns {
-	return &silentConns{conns: make(map[net.Conn]bool)}
-}
-
-func (s *silentConns) track(conn net.Conn, state http.ConnState) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if state == http.StateNew {
-		s.conns[conn] = true
-	} else {
-		delete(s.conns, conn)
-	}
-}
-
-func (s *silentConns) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.conns {
-		conn.Close()
-	}
 }
 
 func checkHealth(port string) error {
