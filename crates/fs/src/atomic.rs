@@ -32,7 +32,9 @@ impl AtomicFile {
     pub fn create(destination: impl AsRef<Path>) -> Result<Self, FsError> {
         let destination = destination.as_ref();
         let directory = destination.parent().unwrap_or(Path::new("."));
+        // The temporary name would tell the user nothing.
         Self::create_in(directory, destination)
+            .map_err(|error| FsError { path: destination.to_owned(), ..error })
     }
 
     /// Begins a file in a directory for temporary files, which must be on the destination's file
@@ -162,6 +164,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(AtomicFile::create(dir.path().join("file")).unwrap());
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failure_names_what_was_to_be_made() {
+        let error = AtomicFile::create("/proc/missing/file").unwrap_err();
+        assert_eq!(error.path, Path::new("/proc/missing/file"));
     }
 
     #[test]
