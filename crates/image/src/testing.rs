@@ -1,4 +1,4 @@
-//! Images for tests; the tests with real tools include this file, too.
+//! Images for tests; those in `tests/` include this file, too.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -20,6 +20,11 @@ impl Sample {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layout = StoreLayout::open(dir.path().join("store")).unwrap();
+        Self::in_store(layout, dir)
+    }
+
+    /// Images in a store that others use, too; the directory is for anything else.
+    pub(crate) fn in_store(layout: StoreLayout, dir: tempfile::TempDir) -> Self {
         let content = ContentStore::of(&layout);
         Self { dir, layout, content }
     }
