@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use formwork_fs::{AtomicFile, FsError};
+use formwork_fs::{AtomicFile, FsError, copy_range};
 use formwork_oci::{Algorithm, Descriptor, Digest, Hasher};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
@@ -93,6 +93,11 @@ impl ContentStore {
         &self.directory
     }
 
+    /// Whether this is a formwork store's own image layout, in which nobody else writes.
+    pub fn is_own(&self) -> bool {
+        matches!(self.staging, Staging::Scratch(_))
+    }
+
     /// Whether a blob is there, whatever its length.
     ///
     /// # Errors
@@ -152,7 +157,7 @@ impl ContentStore {
         if bytes.len() as u64 > limit {
             return Err(too_large(bytes.len() as u64));
         }
-        let actual = digest_of(digest.algorithm(), &bytes);
+        let actual = digest.algorithm().hash(&bytes);
         if actual == *digest {
             Ok(bytes)
         } else {
@@ -349,6 +354,18 @@ impl StagedBlob {
         Ok(Blob { digest, size: self.size, path })
     }
 
+    /// Appends `length` bytes from `offset` of a file, as cheaply as the file system allows.
+    ///
+    /// # Errors
+    ///
+    /// Fails as reading and writing do, and where the file ends before
+    /// ([`io::ErrorKind::UnexpectedEof`]).
+    pub fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
+        let copied = copy_range(source, offset, length, self.file.file())?;
+        self.size += copied;
+        if copied == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), ContentError> {
         let path = self.store.directory.clone();
         Ok(self.write_all(bytes).map_err(|error| FsError::new("write a blob to", path, error))?)
@@ -365,12 +382,6 @@ impl Write for StagedBlob {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn digest_of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
-    hasher.update(bytes);
-    hasher.finish()
 }
 
 fn is_file(mode: u32) -> bool {
@@ -391,7 +402,7 @@ mod tests {
     }
 
     fn sha512(bytes: &[u8]) -> Digest {
-        digest_of(Algorithm::Sha512, bytes)
+        Algorithm::Sha512.hash(bytes)
     }
 
     /// Everything below a directory that is not a blob.
@@ -471,6 +482,12 @@ mod tests {
         staged.write_all(b"layer").unwrap();
         let blob = staged.commit_hashed(Digest::of(b"layer")).unwrap();
         assert_eq!(store.read(&blob.digest, 5).unwrap(), b"layer");
+        let mut staged = store.stage().unwrap();
+        staged.append_range(&blob.open().unwrap(), 1, 3).unwrap();
+        let error = staged.append_range(&blob.open().unwrap(), 4, 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let blob = staged.commit_hashed(Digest::of(b"ayer")).unwrap();
+        assert_eq!(store.read(&blob.digest, 5).unwrap(), b"ayer");
         drop(store.stage().unwrap());
         assert_eq!(unfinished(dir.path()), 0);
     }

@@ -25,7 +25,7 @@ pub enum ContentError {
     )]
     NotAStore(PathBuf),
     /// There is no space left.
-    #[error("{0}; free some space there, or put the store elsewhere with `--root`")]
+    #[error("{0}; free some space there, or choose a place on another file system")]
     Full(#[source] FsError),
     /// A file could not be read or written.
     #[error(transparent)]

@@ -8,7 +8,9 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use formwork_fs::{FileLock, FsError};
-use formwork_oci::{Annotations, Descriptor, Index, MediaType, OciError, from_json, to_json};
+use formwork_oci::{
+    Annotations, Descriptor, IMAGE_LAYOUT, Index, MediaType, OciError, from_json, to_json,
+};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
@@ -19,8 +21,6 @@ use crate::{ContentError, ContentStore};
 
 /// The name of the file that makes a directory an image layout.
 const LAYOUT_FILE: &str = "oci-layout";
-/// What that file says.
-const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX_FILE: &str = "index.json";
 /// The largest list that is read: some 100,000 images.
 const INDEX_LIMIT: u64 = 64 << 20;
@@ -95,7 +95,7 @@ impl ContentStore {
         // Locking makes the file if need be; it is filled in its place because the lock is on it.
         let _lock = FileLock::exclusive(&layout)?;
         if !has_content(&layout)? {
-            write_in_place(&layout, LAYOUT)?;
+            write_in_place(&layout, IMAGE_LAYOUT.as_bytes())?;
         }
         if !has_content(&index)? {
             self.write_index(&to_json(&Index::oci(Vec::new())))?;

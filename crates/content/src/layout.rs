@@ -6,10 +6,10 @@
 //!   content/            an OCI image layout: oci-layout, index.json, blobs/<algorithm>/<hex>
 //!   snapshots-v1/       unpacked layers: <id>/fs
 //!   images-v1/          the names of local images, one file each
-//!   index-v1.db         tags, cache records and use, with SQLite's files beside it
+//!   index-v1/           cache keys and their results, one file a record
 //!   cache-mounts-v1/    what `RUN --mount=type=cache` keeps
 //!   contexts-v1/        what is known about the files of build contexts
-//!   locks/              empty files to lock; never removed, so that a lock always means the same
+//!   locks/              files to lock
 //!   tmp/                unfinished things of running processes
 //! ```
 //!
@@ -31,13 +31,14 @@ const MARKER_TEXT: &[u8] = b"This directory is a store of formwork, a container 
 const CONTENT: &str = "content";
 const SNAPSHOTS: &str = "snapshots-v1";
 const IMAGES: &str = "images-v1";
-const INDEX: &str = "index-v1.db";
+const INDEX: &str = "index-v1";
 const CACHE_MOUNTS: &str = "cache-mounts-v1";
 const CONTEXTS: &str = "contexts-v1";
 const LOCKS: &str = "locks";
 const TMP: &str = "tmp";
 
-const DIRECTORIES: [&str; 7] = [CONTENT, SNAPSHOTS, IMAGES, CACHE_MOUNTS, CONTEXTS, LOCKS, TMP];
+const DIRECTORIES: [&str; 8] =
+    [CONTENT, SNAPSHOTS, IMAGES, INDEX, CACHE_MOUNTS, CONTEXTS, LOCKS, TMP];
 
 /// A store's directory, with everything in it that has a fixed name.
 ///
@@ -93,7 +94,7 @@ impl StoreLayout {
         self.root.join(IMAGES)
     }
 
-    /// The database of cache records; its owner creates it.
+    /// The directory of cache records.
     pub fn index(&self) -> PathBuf {
         self.root.join(INDEX)
     }
@@ -108,10 +109,15 @@ impl StoreLayout {
         self.root.join(CONTEXTS)
     }
 
+    /// The directory of files to lock.
+    pub fn locks(&self) -> PathBuf {
+        self.root.join(LOCKS)
+    }
+
     /// The file to lock for something that this program calls `name`, which is one component.
     pub fn lock(&self, name: &str) -> PathBuf {
         debug_assert!(!name.is_empty() && !name.contains('/') && !matches!(name, "." | ".."));
-        self.root.join(LOCKS).join(name)
+        self.locks().join(name)
     }
 
     /// The directory that holds the temporary directories of all processes.
@@ -258,6 +264,7 @@ mod tests {
                 "contexts-v1",
                 "formwork-store",
                 "images-v1",
+                "index-v1",
                 "locks",
                 "snapshots-v1",
                 "tmp",

@@ -181,7 +181,7 @@ mod tests {
         };
         let mut mount = std::process::Command::new("mount");
         if !run(mount.arg("--bind").arg(&kept).arg(&mount_point)) {
-            eprintln!("skipped: what_is_mounted_in_the_tree_stays: may not mount");
+            formwork_testing::skipped("this user may not mount");
             return;
         }
         let error = remove_tree(&RootDir::open(dir.path()).unwrap(), b"tree").unwrap_err();
