@@ -11,6 +11,7 @@
 //! This crate mounts nothing, knows nothing of images, registries or Dockerfiles, and never opens
 //! a path of a layer other than beneath a descriptor.
 
+pub mod archive;
 mod error;
 pub mod tree;
 
