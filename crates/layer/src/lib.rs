@@ -12,8 +12,13 @@
 //! a path of a layer other than beneath a descriptor.
 
 pub mod archive;
+pub mod compression;
 mod error;
+mod flow;
+mod pack;
 pub mod tree;
 
+pub use compression::Compression;
 pub use error::LayerError;
+pub use pack::{PackOptions, Packed, pack};
 pub use tree::{Stack, Tree, TreeDigest};
