@@ -27,4 +27,4 @@ pub use remove::remove_tree;
 pub use root::{Follow, RootDir};
 pub use stat::{FileKind, FileStat, Timestamp};
 pub use walk::{Verdict, WalkEntry, WalkFilter, walk};
-pub use xattr::{Xattrs, read_xattrs, write_xattr};
+pub use xattr::{Xattrs, read_xattr_of, read_xattrs, write_xattr, write_xattr_of};

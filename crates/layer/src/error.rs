@@ -88,3 +88,13 @@ pub enum LayerError {
         problem: &'static str,
     },
 }
+
+impl LayerError {
+    /// The error of a stream, which may be one of this crate that came through `std::io`.
+    pub(crate) fn from_read(error: io::Error) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) => error,
+            Err(error) => Self::Read(error),
+        }
+    }
+}

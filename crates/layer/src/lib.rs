@@ -11,8 +11,14 @@
 //! This crate mounts nothing, knows nothing of images, registries or Dockerfiles, and never opens
 //! a path of a layer other than beneath a descriptor.
 
+pub mod archive;
+pub mod compression;
 mod error;
+mod flow;
+mod pack;
 pub mod tree;
 
+pub use compression::Compression;
 pub use error::LayerError;
+pub use pack::{PackOptions, Packed, pack};
 pub use tree::{Stack, Tree, TreeDigest};

@@ -192,7 +192,7 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     if metadata.mtime.nanoseconds >= 1_000_000_000 {
         return Err("its modification time has more than 999999999 nanoseconds");
     }
-    if metadata.xattrs.iter().any(|(name, _)| name.is_empty() || name.contains(&0)) {
+    if metadata.xattrs.iter().any(|(name, _)| !is_xattr_name(name)) {
         return Err("an extended attribute has no valid name");
     }
     match node {
@@ -203,6 +203,11 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
             Err("its target is longer than 4095 bytes")
         }
         Node::CharDevice { major: 0, minor: 0 } => Err("device 0/0 means a whiteout"),
+        Node::CharDevice { major, minor } | Node::BlockDevice { major, minor }
+            if *major > MAX_MAJOR || *minor > MAX_MINOR =>
+        {
+            Err("its device number is out of range")
+        }
         Node::File(File { size, bytes: Bytes::Inline(bytes), .. })
             if bytes.len() as u64 != *size =>
         {
@@ -212,10 +217,18 @@ fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
+/// The kernel takes names without NUL bytes, archives such without equals signs.
+fn is_xattr_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.iter().any(|byte| matches!(byte, 0 | b'='))
+}
+
 /// The kernel's limit for paths that are given to it, with the NUL at the end.
 const PATH_MAX: usize = 4096;
 /// The limit for one component on all common file systems.
 const NAME_MAX: usize = 255;
+/// The kernel keeps 12 bits of a device's major number and 20 of its minor one.
+const MAX_MAJOR: u32 = (1 << 12) - 1;
+const MAX_MINOR: u32 = (1 << 20) - 1;
 /// `(uid_t) -1`, which `chown(2)` takes for "leave it as it is".
 const NO_ID: u32 = u32::MAX;
 
@@ -273,6 +286,8 @@ mod tests {
             (vec![symlink("a", "")], "needs a target"),
             (vec![symlink("a", "b\0")], "needs a target"),
             (vec![entry("a", Node::CharDevice { major: 0, minor: 0 })], "means a whiteout"),
+            (vec![entry("a", Node::BlockDevice { major: 4096, minor: 0 })], "out of range"),
+            (vec![entry("a", Node::CharDevice { major: 1, minor: 1 << 20 })], "out of range"),
             (vec![file(&"x".repeat(256), "")], "name is longer"),
         ] {
             let problem = problem(entries);
@@ -291,8 +306,11 @@ mod tests {
         assert!(with(|m| m.uid = u32::MAX).contains("owner"));
         assert!(with(|m| m.gid = u32::MAX).contains("owner"));
         assert!(with(|m| m.mtime.nanoseconds = 1_000_000_000).contains("time"));
-        let nameless = |m: &mut Metadata| m.xattrs = vec![(b""[..].into(), b""[..].into())].into();
-        assert!(with(nameless).contains("attribute"));
+        for name in [&b""[..], b"user.a=b", b"user.\0"] {
+            let mut entry = file("a", "");
+            entry.metadata.xattrs = vec![(name.into(), [].into())].into();
+            assert!(problem(vec![entry]).contains("attribute"), "{name:?}");
+        }
     }
 
     #[test]
