@@ -46,8 +46,10 @@ impl Platform {
         if self.os != wanted.os {
             return None;
         }
+        // A platform that was read from a document is as its author wrote it, such as `arm64/v8`.
+        let own = normalize(&self.architecture, self.variant.as_deref().unwrap_or_default());
+        let own = (own.0.as_str(), own.1.as_deref().unwrap_or_default());
         let runs = runnable(wanted);
-        let own = (self.architecture.as_str(), self.variant.as_deref().unwrap_or_default());
         runs.iter().position(|candidate| *candidate == own).and_then(|at| u32::try_from(at).ok())
     }
 }
@@ -164,6 +166,18 @@ mod tests {
     fn nonsense_is_refused() {
         for text in ["", "/", "linux/", "linux/amd64/v2/x", "linux amd64", "lïnux/amd64"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_platform_fits_however_a_document_spells_it() {
+        for (document, wanted) in [
+            (r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#, "linux/arm64"),
+            (r#"{"architecture":"amd64","os":"linux","variant":"v1"}"#, "linux/amd64"),
+            (r#"{"architecture":"arm","os":"linux"}"#, "linux/arm/v7"),
+        ] {
+            let own: Platform = serde_json::from_str(document).unwrap();
+            assert_eq!(own.fitness(&platform(wanted)), Some(0), "{document}");
         }
     }
 
