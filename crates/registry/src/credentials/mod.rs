@@ -1,0 +1,189 @@
+//! Who the user is at which registry.
+//!
+//! Docker's `config.json` and podman's `auth.json` are read, and credential helpers are asked, when
+//! a registry first wants to know, never before: most builds need only public images. Nothing here
+//! talks to a registry, and no message contains a secret.
+
+mod auth_file;
+mod helper;
+mod secret;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use crate::RegistryError;
+pub use secret::Secret;
+
+use auth_file::AuthFile;
+
+/// The name under which docker files the credentials of Docker Hub.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Who the user is at a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// A name and a password.
+    Login {
+        /// The name.
+        username: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A refresh token, which the registry's token server exchanges for short-lived ones.
+    IdentityToken {
+        /// The name that came with it, if any.
+        username: Option<String>,
+        /// The token.
+        token: Secret,
+    },
+    /// A token that the registry itself takes as it is.
+    RegistryToken(Secret),
+}
+
+/// The places where credentials are looked for, the first match first.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    given: Vec<(String, Credential)>,
+    files: Vec<PathBuf>,
+    helper_timeout: Duration,
+}
+
+/// What a search for credentials came to.
+#[derive(Debug)]
+pub(crate) struct Search {
+    /// The credential and what to call it, such as "the credentials for `quay.io` in `…`".
+    pub(crate) found: Option<(Credential, String)>,
+    /// What was looked at in vain, a clause each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What one place has for a registry.
+enum Hit {
+    Credential(Credential, String),
+    Nothing(String),
+}
+
+impl Credentials {
+    /// Credentials from files in docker's or podman's format (`config.json`, `auth.json`), the most
+    /// important first. A file that does not exist is passed over.
+    pub fn from_files(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { files: files.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Adds a credential that is in no file and comes before all that are.
+    ///
+    /// `registry` is a host, a host with a port, or one of these with the beginning of a
+    /// repository's path: `quay.io`, `localhost:5000`, `quay.io/team`.
+    #[must_use]
+    pub fn with(mut self, registry: &str, credential: Credential) -> Self {
+        self.given.push((registry.to_owned(), credential));
+        self
+    }
+
+    /// Sets how long a credential helper may take, which may have to ask the user; 60 seconds
+    /// unless set.
+    #[must_use]
+    pub fn with_helper_timeout(mut self, timeout: Duration) -> Self {
+        self.helper_timeout = timeout;
+        self
+    }
+
+    /// Looks for the credential of a repository.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Config`] where a file exists and cannot be read. A helper that fails is no
+    /// error here, since most images can be had without credentials; it becomes a note.
+    pub(crate) fn search(&self, registry: &str, path: &str) -> Result<Search, RegistryError> {
+        let keys = keys(registry, path);
+        let given = keys.iter().find_map(|key| self.given.iter().find(|(own, _)| own == key));
+        if let Some((key, credential)) = given {
+            let origin = format!("the credentials given for `{key}`");
+            return Ok(Search { found: Some((credential.clone(), origin)), notes: Vec::new() });
+        }
+        let mut notes = Vec::new();
+        for file in &self.files {
+            match self.search_file(file, registry, &keys)? {
+                Hit::Credential(credential, origin) => {
+                    return Ok(Search { found: Some((credential, origin)), notes });
+                }
+                Hit::Nothing(note) => notes.push(note),
+            }
+        }
+        if self.files.is_empty() {
+            notes.push(format!("there are no credentials for `{registry}`"));
+        }
+        Ok(Search { found: None, notes })
+    }
+
+    fn search_file(
+        &self,
+        path: &Path,
+        registry: &str,
+        keys: &[String],
+    ) -> Result<Hit, RegistryError> {
+        let shown = path.display();
+        let Some(file) = AuthFile::read(path)? else {
+            return Ok(Hit::Nothing(format!("`{shown}` does not exist")));
+        };
+        let mut notes = Vec::new();
+        if let Some(name) = file.helper(keys) {
+            let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+            match helper::ask(name, server, self.helper_timeout) {
+                Ok(Some(credential)) => {
+                    let origin = format!("the credentials from `docker-credential-{name}`");
+                    return Ok(Hit::Credential(credential, origin));
+                }
+                Ok(None) => notes.push(format!("`docker-credential-{name}` knows nothing of it")),
+                Err(problem) => notes.push(format!("`docker-credential-{name}` {problem}")),
+            }
+        }
+        if let Some((key, credential)) = file.entry(keys)? {
+            let origin = format!("the credentials for `{key}` in `{shown}`");
+            return Ok(Hit::Credential(credential, origin));
+        }
+        notes.push(format!("there are no credentials for `{registry}` in `{shown}`"));
+        Ok(Hit::Nothing(notes.join("; ")))
+    }
+}
+
+impl Default for Credentials {
+    /// No credentials.
+    fn default() -> Self {
+        Self { given: Vec::new(), files: Vec::new(), helper_timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Credential {
+    /// The value of an `Authorization` header, for a credential that can be sent as it is.
+    pub(crate) fn basic(&self) -> Option<Secret> {
+        let (username, password) = match self {
+            Self::Login { username, password } => (username, password),
+            Self::IdentityToken { username: Some(username), token } => (username, token),
+            Self::IdentityToken { username: None, .. } | Self::RegistryToken(_) => return None,
+        };
+        let pair = format!("{username}:{}", password.expose());
+        Some(Secret::new(format!("Basic {}", BASE64_STANDARD.encode(pair))))
+    }
+}
+
+/// The keys under which a repository's credentials may be filed, the most special first:
+/// `quay.io/team/app`, `quay.io/team`, `quay.io`.
+///
+/// containers-auth.json(5) has keys with paths; docker has hosts only.
+fn keys(registry: &str, path: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        keys.push(format!("{registry}/{rest}"));
+        rest = rest.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
+    keys.push(registry.to_owned());
+    if registry == "docker.io" {
+        keys.extend(["index.docker.io", "registry-1.docker.io"].map(str::to_owned));
+    }
+    keys
+}
