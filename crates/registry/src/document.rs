@@ -45,8 +45,7 @@ pub(crate) fn read(
     digest: Digest,
     said: Option<MediaType>,
 ) -> Result<Document, RegistryError> {
-    let outline: Outline =
-        from_json("manifest", &bytes).map_err(|error| session.invalid(error.to_string()))?;
+    let outline: Outline = json(session, "manifest", &bytes)?;
     if outline.schema_version == 1 || outline.fs_layers.is_some() {
         return Err(session.unsupported(
             "an image in the old format (schema 1), which cannot be verified; whoever owns it has \
@@ -70,9 +69,9 @@ pub(crate) fn read(
         (own, said) => {
             let kind = own.or(said).map_or("unknown".to_owned(), String::from);
             let kind = crate::text::printable(&kind);
-            return Err(
-                session.unsupported(format!("no image but a document of the type `{kind}`"))
-            );
+            return Err(session.unsupported(format!(
+                "no image under this name but a document of the type `{kind}`: check the name"
+            )));
         }
     };
     let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);

@@ -267,6 +267,7 @@ fn for_status(status: u16) -> &'static str {
              (`client_max_body_size` in nginx)"
         }
         400 | 405 | 415 => "the registry may be too old for what was sent, or be no registry",
+        501 => "the registry does not know how to do this",
         500.. => "the registry is in trouble: try again later",
         _ => "ask whoever runs the registry",
     }

@@ -217,7 +217,9 @@ fn require_image(session: &Session<'_>, manifest: &Manifest) -> Result<(), Regis
         MediaType::Other(other) if other == "application/octet-stream" => Ok(()),
         _ => {
             let kind = manifest.artifact_type.as_deref().unwrap_or(kind.as_str());
-            Err(session.unsupported(format!("no image under this name but an artifact, `{kind}`")))
+            Err(session.unsupported(format!(
+                "no image under this name but an artifact, `{kind}`: check the name"
+            )))
         }
     }
 }

@@ -111,12 +111,11 @@ impl<'a> Transfer<'a> {
         while at < size {
             let goal = if at < self.done { self.done } else { size };
             let room = usize::try_from(goal - at).unwrap_or(usize::MAX).min(self.buffer.len());
-            let count = incoming.read(&mut self.buffer[..room])?;
-            if count == 0 {
-                return Err(session.failed(Trouble::broken(format!(
-                    "broke off the transfer after {at} of {size} bytes"
-                ))));
-            }
+            let count = match incoming.read(&mut self.buffer[..room]) {
+                Ok(0) => Err(session.failed(Trouble::broken("ended the transfer".to_owned()))),
+                result => result,
+            };
+            let count = count.map_err(|error| after(error, at, size))?;
             at += count as u64;
             if at > self.done {
                 self.take(session, count)?;
@@ -134,6 +133,14 @@ impl<'a> Transfer<'a> {
         (self.progress)(self.done);
         Ok(())
     }
+}
+
+/// The same error with how far the transfer came.
+fn after(mut error: RegistryError, at: u64, size: u64) -> RegistryError {
+    if let RegistryError::Connection { problem, .. } = &mut error {
+        *problem = format!("{problem} after {at} of {size} bytes");
+    }
+    error
 }
 
 /// The first byte's number in `Content-Range: bytes 5-9/10`.
