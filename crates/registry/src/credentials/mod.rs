@@ -18,6 +18,7 @@ use crate::RegistryError;
 pub use secret::Secret;
 
 use auth_file::AuthFile;
+use helper::Helpers;
 
 /// The name under which docker files the credentials of Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -44,11 +45,11 @@ pub enum Credential {
 }
 
 /// The places where credentials are looked for, the first match first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Credentials {
     given: Vec<(String, Credential)>,
     files: Vec<PathBuf>,
-    helper_timeout: Duration,
+    helpers: Helpers,
 }
 
 /// What a search for credentials came to.
@@ -83,11 +84,11 @@ impl Credentials {
         self
     }
 
-    /// Sets how long a credential helper may take, which may have to ask the user; 60 seconds
-    /// unless set.
+    /// Sets in which directories credential helpers are looked for (those of `PATH`; without any no
+    /// helper is ever run), and how long one may take, which may have to ask the user.
     #[must_use]
-    pub fn with_helper_timeout(mut self, timeout: Duration) -> Self {
-        self.helper_timeout = timeout;
+    pub fn with_helpers(mut self, directories: Vec<PathBuf>, timeout: Duration) -> Self {
+        self.helpers = Helpers { directories, timeout };
         self
     }
 
@@ -132,7 +133,7 @@ impl Credentials {
         let mut notes = Vec::new();
         if let Some(name) = file.helper(keys) {
             let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
-            match helper::ask(name, server, self.helper_timeout) {
+            match self.helpers.ask(name, server) {
                 Ok(Some(credential)) => {
                     let origin = format!("the credentials from `docker-credential-{name}`");
                     return Ok(Hit::Credential(credential, origin));
@@ -147,13 +148,6 @@ impl Credentials {
         }
         notes.push(format!("there are no credentials for `{registry}` in `{shown}`"));
         Ok(Hit::Nothing(notes.join("; ")))
-    }
-}
-
-impl Default for Credentials {
-    /// No credentials.
-    fn default() -> Self {
-        Self { given: Vec::new(), files: Vec::new(), helper_timeout: Duration::from_secs(60) }
     }
 }
 

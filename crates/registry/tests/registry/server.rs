@@ -60,6 +60,8 @@ pub(crate) struct Reply {
 enum Then {
     Continue,
     Close,
+    /// Send nothing at all, not even a status.
+    Vanish,
     Hang,
     /// Send one byte after another, with pauses.
     Drip(Duration),
@@ -111,6 +113,11 @@ impl Reply {
         self
     }
 
+    /// Closes the connection without an answer.
+    pub(crate) fn vanish() -> Self {
+        Self { then: Then::Vanish, ..Self::ok("") }
+    }
+
     /// Falls silent after so many bytes of the body.
     pub(crate) fn hang(mut self, sent: usize) -> Self {
         self.sent = sent;
@@ -137,6 +144,9 @@ impl Reply {
 
     /// Sends the answer; whether the connection goes on.
     fn send(&self, stream: &mut TcpStream, is_head: bool) -> std::io::Result<bool> {
+        if self.then == Then::Vanish {
+            return Ok(false);
+        }
         let mut head = format!("HTTP/1.1 {} Whatever\r\n", self.status);
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
@@ -159,7 +169,7 @@ impl Reply {
             // Until the client closes the connection.
             Then::Hang => drop(stream.read(&mut [0])),
             Then::Flood => while stream.write_all(&[0; 4096]).is_ok() {},
-            Then::Close => {}
+            Then::Close | Then::Vanish => {}
         }
         Ok(false)
     }
