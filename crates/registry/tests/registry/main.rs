@@ -5,6 +5,7 @@
 
 mod auth;
 mod content;
+mod docker;
 mod faults;
 mod push;
 mod routes;
