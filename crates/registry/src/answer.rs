@@ -1,6 +1,6 @@
 //! An answer, and its body as it comes in.
 
-use std::io::{self, Read};
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use formwork_oci::MediaType;
@@ -15,7 +15,7 @@ use crate::trouble::Trouble;
 use crate::{RegistryError, text};
 
 /// The most that is read of the words that come with a failure.
-const WORDS_LIMIT: u64 = 64 << 10;
+const WORDS_LIMIT: usize = 64 << 10;
 
 /// The slowest pace, in bytes a second, at which an answer may come in.
 const SLOWEST_PACE: u64 = 1 << 10;
@@ -106,21 +106,29 @@ impl Response {
         }
     }
 
-    /// Reads what is left of a small body, so that the connection can be used again.
-    pub(crate) fn discard(self) {
-        // Where that fails another connection is made.
-        let _ = io::copy(&mut self.body.into_reader().take(WORDS_LIMIT), &mut io::sink());
-    }
-
     /// The status and the words that came with it.
-    pub(crate) fn answer(self) -> Answer {
+    pub(crate) fn answer(self, session: &Session<'_>) -> Answer {
         let status = self.status.as_u16();
         let is_html = self.header(header::CONTENT_TYPE).is_some_and(|kind| kind.contains("html"));
-        let mut words = Vec::new();
-        // What arrives before a failure is better than nothing.
-        let _ = self.body.into_reader().take(WORDS_LIMIT).read_to_end(&mut words);
-        let text = if is_html { String::new() } else { said(&words) };
-        Answer { status, text }
+        let words = self.words(session);
+        Answer { status, text: if is_html { String::new() } else { said(&words) } }
+    }
+
+    /// Reads the body of an answer that is of no use, so that the connection can be used again.
+    pub(crate) fn discard(self, session: &Session<'_>) {
+        self.words(session);
+    }
+
+    /// The beginning of the body; what arrives before a failure is better than nothing.
+    fn words(self, session: &Session<'_>) -> Vec<u8> {
+        let mut incoming = self.incoming(session);
+        let mut words = vec![0; WORDS_LIMIT];
+        let mut length = 0;
+        while let Ok(count @ 1..) = incoming.read(&mut words[length..]) {
+            length += count;
+        }
+        words.truncate(length);
+        words
     }
 }
 

@@ -70,7 +70,10 @@ impl RegistryClient {
                 continue;
             }
             match run(&session) {
-                Err(error @ RegistryError::Local { .. }) => return Err(error),
+                // Neither is the mirror's fault.
+                Err(error @ (RegistryError::Local { .. } | RegistryError::Config { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => failures.push(format!("{name} {}", error.cause())),
                 Ok(done) => return Ok(done),
             }

@@ -39,8 +39,12 @@ impl Endpoint {
     }
 
     fn new(location: Location, insecure: bool, mirror_of: Option<&Repository>) -> Self {
+        let registry = match location.host.as_str() {
+            DOCKER_HUB_HOST | "index.docker.io" => "docker.io".to_owned(),
+            _ => location.host,
+        };
         Self {
-            registry: location.host,
+            registry,
             path: location.path,
             insecure,
             mirror_of: mirror_of.map(|repository| repository.registry().to_owned()),

@@ -216,9 +216,7 @@ impl RegistryError {
             }
             Self::Connection { way_out, .. } | Self::Tls { way_out, .. } => way_out.clone(),
             Self::Unauthorized { attempt, credentials, .. } => unauthorized(attempt, credentials),
-            Self::NotFound { .. } => "check the name and the tag; a private repository also \
-                                      answers like this to somebody who may not read it"
-                .to_owned(),
+            Self::NotFound { attempt, .. } => not_found(attempt).to_owned(),
             Self::RateLimited { attempt, retry_after, anonymous, .. } => {
                 rate_limited(attempt, *retry_after, *anonymous)
             }
@@ -245,6 +243,16 @@ fn unauthorized(attempt: &Attempt, credentials: &[String]) -> String {
     )
 }
 
+fn not_found(attempt: &Attempt) -> &'static str {
+    match attempt.subject.contains('@') {
+        true => "it may have been deleted, or be in another repository",
+        false => {
+            "check the name and the tag; a private repository also answers like this to somebody \
+             who may not read it"
+        }
+    }
+}
+
 fn rate_limited(attempt: &Attempt, retry_after: Option<Duration>, anonymous: bool) -> String {
     let wait = match retry_after {
         Some(wait) => format!("it asks to wait {} s", wait.as_secs()),
@@ -267,6 +275,10 @@ fn for_status(status: u16) -> &'static str {
              (`client_max_body_size` in nginx)"
         }
         400 | 405 | 415 => "the registry may be too old for what was sent, or be no registry",
+        401 | 403 => {
+            "the address that the registry gave for it is not accepted: check this machine's \
+             clock, and try again"
+        }
         501 => "the registry does not know how to do this",
         500.. => "the registry is in trouble: try again later",
         _ => "ask whoever runs the registry",

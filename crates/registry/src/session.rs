@@ -116,7 +116,7 @@ impl Session<'_> {
         match self.host.auth.answer(self, &response.headers, authorization.as_ref())? {
             None => self.check(response),
             Some(authorization) => {
-                response.discard();
+                response.discard(self);
                 self.check(self.follow(request, &origin, Some(&authorization))?)
             }
         }
@@ -141,6 +141,7 @@ impl Session<'_> {
             match response.header(header::LOCATION) {
                 Some(location) if is_redirect(response.status) => {
                     url = self.resolve(&url, location)?;
+                    response.discard(self);
                 }
                 _ => return Ok(response),
             }
@@ -257,9 +258,10 @@ impl Session<'_> {
         };
         let attempt = Box::new(attempt);
         let retry_after = retry::retry_after(&response.headers, SystemTime::now());
-        let answer = response.answer();
+        let by_registry = response.role.is_none();
+        let answer = response.answer(self);
         match answer.status {
-            401 | 403 => {
+            401 | 403 if by_registry => {
                 let credentials = self.host.auth.notes(&self.endpoint);
                 RegistryError::Unauthorized { attempt, answer, credentials }
             }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ureq::http::{Request, Response, Uri, header};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -16,7 +17,7 @@ use ureq::{Agent, Body, SendBody};
 use crate::tls::TlsConnector;
 use crate::trouble::Trouble;
 use crate::trust::Trust;
-use crate::{RegistryConfig, RegistryError, proxy};
+use crate::{RegistryConfig, RegistryError, Timeouts, proxy};
 
 /// The size of the buffers of a connection.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -26,6 +27,9 @@ const HEADER_LIMIT: usize = 64 << 10;
 
 /// How many unused connections to one host are kept for the next request.
 const IDLE_CONNECTIONS: usize = 8;
+
+/// The longest that anything is waited for, whatever the configuration says; clocks overflow.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// A host, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +111,7 @@ impl Transport {
         let request = match patience {
             Patience::Usual => request,
             Patience::Commit => {
-                let wait = Some(self.config.timeouts.commit);
+                let wait = Some(self.config.timeouts.commit.min(LONGEST));
                 let request = agent.configure_request(request);
                 request.timeout_recv_response(wait).timeout_per_read(wait).build()
             }
@@ -131,7 +135,8 @@ impl Transport {
     }
 
     fn new_agent(&self, site: &Site) -> Result<Agent, RegistryError> {
-        let limits = self.config.timeouts;
+        let Timeouts { connect, silence, .. } = self.config.timeouts;
+        let wait = |time: Duration| Some(time.min(LONGEST));
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -143,12 +148,12 @@ impl Transport {
             .output_buffer_size(BUFFER_SIZE)
             .max_idle_connections(IDLE_CONNECTIONS)
             .max_idle_connections_per_host(IDLE_CONNECTIONS)
-            .timeout_resolve(Some(limits.connect))
-            .timeout_connect(Some(limits.connect))
-            .timeout_send_request(Some(limits.silence))
-            .timeout_recv_response(Some(limits.silence))
-            .timeout_per_read(Some(limits.silence))
-            .timeout_per_write(Some(limits.silence))
+            .timeout_resolve(wait(connect))
+            .timeout_connect(wait(connect))
+            .timeout_send_request(wait(silence))
+            .timeout_recv_response(wait(silence))
+            .timeout_per_read(wait(silence))
+            .timeout_per_write(wait(silence))
             .build();
         let roots = match site.is_tls && site.verified {
             true => Some(self.trust.roots_for(&site.host)?),

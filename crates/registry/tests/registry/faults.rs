@@ -144,7 +144,7 @@ fn what_will_not_pass_is_not_tried_again() {
         (400, vec!["400 Bad Request", "DENIED: because"]),
         (401, vec!["401 Unauthorized", "docker login", "there are no credentials for"]),
         (403, vec!["403 Forbidden", "DENIED: because", "docker login"]),
-        (404, vec!["404 Not Found", "check the name and the tag"]),
+        (404, vec!["404 Not Found", "it may have been deleted"]),
         (501, vec!["501 Not Implemented"]),
     ] {
         let image = Image::of_size(1000);
@@ -250,6 +250,7 @@ fn what_trickles_in_is_given_up() {
         (Reply::ok(image.layer.clone()).drip(pause), "less than 1024 bytes a second"),
         (Reply::ok(image.layer.clone()).drip_all(pause), "said nothing for 0.2 s"),
         (Reply::ok(image.layer.clone()).hang(10), "said nothing for 0.2 s"),
+        (Reply::new(404, image.layer.clone()).drip(pause), "404 Not Found"),
     ] {
         let server = with_layer(&image, move |_, _| reply.clone());
         let client = client(formwork_registry::RegistryConfig { timeouts, ..impatient() });
