@@ -49,6 +49,8 @@ pub(crate) fn shown(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -91,4 +93,14 @@ mod tests {
             assert_eq!(shown(url), expected);
         }
     }
+
+    proptest! {
+        #[test]
+        fn no_address_makes_it_panic(base in ANY, location in ANY) {
+            let resolved = resolve(&base, &location);
+            shown(&with_param(&resolved, "digest", &location));
+        }
+    }
+
+    const ANY: &str = "(https?://|//|[a-z@:.]|[/?#&=\\[\\]]|.){0,20}";
 }

@@ -38,8 +38,8 @@ pub(crate) struct Auth {
     searches: Mutex<HashMap<String, Arc<Search>>>,
     /// Each behind a lock of its own, so that one thread asks for a token and the others wait.
     tokens: Mutex<HashMap<Scope, Arc<Mutex<Option<Token>>>>>,
-    /// What went wrong with credentials that were there, a clause each.
-    refusals: Mutex<Vec<String>>,
+    /// Who refused which credentials.
+    refusals: Mutex<Vec<(String, String)>>,
 }
 
 /// What a token is to allow.
@@ -124,20 +124,16 @@ impl Auth {
         Ok(authorization.filter(|_| is_new))
     }
 
-    /// Where credentials were looked for, and what came of it.
+    /// Where credentials were looked for, and what came of it, a clause each.
     pub(crate) fn notes(&self, endpoint: &Endpoint) -> Vec<String> {
-        let refusals = lock(&self.refusals).clone();
-        let search = lock(&self.searches).get(&endpoint.path).cloned();
-        match search {
-            None => refusals,
-            Some(search) => match &search.found {
-                Some((_, origin)) if refusals.is_empty() => {
-                    vec![format!("{origin} do not allow it")]
-                }
-                Some(_) => refusals,
-                None => search.notes.clone(),
-            },
-        }
+        let Some(search) = lock(&self.searches).get(&endpoint.path).cloned() else {
+            return Vec::new();
+        };
+        let Some((_, origin)) = &search.found else { return search.notes.clone() };
+        let refusals = lock(&self.refusals);
+        let own = refusals.iter().filter(|(_, refused)| refused == origin);
+        let notes: Vec<String> = own.map(|(by, _)| format!("{by} refused {origin}")).collect();
+        if notes.is_empty() { vec![format!("{origin} do not allow it")] } else { notes }
     }
 
     /// Whether there are credentials that were sent.
@@ -169,10 +165,10 @@ impl Auth {
 
     fn note_refusal(&self, session: &Session<'_>, by: &str) -> Result<(), RegistryError> {
         if let Some((_, origin)) = &self.search(session)?.found {
-            let note = format!("{by} refused {origin}");
+            let refusal = (by.to_owned(), origin.clone());
             let mut refusals = lock(&self.refusals);
-            if !refusals.contains(&note) {
-                refusals.push(note);
+            if !refusals.contains(&refusal) {
+                refusals.push(refusal);
             }
         }
         Ok(())
@@ -375,17 +371,23 @@ fn read_token(session: &Session<'_>, bytes: &[u8]) -> Result<Token, RegistryErro
     Ok(Token { value, expires: Instant::now() + lifetime - margin })
 }
 
-/// The challenges of an answer.
+/// The challenges of an answer. A header that cannot be read is passed over if another one can.
 fn challenges(session: &Session<'_>, headers: &HeaderMap) -> Result<Vec<Challenge>, RegistryError> {
     let mut challenges = Vec::new();
+    let mut unreadable = None;
     for value in headers.get_all(header::WWW_AUTHENTICATE) {
-        let shown = text::printable(&String::from_utf8_lossy(value.as_bytes()));
-        let read = value.to_str().ok().and_then(challenge::parse).ok_or_else(|| {
-            session.invalid(format!("an unreadable header: `WWW-Authenticate: {shown}`"))
-        })?;
-        challenges.extend(read);
+        match value.to_str().ok().and_then(challenge::parse) {
+            Some(read) => challenges.extend(read),
+            None => unreadable = Some(String::from_utf8_lossy(value.as_bytes())),
+        }
     }
-    Ok(challenges)
+    match unreadable {
+        Some(header) if challenges.is_empty() => Err(session.invalid(format!(
+            "an unreadable header: `WWW-Authenticate: {}`",
+            text::printable(&header)
+        ))),
+        _ => Ok(challenges),
+    }
 }
 
 fn unknown_scheme(session: &Session<'_>, challenges: &[Challenge]) -> RegistryError {

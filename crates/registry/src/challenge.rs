@@ -134,6 +134,9 @@ fn is_token(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Each challenge as `scheme name=value …`.
@@ -199,5 +202,26 @@ mod tests {
         let challenges = parse("Bearer realm=a,REALM=b").unwrap();
         assert_eq!(challenges[0].param("realm"), Some("a"));
         assert_eq!(challenges[0].param("service"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_quoted_is_read_back(values in vec("[ -~]{0,20}", 1..4)) {
+            let quote = |value: &String| value.replace('\\', "\\\\").replace('"', "\\\"");
+            let params = values.iter().enumerate().map(|(at, value)| {
+                format!("p{at}=\"{}\"", quote(value))
+            });
+            let header = format!("Bearer {}", params.collect::<Vec<_>>().join(", "));
+            let challenges = parse(&header).unwrap();
+            prop_assert_eq!(challenges.len(), 1);
+            for (at, value) in values.iter().enumerate() {
+                prop_assert_eq!(challenges[0].param(&format!("p{at}")), Some(value.as_str()));
+            }
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(header in "(Bearer|[a-z]|[ ,=\"\\\\]|.){0,40}") {
+            parse(&header);
+        }
     }
 }

@@ -4,8 +4,8 @@ use formwork_oci::{Descriptor, Digest, Index, Manifest, MediaType, Platform, fro
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use crate::RegistryError;
 use crate::session::Session;
+use crate::{RegistryError, text};
 
 /// A manifest or an index, verified by its digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(crate) fn read(
         (None, _) if is_manifest => MediaType::OciManifest,
         (own, said) => {
             let kind = own.or(said).map_or("unknown".to_owned(), String::from);
-            let kind = crate::text::printable(&kind);
+            let kind = text::printable(&kind);
             return Err(session.unsupported(format!(
                 "no image under this name but a document of the type `{kind}`: check the name"
             )));
@@ -88,12 +88,15 @@ pub(crate) fn parse(session: &Session<'_>, document: &Document) -> Result<Parsed
     }
 }
 
-fn json<T: DeserializeOwned>(
+/// Reads JSON that a registry sent.
+pub(crate) fn json<T: DeserializeOwned>(
     session: &Session<'_>,
     name: &'static str,
     bytes: &[u8],
 ) -> Result<T, RegistryError> {
-    from_json(name, bytes).map_err(|error| session.invalid(format!("what is {error}")))
+    // The parser's message repeats what it stumbled over.
+    from_json(name, bytes)
+        .map_err(|error| session.invalid(text::printable(&format!("what is {error}"))))
 }
 
 /// The platforms of an index, each once, in the index's order, without what is no image.

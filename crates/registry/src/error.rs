@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use formwork_oci::Platform;
 
+use crate::text;
+
 /// Why a registry could not be used as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -210,7 +212,7 @@ impl RegistryError {
 
     fn way_out(&self) -> String {
         match self {
-            Self::Config { .. } => String::new(),
+            Self::Config { .. } | Self::Unsupported { .. } | Self::Local { .. } => String::new(),
             Self::Blocked { .. } => {
                 "remove the line if the registry is meant to be used".to_owned()
             }
@@ -227,8 +229,6 @@ impl RegistryError {
             Self::NoPlatform { .. } => {
                 "choose one of these with `--platform`, or another image".to_owned()
             }
-            Self::Unsupported { .. } => String::new(),
-            Self::Local { .. } => String::new(),
         }
     }
 }
@@ -286,7 +286,8 @@ fn for_status(status: u16) -> &'static str {
 }
 
 fn list(platforms: &[Platform]) -> String {
-    let names: Vec<String> = platforms.iter().map(Platform::to_string).collect();
+    let shown = |platform: &Platform| text::printable(&platform.to_string());
+    let names: Vec<String> = platforms.iter().map(shown).collect();
     if names.is_empty() { "none at all".to_owned() } else { names.join(", ") }
 }
 

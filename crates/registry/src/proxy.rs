@@ -16,23 +16,25 @@ pub(crate) fn proxy_for(
     is_tls: bool,
     host: &str,
 ) -> Result<Option<ureq::Proxy>, RegistryError> {
-    let (name, url) = match is_tls {
-        true => ("the proxy for HTTPS", &config.https),
-        false => ("the proxy for HTTP", &config.http),
-    };
-    let port = port_of(host).unwrap_or(if is_tls { 443 } else { 80 });
-    match url.as_deref().filter(|url| !url.is_empty()) {
-        Some(url) if !is_direct(&config.no_proxy, endpoint::host_name(host), port) => {
-            let proxy = ureq::Proxy::new(url).map_err(|_| RegistryError::Config {
-                what: format!("{name}, `{}`", without_password(url)),
-                problem: "expected `http://[user:password@]host[:port]`, `https://…`, \
-                          `socks5://…`, `socks4://…` or `socks4a://…`"
-                    .to_owned(),
-            })?;
-            Ok(Some(proxy))
-        }
-        _ => Ok(None),
-    }
+    let Some(url) = url_for(config, is_tls, host) else { return Ok(None) };
+    ureq::Proxy::new(url).map(Some).map_err(|_| RegistryError::Config {
+        what: format!("the proxy `{}`", without_password(url)),
+        problem: "expected `http://[user:password@]host[:port]`, `https://…`, `socks5://…`, \
+                  `socks4://…` or `socks4a://…`"
+            .to_owned(),
+    })
+}
+
+/// The proxy for a host as it may be shown.
+pub(crate) fn name_for(config: &ProxyConfig, is_tls: bool, host: &str) -> Option<String> {
+    url_for(config, is_tls, host).map(without_password)
+}
+
+fn url_for<'a>(config: &'a ProxyConfig, is_tls: bool, host: &str) -> Option<&'a str> {
+    let (url, standard_port) = if is_tls { (&config.https, 443) } else { (&config.http, 80) };
+    let url = url.as_deref().filter(|url| !url.is_empty())?;
+    let port = port_of(host).unwrap_or(standard_port);
+    (!is_direct(&config.no_proxy, endpoint::host_name(host), port)).then_some(url)
 }
 
 /// An address without the user and the password in it.
@@ -108,6 +110,8 @@ fn is_within(address: IpAddr, network: &str, length: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -162,4 +166,15 @@ mod tests {
         assert!(error.to_string().contains("`ftp://***@x`"), "{error}");
         assert!(!format!("{config:?}").contains("u:p"));
     }
+
+    proptest! {
+        #[test]
+        fn no_setting_makes_it_panic(url in ANY, no_proxy in ANY, host in ANY) {
+            let config = ProxyConfig { http: Some(url.clone()), https: Some(url), no_proxy };
+            let _ = proxy_for(&config, true, &host);
+            without_password(&host);
+        }
+    }
+
+    const ANY: &str = "(https?://|socks5://|[a-f0-9@:.,*]|[/?#\\[\\]]|.){0,20}";
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use formwork_oci::{
     Algorithm, Descriptor, Digest, Hasher, ImageConfig, Manifest, MediaType, Platform, Reference,
-    Repository, from_json,
+    Repository,
 };
 use ureq::http::{HeaderName, HeaderValue, Method, header};
 
@@ -14,7 +14,7 @@ use crate::document::{self, Document, Parsed};
 use crate::endpoint::Pull;
 use crate::session::{Request, Session};
 use crate::transfer::Transfer;
-use crate::{RegistryClient, RegistryError};
+use crate::{RegistryClient, RegistryError, text};
 
 /// The most that a manifest or an index may have; registries promise to take as much.
 const MANIFEST_LIMIT: u64 = 4 << 20;
@@ -177,8 +177,7 @@ fn resolve(
     let (index, document, manifest) = select(session, top, platform)?;
     require_image(session, &manifest)?;
     let config_bytes = config(session, &manifest.config)?;
-    let config = from_json::<ImageConfig>("image configuration", &config_bytes)
-        .map_err(|error| session.invalid(error.to_string()))?;
+    let config = document::json(session, "image configuration", &config_bytes)?;
     let source = session.endpoint.to_string();
     Ok(ResolvedImage { index, document, manifest, config_bytes, config, source })
 }
@@ -217,6 +216,7 @@ fn require_image(session: &Session<'_>, manifest: &Manifest) -> Result<(), Regis
         MediaType::Other(other) if other == "application/octet-stream" => Ok(()),
         _ => {
             let kind = manifest.artifact_type.as_deref().unwrap_or(kind.as_str());
+            let kind = text::printable(kind);
             Err(session.unsupported(format!(
                 "no image under this name but an artifact, `{kind}`: check the name"
             )))

@@ -27,7 +27,7 @@ pub enum BlobPush {
 }
 
 impl RegistryClient {
-    /// Whether a repository has a blob.
+    /// Whether a repository has a blob, asked by somebody who means to push.
     ///
     /// # Errors
     ///

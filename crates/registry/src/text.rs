@@ -33,6 +33,8 @@ fn is_control(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -48,5 +50,14 @@ mod tests {
         }
         let long = printable(&"ä".repeat(10_000));
         assert!(long.len() <= LIMIT + '…'.len_utf8(), "{}", long.len());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_left_that_could_do_harm(text in ".{0,600}") {
+            let line = printable(&text);
+            prop_assert!(!line.contains(is_control));
+            prop_assert!(line.len() <= LIMIT + '…'.len_utf8());
+        }
     }
 }

@@ -5,11 +5,11 @@ use std::io::Write;
 use formwork_oci::{Descriptor, Hasher};
 use ureq::http::{HeaderValue, Method, StatusCode, header};
 
-use crate::RegistryError;
 use crate::answer::Response;
 use crate::error::Attempt;
 use crate::session::{Request, Session};
 use crate::trouble::Trouble;
+use crate::{RegistryError, text};
 
 /// How much is read at once.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -112,7 +112,7 @@ impl<'a> Transfer<'a> {
             let goal = if at < self.done { self.done } else { size };
             let room = usize::try_from(goal - at).unwrap_or(usize::MAX).min(self.buffer.len());
             let count = match incoming.read(&mut self.buffer[..room]) {
-                Ok(0) => Err(session.failed(Trouble::broken("ended the transfer".to_owned()))),
+                Ok(0) => Err(session.failed(Trouble::broken("ended the transfer"))),
                 result => result,
             };
             let count = count.map_err(|error| after(error, at, size))?;
@@ -155,7 +155,7 @@ fn encoding(response: &Response) -> String {
         None | Some("identity") => String::new(),
         Some(encoding) => format!(
             "; it is marked `Content-Encoding: {}`, so a proxy on the way may have changed it",
-            crate::text::printable(encoding)
+            text::printable(encoding)
         ),
     }
 }

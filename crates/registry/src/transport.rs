@@ -15,7 +15,7 @@ use ureq::unversioned::transport::{
 use ureq::{Agent, Body, SendBody};
 
 use crate::tls::TlsConnector;
-use crate::trouble::Trouble;
+use crate::trouble::{Circumstances, Trouble};
 use crate::trust::Trust;
 use crate::{RegistryConfig, RegistryError, Timeouts, proxy};
 
@@ -121,7 +121,13 @@ impl Transport {
 
     /// What an error means, be it one of a request or one of reading an answer's body.
     pub(crate) fn trouble(&self, error: ureq::Error, site: &Site) -> Trouble {
-        Trouble::of(error, site, &self.config, &self.trust.place_for(&site.host))
+        let circumstances = Circumstances {
+            host: &site.host,
+            proxy: proxy::name_for(&self.config.proxy, site.is_tls, &site.host),
+            certificate: self.trust.place_for(&site.host),
+            timeouts: self.config.timeouts,
+        };
+        circumstances.explain(error)
     }
 
     fn agent(&self, site: &Site) -> Result<Agent, Trouble> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use formwork_oci::{Descriptor, Digest, MediaType};
-use formwork_registry::{RegistryClient, RegistryError, Timeouts};
+use formwork_registry::{RegistryClient, RegistryConfig, RegistryError, Retries, Timeouts};
 
 use crate::assert_says;
 use crate::content::{Image, amd64, client, impatient, index, range, reference};
@@ -245,15 +245,16 @@ fn an_encoding_that_was_not_asked_for_is_no_encoding() {
 fn what_trickles_in_is_given_up() {
     let image = Image::of_size(10_000);
     let pause = Duration::from_millis(20);
-    let timeouts = Timeouts { silence: Duration::from_millis(200), ..impatient().timeouts };
+    let timeouts = Timeouts { silence: Duration::from_millis(700), ..impatient().timeouts };
+    let retries = Retries { attempts: 1, ..impatient().retries };
     for (reply, words) in [
         (Reply::ok(image.layer.clone()).drip(pause), "less than 1024 bytes a second"),
-        (Reply::ok(image.layer.clone()).drip_all(pause), "said nothing for 0.2 s"),
-        (Reply::ok(image.layer.clone()).hang(10), "said nothing for 0.2 s"),
+        (Reply::ok(image.layer.clone()).drip_all(pause), "said nothing for 0.7 s"),
+        (Reply::ok(image.layer.clone()).hang(10), "said nothing for 0.7 s"),
         (Reply::new(404, image.layer.clone()).drip(pause), "404 Not Found"),
     ] {
         let server = with_layer(&image, move |_, _| reply.clone());
-        let client = client(formwork_registry::RegistryConfig { timeouts, ..impatient() });
+        let client = client(RegistryConfig { timeouts, retries, ..impatient() });
         let (_, result) = pull_layer(&client, &server, &image);
         assert_says(&result.unwrap_err(), &[words]);
     }
@@ -450,6 +451,19 @@ fn head_falls_back_to_reading() {
 
 #[test]
 fn the_words_of_a_registry_cannot_steer_the_terminal() {
+    let clean = Image::of_size(10);
+    let entry = String::from_utf8(index(vec![clean.manifest_descriptor("linux/arm64")])).unwrap();
+    let manifest = String::from_utf8(clean.manifest).unwrap();
+    for document in [
+        entry.replace("arm64", r"arm\u001b[2J"),
+        manifest.replace("oci.image.config.v1+json", r"oci\u001b[2J"),
+        manifest.replace("sha256:", r"sha\u001b[2J"),
+        manifest.replace("image.manifest.v1", r"image\u001b[2J"),
+    ] {
+        let error = resolve_with(move |_| Reply::ok(document.clone())).unwrap_err();
+        assert_says(&error, &["[2J"]);
+        assert!(!error.to_string().contains(char::is_control), "{error:?}");
+    }
     let error = resolve_with(|_| {
         Reply::new(404, "{\"errors\":[{\"code\":\"X\",\"message\":\"a\\u001b[2Jb\\nc\"}]}")
     });
@@ -475,7 +489,10 @@ fn nobody_listening_is_said_plainly() {
 fn a_name_that_cannot_be_resolved_is_said_plainly() {
     let error = client(impatient()).head(&reference("registry.invalid/app")).unwrap_err();
     assert!(matches!(error, RegistryError::Connection { established: false, .. }), "{error:?}");
-    assert_says(&error, &["registry.invalid", "its name cannot be resolved", "DNS"]);
+    assert_says(
+        &error,
+        &["registry.invalid", "cannot be reached: the name cannot be resolved (DNS): "],
+    );
 }
 
 #[test]

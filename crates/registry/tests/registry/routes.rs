@@ -177,4 +177,8 @@ fn a_proxy_that_refuses_is_named_without_its_password() {
     let named = format!("the proxy `http://***@{address}`");
     assert_says(&error, &["registry.invalid:5000", &named, "407", "NO_PROXY"]);
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+
+    let error =
+        client(through(&nobody())).head(&reference("registry.invalid:5000/app")).unwrap_err();
+    assert_says(&error, &["through the proxy `http://***@127.0.0.1:", "connection refused"]);
 }
