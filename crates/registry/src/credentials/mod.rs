@@ -61,12 +61,6 @@ pub(crate) struct Search {
     pub(crate) notes: Vec<String>,
 }
 
-/// What one place has for a registry.
-enum Hit {
-    Credential(Credential, String),
-    Nothing(String),
-}
-
 impl Credentials {
     /// Credentials from files in docker's or podman's format (`config.json`, `auth.json`), the most
     /// important first. A file that does not exist is passed over.
@@ -107,11 +101,9 @@ impl Credentials {
         }
         let mut notes = Vec::new();
         for file in &self.files {
-            match self.search_file(file, registry, &keys)? {
-                Hit::Credential(credential, origin) => {
-                    return Ok(Search { found: Some((credential, origin)), notes });
-                }
-                Hit::Nothing(note) => notes.push(note),
+            let found = self.search_file(file, registry, &keys, &mut notes)?;
+            if found.is_some() {
+                return Ok(Search { found, notes });
             }
         }
         if self.files.is_empty() {
@@ -125,29 +117,33 @@ impl Credentials {
         path: &Path,
         registry: &str,
         keys: &[String],
-    ) -> Result<Hit, RegistryError> {
+        notes: &mut Vec<String>,
+    ) -> Result<Option<(Credential, String)>, RegistryError> {
         let shown = path.display();
         let Some(file) = AuthFile::read(path)? else {
-            return Ok(Hit::Nothing(format!("`{shown}` does not exist")));
+            notes.push(format!("`{shown}` does not exist"));
+            return Ok(None);
         };
-        let mut notes = Vec::new();
         if let Some(name) = file.helper(keys) {
             let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+            let helper = format!("`docker-credential-{name}`");
             match self.helpers.ask(name, server) {
                 Ok(Some(credential)) => {
-                    let origin = format!("the credentials from `docker-credential-{name}`");
-                    return Ok(Hit::Credential(credential, origin));
+                    return Ok(Some((credential, format!("the credentials from {helper}"))));
                 }
-                Ok(None) => notes.push(format!("`docker-credential-{name}` knows nothing of it")),
-                Err(problem) => notes.push(format!("`docker-credential-{name}` {problem}")),
+                Ok(None) => notes.push(format!("{helper} knows nothing of `{registry}`")),
+                Err(problem) => notes.push(format!("{helper} {problem}")),
             }
         }
-        if let Some((key, credential)) = file.entry(keys)? {
-            let origin = format!("the credentials for `{key}` in `{shown}`");
-            return Ok(Hit::Credential(credential, origin));
+        match file.entry(keys)? {
+            Some((key, credential)) => {
+                Ok(Some((credential, format!("the credentials for `{key}` in `{shown}`"))))
+            }
+            None => {
+                notes.push(format!("there are no credentials for `{registry}` in `{shown}`"));
+                Ok(None)
+            }
         }
-        notes.push(format!("there are no credentials for `{registry}` in `{shown}`"));
-        Ok(Hit::Nothing(notes.join("; ")))
     }
 }
 
@@ -180,4 +176,66 @@ fn keys(registry: &str, path: &str) -> Vec<String> {
         keys.extend(["index.docker.io", "registry-1.docker.io"].map(str::to_owned));
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(username: &str) -> Credential {
+        Credential::Login { username: username.to_owned(), password: Secret::new("hunter2") }
+    }
+
+    /// Two files, the second of which has logins for two registries, and a directory for helpers.
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let first = dir.join("auth.json");
+        let second = dir.join("config.json");
+        fs_err::write(&first, r#"{"auths":{"both.example":{"auth":"Zmlyc3Q6aHVudGVyMg=="}}}"#)
+            .unwrap();
+        let text = r#"{"credsStore":"absent","auths":{
+            "both.example":{"auth":"c2Vjb25kOmh1bnRlcjI="},
+            "https://index.docker.io/v1/":{"auth":"aHViOmh1bnRlcjI="}}}"#;
+        fs_err::write(&second, text).unwrap();
+        vec![dir.join("none.json"), first, second]
+    }
+
+    #[test]
+    fn the_first_place_that_has_a_credential_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let from_files = Credentials::from_files(files(dir.path()));
+        let given = from_files.clone().with("both.example/team", login("given"));
+        for (credentials, registry, path, username) in [
+            (&from_files, "both.example", "team/app", Some("first")),
+            (&given, "both.example", "team/app", Some("given")),
+            (&given, "both.example", "app", Some("first")),
+            (&given, "docker.io", "library/golang", Some("hub")),
+            (&given, "other.example", "app", None),
+        ] {
+            let found = credentials.search(registry, path).unwrap().found;
+            let credential = found.map(|(credential, _)| credential);
+            assert_eq!(credential, username.map(login), "{registry}/{path}");
+        }
+    }
+
+    #[test]
+    fn a_search_in_vain_says_where_it_looked() {
+        let dir = tempfile::tempdir().unwrap();
+        let search = Credentials::from_files(files(dir.path())).search("other.example", "app");
+        let notes = search.unwrap().notes.join("; ");
+        for (file, note) in
+            [("none.json", "` does not exist"), ("auth.json", "`"), ("config.json", "`")]
+        {
+            let note = format!("{}{note}", dir.path().join(file).display());
+            assert!(notes.contains(&note), "`{note}` is missing in: {notes}");
+        }
+        assert!(notes.contains("`docker-credential-absent` is not installed"), "{notes}");
+        assert!(notes.contains("there are no credentials for `other.example` in"), "{notes}");
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let credentials = Credentials::default().with("r.example", login("user"));
+        let search = credentials.search("r.example", "app").unwrap();
+        assert!(!format!("{credentials:?} {search:?}").contains("hunter2"));
+    }
 }
