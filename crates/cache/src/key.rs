@@ -86,12 +86,12 @@ fn mount_value(
         MountKind::Bind { from, source, writable } => {
             format!("bind writable={writable} {}", bound(*from, source)?)
         }
-        MountKind::Cache { id, from, sharing: _, read_only, mode: _, uid: _, gid: _ } => {
+        MountKind::Cache { id, from, subpath, sharing: _, read_only, mode: _, uid: _, gid: _ } => {
             let origin = match from {
                 Some((from, source)) => format!("{}:{source}", inputs.root(*from)?),
                 None => String::new(),
             };
-            format!("cache read-only={read_only} origin={origin} id={id}")
+            format!("cache read-only={read_only} origin={origin} path={subpath} id={id}")
         }
         MountKind::Tmpfs { size } => format!("tmpfs size={size:?}"),
         MountKind::Secret { id, required: _, mode, uid, gid } => {
@@ -330,6 +330,7 @@ mod tests {
             id: id.to_owned(),
             sharing: CacheSharing::Shared,
             from,
+            subpath: "/".to_owned(),
             read_only: false,
             mode: 0o755,
             uid: 0,
@@ -347,6 +348,7 @@ mod tests {
             id: "apt".into(),
             sharing: CacheSharing::Locked,
             from: None,
+            subpath: "/".into(),
             read_only: false,
             mode: 0o700,
             uid: 5,
