@@ -59,7 +59,9 @@ mod tests {
         let count = Arc::new(AtomicUsize::new(0));
         let hook = |count: &Arc<AtomicUsize>| {
             let count = Arc::clone(count);
-            move || drop(count.fetch_add(1, Ordering::SeqCst))
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let cancel = Cancel::default();
         cancel.when_canceled(hook(&count));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use formwork_cache::{
     CacheError, CacheIndex, CacheRecord, Claim, Components, Identity, Inputs, content_key,
-    definition_key,
+    definition_key, result_key,
 };
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_graph::{Graph, Op, OpId, Source};
@@ -229,12 +229,46 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             self.run.events.emit(Event::StepStarted { step: step_id(self.task.id) });
         }
         let start = Instant::now();
-        let Done { output, layer, outcome } = self.runner(|runner, task| runner.run(task))?;
+        let done = self.runner(|runner, task| runner.run(task))?;
         let duration = start.elapsed();
-        if let Some((layer, created)) = layer {
-            self.record(keys, &layer, created, duration)?;
+        let Done { output, layer, outcome } = done;
+        let Some((layer, created)) = layer else { return Ok((output, outcome, duration)) };
+        // What changes nothing has the identity of what is below it, under which that is recorded.
+        let identity = self.run.runner.identity(&output);
+        let identity = identity.filter(|identity| self.base_identity() != Some(*identity));
+        if let Some((output, record)) = self.equal_result(identity)? {
+            self.record(keys, &record.layer, record.created, duration)?;
+            return Ok((output, Outcome::Unchanged, duration));
+        }
+        self.record(keys, &layer, created, duration)?;
+        if let Some(identity) = identity {
+            self.record(&[result_key(identity)], &layer, created, duration)?;
         }
         Ok((output, outcome, duration))
+    }
+
+    fn base_identity(&self) -> Option<Identity> {
+        match &self.task.step.op {
+            Op::Source(_) => None,
+            Op::Exec(exec) => self.root(exec.rootfs),
+            Op::File(file) => self.root(file.base),
+        }
+    }
+
+    /// The first result with an identity, if there is one and it is still there.
+    ///
+    /// Equal results differ in modification times, so only one of them may be used; what was made
+    /// on top of the first one stays valid that way.
+    fn equal_result(
+        &self,
+        identity: Option<Identity>,
+    ) -> Result<Option<(R::Output, CacheRecord)>, SolveError<R::Error>> {
+        let Some(identity) = identity else { return Ok(None) };
+        let Some(record) = self.run.index.find(&result_key(identity).key())? else {
+            return Ok(None);
+        };
+        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        Ok(output.map(|output| (output, record)))
     }
 
     fn record(
@@ -274,7 +308,7 @@ impl<R: OpRunner> Inputs for Solving<'_, '_, R> {
         self.examined.mounted.get(&mount).copied()
     }
 
-    fn layer(&self) -> Option<[u8; 32]> {
-        self.examined.layer
+    fn result(&self) -> Option<Identity> {
+        self.examined.result
     }
 }

@@ -68,8 +68,9 @@ pub struct OpInputs<O>(BTreeMap<OpId, O>);
 pub struct Examined {
     /// The identity of what each bind mount shows, by the mount's position in the op.
     pub mounted: BTreeMap<usize, Identity>,
-    /// The digest of the layer that a file op yields.
-    pub layer: Option<[u8; 32]>,
+    /// The identity of what a file op yields: the root file system, or the layer alone if it must
+    /// not depend on what is below it; `None` if the op changes nothing.
+    pub result: Option<Identity>,
 }
 
 /// An op that was carried out.

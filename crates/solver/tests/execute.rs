@@ -106,9 +106,9 @@ impl OpRunner for Runner {
     }
 
     fn examine(&self, task: &Task<'_, String>) -> Result<Examined, Failure> {
-        let layer =
-            matches!(task.step.op, Op::File(_)).then(|| digest(&self.result(&Self::program(task))));
-        Ok(Examined { layer, ..Examined::default() })
+        let result = matches!(task.step.op, Op::File(_))
+            .then(|| Identity::files(&digest(&self.result(&Self::program(task)))));
+        Ok(Examined { result, ..Examined::default() })
     }
 
     fn restore(
