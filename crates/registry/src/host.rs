@@ -56,6 +56,7 @@ impl Host {
         let tls = Site::new(true, &self.name, !self.insecure);
         let site = match self.insecure.then(|| ping(transport, &tls)) {
             None | Some(Ok(())) => tls,
+            Some(Err(trouble @ Trouble::Config(_))) => return Err(trouble),
             Some(Err(trouble)) => self.plain(transport, trouble)?,
         };
         Ok(known.insert(site).clone())

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use formwork_oci::{
-    Algorithm, Descriptor, Digest, Hasher, ImageConfig, Manifest, MediaType, Platform, Reference,
+    Algorithm, Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Reference,
     Repository,
 };
 use ureq::http::{HeaderName, HeaderValue, Method, header};
@@ -270,7 +270,7 @@ fn manifest(session: &Session<'_>, name: &Name) -> Result<Document, RegistryErro
         Name::Tag(_) => said,
     };
     let algorithm = promised.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let digest = digest_of(&bytes, algorithm);
+    let digest = algorithm.hash(&bytes);
     match promised {
         Some(promised) if promised != digest => {
             Err(session
@@ -287,10 +287,4 @@ fn request(
 ) -> Result<Request<'static>, RegistryError> {
     let url = session.url(&format!("manifests/{}", name.as_str()))?;
     Ok(Request::new(method, url).with(header::ACCEPT, HeaderValue::from_static(ACCEPTED)))
-}
-
-fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
-    let mut hasher = Hasher::new(algorithm);
-    hasher.update(bytes);
-    hasher.finish()
 }

@@ -25,27 +25,44 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-/// Wraps connections to `https` addresses in TLS.
+/// Wraps connections to `https` addresses in TLS: those to one host, and those to the proxy through
+/// which it is reached.
 pub(crate) struct TlsConnector {
-    config: Arc<ClientConfig>,
+    host: String,
+    to_host: Arc<ClientConfig>,
+    to_proxy: Arc<ClientConfig>,
 }
 
 impl TlsConnector {
-    /// A connector that takes certificates which lead to one of the roots, or `None` for any.
+    /// A connector for a host (without its port) that has to prove itself by one of the roots, or
+    /// not at all where that is `None`. A proxy always has to.
     ///
     /// # Errors
     ///
     /// Only where rustls and its provider do not fit together.
-    pub(crate) fn new(roots: Option<Vec<CertificateDer<'static>>>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        host: &str,
+        roots: Option<Vec<CertificateDer<'static>>>,
+        proxy_roots: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = Verifier::new(roots, &provider)?;
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self { config: Arc::new(config) })
+        let to_host = configure(roots, &provider)?;
+        let to_proxy = configure(Some(proxy_roots), &provider)?;
+        Ok(Self { host: host.to_owned(), to_host, to_proxy })
     }
+}
+
+fn configure(
+    roots: Option<Vec<CertificateDer<'static>>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let verifier = Verifier::new(roots, provider)?;
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 impl<In: Transport> Connector<In> for TlsConnector {
@@ -63,7 +80,9 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let host = details.uri.host().unwrap_or_default();
         let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']'))
             .map_err(|_| ureq::Error::BadUri(host.to_owned()))?;
-        let mut connection = ClientConnection::new(self.config.clone(), name.to_owned())
+        let is_proxy = !host.eq_ignore_ascii_case(&self.host);
+        let config = if is_proxy { &self.to_proxy } else { &self.to_host };
+        let mut connection = ClientConnection::new(config.clone(), name.to_owned())
             .map_err(|error| ureq::Error::Other(Box::new(error)))?;
         let mut socket = TransportAdapter::new(
             Box::new(transport) as Box<dyn Transport>,

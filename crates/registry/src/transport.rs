@@ -12,12 +12,12 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{
     ConnectProxyConnector, Connector as _, SocksConnector, TcpConnector,
 };
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body, Proxy, ProxyProtocol, SendBody};
 
 use crate::tls::TlsConnector;
 use crate::trouble::{Circumstances, Trouble};
 use crate::trust::Trust;
-use crate::{RegistryConfig, RegistryError, Timeouts, proxy};
+use crate::{RegistryConfig, RegistryError, Timeouts, endpoint, proxy};
 
 /// The size of the buffers of a connection.
 const BUFFER_SIZE: usize = 256 << 10;
@@ -161,19 +161,32 @@ impl Transport {
             .timeout_per_read(wait(silence))
             .timeout_per_write(wait(silence))
             .build();
-        let roots = match site.is_tls && site.verified {
-            true => Some(self.trust.roots_for(&site.host)?),
-            false => None,
-        };
-        let tls = TlsConnector::new(roots).map_err(|error| RegistryError::Config {
-            what: "TLS".to_owned(),
-            problem: error.to_string(),
-        })?;
+        let tls = self.tls(site, config.proxy())?;
         let connector =
             ().chain(SocksConnector::default())
                 .chain(ConnectProxyConnector::default())
                 .chain(TcpConnector::default())
                 .chain(tls);
         Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
+    }
+
+    /// Reads the authorities for the connections that will have to be verified, and no others.
+    fn tls(&self, site: &Site, proxy: Option<&Proxy>) -> Result<TlsConnector, RegistryError> {
+        let roots = match site.verified {
+            true if site.is_tls => Some(self.trust.roots_for(&site.host)?),
+            true => Some(Vec::new()),
+            false => None,
+        };
+        let proxy_roots = match proxy {
+            Some(proxy) if proxy.protocol() == ProxyProtocol::Https => {
+                self.trust.roots_for(proxy.host())?
+            }
+            _ => Vec::new(),
+        };
+        let host = endpoint::host_name(&site.host);
+        TlsConnector::new(host, roots, proxy_roots).map_err(|error| RegistryError::Config {
+            what: "TLS".to_owned(),
+            problem: error.to_string(),
+        })
     }
 }

@@ -15,6 +15,7 @@ use formwork_registry::{
     BlobPush, Credentials, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
 };
+use formwork_testing::program;
 
 use crate::assert_says;
 use crate::content::{Image, amd64, bytes, client, impatient, index, reference};
@@ -38,40 +39,29 @@ impl Drop for Registry {
 impl Registry {
     /// A registry with further parts of its configuration, or `None` where a tool is missing.
     fn start(tools: &[&str], auth: &str, tls: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        Self::start_in(dir, tools, auth, tls)
-    }
-
-    fn start_in(dir: tempfile::TempDir, tools: &[&str], auth: &str, tls: &str) -> Option<Self> {
-        if !["docker-registry", "skopeo"].iter().chain(tools).all(|tool| has(tool)) {
-            return None;
+        let registry = program("docker-registry")?;
+        for tool in tools {
+            program(tool)?;
         }
-        // The port is free now; another program may take it before the registry does, in which case
-        // the registry ends and another port is tried.
-        (0..10)
-            .find_map(|_| {
-                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let host = listener.local_addr().unwrap().to_string();
-                drop(listener);
-                let config = format!(
-                    "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-                 storage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: true}}}}\n\
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        // The port is free when it is chosen; where another program takes it before the registry
+        // does, the registry ends and another port is tried.
+        for _ in 0..10 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let host = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let config = format!(
+                "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+                 storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
                  http: {{addr: '{host}'{tls}}}\n{auth}\n",
-                    data = dir.path().join("data").display(),
-                );
-                let file = dir.path().join("config.yml");
-                fs_err::write(&file, config).unwrap();
-                let log = fs_err::File::create(dir.path().join("log")).unwrap();
-                let mut process = Command::new("docker-registry")
-                    .arg("serve")
-                    .arg(&file)
-                    .stdout(Stdio::null())
-                    .stderr(log.into_file())
-                    .spawn()
-                    .unwrap();
-                answers(&mut process, &host).then_some((process, host))
-            })
-            .map(|(process, host)| Self { process, host, dir })
+                data.display(),
+            );
+            if let Some(process) = serve(&registry, &config, dir.path(), &host) {
+                return Some(Self { process, host, dir });
+            }
+        }
+        panic!("{}", fs_err::read_to_string(dir.path().join("log")).unwrap());
     }
 
     fn name(&self, name: &str) -> Reference {
@@ -79,25 +69,25 @@ impl Registry {
     }
 }
 
-/// Waits until a registry listens; whether it does.
-fn answers(process: &mut Child, host: &str) -> bool {
+/// Starts a registry and waits until it listens; `None` if it ends before that.
+fn serve(registry: &Path, config: &str, dir: &Path, host: &str) -> Option<Child> {
+    let file = dir.join("config.yml");
+    fs_err::write(&file, config).unwrap();
+    let log = fs_err::File::create(dir.join("log")).unwrap();
+    let mut process = Command::new(registry)
+        .arg("serve")
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(log.into_file())
+        .spawn()
+        .unwrap();
     while process.try_wait().unwrap().is_none() {
         if std::net::TcpStream::connect(host).is_ok() {
-            return true;
+            return Some(process);
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    false
-}
-
-/// Whether a program is installed.
-fn has(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|directory| directory.join(tool).is_file());
-    if !found {
-        eprintln!("skipped: `{tool}` is not installed");
-    }
-    found
+    None
 }
 
 /// Runs a program that has to succeed; what it wrote.
@@ -152,7 +142,7 @@ fn push(client: &RegistryClient, name: &Reference, image: &Image) -> Digest {
 
 #[test]
 fn what_skopeo_pushed_is_pulled() {
-    let Some(registry) = Registry::start(&["gzip"], "", "") else { return };
+    let Some(registry) = Registry::start(&["skopeo", "gzip"], "", "") else { return };
     let image = Image::on("linux/amd64", gzip(1 << 20));
     let layout = layout(registry.dir.path(), &image);
     let (from, to) =
@@ -179,7 +169,7 @@ fn what_skopeo_pushed_is_pulled() {
 
 #[test]
 fn what_is_pushed_skopeo_pulls() {
-    let Some(registry) = Registry::start(&["gzip"], "", "") else { return };
+    let Some(registry) = Registry::start(&["skopeo", "gzip"], "", "") else { return };
     let image = Image::on("linux/amd64", gzip(8 << 20));
     let client = client(impatient());
     let digest = push(&client, &registry.name("team/app:1"), &image);
@@ -251,9 +241,7 @@ fn names_that_are_not_there_are_told_of() {
 
 #[test]
 fn a_registry_with_passwords_wants_the_right_one() {
-    if !has("htpasswd") {
-        return;
-    }
+    let Some(_) = program("htpasswd") else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("htpasswd");
     let (user, password) = LOGIN.split_once(':').unwrap();
@@ -389,9 +377,7 @@ fn ask(config: RegistryConfig, registry: &Registry) -> Result<bool, RegistryErro
 
 #[test]
 fn a_certificate_is_trusted_for_whom_it_is_meant() {
-    if !has("openssl") {
-        return;
-    }
+    let Some(_) = program("openssl") else { return };
     let certificates = Certificates::new("IP:127.0.0.1", false);
     let Some(registry) = certificates.registry() else { return };
     let certs_d = vec![certificates.certs_d(&registry.host)];
@@ -418,9 +404,7 @@ fn a_certificate_is_trusted_for_whom_it_is_meant() {
 
 #[test]
 fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named() {
-    if !has("openssl") {
-        return;
-    }
+    let Some(_) = program("openssl") else { return };
     let certificates = Certificates::self_signed();
     let Some(registry) = certificates.registry() else { return };
     let certs_d = vec![certificates.certs_d(&registry.host)];
@@ -435,9 +419,7 @@ fn a_certificate_that_is_its_own_authority_is_trusted_where_it_is_named() {
 
 #[test]
 fn certificates_with_a_wrong_name_or_date_are_told_apart() {
-    if !has("openssl") {
-        return;
-    }
+    let Some(_) = program("openssl") else { return };
     for (name, expired, words) in [
         ("DNS:registry.example", false, "not for the name `127.0.0.1"),
         ("IP:127.0.0.1", true, "has expired"),
