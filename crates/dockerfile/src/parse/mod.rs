@@ -1,0 +1,351 @@
+//! From text to instructions and stages.
+//!
+//! The parser never fails: what it cannot understand it reports and leaves out, and goes on with
+//! the next instruction. It takes time in proportion to the text.
+
+mod command;
+mod csv;
+mod directives;
+mod flags;
+mod from;
+mod healthcheck;
+mod heredoc;
+mod json;
+mod lines;
+mod metadata;
+mod mount;
+mod pairs;
+mod report;
+mod statement;
+mod transfer;
+
+use formwork_diagnostics::{Diagnostic, SourceFile, Span, nearest};
+
+use crate::Word;
+use crate::ast::{Directives, Dockerfile, Instruction, InstructionKind, Stage};
+use crate::instruction::{Arg, From, Onbuild, with_heredocs};
+use crate::word::Line;
+use heredoc::HeredocReader;
+use lines::{Lines, Logical, Physical};
+use report::{Report, excerpt};
+use statement::Statement;
+
+/// All instructions there are.
+const KEYWORDS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// A file and what is to be said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    /// What could be understood.
+    pub dockerfile: Dockerfile,
+    /// What could not, in the order of the text; if there is an error among them, instructions may
+    /// be missing from the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Parses a Dockerfile.
+///
+/// It never fails: whether the errors among the diagnostics matter is for the caller.
+pub fn parse(source: SourceFile) -> Parsed {
+    let mut parser = Parser::new(&source);
+    parser.directives = directives::read(&mut parser.lines, &mut parser.report);
+    while let Some(logical) = parser.next_line() {
+        parser.line(&logical);
+    }
+    parser.report_emptiness();
+    let Parser { directives, global_args, stages, report, .. } = parser;
+    let diagnostics = report.finish();
+    let dockerfile = Dockerfile { source, directives, global_args, stages };
+    Parsed { dockerfile, diagnostics }
+}
+
+/// Parses the text of an `ONBUILD` that a base image brings along; `name` says so in messages.
+///
+/// There is no instruction if there are errors among the diagnostics.
+pub fn parse_trigger(text: &str, name: &str) -> (Option<Instruction>, Vec<Diagnostic>) {
+    let source = SourceFile::new(name, text);
+    let mut parser = Parser::new(&source);
+    let instruction = match parser.next_line() {
+        Some(logical) => {
+            let line = &logical.line;
+            let statement = Statement::new(line, 0..line.text().len(), parser.directives.escape);
+            let is_possible = parser.check_trigger(&statement).is_some();
+            is_possible.then(|| parser.instruction(statement, &logical, Vec::new())).flatten()
+        }
+        None => None,
+    };
+    if parser.next_line().is_some() || (instruction.is_none() && parser.report.is_empty()) {
+        let message = "an `ONBUILD` holds one instruction";
+        let error = parser.report.error("bad-onbuild", message, Span::new(0, text.len()));
+        parser.report.add(error);
+    }
+    let diagnostics = parser.report.finish();
+    let is_sound = !diagnostics.iter().any(Diagnostic::is_error);
+    (instruction.filter(|_| is_sound), diagnostics)
+}
+
+/// A file that is being parsed.
+struct Parser<'s> {
+    lines: Lines<'s>,
+    report: Report<'s>,
+    directives: Directives,
+    /// The comments above what comes next.
+    comments: Vec<Word>,
+    heredocs: HeredocReader,
+    global_args: Vec<Instruction<Arg>>,
+    stages: Vec<Stage>,
+    /// Whether an instruction stood before the first `FROM`.
+    reported_missing_from: bool,
+    /// Whether there was any instruction, right or wrong.
+    found_any: bool,
+}
+
+impl<'s> Parser<'s> {
+    fn new(source: &'s SourceFile) -> Self {
+        Self {
+            lines: Lines::new(source.text()),
+            report: Report::new(source),
+            directives: Directives::default(),
+            comments: Vec::new(),
+            heredocs: HeredocReader::default(),
+            global_args: Vec::new(),
+            stages: Vec::new(),
+            reported_missing_from: false,
+            found_any: false,
+        }
+    }
+
+    /// The next line on which an instruction stands, and collects the comments above it.
+    fn next_line(&mut self) -> Option<Logical<'s>> {
+        while let Some(line) = self.lines.next() {
+            let text = line.text.trim();
+            match text.strip_prefix('#') {
+                Some(comment) => self.comment(&line, comment.trim()),
+                None if text.is_empty() => {}
+                None => return Some(self.lines.join(line, self.directives.escape)),
+            }
+        }
+        None
+    }
+
+    /// An empty comment parts those above it from the instruction below.
+    fn comment(&mut self, line: &Physical<'s>, text: &'s str) {
+        if text.is_empty() {
+            self.comments.clear();
+            return;
+        }
+        let end = line.start + line.text.trim_end().len();
+        self.comments.push(Line::new(text, end - text.len()).word(0..text.len()));
+    }
+
+    /// Reads what stands on a line and puts it where it belongs.
+    fn line(&mut self, logical: &Logical<'s>) {
+        self.found_any = true;
+        let comments = std::mem::take(&mut self.comments);
+        let line = &logical.line;
+        let statement = Statement::new(line, 0..line.text().len(), self.directives.escape);
+        if statement.is("FROM") {
+            let from = from::parse(&statement, &mut self.report);
+            let from = self.node(&statement, logical, comments, from);
+            self.stages.push(stage(self.stages.len(), from));
+        } else if let Some(instruction) = self.instruction(statement, logical, comments) {
+            self.place(instruction);
+        }
+    }
+
+    fn place(&mut self, instruction: Instruction) {
+        match (self.stages.last_mut(), &instruction.kind) {
+            (Some(stage), _) => {
+                stage.span = stage.span.to(instruction.span);
+                stage.instructions.push(instruction);
+            }
+            (None, InstructionKind::Arg(arg)) => {
+                let arg = arg.clone();
+                self.global_args.push(instruction.with_kind(arg));
+            }
+            (None, _) => self.report_missing_from(&instruction),
+        }
+    }
+
+    /// Reads any instruction but `FROM`.
+    fn instruction(
+        &mut self,
+        mut statement: Statement<'_>,
+        logical: &Logical<'_>,
+        comments: Vec<Word>,
+    ) -> Option<Instruction> {
+        self.read_heredocs(&mut statement);
+        let kind = self.kind(&mut statement, logical, &comments)?;
+        Some(self.node(&statement, logical, comments, kind))
+    }
+
+    fn kind(
+        &mut self,
+        statement: &mut Statement<'_>,
+        logical: &Logical<'_>,
+        comments: &[Word],
+    ) -> Option<InstructionKind> {
+        let report = &mut self.report;
+        match statement.name().to_ascii_uppercase().as_str() {
+            "ADD" => transfer::add(statement, report).map(InstructionKind::Add),
+            "ARG" => pairs::arg(statement, comments, report).map(InstructionKind::Arg),
+            "CMD" => command::command(statement, report).map(InstructionKind::Cmd),
+            "COPY" => transfer::copy(statement, report).map(InstructionKind::Copy),
+            "ENTRYPOINT" => command::command(statement, report).map(InstructionKind::Entrypoint),
+            "ENV" => pairs::env_or_label(statement, report).map(InstructionKind::Env),
+            "EXPOSE" => metadata::expose(statement, report).map(InstructionKind::Expose),
+            "HEALTHCHECK" => {
+                healthcheck::parse(statement, report).map(InstructionKind::Healthcheck)
+            }
+            "LABEL" => pairs::env_or_label(statement, report).map(InstructionKind::Label),
+            "MAINTAINER" => {
+                metadata::rest_of_line(statement, "a name", report).map(InstructionKind::Maintainer)
+            }
+            "ONBUILD" => self.onbuild(statement, logical).map(InstructionKind::Onbuild),
+            "RUN" => command::run(statement, report).map(InstructionKind::Run),
+            "SHELL" => command::shell(statement, report).map(InstructionKind::Shell),
+            "STOPSIGNAL" => metadata::rest_of_line(statement, "a signal", report)
+                .map(InstructionKind::Stopsignal),
+            "USER" => {
+                metadata::rest_of_line(statement, "a user", report).map(InstructionKind::User)
+            }
+            "VOLUME" => metadata::volume(statement, report).map(InstructionKind::Volume),
+            "WORKDIR" => {
+                metadata::rest_of_line(statement, "a path", report).map(InstructionKind::Workdir)
+            }
+            _ => {
+                self.report_unknown(statement);
+                None
+            }
+        }
+    }
+
+    fn onbuild(&mut self, statement: &Statement<'_>, logical: &Logical<'_>) -> Option<Onbuild> {
+        flags::Flags::none(statement, &mut self.report);
+        if statement.arguments.is_empty() {
+            let message = "`ONBUILD` needs an instruction";
+            let error = self.report.error("missing-argument", message, statement.keyword_span());
+            self.report.add(error.with_help("write `ONBUILD RUN make`, for instance"));
+            return None;
+        }
+        let range = statement.arguments.clone();
+        let mut trigger = Statement::new(statement.line, range, statement.escape);
+        self.check_trigger(&trigger)?;
+        self.read_heredocs(&mut trigger);
+        let heredocs = trigger.heredocs.iter().map(|(_, heredoc)| heredoc);
+        // To the end of the line: blanks there are kept as they are in BuildKit's configurations.
+        let text = &statement.line.text()[trigger.range.start..];
+        let expression = with_heredocs(text, heredocs);
+        let kind = self.kind(&mut trigger, logical, &[])?;
+        let trigger = Box::new(self.node(&trigger, logical, Vec::new(), kind));
+        Some(Onbuild { expression, trigger })
+    }
+
+    /// Fails after reporting that an instruction cannot be an `ONBUILD`.
+    fn check_trigger(&mut self, trigger: &Statement<'_>) -> Option<()> {
+        let refused = ["FROM", "MAINTAINER", "ONBUILD"];
+        let Some(keyword) = refused.into_iter().find(|keyword| trigger.is(keyword)) else {
+            return Some(());
+        };
+        let message = format!("`{keyword}` cannot wait for a later build");
+        let error = self.report.error("bad-onbuild", message, trigger.keyword_span());
+        self.report
+            .add(error.with_help("all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can"));
+        None
+    }
+
+    fn read_heredocs(&mut self, statement: &mut Statement<'_>) {
+        if statement.line.text().contains("<<") && statement.takes_heredocs() {
+            statement.heredocs = self.heredocs.read(statement, &mut self.lines, &mut self.report);
+        }
+    }
+
+    /// An instruction that ends on the last line that was read.
+    fn node<Kind>(
+        &self,
+        statement: &Statement<'_>,
+        logical: &Logical<'_>,
+        comments: Vec<Word>,
+        kind: Kind,
+    ) -> Instruction<Kind> {
+        let start = statement.span();
+        let read = &self.report.source().text()[..self.lines.offset()];
+        let end = read.trim_end().len().max(start.end as usize);
+        Instruction {
+            span: Span::new(start.start as usize, end),
+            keyword: statement.line.word(statement.keyword.clone()),
+            text: statement.text().to_owned(),
+            check: directives::check_among(&comments),
+            comments,
+            blank_lines: logical.blank_lines.clone(),
+            kind,
+        }
+    }
+
+    fn report_unknown(&mut self, statement: &Statement<'_>) {
+        // Without it, all that follows would seem to have no `FROM`.
+        self.reported_missing_from |= self.stages.is_empty();
+        let name = statement.name();
+        if name.is_empty() {
+            let message = "the line is continued, but nothing follows";
+            let error = self.report.error("stray-continuation", message, statement.span());
+            self.report.add(error);
+            return;
+        }
+        let message = format!("`{}` is no instruction", excerpt(name));
+        let error = self.report.error("unknown-instruction", message, statement.keyword_span());
+        self.report.add(match nearest(name, KEYWORDS) {
+            Some(keyword) => error.with_help(format!("did you mean `{keyword}`?")),
+            None => error.with_help(format!(
+                "if this belongs to the instruction above, end the line before it with `{}`",
+                self.directives.escape
+            )),
+        });
+    }
+
+    fn report_missing_from(&mut self, instruction: &Instruction) {
+        if !std::mem::replace(&mut self.reported_missing_from, true) {
+            let message = format!("`{}` stands before the first `FROM`", instruction.kind.name());
+            let error = self.report.error("missing-from", message, instruction.keyword.span());
+            self.report
+                .add(error.with_help("begin with `FROM image`; only `ARG` may stand before it"));
+        }
+    }
+
+    fn report_emptiness(&mut self) {
+        let (code, message) = match (self.found_any, self.stages.is_empty()) {
+            (false, _) => ("empty-file", "the file has no instructions"),
+            (true, true) if !self.reported_missing_from => ("no-stage", "the file has no `FROM`"),
+            _ => return,
+        };
+        let error = self.report.error(code, message, Span::default());
+        self.report.add(error.with_help("begin with `FROM image`, or `FROM scratch`"));
+    }
+}
+
+fn stage(index: usize, from: Instruction<From>) -> Stage {
+    let name = from.kind.alias.as_ref().map(|alias| alias.text().to_ascii_lowercase());
+    let description = name
+        .as_ref()
+        .and_then(|name| pairs::describe(&from.comments, |first| first.eq_ignore_ascii_case(name)));
+    Stage { index, name, description, span: from.span, from, instructions: Vec::new() }
+}
