@@ -5,6 +5,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -101,9 +102,66 @@ pub(crate) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Applies a function to all items with up to `threads` threads; the results have the order of
+/// the items. What is large is begun first, so that no thread is left alone with it at the end.
+pub(crate) fn map<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    threads: usize,
+    is_large: impl Fn(&T) -> bool,
+    apply: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    const CHUNK: usize = 32;
+    let (large, small): (Vec<usize>, Vec<usize>) =
+        (0..items.len()).partition(|at| is_large(&items[*at]));
+    let jobs: Vec<&[usize]> = large.chunks(1).chain(small.chunks(CHUNK)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for at in *job {
+                match apply(&items[*at]) {
+                    Ok(result) => done.push((*at, result)),
+                    Err(error) => {
+                        // The others find nothing more to do.
+                        next.store(jobs.len(), Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(done)
+    };
+    let done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(jobs.len())).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let others = others.into_iter().map(join);
+        std::iter::once(mine).chain(others).collect::<Result<Vec<_>, E>>()
+    })?;
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    for (at, result) in done.into_iter().flatten() {
+        results[at] = Some(result);
+    }
+    // Every item was in some job, so there is a result for each.
+    Ok(results.into_iter().flatten().collect())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Pool;
+    use super::{Pool, map};
+
+    #[test]
+    fn results_have_the_order_of_the_items() {
+        let items: Vec<u32> = (0..1000).collect();
+        for threads in [1, 4] {
+            let doubled = map(&items, threads, |i| i % 7 == 0, |i| Ok::<_, ()>(i * 2)).unwrap();
+            assert!(doubled.iter().zip(0..).all(|(result, i)| *result == i * 2));
+            assert_eq!(doubled.len(), 1000);
+            let failed =
+                map(&items, threads, |_| false, |i| if *i == 500 { Err(*i) } else { Ok(()) });
+            assert_eq!(failed, Err(500));
+        }
+        assert_eq!(map(&[], 4, |()| false, |()| Ok::<(), ()>(())), Ok(vec![]));
+    }
 
     #[test]
     fn buffers_come_back_and_keep_their_room() {

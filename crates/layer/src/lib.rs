@@ -16,9 +16,11 @@ pub mod compression;
 mod error;
 mod flow;
 mod pack;
+mod scan;
 pub mod tree;
 
 pub use compression::Compression;
 pub use error::LayerError;
 pub use pack::{PackOptions, Packed, pack};
+pub use scan::{StatCache, scan_context, scan_upper};
 pub use tree::{Stack, Tree, TreeDigest};

@@ -1,0 +1,7 @@
+//! Tests against real directories and real tools. What needs root or a tool that is missing says
+//! so on stderr, as `skipped: …`.
+
+#[cfg(test)]
+mod scan;
+#[cfg(test)]
+mod support;
