@@ -14,6 +14,7 @@ extern crate self as formwork_image;
 
 mod assemble;
 mod blob;
+mod copy;
 mod error;
 pub mod export;
 mod local;
