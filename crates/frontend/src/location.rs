@@ -59,10 +59,7 @@ impl FromStr for ImageLocation {
 }
 
 /// A path, and what follows the first colon or `@` in its last component.
-fn split(
-    text: &str,
-    transport: &'static str,
-) -> Result<(String, Option<String>), LocationError> {
+fn split(text: &str, transport: &'static str) -> Result<(String, Option<String>), LocationError> {
     let name = text.rfind('/').map_or(0, |slash| slash + 1);
     // A tag may itself hold slashes, as in `archive.tar:docker.io/library/a:1`.
     let first = text.find(':').unwrap_or(text.len());

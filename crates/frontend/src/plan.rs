@@ -6,9 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span, nearest};
-use formwork_dockerfile::{
-    Dockerfile, Instruction, InstructionKind, Stage, Word, parse_trigger,
-};
+use formwork_dockerfile::{Dockerfile, Instruction, InstructionKind, Stage, Word, parse_trigger};
 use formwork_oci::Platform;
 
 use crate::scope::GlobalScope;

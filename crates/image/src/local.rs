@@ -82,6 +82,14 @@ impl StoredImage {
         self.familiar_name().unwrap_or_else(|| self.config.short().to_owned())
     }
 
+    /// The repositories that have layers, by the layers' digests.
+    pub fn origins(&self) -> BTreeMap<Digest, Repository> {
+        let origin = |layer: &StoredLayer| {
+            Some((layer.blob.as_ref()?.digest.clone(), layer.origin.clone()?))
+        };
+        self.layers.iter().filter_map(origin).collect()
+    }
+
     fn familiar_name(&self) -> Option<String> {
         self.name.as_ref().map(Reference::familiar)
     }

@@ -62,7 +62,8 @@ impl StageLowerer<'_, '_> {
     /// What a word behind `--from=` stands for; `None` after reporting what is wrong with it.
     pub(super) fn reference(&mut self, word: &Word) -> Option<OpId> {
         if word.text().contains('$') {
-            let message = format!("`{}` cannot name a stage: nothing is expanded here", word.text());
+            let message =
+                format!("`{}` cannot name a stage: nothing is expanded here", word.text());
             let help = "define a stage `FROM … AS name` with the variable, and name that";
             self.error("expansion-in-from", message, word.span(), help);
             return None;

@@ -190,10 +190,7 @@ impl StageLowerer<'_, '_> {
         }
     }
 
-    fn mounted_from(
-        &mut self,
-        mount: &formwork_dockerfile::Mount,
-    ) -> Option<formwork_graph::OpId> {
+    fn mounted_from(&mut self, mount: &formwork_dockerfile::Mount) -> Option<formwork_graph::OpId> {
         match mount.from.as_ref().filter(|word| !word.is_empty()) {
             Some(word) => self.reference(word),
             None => Some(self.lowering.context(MAIN_CONTEXT)),

@@ -1,9 +1,7 @@
 //! A stage, instruction by instruction.
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span};
-use formwork_dockerfile::{
-    ExpandError, Instruction, InstructionKind, Word, expand, expand_words,
-};
+use formwork_dockerfile::{ExpandError, Instruction, InstructionKind, Word, expand, expand_words};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Step};
 use formwork_oci::{ImageConfig, Platform};
 

@@ -1,4 +1,4 @@
-//! Images as files for others: directories and archives.
+//! Images for others: as directories, as archives, on registries.
 //!
 //! [`Form::Oci`] is an OCI image layout with the image as it is. [`Form::Docker`] is what BuildKit
 //! writes for `type=docker`: a layout with Docker's media types and a `manifest.json`, which
@@ -9,9 +9,11 @@
 
 mod archive;
 mod directory;
+mod push;
 
 pub use archive::{to_file, to_stream};
 pub use directory::{copy_blobs, to_directory};
+pub use push::{PushOptions, PushReport, to_registry};
 
 use formwork_oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Annotations, Descriptor, Reference, to_json,
