@@ -4,7 +4,7 @@
 //! <root>/
 //!   formwork-store      says that the directory is a store; made first
 //!   content/            an OCI image layout: oci-layout, index.json, blobs/<algorithm>/<hex>
-//!   snapshots-v1/       unpacked layers: <id>/fs
+//!   snapshots-v1/       layers: what is known about each, and its files once they were needed
 //!   images-v1/          the names of local images, one file each
 //!   index-v1/           cache keys and their results, one file a record
 //!   cache-mounts-v1/    what `RUN --mount=type=cache` keeps
@@ -84,7 +84,7 @@ impl StoreLayout {
         self.root.join(CONTENT)
     }
 
-    /// The directory of unpacked layers.
+    /// The directory of layers.
     pub fn snapshots(&self) -> PathBuf {
         self.root.join(SNAPSHOTS)
     }

@@ -2,13 +2,11 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use formwork_content::{ContentStore, StagedBlob};
-use formwork_fs::{FsError, copy_range};
+use formwork_content::ContentStore;
 use formwork_oci::{Descriptor, Digest, Hasher};
 
 use crate::ImageError;
@@ -56,8 +54,10 @@ enum Origin {
 #[derive(Debug)]
 pub struct VerifiedBytes {
     bytes: BlobBytes,
-    /// `None` once the digest has been checked.
+    /// `None` once the digest has been computed.
     hasher: Option<Hasher>,
+    /// The digest that was found, if it is not the right one; every further read fails, too.
+    wrong: Option<Digest>,
     digest: Digest,
     place: String,
 }
@@ -109,7 +109,7 @@ impl Read for BlobBytes {
     }
 }
 
-fn ended_early() -> io::Error {
+pub(crate) fn ended_early() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the blob ends too early")
 }
 
@@ -132,9 +132,9 @@ impl VerifiedBytes {
         Ok(Self::new(source.open(descriptor)?, &descriptor.digest, source))
     }
 
-    fn new(bytes: BlobBytes, digest: &Digest, source: &dyn BlobSource) -> Self {
+    pub(crate) fn new(bytes: BlobBytes, digest: &Digest, source: &dyn BlobSource) -> Self {
         let hasher = Some(Hasher::new(digest.algorithm()));
-        Self { bytes, hasher, digest: digest.clone(), place: source.place() }
+        Self { bytes, hasher, wrong: None, digest: digest.clone(), place: source.place() }
     }
 
     /// Reads what a decoder has left over, and so makes sure that the digest was checked.
@@ -147,12 +147,11 @@ impl VerifiedBytes {
     }
 
     fn check(&mut self) -> io::Result<()> {
-        let Some(hasher) = self.hasher.take() else { return Ok(()) };
-        let actual = hasher.finish();
-        if actual == self.digest {
-            return Ok(());
+        if let Some(hasher) = self.hasher.take() {
+            self.wrong = Some(hasher.finish()).filter(|actual| *actual != self.digest);
         }
-        let error = self.damaged(wrong_digest(&actual));
+        let Some(actual) = &self.wrong else { return Ok(()) };
+        let error = self.damaged(wrong_digest(actual));
         Err(io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
@@ -262,84 +261,14 @@ fn wrong_digest(actual: &Digest) -> String {
     format!("its bytes have the digest {actual}")
 }
 
-/// Something that takes bytes, and takes parts of files in a cheaper way.
-pub(crate) trait RangeSink: Write {
-    /// Takes exactly `length` bytes from `offset` of a file.
-    fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()>;
-}
-
-impl RangeSink for StagedBlob {
-    fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
-        Self::append_range(self, source, offset, length)
-    }
-}
-
-impl RangeSink for &File {
-    fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
-        let copied = copy_range(source, offset, length, self)?;
-        if copied == length { Ok(()) } else { Err(ended_early()) }
-    }
-}
-
-/// Copies a blob; what does not come from formwork's own store is verified on the way.
-///
-/// `target` is what the sink is called in messages.
-pub(crate) fn copy_bytes(
-    source: &dyn BlobSource,
-    descriptor: &Descriptor,
-    sink: &mut impl RangeSink,
-    target: &Path,
-) -> Result<(), ImageError> {
-    let bytes = source.open(descriptor)?;
-    let copied = match bytes.as_range() {
-        Some((file, offset, length)) if source.is_trusted() => {
-            sink.append_range(file, offset, length)
-        }
-        _ => {
-            let verified = VerifiedBytes::new(bytes, &descriptor.digest, source);
-            io::copy(&mut BufReader::with_capacity(BUFFER, verified), sink).map(drop)
-        }
-    };
-    copied.map_err(|error| {
-        image_error(error, |error| FsError::new("write a blob to", target, error).into())
-    })
-}
-
-/// Copies a blob into an image layout unless it is there.
-pub(crate) fn copy_blob(
-    source: &dyn BlobSource,
-    descriptor: &Descriptor,
-    target: &ContentStore,
-) -> Result<(), ImageError> {
-    if target.find(descriptor)?.is_some() {
-        return Ok(());
-    }
-    let mut staged = target.stage()?;
-    copy_bytes(source, descriptor, &mut staged, target.directory())?;
-    staged.commit_hashed(descriptor.digest.clone())?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use formwork_oci::MediaType;
 
     use super::*;
-    use crate::testing::Sample;
-
-    /// A place whose only blob has these bytes, whatever it should have.
-    #[derive(Debug)]
-    struct Fake(&'static [u8]);
-
-    impl BlobSource for Fake {
-        fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes, ImageError> {
-            Ok(BlobBytes::stream(Box::new(self.0), descriptor.size))
-        }
-
-        fn place(&self) -> String {
-            "a fake".to_owned()
-        }
-    }
+    use crate::testing::Fake;
 
     fn read(source: &dyn BlobSource, expected: &[u8]) -> Result<Vec<u8>, ImageError> {
         read_document(source, &Descriptor::of(MediaType::OciConfig, expected), 100)
@@ -365,23 +294,11 @@ mod tests {
         let mut bytes = VerifiedBytes::open(&Fake(b"CONTENT"), &descriptor).unwrap();
         let mut buffer = [0; 4];
         assert_eq!(bytes.read(&mut buffer).unwrap(), 4);
-        assert!(bytes.read(&mut buffer).is_err());
+        for _ in 0..3 {
+            assert!(bytes.read(&mut buffer).is_err());
+        }
         let bytes = VerifiedBytes::open(&Fake(b"CONTENT"), &descriptor).unwrap();
         assert!(bytes.finish().is_err(), "also if nobody reads so far");
-    }
-
-    #[test]
-    fn a_wrong_blob_is_not_copied() {
-        let sample = Sample::new();
-        let descriptor = Descriptor::of(MediaType::OciConfig, b"content");
-        for wrong in [&b"CONTENT"[..], b"cont"] {
-            let source = Fake(Vec::leak(wrong.to_vec()));
-            let error = copy_blob(&source, &descriptor, &sample.content).unwrap_err();
-            assert!(matches!(error, ImageError::Damaged { .. }), "{error}");
-        }
-        assert!(sample.content.list().unwrap().is_empty());
-        copy_blob(&Fake(b"content"), &descriptor, &sample.content).unwrap();
-        assert_eq!(sample.content.read(&descriptor.digest, 7).unwrap(), b"content");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use formwork_content::ContentError;
 use formwork_fs::FsError;
 use formwork_oci::{Digest, OciError};
+use formwork_registry::RegistryError;
 
 /// An operation on an image that failed.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum ImageError {
     /// A file or a blob of the store could not be read or written.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// A registry did not do what was asked of it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A document of an image makes no sense.
     #[error("cannot understand {what} in {place}: {source}; the image is damaged or not an image")]
     Document {

@@ -5,6 +5,7 @@
 //! `index.json`, which lets other tools find the images, is made from it, and has only images that
 //! can be read from there, with all their blobs.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,6 +80,14 @@ impl StoredImage {
     /// The name as docker's users write it, or the shortened id.
     pub fn title(&self) -> String {
         self.familiar_name().unwrap_or_else(|| self.config.short().to_owned())
+    }
+
+    /// The repositories that have layers, by the layers' digests.
+    pub fn origins(&self) -> BTreeMap<Digest, Repository> {
+        let origin = |layer: &StoredLayer| {
+            Some((layer.blob.as_ref()?.digest.clone(), layer.origin.clone()?))
+        };
+        self.layers.iter().filter_map(origin).collect()
     }
 
     fn familiar_name(&self) -> Option<String> {
@@ -171,23 +180,22 @@ impl LocalImages {
         let images = self.list()?.images;
         let wanted = format!("image `{text}`");
         let start = text.strip_prefix("sha256:").unwrap_or(text);
-        let mut fitting: Vec<&StoredImage> = images
-            .iter()
-            .filter(|i| !start.is_empty() && i.config.hex().starts_with(start))
-            .collect();
-        fitting.dedup_by_key(|image| &image.config);
-        match fitting.as_slice() {
-            [image] => Ok((*image).clone()),
-            [first, rest @ ..] if rest.iter().all(|image| image.config == first.config) => {
-                Ok((*first).clone())
-            }
-            [] => Err(not_found(&images, text, wanted)),
-            several => Err(ImageError::Ambiguous {
+        let fits = |image: &&StoredImage| image.config.hex().starts_with(start);
+        // Of several names for one image the first is told.
+        let fitting: BTreeMap<&Digest, &StoredImage> = match start {
+            "" => BTreeMap::new(),
+            _ => images.iter().rev().filter(fits).map(|image| (&image.config, image)).collect(),
+        };
+        let mut found = fitting.values();
+        match (found.next(), found.next()) {
+            (None, _) => Err(not_found(&images, text, wanted)),
+            (Some(image), None) => Ok((*image).clone()),
+            (Some(_), Some(_)) => Err(ImageError::Ambiguous {
                 place: PLACE.to_owned(),
                 wanted,
-                available: several
-                    .iter()
-                    .map(|i| format!("`{}` ({})", i.title(), i.config))
+                available: fitting
+                    .values()
+                    .map(|image| format!("`{}` ({})", image.title(), image.config))
                     .collect(),
             }),
         }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use formwork_content::{ContentStore, StoreLayout};
-use formwork_image::{Assembly, Family, ImageView, assemble};
+use formwork_image::{Assembly, BlobBytes, BlobSource, Family, ImageError, ImageView, assemble};
 use formwork_oci::{
     Annotations, Descriptor, DiffId, Digest, History, ImageConfig, LayerCompression, MediaType,
 };
@@ -54,6 +54,20 @@ impl Sample {
     pub(crate) fn usual_image(&self, content: &str) -> ImageView {
         let gzip = LayerCompression::Gzip;
         self.image(Family::Oci, &[(gzip, "base"), (gzip, content)])
+    }
+}
+
+/// A place whose only blob has these bytes, whatever it should have.
+#[derive(Debug)]
+pub(crate) struct Fake(pub(crate) &'static [u8]);
+
+impl BlobSource for Fake {
+    fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes, ImageError> {
+        Ok(BlobBytes::stream(Box::new(self.0), descriptor.size))
+    }
+
+    fn place(&self) -> String {
+        "a fake".to_owned()
     }
 }
 

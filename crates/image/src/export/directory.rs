@@ -8,7 +8,7 @@ use formwork_fs::{AtomicFile, FsError};
 use formwork_oci::{ANNOTATION_REF_NAME, Descriptor, Reference};
 
 use super::{Export, Form};
-use crate::blob::copy_blob;
+use crate::copy::copy_blob;
 use crate::{ImageError, ImageView};
 
 /// Writes an image into an image layout, which is made if need be; returns the descriptor of the

@@ -1,4 +1,4 @@
-//! Images as files for others: directories and archives.
+//! Images for others: as directories, as archives, on registries.
 //!
 //! [`Form::Oci`] is an OCI image layout with the image as it is. [`Form::Docker`] is what BuildKit
 //! writes for `type=docker`: a layout with Docker's media types and a `manifest.json`, which
@@ -9,9 +9,11 @@
 
 mod archive;
 mod directory;
+mod push;
 
 pub use archive::{to_file, to_stream};
 pub use directory::{copy_blobs, to_directory};
+pub use push::{PushOptions, PushReport, to_registry};
 
 use formwork_oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Annotations, Descriptor, Reference, to_json,
@@ -122,14 +124,17 @@ fn path_of(descriptor: &Descriptor) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek};
+    use std::ffi::OsStr;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
+    use std::sync::Arc;
 
-    use formwork_oci::{Digest, LayerCompression};
+    use formwork_oci::{Algorithm, Digest, LayerCompression, MediaType};
 
     use super::*;
     use crate::testing::Sample;
-    use crate::{Choice, Location, source};
+    use crate::{Assembly, Choice, Location, assemble, source};
 
     fn names(names: &[&str]) -> Vec<Reference> {
         names.iter().map(|name| name.parse().unwrap()).collect()
@@ -159,7 +164,8 @@ mod tests {
     fn every_form_comes_back_as_the_same_image() {
         let sample = Sample::new();
         let image = sample.usual_image("top");
-        let (path, platform) = (sample.dir.path().join("out"), image.platform());
+        let path = sample.dir.path().join(OsStr::from_bytes(b"no-text-\xff"));
+        let platform = image.platform();
         let names = names(&["app:1.0", "ghcr.io/owner/app:2.0"]);
         for name in ["1.0", "app:1.0", "ghcr.io/owner/app:2.0", "2.0"] {
             let location = at(&path, Choice::Name(name.into()));
@@ -180,6 +186,41 @@ mod tests {
         let back = source::oci_layout(&at(&path, Choice::Only), &platform).unwrap();
         assert_eq!(back.manifest_bytes(), image.manifest_bytes());
         back.validate().unwrap();
+    }
+
+    #[test]
+    fn digests_of_the_other_kind_are_kept() {
+        let sample = Sample::new();
+        let usual = sample.usual_image("top");
+        let mut layers = usual.manifest().layers.clone();
+        for layer in &mut layers {
+            let bytes = sample.content.read(&layer.digest, 1000).unwrap();
+            let mut writer = sample.content.writer_for(Algorithm::Sha512).unwrap();
+            writer.write_all(&bytes).unwrap();
+            layer.digest = writer.commit(None).unwrap().digest;
+        }
+        let (config, family, annotations) = (usual.config(), Family::Oci, Annotations::new());
+        let assembly = Assembly { config, layers, family, annotations };
+        let image = assemble(assembly, Arc::clone(usual.blobs())).unwrap();
+        // A manifest that is known by such a digest as well.
+        let descriptor = Descriptor {
+            digest: Algorithm::Sha512.hash(image.manifest_bytes()),
+            ..image.descriptor().clone()
+        };
+        assert_eq!(descriptor.media_type, MediaType::OciManifest);
+        let (manifest, config) = (image.manifest_bytes().to_vec(), image.config_bytes().to_vec());
+        let image =
+            ImageView::new(descriptor, manifest, config, Arc::clone(image.blobs())).unwrap();
+        let (file, layout) = (sample.dir.path().join("file"), sample.dir.path().join("layout"));
+        to_file(&image, &[], Form::Oci, &file).unwrap();
+        to_directory(&image, &[], Form::Oci, &layout).unwrap();
+        for back in [
+            source::oci_archive(&at(&file, Choice::Only), &image.platform()).unwrap(),
+            source::oci_layout(&at(&layout, Choice::Only), &image.platform()).unwrap(),
+        ] {
+            assert_eq!(back.descriptor().digest, image.descriptor().digest);
+            back.validate().unwrap();
+        }
     }
 
     /// Changing these means that archives differ from those of the version before.

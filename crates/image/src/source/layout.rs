@@ -59,14 +59,10 @@ fn open(layout: Layout, choice: &Choice, platform: &Platform) -> Result<ImageVie
     layout.check_version()?;
     let place = layout.place();
     let index = layout.index()?;
-    let chosen = choose(&index, choice, platform, &place)?;
-    let mut descriptor = match (chosen, choice) {
-        (Some(chosen), _) => chosen.clone(),
-        (None, Choice::Digest(digest)) => layout.unlisted(digest)?,
-        (None, other) => {
-            let wanted = other.to_string();
-            return Err(ImageError::NotFound { place, wanted, available: Vec::new() });
-        }
+    let is_listed = |digest: &Digest| index.manifests.iter().any(|entry| entry.digest == *digest);
+    let mut descriptor = match choice {
+        Choice::Digest(digest) if !is_listed(digest) => layout.unlisted(digest)?,
+        _ => choose(&index, choice, platform, &place)?,
     };
     for _ in 0..NESTING {
         if !descriptor.media_type.is_index() {

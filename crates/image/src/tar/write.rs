@@ -11,7 +11,7 @@ use formwork_fs::FsError;
 use formwork_oci::Descriptor;
 
 use super::{BLOCK, POSIX_MAGIC, checksum, field};
-use crate::blob::copy_bytes;
+use crate::copy::copy_bytes;
 use crate::{BlobSource, ImageError};
 
 /// The largest size that fits into a header's octal digits.
