@@ -353,7 +353,7 @@ impl<'a> Planner<'a, '_> {
         let mut triggers = Vec::new();
         for text in &image.config.config.on_build {
             let source = SourceFile::new(format!("ONBUILD of {}", key.location), text.as_str());
-            let (instruction, diagnostics) = parse_trigger(&source);
+            let (instruction, diagnostics) = parse_trigger(source.text(), source.name());
             self.errors.extend(diagnostics.into_iter().filter(Diagnostic::is_error));
             triggers.extend(instruction.map(|instruction| Trigger { source, instruction }));
         }

@@ -66,7 +66,7 @@ impl StageLowerer<'_, '_> {
     /// The program and its arguments; a heredoc that is a program becomes a mounted file.
     fn command(&mut self, run: &Run, mounts: &mut Vec<MountSpec>) -> Vec<String> {
         let text = match run.script() {
-            Script::Exec(words) if words.is_empty() => return self.with_shell(""),
+            Script::Exec([]) => return self.with_shell(""),
             Script::Exec(words) => return words.iter().map(|w| w.text().to_owned()).collect(),
             Script::Shell(text) => text.into_owned(),
             Script::File { name, content } => {

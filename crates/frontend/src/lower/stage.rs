@@ -52,7 +52,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         };
         let mut lowerer =
             Self { lowering, stage, state, source, trigger_place: None, step: 1, steps };
-        lowerer.from();
+        lowerer.begin_with_base();
         lowerer
     }
 
@@ -73,7 +73,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         self.state
     }
 
-    fn from(&mut self) {
+    fn begin_with_base(&mut self) {
         let from = &self.stage.stage.from;
         let (start, end) = (from.span.start, from.span.end);
         let name = self.step_name(&from.text);
@@ -94,12 +94,12 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
                     self.state.scope = scope_of(&self.state.config);
                 }
             }
-            Reference::Context(context) => self.from_context(context, name, (start, end)),
+            Reference::Context(context) => self.begin_with_context(context, name, (start, end)),
         }
     }
 
     /// A directory as a base: all of it, in one layer.
-    fn from_context(&mut self, context: &str, name: String, location: (u32, u32)) {
+    fn begin_with_context(&mut self, context: &str, name: String, location: (u32, u32)) {
         self.state.scope = scope_of(&self.state.config);
         let from = self.lowering.context(context);
         let copy = FileAction::Copy {
