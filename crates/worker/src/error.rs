@@ -4,10 +4,11 @@ use formwork_content::ContentError;
 use formwork_fs::FsError;
 use formwork_image::ImageError;
 use formwork_layer::LayerError;
-use formwork_registry::RegistryError;
+use formwork_oci::DiffId;
 use formwork_sandbox::{ExitStatus, SandboxError};
 use formwork_snapshot::SnapshotError;
 
+use crate::MissingSource;
 use crate::accounts::UnknownAccount;
 
 /// Why an op could not be carried out.
@@ -26,25 +27,17 @@ pub enum WorkerError {
     #[error(transparent)]
     Layer(#[from] LayerError),
     /// A source of a copy that is not there.
-    #[error("{problem}")]
-    Source {
-        /// What is not there.
-        problem: String,
-        /// Why, and what to do.
-        help: String,
-    },
+    #[error("{0}")]
+    Missing(MissingSource),
     /// A user or a group that the image does not know.
     #[error(transparent)]
-    Account(#[from] UnknownAccount),
+    Account(UnknownAccount),
     /// A secret that a step requires and nobody has given.
     #[error("the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`")]
     MissingSecret(String),
     /// A layer or a blob of an image.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A registry.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
     /// The store's blobs.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -54,6 +47,14 @@ pub enum WorkerError {
     /// A file of the store or of a context.
     #[error(transparent)]
     File(#[from] FsError),
+    /// A layer of an image that is not the one that its configuration names.
+    #[error("the image's layer has the diff ID {actual} instead of {expected}: the image is damaged or was tampered with")]
+    WrongLayer {
+        /// What the configuration says.
+        expected: DiffId,
+        /// What was unpacked.
+        actual: DiffId,
+    },
     /// Something that cannot be: a mistake in formwork.
     #[error("formwork has a bug: {0}; please report it")]
     Internal(String),
@@ -66,15 +67,5 @@ fn describe(status: ExitStatus) -> String {
             "the process was killed (signal 9); the machine may have run out of memory".to_owned()
         }
         ExitStatus::Signaled(signal) => format!("the process was ended by signal {signal}"),
-    }
-}
-
-impl WorkerError {
-    /// What to do about it, where the message itself does not say so.
-    pub fn help(&self) -> Option<&str> {
-        match self {
-            Self::Source { help, .. } if !help.is_empty() => Some(help),
-            _ => None,
-        }
     }
 }
