@@ -85,7 +85,7 @@ impl Worker {
         spec.privileged = exec.security == Security::Insecure;
         spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
-        let stubs = self.stub_layer(&spec)?;
+        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
         spec.root.layers.insert(0, stubs);
         Ok(spec)
     }
@@ -163,7 +163,7 @@ pub(crate) fn accounts(root: &Root) -> Result<Accounts, WorkerError> {
 }
 
 /// The mode and owner of the root directory itself.
-fn root_metadata(root: &Root) -> Result<Metadata, WorkerError> {
+pub(crate) fn root_metadata(root: &Root) -> Result<Metadata, WorkerError> {
     let trees = root.trees()?;
     let stack = Stack::new(trees.iter().map(|tree| &**tree));
     let found = stack.lookup(&RelPath::root()).map(|found| found.metadata().clone());
@@ -171,7 +171,7 @@ fn root_metadata(root: &Root) -> Result<Metadata, WorkerError> {
 }
 
 /// Gives the upper directory the mode and owner of the root below it, which it covers.
-fn set_metadata(active: &Active, below: &Metadata) -> Result<(), WorkerError> {
+pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), WorkerError> {
     let upper = active.upper();
     let failed = |errno| formwork_fs::FsError::new("prepare", &upper, errno);
     let (uid, gid) = (Uid::from_raw(below.uid), Gid::from_raw(below.gid));

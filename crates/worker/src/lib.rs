@@ -13,6 +13,7 @@
 
 mod accounts;
 mod cache_mount;
+mod container;
 mod context;
 mod error;
 mod exec;
@@ -27,12 +28,13 @@ mod secrets;
 mod store;
 mod trust;
 
-pub use context::ContextConfig;
+pub use container::{ContainerSpec, inherited_stdio, run_container};
+pub use context::{Context, ContextConfig};
 pub use error::WorkerError;
 pub use layer::{Layer, PackForm, PackedLayer};
 pub use missing::{MissingSource, Reason};
 pub use root::{Output, Root};
-pub use runner::{Worker, WorkerConfig};
+pub use runner::{BaseImage, Worker, WorkerConfig};
 pub use secrets::Secrets;
 pub use store::LayerStore;
 pub use trust::HostTrust;

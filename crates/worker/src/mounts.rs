@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use formwork_content::StoreLayout;
 use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, MountKind, MountSpec, OpId};
 use formwork_layer::Stack;
@@ -44,9 +45,7 @@ impl Worker {
         exec: &Exec,
         root: &Root,
     ) -> Result<Option<Mounts>, WorkerError> {
-        let mut mounts = Mounts::default();
-        mounts.file("etc/hosts", hosts(&exec.hostname), false);
-        mounts.file("etc/resolv.conf", self.config.resolv_conf.clone(), false);
+        let mut mounts = Mounts::of_host(&exec.hostname, &self.config.resolv_conf);
         if let Some(bundle) = self.bundle(root)? {
             mounts.file(BUNDLE_PATH, bundle, true);
         }
@@ -191,22 +190,6 @@ impl Worker {
         Ok(trust.bundle(b""))
     }
 
-    /// The lowest layer of a process: the stubs that its mounts need.
-    pub(crate) fn stub_layer(&self, spec: &ProcessSpec) -> Result<PathBuf, WorkerError> {
-        let entries: Vec<(RelPath, bool)> = sandbox::stub_entries(spec)
-            .into_iter()
-            .map(|(path, stub)| (path, stub == Stub::Dir))
-            .collect();
-        let mut layers = self.stubs.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(layer) = layers.get(&entries) {
-            return Ok(layer.clone());
-        }
-        let layer = self.store.layout.scratch()?.join(format!("stubs-{}", layers.len()));
-        make_stubs(&layer, &entries)?;
-        layers.insert(entries, layer.clone());
-        Ok(layer)
-    }
-
     fn empty_directory(&self) -> Result<PathBuf, WorkerError> {
         let path = self.store.layout.scratch()?.join("empty");
         make_directory(&path)?;
@@ -214,7 +197,37 @@ impl Worker {
     }
 }
 
+impl StubLayers {
+    /// The lowest layer of a process: the stubs that its mounts need.
+    pub(crate) fn layer(
+        &self,
+        layout: &StoreLayout,
+        spec: &ProcessSpec,
+    ) -> Result<PathBuf, WorkerError> {
+        let entries: Vec<(RelPath, bool)> = sandbox::stub_entries(spec)
+            .into_iter()
+            .map(|(path, stub)| (path, stub == Stub::Dir))
+            .collect();
+        let mut layers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layer) = layers.get(&entries) {
+            return Ok(layer.clone());
+        }
+        let layer = layout.scratch()?.join(format!("stubs-{}", layers.len()));
+        make_stubs(&layer, &entries)?;
+        layers.insert(entries, layer.clone());
+        Ok(layer)
+    }
+}
+
 impl Mounts {
+    /// The files of `/etc` that belong to the machine and not to the image.
+    pub(crate) fn of_host(hostname: &str, resolv_conf: &[u8]) -> Self {
+        let mut mounts = Self::default();
+        mounts.file("etc/hosts", hosts(hostname), false);
+        mounts.file("etc/resolv.conf", resolv_conf.to_vec(), false);
+        mounts
+    }
+
     fn file(&mut self, target: &str, data: Vec<u8>, read_only: bool) {
         // The targets are constants without a `..`.
         let target = RelPath::clean(target).unwrap_or_default();
@@ -276,6 +289,3 @@ fn make_directory(path: &std::path::Path) -> Result<(), WorkerError> {
         _ => Ok(()),
     }
 }
-
-/// The planned content of a bind mount or a new cache directory.
-pub(crate) type SharedTree = Arc<formwork_layer::Tree>;

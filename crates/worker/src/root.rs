@@ -73,6 +73,15 @@ impl Root {
         &self.layers
     }
 
+    /// The lists of files of all layers, with the places of the files' bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a layer can be neither read from the store nor be made.
+    pub fn trees_with_bytes(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+        for_all(&self.layers, Layer::tree_with_bytes)
+    }
+
     /// The lists of files of all layers, made side by side where they are missing.
     pub(crate) fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
         for_all(&self.layers, Layer::tree)
@@ -93,13 +102,17 @@ impl Root {
         let Ok(resolved) = stack.resolve(&path, Last::Follow) else { return Ok(None) };
         let Some(found) = resolved.found else { return Ok(None) };
         let Node::File(file) = found.node() else { return Ok(None) };
-        if let Some(bytes) = file.read(limit)? {
-            return Ok(Some(bytes));
+        if !file.bytes.is_missing() {
+            return Ok(file.read(limit)?);
         }
         // The list of files is there, and the files are not: the layer has to be unpacked.
-        let at = trees.iter().position(|tree| std::ptr::eq(&raw const **tree, found.layer()));
-        match at {
-            Some(at) if file.size <= limit => self.layers[at].read_file(found.file_path(), limit),
+        let path = found.path();
+        let Some(at) = trees.iter().rposition(|tree| tree.get(path).is_some()) else {
+            return Ok(None);
+        };
+        let tree = self.layers[at].tree_with_bytes()?;
+        match tree.get(path).map(|entry| &tree.inode(entry).node) {
+            Some(Node::File(file)) => Ok(file.read(limit)?),
             _ => Ok(None),
         }
     }

@@ -45,6 +45,37 @@ pub enum BaseImage {
     Local(Vec<(SnapshotKey, DiffId)>),
 }
 
+impl BaseImage {
+    /// The layers, lowest first; `unpack` says whether somebody will need their directories.
+    pub(crate) fn layers(
+        &self,
+        store: &Arc<LayerStore>,
+        unpack: bool,
+    ) -> Result<Vec<Arc<Layer>>, WorkerError> {
+        match self {
+            Self::Local(layers) => Ok(layers
+                .iter()
+                .map(|(key, _)| Layer::new(key.clone(), store, Source::Store))
+                .collect()),
+            Self::View(view) => {
+                let mut layers: Vec<Arc<Layer>> = Vec::new();
+                let diff_ids: Vec<&DiffId> = view.layers().map(|layer| layer.diff_id).collect();
+                for index in 0..diff_ids.len() {
+                    let chain = ChainId::of(diff_ids[..=index].iter().copied());
+                    let key = chain.as_ref().and_then(name::of_chain_id);
+                    let key = key.ok_or_else(|| {
+                        WorkerError::Internal(format!("the diff ID {} is odd", diff_ids[index]))
+                    })?;
+                    let below = layers.clone();
+                    let source = Source::Image { view: view.clone(), index, below, unpack };
+                    layers.push(Layer::new(key, store, source));
+                }
+                Ok(layers)
+            }
+        }
+    }
+}
+
 /// Carries ops out.
 pub struct Worker {
     pub(crate) config: WorkerConfig,
@@ -109,36 +140,8 @@ impl Worker {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
                 let unpack = self.unpacked.contains(&id);
-                let handles = self.image_layers(image, unpack)?;
+                let handles = image.layers(&self.store, unpack)?;
                 Ok(Output::Root(Root::image(Identity::image(layers), handles)))
-            }
-        }
-    }
-
-    fn image_layers(
-        &self,
-        image: &BaseImage,
-        unpack: bool,
-    ) -> Result<Vec<Arc<Layer>>, WorkerError> {
-        match image {
-            BaseImage::Local(layers) => Ok(layers
-                .iter()
-                .map(|(key, _)| Layer::new(key.clone(), &self.store, Source::Store))
-                .collect()),
-            BaseImage::View(view) => {
-                let mut layers: Vec<Arc<Layer>> = Vec::new();
-                let diff_ids: Vec<&DiffId> = view.layers().map(|layer| layer.diff_id).collect();
-                for index in 0..diff_ids.len() {
-                    let chain = ChainId::of(diff_ids[..=index].iter().copied());
-                    let key = chain.as_ref().and_then(name::of_chain_id);
-                    let key = key.ok_or_else(|| {
-                        WorkerError::Internal(format!("the diff ID {} is odd", diff_ids[index]))
-                    })?;
-                    let below = layers.clone();
-                    let source = Source::Image { view: view.clone(), index, below, unpack };
-                    layers.push(Layer::new(key, &self.store, source));
-                }
-                Ok(layers)
             }
         }
     }
