@@ -28,6 +28,7 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
+    let _in_use = host.use_store()?;
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
     let ignores = parse_ignore_files(request, events)?;

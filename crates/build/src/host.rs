@@ -1,12 +1,15 @@
 //! What a build finds on the machine: the store, registries, the kernel's boot.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use formwork_cache::DirIndex;
 use formwork_content::StoreLayout;
-use formwork_image::LocalImages;
+use formwork_fs::FileLock;
+use formwork_image::{LocalImages, StoredImage};
+use formwork_oci::{Digest, ImageConfig, Reference, from_json};
 use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
@@ -15,6 +18,10 @@ use formwork_worker::LayerStore;
 
 use crate::BuildError;
 
+/// The lock of everybody who uses the store.
+const USE_LOCK: &str = "use";
+/// The largest configuration that is read.
+const CONFIG_LIMIT: u64 = 8 << 20;
 /// How long a credential helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -97,6 +104,68 @@ impl Host {
         &self.layers
     }
 
+    /// The configuration of an image of the store.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it is missing or damaged.
+    pub fn config_of(&self, image: &StoredImage) -> Result<ImageConfig, BuildError> {
+        let bytes = self.layers.content().read(&image.config, CONFIG_LIMIT);
+        from_json("image configuration", &bytes.map_err(BuildError::store)?)
+            .map_err(BuildError::store)
+    }
+
+    /// The records of an image that a user means by a text: the one of a name, or those of all
+    /// names if the text is an id.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read.
+    pub fn names_of(
+        &self,
+        image: &StoredImage,
+        text: &str,
+    ) -> Result<Vec<StoredImage>, BuildError> {
+        let is_name = text.parse::<Reference>().is_ok_and(|name| image.name == Some(name));
+        if is_name {
+            return Ok(vec![image.clone()]);
+        }
+        let images = self.images.list().map_err(BuildError::store)?.images;
+        Ok(images.into_iter().filter(|other| other.config == image.config).collect())
+    }
+
+    /// Removes the blobs of an image that has no name any more, as far as no other image has
+    /// them; tells whether it has no name any more.
+    ///
+    /// Leaves them while another process uses the store: it may be just about to use them.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a blob cannot be removed.
+    pub fn forget_blobs_of(&self, image: &StoredImage) -> Result<bool, BuildError> {
+        let images = self.images.list().map_err(BuildError::store)?.images;
+        if images.iter().any(|other| other.config == image.config) {
+            return Ok(false);
+        }
+        let kept: BTreeSet<&Digest> = images.iter().flat_map(blobs).collect();
+        let content = self.layers.content();
+        if FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)?.is_some() {
+            for digest in blobs(image).filter(|digest| !kept.contains(digest)) {
+                content.remove(digest).map_err(BuildError::store)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps others from removing what nobody seems to use, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn use_store(&self) -> Result<FileLock, BuildError> {
+        FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
+    }
+
     /// Removes what killed processes have left.
     ///
     /// # Errors
@@ -105,6 +174,13 @@ impl Host {
     pub fn remove_stale(&self) -> Result<(), BuildError> {
         self.layout.remove_stale().map(drop).map_err(BuildError::store)
     }
+}
+
+/// The blobs that an image consists of.
+fn blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
+    let manifest = image.manifest.as_ref().map(|manifest| &manifest.digest);
+    let layers = image.layers.iter().filter_map(|layer| Some(&layer.blob.as_ref()?.digest));
+    std::iter::once(&image.config).chain(manifest).chain(layers)
 }
 
 impl Registries {

@@ -17,6 +17,7 @@ mod request;
 mod resolve;
 mod result;
 mod run;
+mod sizes;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
@@ -24,6 +25,7 @@ pub use host::{Host, RegistryFiles};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
+pub use sizes::{ImageSizes, measure};
 
 pub use formwork_frontend::{ImageLocation, NamedContext, Options};
 pub use formwork_layer::Compression;

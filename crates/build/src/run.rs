@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use formwork_diagnostics::{Diagnostic, NoEvents};
 use formwork_image::StoredImage;
-use formwork_oci::{ImageConfig, from_json};
+use formwork_oci::ImageConfig;
 use formwork_solver::Cancel;
 use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
 
@@ -14,8 +14,6 @@ use crate::{BuildError, ErrorKind, Host};
 
 /// How long a container has to end after it was asked to, as with `docker stop`.
 const GRACE: Duration = Duration::from_secs(10);
-/// The largest configuration that is read.
-const CONFIG_LIMIT: u64 = 8 << 20;
 
 /// A process to start in an image. What is not given is the image's own.
 #[derive(Clone, Debug)]
@@ -45,10 +43,8 @@ pub struct RunRequest {
 ///
 /// Fails where the process could not be started.
 pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, BuildError> {
-    let content = host.layers.content();
-    let bytes = content.read(&request.image.config, CONFIG_LIMIT).map_err(BuildError::store)?;
-    let config: ImageConfig =
-        from_json("image configuration", &bytes).map_err(BuildError::store)?;
+    let _in_use = host.use_store()?;
+    let config = host.config_of(&request.image)?;
     let spec = ContainerSpec {
         image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>))?,
         args: arguments(request, &config)?,

@@ -252,6 +252,25 @@ impl Layer {
         Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
     }
 
+    /// How large the layer is when it is packed, without keeping a blob.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be packed.
+    pub fn packed_size(&self, compression: Compression) -> Result<u64, WorkerError> {
+        let form = PackForm { compression, epoch: None };
+        let fact = packed_fact_name(form);
+        if let Some(packed) = self.packed_fact(&fact)? {
+            return Ok(packed.size);
+        }
+        let tree = self.tree_with_bytes()?;
+        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed =
+            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        self.set_fact(&fact, &packed)?;
+        Ok(packed.size)
+    }
+
     fn pack_options(&self, form: PackForm) -> PackOptions {
         PackOptions {
             compression: form.compression,
@@ -397,6 +416,20 @@ impl Layer {
     fn lock(&self) -> MutexGuard<'_, Forms> {
         self.forms.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A layer of the store by its name, if it is unpacked there.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn stored_layer(
+    store: &Arc<LayerStore>,
+    name: &str,
+) -> Result<Option<Arc<Layer>>, WorkerError> {
+    let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
+    let is_there = store.snapshots.get(&name)?.is_some();
+    Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
 }
 
 impl PackedFact {

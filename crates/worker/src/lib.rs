@@ -31,7 +31,7 @@ mod trust;
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::WorkerError;
-pub use layer::{Layer, PackForm, PackedLayer};
+pub use layer::{Layer, PackForm, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use root::{Output, Root};
 pub use runner::{BaseImage, Worker, WorkerConfig};
