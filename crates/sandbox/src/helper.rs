@@ -4,8 +4,9 @@
 //! reads a specification: that is for the new process, so no run's secrets are in the memory that
 //! the next run is forked from.
 //!
-//! It obeys nobody but the builder. All signals are held back, since Ctrl-C on the terminal reaches
-//! the whole foreground group and stopping the steps is the builder's decision. It ends when the
+//! It obeys nobody but the builder. It is in a session of its own, since Ctrl-C on the terminal
+//! reaches the whole foreground group, and stopping the steps is the builder's decision; signals
+//! from elsewhere are held back. It ends when the
 //! control socket does, which the kernel sees to however the builder ends. (A parent-death signal
 //! would not do: it comes when the *thread* that started the helper ends.) The sandboxes in turn
 //! get a parent-death signal from the helper, which has one thread.
@@ -26,6 +27,7 @@ use crate::{SandboxError, Stage, probe};
 /// Serves requests from standard input until its other end is closed; then kills everything.
 pub(crate) fn serve() -> ! {
     sys::hold_signals();
+    let _ = rustix::process::setsid();
     // Nothing here is for anybody to look at or to keep in use: not the memory, which a process in
     // a sandbox would see as that of its process 1, not the keys of the user's session, not the
     // user's working directory.

@@ -44,11 +44,11 @@ impl Job {
         Some(Self { channel, document, stdio: [stdin, stdout, stderr] })
     }
 
-    /// Makes the document and the standard streams the only descriptors of this process.
-    fn keep_only(&self) -> Result<(), SandboxError> {
-        let [stdin, stdout, stderr] = &self.stdio;
-        let kept = [&self.channel, &self.document, stdin, stdout, stderr];
-        sys::close_all_but(&kept.map(AsFd::as_fd)).map_err(messages)
+    /// Closes all that the helper has open for itself and for other sandboxes.
+    fn keep_only(&self, world: &World) -> Result<(), SandboxError> {
+        let mut kept = vec![self.channel.as_fd(), self.document.as_fd()];
+        kept.extend(self.stdio.iter().chain(&world.scope).map(AsFd::as_fd));
+        sys::close_all_but(&kept).map_err(messages)
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
 
 fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
     await_ids(go)?;
-    job.keep_only()?;
+    job.keep_only(world)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
     world.ids.check(&spec.user)?;
     let created = make_world(world, &spec)?;

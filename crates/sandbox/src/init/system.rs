@@ -9,14 +9,11 @@ use rustix::mount::MountFlags;
 
 use super::root::{self, name};
 use super::target::{Targets, attach};
-use crate::world::World;
+use crate::world::{DEVICES, World, read_only};
 use crate::{NetworkMode, ProcessSpec, SandboxError, Stage, sys};
 
 /// The parts of `/proc` through which root could change the machine.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-
-/// The devices of the host that everybody may use.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
@@ -153,25 +150,19 @@ fn hide(world: &World, targets: &Targets, dev: &RootDir) -> Result<(), SandboxEr
         let target = format!("{root}/{}", hidden.path);
         let source = if hidden.is_dir { &*empty } else { "/dev/null" };
         rustix::mount::mount_bind(source, &target)
-            .and_then(|()| set_read_only(&target))
+            .and_then(|()| read_only(&target))
             .map_err(failed(&hidden.path))?;
     }
     // Without a name it is still there for the mounts, and nobody can put anything in it.
     rustix::fs::rmdir(&empty).map_err(failed("dev/.empty"))?;
     for path in READ_ONLY {
         let target = format!("{root}/proc/{path}");
-        match rustix::mount::mount_bind(&target, &target).and_then(|()| set_read_only(&target)) {
+        match rustix::mount::mount_bind(&target, &target).and_then(|()| read_only(&target)) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(errno) => return Err(failed(&format!("proc/{path}"))(errno)),
         }
     }
     Ok(())
-}
-
-fn set_read_only(path: &str) -> rustix::io::Result<()> {
-    let path = CString::new(path).map_err(|_| rustix::io::Errno::INVAL)?;
-    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(rustix::fs::CWD, &path, attributes, false)
 }
 
 /// Mounts a file system; `shown` is for the message.
