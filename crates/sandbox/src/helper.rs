@@ -28,12 +28,13 @@ use crate::{SandboxError, Stage, probe};
 pub(crate) fn serve() -> ! {
     sys::hold_signals();
     let _ = rustix::process::setsid();
-    // Nothing here is for anybody to look at or to keep in use: not the memory, which a process in
-    // a sandbox would see as that of its process 1, not the keys of the user's session, not the
-    // user's working directory.
+    // Nothing of the builder's is for a sandbox to look at or to keep in use: not the memory, which
+    // it would see as that of its process 1, not the keys of the user's session, not the working
+    // directory and the umask.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = sys::new_session_keyring();
     let _ = rustix::process::chdir("/");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let code = Helper::new().map_or(1, |mut helper| helper.serve());
     sys::exit(code)
 }

@@ -130,11 +130,15 @@ pub(crate) fn wait(pid: Option<Pid>, block: bool) -> Result<Option<Waited>> {
     let mut usage: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
     let options = if block { 0 } else { libc::WNOHANG } | libc::__WALL;
     let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
-    // SAFETY: both pointers are to live variables of the right types.
-    let pid = unsafe { libc::wait4(which, &raw mut status, options, &raw mut usage) };
-    if pid < 0 {
-        return Err(last_error());
-    }
+    let pid = loop {
+        // SAFETY: both pointers are to live variables of the right types.
+        let pid = unsafe { libc::wait4(which, &raw mut status, options, &raw mut usage) };
+        match check(pid.into()) {
+            Ok(_) => break pid,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    };
     Ok(Pid::from_raw(pid).map(|pid| Waited {
         pid,
         status,

@@ -66,12 +66,13 @@ impl World {
         sys::unshare(UnshareFlags::NEWNS)
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
         private_mounts()?;
-        clear_sys();
+        let cgroup2 = has_cgroup2();
+        clear_sys(cgroup2);
         seal_devices()?;
         Ok(Self {
             ids,
             hidden: hidden(),
-            cgroup2: has_cgroup2(),
+            cgroup2,
             filter: seccomp::program(),
             scope: sys::abstract_socket_scope().ok(),
         })
@@ -98,17 +99,19 @@ pub(crate) fn private_mounts() -> Result<(), SandboxError> {
 }
 
 /// Puts a new `/sys` in the place of the host's, without what is mounted below that (debugging,
-/// tracing and security interfaces, which real root could read), except the control groups.
+/// tracing and security interfaces, which real root could read), except the control groups of
+/// version 1; those of version 2 each sandbox mounts for itself.
 ///
 /// The kernel allows it only to whoever owns the network namespace, so not to ordinary users; they
 /// keep the host's, where none of these is readable for them.
-fn clear_sys() {
+fn clear_sys(cgroup2: bool) {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let cgroups = rustix::mount::open_tree(CWD, "/sys/fs/cgroup", clone);
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None).is_ok()
+        && !cgroup2
         && let Ok(cgroups) = cgroups
     {
         // Without it, programs in the sandbox do not see their limits; no more.

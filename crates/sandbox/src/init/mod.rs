@@ -59,7 +59,10 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
     let outcome = outcome.unwrap_or_else(|_| {
         Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
     });
-    let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome));
+    if let Err(errno) = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome)) {
+        // As many targets were made as do not fit into a message.
+        let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(messages(errno))));
+    }
     sys::exit(0)
 }
 
@@ -105,9 +108,7 @@ fn make_world(world: &World, spec: &ProcessSpec) -> Result<Vec<RelPath>, Sandbox
     for mount in &spec.mounts {
         mounts::mount(world, &mut targets, &dev, mount)?;
     }
-    let created = targets.enter()?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(created)
+    targets.enter()
 }
 
 /// What processes took together.

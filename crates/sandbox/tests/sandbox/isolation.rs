@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use formwork_sandbox::{ExitStatus, NetworkMode, User};
 
 use crate::arena::{Arena, elf_that_exits_with_its_effective_user};
-use crate::rungs::on_each_rung;
+use crate::payload;
+use crate::rungs::{self, on_each_rung};
 
 /// Docker's capabilities, as the kernel prints them.
 const CAPABILITIES: &str = "00000000a80425fb";
@@ -220,6 +221,35 @@ fn without_a_network_there_is_a_loopback_interface_only() {
         let outside = fs_err::read_dir("/sys/class/net").unwrap().count();
         assert_eq!(arena.sh("ls /sys/class/net | wc -l"), format!("{outside}\n"));
     });
+}
+
+#[test]
+fn the_control_groups_begin_at_the_sandboxs_own() {
+    on_each_rung(|arena| {
+        // On any machine: version 2 in the place where modern ones have it.
+        let script =
+            "mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" --exact payload::run --nocapture";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--cgroup", "sh", "-c", script]).arg(arena.program());
+        command.env(payload::PAYLOAD, "cgroups").env_remove(rungs::ENTERED);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() && !text.contains("running 1 test") {
+            return eprintln!("skipped: cannot mount the control groups of version 2");
+        }
+        assert!(text.contains("\n0::/\n"), "{text}");
+        // On top, the sandbox's own mount; its source is named after the kind, unlike the one above.
+        let top = text.lines().rfind(|line| line.contains(" /sys/fs/cgroup ")).unwrap();
+        assert!(top.contains(" / /sys/fs/cgroup ro,nosuid,nodev,noexec"), "{text}");
+        assert!(top.ends_with("cgroup2 cgroup2 rw"), "{text}");
+        assert!(text.contains("cgroup.procs"), "{text}");
+    });
+}
+
+/// The payload.
+pub(crate) fn report_cgroups() {
+    let script = "cat /proc/self/cgroup; grep cgroup2 /proc/self/mountinfo; ls /sys/fs/cgroup";
+    println!("{}", Arena::new().sh(script));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use formwork_sandbox::{Cancel, ExitStatus, SandboxError};
 
 use crate::arena::{self, Arena};
-use crate::{rungs, syscalls};
+use crate::{isolation, rungs, syscalls};
 
 /// Names what to do; in the environment of the executed program.
 pub(crate) const PAYLOAD: &str = "FORMWORK_TEST_PAYLOAD";
@@ -23,6 +23,7 @@ fn run() {
         Ok("deaf") => assert_eq!(sleep(&Arena::new(), "1"), Ok(ExitStatus::Exited(0))),
         Ok("orphans") => lose_the_helper(),
         Ok("syscalls") => syscalls::report(),
+        Ok("cgroups") => isolation::report_cgroups(),
         Ok("connect") => syscalls::connect(),
         Ok(other) => panic!("what is {other}?"),
     }
