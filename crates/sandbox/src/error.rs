@@ -74,7 +74,7 @@ pub enum SandboxError {
         problem: ProgramProblem,
     },
     /// The invoking user may not make the namespaces that a build needs.
-    #[error("cannot build as an ordinary user: {0}")]
+    #[error("this user cannot build here: {0}")]
     Rootless(RootlessProblem),
     /// `enter` came too late.
     #[error("the namespaces must be entered before the first thread starts; {threads} are running")]
@@ -229,7 +229,7 @@ pub enum IdKind {
 }
 
 impl IdKind {
-    fn file(self) -> &'static str {
+    pub(crate) fn file(self) -> &'static str {
         match self {
             Self::User => "/etc/subuid",
             Self::Group => "/etc/subgid",
@@ -333,8 +333,8 @@ impl fmt::Display for ProgramProblem {
 /// Why an ordinary user cannot build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootlessProblem {
-    /// Root without `CAP_SYS_ADMIN`, as in a container.
-    NotReallyRoot(OsError),
+    /// No power to mount, as for root in a container.
+    MayNotMount(OsError),
     /// The kernel refuses user namespaces.
     UserNamespaces(OsError),
     /// The user has no subordinate ids.
@@ -377,9 +377,9 @@ pub enum RootlessProblem {
 impl fmt::Display for RootlessProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotReallyRoot(error) => write!(
+            Self::MayNotMount(error) => write!(
                 f,
-                "this is root without the capability to mount ({error}): give the container \
+                "this process may not mount anything ({error}): give the container \
                  CAP_SYS_ADMIN, or run as an ordinary user with subordinate ids"
             ),
             Self::UserNamespaces(error) => write!(

@@ -8,11 +8,14 @@
 
 #[used]
 // SAFETY: the section holds pointers to functions that the loader calls with C's calling
-// convention before `main`; the C library is initialised by then, and glibc has passed the
-// arguments on to Rust's standard library.
+// convention before `main`, when the C library is initialised.
 #[unsafe(link_section = ".init_array")]
 static SERVE: extern "C" fn() = serve;
 
 extern "C" fn serve() {
-    crate::init_if_child();
+    // Not every C library has passed the arguments on to Rust's standard library by now.
+    let arguments = fs_err::read("/proc/self/cmdline").unwrap_or_default();
+    if arguments.split(|byte| *byte == 0).next() == Some(crate::HELPER_NAME.as_bytes()) {
+        crate::helper::serve();
+    }
 }

@@ -4,8 +4,9 @@
 //! reads a specification: that is for the new process, so no run's secrets are in the memory that
 //! the next run is forked from.
 //!
-//! It obeys nobody but the builder. All signals are held back, since Ctrl-C on the terminal reaches
-//! the whole foreground group and stopping the steps is the builder's decision. It ends when the
+//! It obeys nobody but the builder. It is in a session of its own, since Ctrl-C on the terminal
+//! reaches the whole foreground group, and stopping the steps is the builder's decision; signals
+//! from elsewhere are held back. It ends when the
 //! control socket does, which the kernel sees to however the builder ends. (A parent-death signal
 //! would not do: it comes when the *thread* that started the helper ends.) The sandboxes in turn
 //! get a parent-death signal from the helper, which has one thread.
@@ -26,12 +27,14 @@ use crate::{SandboxError, Stage, probe};
 /// Serves requests from standard input until its other end is closed; then kills everything.
 pub(crate) fn serve() -> ! {
     sys::hold_signals();
-    // Nothing here is for anybody to look at or to keep in use: not the memory, which a process in
-    // a sandbox would see as that of its process 1, not the keys of the user's session, not the
-    // user's working directory.
+    let _ = rustix::process::setsid();
+    // Nothing of the builder's is for a sandbox to look at or to keep in use: not the memory, which
+    // it would see as that of its process 1, not the keys of the user's session, not the working
+    // directory and the umask.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let _ = sys::new_session_keyring();
     let _ = rustix::process::chdir("/");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let code = Helper::new().map_or(1, |mut helper| helper.serve());
     sys::exit(code)
 }

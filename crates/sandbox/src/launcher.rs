@@ -214,7 +214,9 @@ impl Run {
 
     /// The report where the sandbox's first process could give none.
     fn killed(&self, gone: Gone) -> Result<ExitReport, SandboxError> {
-        let signal = gone.signal.unwrap_or(libc::SIGKILL);
+        let Some(signal) = gone.signal else {
+            return Err(SandboxError::Helper("a sandbox ended without a report".to_owned()));
+        };
         if !gone.by_request {
             return Err(SandboxError::Killed { signal });
         }

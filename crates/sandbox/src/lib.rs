@@ -35,6 +35,7 @@ mod report;
 mod seccomp;
 mod spec;
 mod stubs;
+mod subid;
 mod sys;
 mod wire;
 mod world;

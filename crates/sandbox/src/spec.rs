@@ -37,9 +37,9 @@ pub struct ProcessSpec {
     pub hostname: String,
     /// Which network the process sees.
     pub network: NetworkMode,
-    /// All capabilities within the sandbox's user namespace, no system call filter, nothing hidden
-    /// or read-only in `/proc` and `/sys`: for `RUN --security=insecure`, and only for callers
-    /// whose user has allowed it.
+    /// All capabilities within the sandbox's user namespace, no system call filter, and nothing
+    /// hidden or read-only in `/proc`: for `RUN --security=insecure`, and only where the user has
+    /// allowed it, since real root's files are then protected by their permissions alone.
     pub privileged: bool,
     /// Whether setuid programs and file capabilities are without effect (`no_new_privs`).
     pub no_new_privileges: bool,
@@ -145,7 +145,7 @@ impl RootFs {
 /// kernel's use only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upper {
-    /// Takes the changes, with overlayfs conventions.
+    /// Takes the changes, with overlayfs conventions. Its own mode and owner are those of `/`.
     #[serde(with = "wire::path")]
     pub upper: PathBuf,
     /// The kernel's scratch directory; a new one for every run where the tree is volatile.

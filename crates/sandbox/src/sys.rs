@@ -130,11 +130,15 @@ pub(crate) fn wait(pid: Option<Pid>, block: bool) -> Result<Option<Waited>> {
     let mut usage: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
     let options = if block { 0 } else { libc::WNOHANG } | libc::__WALL;
     let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
-    // SAFETY: both pointers are to live variables of the right types.
-    let pid = unsafe { libc::wait4(which, &raw mut status, options, &raw mut usage) };
-    if pid < 0 {
-        return Err(last_error());
-    }
+    let pid = loop {
+        // SAFETY: both pointers are to live variables of the right types.
+        let pid = unsafe { libc::wait4(which, &raw mut status, options, &raw mut usage) };
+        match check(pid.into()) {
+            Ok(_) => break pid,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    };
     Ok(Pid::from_raw(pid).map(|pid| Waited {
         pid,
         status,
@@ -158,10 +162,16 @@ pub(crate) fn kill_all_others() {
 
 /// Gives every signal its default effect and holds all of them back.
 pub(crate) fn hold_signals() {
+    // `struct sigaction` of the kernel: default handler, no flags, nothing masked. The C library's
+    // functions leave out the signals that it uses itself, which may be ignored here, too.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL is always valid; the calls fail for the numbers that the C library and
-        // the kernel keep to themselves.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the structure is as large as the kernel's on all architectures; the calls fail
+        // for the two signals that cannot be handled.
+        unsafe {
+            let old = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8);
+        }
     }
     set_mask(true);
 }
@@ -285,6 +295,77 @@ pub(crate) fn set_seccomp_filter(program: &[libc::sock_filter]) -> Result<()> {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
     .map(drop)
+}
+
+/// A Landlock rule set that keeps a process from connecting to abstract Unix sockets of processes
+/// outside; for [`restrict`].
+pub(crate) fn abstract_socket_scope() -> Result<OwnedFd> {
+    /// `struct landlock_ruleset_attr` as of Linux 6.12.
+    #[repr(C)]
+    struct RulesetAttr {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    let attr = RulesetAttr {
+        handled_access_fs: 0,
+        handled_access_net: 0,
+        scoped: SCOPE_ABSTRACT_UNIX_SOCKET,
+    };
+    // SAFETY: the pointer is to a structure of the given size; older kernels refuse the size.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const attr,
+            size_of::<RulesetAttr>(),
+            0,
+        )
+    })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Puts this process, and all that it becomes or makes, under a Landlock rule set.
+pub(crate) fn restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no pointers.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) })
+        .map(drop)
+}
+
+/// Whether `clone3` can be called: it refuses an empty description, unless it is not there at all.
+pub(crate) fn probe_clone3() -> Result<()> {
+    // SAFETY: the kernel refuses the size before it reads anything.
+    let result = check(unsafe { libc::syscall(libc::SYS_clone3, ptr::null::<u8>(), 0) });
+    expect_refusal(result, Errno::INVAL)
+}
+
+/// Whether `mount_setattr` can be called.
+pub(crate) fn probe_mount_setattr() -> Result<()> {
+    // SAFETY: the kernel refuses the size before it reads anything.
+    let result = check(unsafe {
+        let null = ptr::null::<libc::c_char>();
+        libc::syscall(libc::SYS_mount_setattr, -1, null, 0, null, 0)
+    });
+    expect_refusal(result, Errno::INVAL)
+}
+
+/// Whether system call filters can be loaded.
+pub(crate) fn probe_seccomp() -> Result<()> {
+    let action = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: the pointer is to a number of the size that this operation reads.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)
+    })
+    .map(drop)
+}
+
+fn expect_refusal(result: Result<c_long>, refusal: Errno) -> Result<()> {
+    match result {
+        Err(errno) if errno != refusal => Err(errno),
+        _ => Ok(()),
+    }
 }
 
 /// Switches the loopback interface of this network namespace on.

@@ -1,8 +1,11 @@
 //! What all sandboxes of one helper have in common, found out and prepared once.
 
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::thread::UnshareFlags;
 
@@ -27,6 +30,9 @@ const HIDDEN: [&str; 12] = [
     "sys/firmware",
 ];
 
+/// The devices of the host that everybody may use.
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
 /// The type of the second version's file system (`CGROUP2_SUPER_MAGIC`).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
@@ -40,6 +46,8 @@ pub(crate) struct World {
     pub(crate) cgroup2: bool,
     /// The system call filter.
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// The Landlock rules for processes in the machine's network, where the kernel has them.
+    pub(crate) scope: Option<OwnedFd>,
 }
 
 /// A file to hide.
@@ -58,8 +66,16 @@ impl World {
         sys::unshare(UnshareFlags::NEWNS)
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
         private_mounts()?;
-        clear_sys();
-        Ok(Self { ids, hidden: hidden(), cgroup2: has_cgroup2(), filter: seccomp::program() })
+        let cgroup2 = has_cgroup2();
+        clear_sys(cgroup2);
+        seal_devices()?;
+        Ok(Self {
+            ids,
+            hidden: hidden(),
+            cgroup2,
+            filter: seccomp::program(),
+            scope: sys::abstract_socket_scope().ok(),
+        })
     }
 
     /// The namespaces that each sandbox gets.
@@ -83,23 +99,43 @@ pub(crate) fn private_mounts() -> Result<(), SandboxError> {
 }
 
 /// Puts a new `/sys` in the place of the host's, without what is mounted below that (debugging,
-/// tracing and security interfaces, which real root could read), except the control groups.
+/// tracing and security interfaces, which real root could read), except the control groups of
+/// version 1; those of version 2 each sandbox mounts for itself.
 ///
 /// The kernel allows it only to whoever owns the network namespace, so not to ordinary users; they
 /// keep the host's, where none of these is readable for them.
-fn clear_sys() {
+fn clear_sys(cgroup2: bool) {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let cgroups = rustix::mount::open_tree(CWD, "/sys/fs/cgroup", clone);
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None).is_ok()
+        && !cgroup2
         && let Ok(cgroups) = cgroups
     {
         // Without it, programs in the sandbox do not see their limits; no more.
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let _ = rustix::mount::move_mount(cgroups, "", CWD, "/sys/fs/cgroup", flags);
     }
+}
+
+/// Makes the mounts of the devices read-only: they can be read and written all the same, but root
+/// in a sandbox, who may have the number of real root, cannot change their owner and mode.
+fn seal_devices() -> Result<(), SandboxError> {
+    DEVICES.iter().try_for_each(|device| {
+        let path = format!("/dev/{device}");
+        rustix::mount::mount_bind(&path, &path)
+            .and_then(|()| read_only(&path))
+            .map_err(|errno| SandboxError::setup(Stage::Device, path, errno))
+    })
+}
+
+/// Makes a mount read-only, and whatever is on it powerless.
+pub(crate) fn read_only(path: &str) -> rustix::io::Result<()> {
+    let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(CWD, &path, attributes, false)
 }
 
 fn has_cgroup2() -> bool {

@@ -44,11 +44,11 @@ impl Job {
         Some(Self { channel, document, stdio: [stdin, stdout, stderr] })
     }
 
-    /// Makes the document and the standard streams the only descriptors of this process.
-    fn keep_only(&self) -> Result<(), SandboxError> {
-        let [stdin, stdout, stderr] = &self.stdio;
-        let kept = [&self.channel, &self.document, stdin, stdout, stderr];
-        sys::close_all_but(&kept.map(AsFd::as_fd)).map_err(messages)
+    /// Closes all that the helper has open for itself and for other sandboxes.
+    fn keep_only(&self, world: &World) -> Result<(), SandboxError> {
+        let mut kept = vec![self.channel.as_fd(), self.document.as_fd()];
+        kept.extend(self.stdio.iter().chain(&world.scope).map(AsFd::as_fd));
+        sys::close_all_but(&kept).map_err(messages)
     }
 }
 
@@ -59,13 +59,16 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
     let outcome = outcome.unwrap_or_else(|_| {
         Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
     });
-    let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome));
+    if let Err(errno) = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome)) {
+        // As many targets were made as do not fit into a message.
+        let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(messages(errno))));
+    }
     sys::exit(0)
 }
 
 fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
     await_ids(go)?;
-    job.keep_only()?;
+    job.keep_only(world)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
     world.ids.check(&spec.user)?;
     let created = make_world(world, &spec)?;
@@ -105,9 +108,7 @@ fn make_world(world: &World, spec: &ProcessSpec) -> Result<Vec<RelPath>, Sandbox
     for mount in &spec.mounts {
         mounts::mount(world, &mut targets, &dev, mount)?;
     }
-    let created = targets.enter()?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    Ok(created)
+    targets.enter()
 }
 
 /// What processes took together.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use formwork_fs::{RelPath, RootDir};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::root::{self, name};
@@ -44,7 +44,11 @@ pub(super) fn mount(
         return Err(SandboxError::Spec(format!("what is mounted on `{target}` is no {stub}")));
     }
     let target = targets.open(&point.target, stub)?;
-    attach(&mount, &target).map_err(failed)
+    attach(&mount, &target).map_err(failed)?;
+    if let MountKind::File { .. } = &point.kind {
+        rustix::fs::unlinkat(dev, SCRATCH, AtFlags::empty()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// A part of the host's tree. It belongs to the host's user, so its setuid programs and devices
@@ -70,7 +74,8 @@ fn part_of(tree: &RootFs, subpath: &RelPath) -> Result<OwnedFd, SandboxError> {
         .map_err(|errno| SandboxError::setup(Stage::OpenSource, show(subpath), errno))
 }
 
-/// A file in memory: written into the sandbox's `/dev`, taken out of it as a mount, and unlinked.
+/// A file in memory: written into the sandbox's `/dev` and taken out of it as a mount. It loses its
+/// name there once it is mounted where it belongs; without a name it could not be.
 fn file(
     dev: &RootDir,
     data: &[u8],
@@ -84,9 +89,7 @@ fn file(
     rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only_if(read_only);
-    let mount = clone_with(&file, attributes)?;
-    rustix::fs::unlinkat(dev, SCRATCH, rustix::fs::AtFlags::empty())?;
-    Ok(mount)
+    Ok(clone_with(&file, attributes)?)
 }
 
 fn tmpfs(

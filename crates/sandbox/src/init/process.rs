@@ -15,7 +15,7 @@ use super::{program, root, target};
 use crate::seccomp::CAPABILITIES;
 use crate::sys::{self, Strings};
 use crate::world::World;
-use crate::{ProcessSpec, SandboxError, Stage};
+use crate::{NetworkMode, ProcessSpec, SandboxError, Stage};
 
 /// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,7 +87,7 @@ fn become_process(
     rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Stdio))?;
     rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Stdio))?;
     rustix::process::fchdir(cwd).map_err(at(Stage::WorkingDirectory))?;
-    // A session of its own, out of reach of the terminal's signals.
+    // A session of its own, so that it can use terminals as programs do that are logged in.
     rustix::process::setsid().map_err(at(Stage::Confine))?;
     // Keys are counted against the user's quota, so this may fail; then the helper's own session
     // keyring remains, which is as empty.
@@ -99,6 +99,11 @@ fn become_process(
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
+        if let (NetworkMode::Host, Some(scope)) = (spec.network, &world.scope) {
+            // Services trust whoever connects to an abstract socket with the right user number,
+            // and root in the sandbox may have that of real root (CVE-2020-15257).
+            sys::restrict(scope.as_fd()).map_err(at(Stage::Confine))?;
+        }
         // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
         // through what follows.
         sys::set_seccomp_filter(&world.filter).map_err(at(Stage::Confine))?;

@@ -5,18 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use formwork_fs::{Follow, RelPath, RootDir};
 use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::root::{self, name};
 use super::target::{Targets, attach};
-use crate::world::World;
+use crate::world::{DEVICES, World, read_only};
 use crate::{NetworkMode, ProcessSpec, SandboxError, Stage, sys};
 
 /// The parts of `/proc` through which root could change the machine.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-
-/// The devices of the host that everybody may use.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
@@ -68,11 +66,20 @@ fn mount_sys(
     }
     if world.cgroup2 {
         let sys = open_dir(targets.root(), "sys")?;
-        // Where the kernel refuses, the host's view stays: the limits are then at another path.
-        let target = format!("{}/fs/cgroup", name(&sys));
-        let _ = mount_at("cgroup2", &target, flags, c"", "/sys/fs/cgroup");
+        // Without it, programs do not see their limits; no more.
+        let _ = mount_cgroup2(&format!("{}/fs/cgroup", name(&sys)), flags);
     }
     Ok(())
+}
+
+/// The control groups from the sandbox's own down. The kernel does not mount a file system on
+/// itself, as the host's is where `/sys` is the host's; something else goes in between.
+fn mount_cgroup2(target: &str, flags: MountFlags) -> rustix::io::Result<()> {
+    let mount = |kind| rustix::mount::mount(kind, target, kind, flags, None);
+    match mount("cgroup2") {
+        Err(Errno::BUSY) => mount("tmpfs").and_then(|()| mount("cgroup2")),
+        result => result,
+    }
 }
 
 fn clone_sys(target: &OwnedFd) -> rustix::io::Result<()> {
@@ -152,26 +159,26 @@ fn hide(world: &World, targets: &Targets, dev: &RootDir) -> Result<(), SandboxEr
     for hidden in &world.hidden {
         let target = format!("{root}/{}", hidden.path);
         let source = if hidden.is_dir { &*empty } else { "/dev/null" };
-        rustix::mount::mount_bind(source, &target)
-            .and_then(|()| set_read_only(&target))
-            .map_err(failed(&hidden.path))?;
+        let bound = rustix::mount::mount_bind(source, &target);
+        if_there(bound.and_then(|()| read_only(&target))).map_err(failed(&hidden.path))?;
     }
     // Without a name it is still there for the mounts, and nobody can put anything in it.
     rustix::fs::rmdir(&empty).map_err(failed("dev/.empty"))?;
     for path in READ_ONLY {
         let target = format!("{root}/proc/{path}");
-        match rustix::mount::mount_bind(&target, &target).and_then(|()| set_read_only(&target)) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => return Err(failed(&format!("proc/{path}"))(errno)),
-        }
+        let bound = rustix::mount::mount_bind(&target, &target);
+        let sealed = if_there(bound.and_then(|()| read_only(&target)));
+        sealed.map_err(failed(&format!("proc/{path}")))?;
     }
     Ok(())
 }
 
-fn set_read_only(path: &str) -> rustix::io::Result<()> {
-    let path = CString::new(path).map_err(|_| rustix::io::Errno::INVAL)?;
-    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(rustix::fs::CWD, &path, attributes, false)
+/// What this kernel does not have needs no hiding.
+fn if_there(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    match result {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
 }
 
 /// Mounts a file system; `shown` is for the message.
