@@ -19,6 +19,10 @@ mod ignore_file;
 pub mod instruction;
 mod mount;
 mod parse;
+#[cfg(test)]
+mod robustness;
+#[cfg(test)]
+mod testing;
 mod word;
 
 pub use ast::{Check, Directives, Dockerfile, Instruction, InstructionKind, RuleNames, Stage};

@@ -260,3 +260,252 @@ impl Splitter {
         self.words
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::InstructionKind;
+    use crate::instruction::Source;
+    use crate::testing::{only_instruction, word};
+
+    fn variables(name: &str) -> Option<String> {
+        let value = match name {
+            "v" => "value",
+            "path" => "/a/b/c.tar.gz",
+            "empty" => "",
+            "blanks" => " x  y ",
+            "star" => "*",
+            "dollar" => "$v",
+            "한" => "글",
+            _ => return None,
+        };
+        Some(value.to_owned())
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let expanded = expand(&word(text), '\\', &variables);
+        assert_eq!(expanded.map(|expanded| expanded.text).as_deref(), Ok(expected), "{text}");
+    }
+
+    #[track_caller]
+    fn check_error(text: &str, expected: &str) {
+        let error = expand(&word(text), '\\', &variables).unwrap_err();
+        // `USER ` comes before the word.
+        let start = error.span().start as usize - "FROM scratch\nUSER ".len();
+        let place = text.get(start..start + error.span().len()).unwrap();
+        assert_eq!(format!("{place}: {error}"), expected, "{text}");
+    }
+
+    #[test]
+    fn variables_get_their_values() {
+        check("a", "a");
+        check("$v", "value");
+        check("${v}", "value");
+        check("a$v.b${v}c$v", "avalue.bvaluecvalue");
+        check("$vv", "");
+        check("$dollar", "$v");
+        check("$한", "글");
+        check("$", "$");
+        check("$.a$", "$.a$");
+        check("$1x$2$@y$$z${1}${?}", "xyz");
+        check("{$v}", "{value}");
+        check("${v}}", "value}");
+    }
+
+    #[test]
+    fn quotes_and_escapes_go() {
+        check("'a'", "a");
+        check("'$v'\"$v\"", "$vvalue");
+        check(r"\$v \a \\ \' \${v}", r"$v a \ ' ${v}");
+        check(r#"'\'"\a\"\$\\b'""#, r#"\\a"$\b'"#);
+        check(r#""'$v'" '"'"#, r#"'value' ""#);
+        check(r"a\", "a");
+        check("a''b\"\"", "ab");
+        check("\"a\u{a0}b\" 한", "a\u{a0}b 한");
+    }
+
+    #[test]
+    fn the_escape_character_can_be_another() {
+        let word = word(r#"`$v \$v "`"\``" `"#);
+        let expanded = expand(&word, '`', &variables).unwrap();
+        assert_eq!(expanded.text, r#"$v \value "\` "#);
+    }
+
+    #[test]
+    fn absent_variables_can_be_provided_for() {
+        for (text, expected) in [
+            ("${n-d}", "d"),
+            ("${n:-d}", "d"),
+            ("${empty-d}", ""),
+            ("${empty:-d}", "d"),
+            ("${v-d}${v:-d}", "valuevalue"),
+            ("${n+a}", ""),
+            ("${n:+a}", ""),
+            ("${empty+a}", "a"),
+            ("${empty:+a}", ""),
+            ("${v+a}${v:+a}", "aa"),
+            ("${v?m}${v:?m}", "valuevalue"),
+            ("${empty?m}", ""),
+            ("${n:-$v}", "value"),
+            ("${n:-${m:-${v}}}", "value"),
+            ("${n:-'a b' \"$v\" \\} c}", "a b value } c"),
+            ("${n:-}", ""),
+            ("${1:-a}", "a"),
+            ("${n:-a{b}", "a{b"),
+        ] {
+            check(text, expected);
+        }
+        check_error("a${n?}b", "${n?}: n: the variable must be set");
+        check_error("${empty:?}", "${empty:?}: empty: the variable must not be empty");
+        check_error("${n:?give $v}", "${n:?give $v}: n: give value");
+    }
+
+    #[test]
+    fn words_that_are_not_needed_are_not_looked_at() {
+        check("${v:-${n:?}}", "value");
+        check("${n:+${n:?}}", "");
+        check("${v:?${n:?}}", "value");
+    }
+
+    #[test]
+    fn parts_of_values_can_be_removed_and_replaced() {
+        for (text, expected) in [
+            ("${path#*/}", "a/b/c.tar.gz"),
+            ("${path##*/}", "c.tar.gz"),
+            ("${path%.*}", "/a/b/c.tar"),
+            ("${path%%.*}", "/a/b/c"),
+            ("${path/.tar/}", "/a/b/c.gz"),
+            ("${path/\\//_}", "_a/b/c.tar.gz"),
+            ("${path//\\//_}", "_a_b_c.tar.gz"),
+            ("${path//?a/<$v>}", "<value>/b/c.<value>r.gz"),
+            ("${v#$star}", "value"),
+            ("${v##$star}", ""),
+            ("${v##'*'}", ""),
+            ("${v#\\*}", "value"),
+            ("${n#a}${n/a/b}", ""),
+            ("${empty/$empty/x}", "x"),
+        ] {
+            check(text, expected);
+        }
+        check_error(
+            "${v#\\x}",
+            "${v#\\x}: `\\x` is no pattern: a backslash goes before `*`, `?`, `\\`, `/` or `}` only",
+        );
+    }
+
+    #[test]
+    fn malformed_words_are_told() {
+        for (text, expected) in [
+            ("a'b", "'b: the quote ' is not closed"),
+            ("a\"b$v", "\"b$v: the quote \" is not closed"),
+            ("a${v b", " : ` ` is no operation on a variable"),
+            ("${", "${: `${` has no `}`"),
+            ("a${v", "${v: `${` has no `}`"),
+            ("${v:-a", "${v:-a: `${` has no `}`"),
+            ("${v:", "${v:: `${` has no `}`"),
+            ("${v:-'a}", "'a}: the quote ' is not closed"),
+            ("${}", "${: `${` is followed by no name"),
+            ("${:-a}", "${: `${` is followed by no name"),
+            ("${{v}}", "${: `${` is followed by no name"),
+            ("${.}", "${: `${` is followed by no name"),
+            ("${v=a}", "=: `=` is no operation on a variable"),
+            ("${v:=a}", ":=: `:=` is no operation on a variable"),
+            ("${v:#a}", ":#: `:#` is no operation on a variable"),
+            ("${v:0:1}", ":0: `:0` is no operation on a variable"),
+            ("${v[0]}", "[: `[` is no operation on a variable"),
+            ("${#v}", "v: `v` is no operation on a variable"),
+            ("${v/a}", "${v/a}: `${…/…` has no second `/`"),
+            ("${v/a/b", "${v/a/b: `${` has no `}`"),
+        ] {
+            check_error(text, expected);
+        }
+    }
+
+    #[test]
+    fn unknown_variables_are_named_with_their_place() {
+        let text = "$n ${n:-a} '$n' ${m} ${v:+${o}} ${v:-$p} ${q#a}";
+        let expanded = expand(&word(text), '\\', &variables).unwrap();
+        let named: Vec<_> = expanded
+            .unknown
+            .iter()
+            .map(|(name, span)| (name.as_str(), span.start as usize - "FROM scratch\nUSER ".len()))
+            .collect();
+        assert_eq!(named, [("n", 0), ("m", 16), ("o", 26), ("q", 41)]);
+    }
+
+    #[test]
+    fn one_word_can_become_several() {
+        for (text, expected) in [
+            ("80", &["80"][..]),
+            ("a$blanks", &["a", "x", "y"]),
+            ("a\"$blanks\"b", &["a x  y b"]),
+            ("${n:-80 81}/tcp", &["80", "81/tcp"]),
+            (r"a\ b 'c d'", &["a b", "c d"]),
+            ("$n", &[]),
+            ("''", &[]),
+        ] {
+            let expanded = expand_words(&word(text), '\\', &variables).unwrap();
+            assert_eq!(expanded.words, expected, "{text}");
+        }
+    }
+
+    #[track_caller]
+    fn heredoc(text: &str) -> Heredoc {
+        match only_instruction(text) {
+            InstructionKind::Copy(copy) => match copy.files.sources.into_iter().next() {
+                Some(Source::Heredoc(heredoc)) => heredoc,
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn heredocs_keep_their_quotes() {
+        for (content, expected) in [
+            ("a '$v' \"$v\"\n", "a 'value' \"value\"\n"),
+            ("it's \\$v \\\\ \\a \\\n", "it's $v \\ a \n"),
+            ("${n:-'d'} `$v`\n", "'d' `value`\n"),
+        ] {
+            let heredoc = heredoc(&format!("COPY <<EOF /a\n{content}EOF"));
+            let expanded = expand_heredoc(&heredoc, &variables).unwrap();
+            assert_eq!(expanded.text, expected, "{content}");
+        }
+        let stripped = heredoc("COPY <<-EOF /a\n\t\tx\n\t$n\n\tEOF");
+        let expanded = expand_heredoc(&stripped, &variables).unwrap();
+        assert_eq!(expanded.text, "x\n\n");
+        let start = "FROM scratch\nCOPY <<-EOF /a\n\t\tx\n\t".len();
+        assert_eq!(expanded.unknown, [("n".to_owned(), Span::at(start, 2))]);
+    }
+
+    #[test]
+    fn the_names_in_a_word_can_be_listed() {
+        let names = |text: &str| variables_in(&word(text), '\\').join(" ");
+        assert_eq!(
+            names("a $b '$c' \"${d}\" ${e:-$f} ${g/$h/${i#$j}} \\$k $l"),
+            "b d e f g h i j l"
+        );
+        assert_eq!(names("a${b"), "");
+        let heredocs = ["COPY <<E a\n'$b' \\$c ${d:+$e}\nE", "COPY <<'E' a\n$b\nE"];
+        let names = heredocs.map(|text| variables_in_heredoc(&heredoc(text)).join(" "));
+        assert_eq!(names, ["b d e", ""]);
+    }
+
+    #[test]
+    fn nothing_grows_without_end() {
+        let deep = "${n:-".repeat(100_000);
+        let error = expand(&word(&deep), '\\', &variables).unwrap_err();
+        assert!(matches!(error, ExpandError::TooDeep { .. }), "{error}");
+        let big = |name: &str| (name == "x").then(|| "x".repeat(5_000));
+        for text in
+            ["$x".repeat(500), "${x//x/$x}".to_owned(), "${x//x/${x//x/${x//x/$x}}}".to_owned()]
+        {
+            let error = expand(&word(&text), '\\', &big).unwrap_err();
+            assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
+        }
+        let huge = |_: &str| Some("x".repeat(1 << 20));
+        let error = expand(&word("${x#$x}"), '\\', &huge).unwrap_err();
+        assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
+    }
+}
