@@ -103,10 +103,8 @@ impl HeredocReader {
 
 impl Opener {
     fn is_ended_by(&self, line: &Physical<'_>) -> bool {
-        match self.strip_tabs {
-            true => line.text.trim_start_matches('\t') == self.name,
-            false => line.text == self.name,
-        }
+        let text = if self.strip_tabs { line.text.trim_start_matches('\t') } else { line.text };
+        text == self.name
     }
 
     fn is_nearly_ended_by(&self, line: &Physical<'_>) -> bool {
@@ -133,10 +131,9 @@ fn report_unreadable(statement: &Statement<'_>, report: &mut Report<'_>) {
         behind.starts_with(|c: char| c.is_alphabetic() || c == '_') && !text[..*at].ends_with('<')
     });
     let Some((at, _)) = announced else { return };
-    let (code, message) = (
-        "unreadable-heredoc",
-        "this is not taken as a heredoc, because quotes or braces on the line do not match",
-    );
+    let code = "unreadable-heredoc";
+    let message =
+        "this is not taken as a heredoc, because quotes or braces on the line do not match";
     let span = statement.line.span_of(at..at + 2);
     let diagnostic = if statement.is("RUN") {
         report.warning(code, message, span)

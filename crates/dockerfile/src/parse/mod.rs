@@ -25,6 +25,7 @@ use crate::Word;
 use crate::ast::{Directives, Dockerfile, Instruction, InstructionKind, Stage};
 use crate::instruction::{Arg, From, Onbuild, with_heredocs};
 use crate::word::Line;
+use flags::Flags;
 use heredoc::HeredocReader;
 use lines::{Lines, Logical, Physical};
 use report::{Report, excerpt};
@@ -84,15 +85,12 @@ pub fn parse(source: SourceFile) -> Parsed {
 pub fn parse_trigger(text: &str, name: &str) -> (Option<Instruction>, Vec<Diagnostic>) {
     let source = SourceFile::new(name, text);
     let mut parser = Parser::new(&source);
-    let instruction = match parser.next_line() {
-        Some(logical) => {
-            let line = &logical.line;
-            let statement = Statement::new(line, 0..line.text().len(), parser.directives.escape);
-            let is_possible = parser.check_trigger(&statement).is_some();
-            is_possible.then(|| parser.instruction(statement, &logical, Vec::new())).flatten()
-        }
-        None => None,
-    };
+    let instruction = parser.next_line().and_then(|logical| {
+        let line = &logical.line;
+        let statement = Statement::new(line, 0..line.text().len(), parser.directives.escape);
+        parser.check_trigger(&statement)?;
+        parser.instruction(statement, &logical, Vec::new())
+    });
     if parser.next_line().is_some() || (instruction.is_none() && parser.report.is_empty()) {
         let message = "an `ONBUILD` holds one instruction";
         let error = parser.report.error("bad-onbuild", message, Span::new(0, text.len()));
@@ -240,7 +238,7 @@ impl<'s> Parser<'s> {
     }
 
     fn onbuild(&mut self, statement: &Statement<'_>, logical: &Logical<'_>) -> Option<Onbuild> {
-        flags::Flags::none(statement, &mut self.report);
+        Flags::none(statement, &mut self.report);
         if statement.arguments.is_empty() {
             let message = "`ONBUILD` needs an instruction";
             let error = self.report.error("missing-argument", message, statement.keyword_span());
@@ -268,8 +266,8 @@ impl<'s> Parser<'s> {
         };
         let message = format!("`{keyword}` cannot wait for a later build");
         let error = self.report.error("bad-onbuild", message, trigger.keyword_span());
-        self.report
-            .add(error.with_help("all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can"));
+        let help = "all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can";
+        self.report.add(error.with_help(help));
         None
     }
 
@@ -326,8 +324,8 @@ impl<'s> Parser<'s> {
         if !std::mem::replace(&mut self.reported_missing_from, true) {
             let message = format!("`{}` stands before the first `FROM`", instruction.kind.name());
             let error = self.report.error("missing-from", message, instruction.keyword.span());
-            self.report
-                .add(error.with_help("begin with `FROM image`; only `ARG` may stand before it"));
+            let help = "begin with `FROM image`; only `ARG` may stand before it";
+            self.report.add(error.with_help(help));
         }
     }
 
@@ -344,9 +342,11 @@ impl<'s> Parser<'s> {
 
 fn stage(index: usize, from: Instruction<From>) -> Stage {
     let name = from.kind.alias.as_ref().map(|alias| alias.text().to_ascii_lowercase());
-    let description = name
-        .as_ref()
-        .and_then(|name| pairs::describe(&from.comments, |first| first.eq_ignore_ascii_case(name)));
+    let description = name.as_ref().and_then(|name| {
+        let mut descriptions = pairs::descriptions(&from.comments);
+        let own = descriptions.find(|(first, _)| first.eq_ignore_ascii_case(name));
+        own.map(|(_, text)| text.to_owned())
+    });
     Stage { index, name, description, span: from.span, from, instructions: Vec::new() }
 }
 

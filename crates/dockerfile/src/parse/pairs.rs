@@ -1,5 +1,7 @@
 //! `ARG`, `ENV` and `LABEL`
 
+use std::collections::BTreeMap;
+
 use super::flags::Flags;
 use super::report::{Report, excerpt};
 use super::statement::{Statement, is_blank};
@@ -18,6 +20,7 @@ pub(super) fn arg(
         report_missing(statement, "ARG name=default", report);
         return None;
     }
+    let descriptions: BTreeMap<&str, &str> = descriptions(comments).rev().collect();
     let mut variables = Vec::new();
     for word in words {
         let (name, default) = match word.split_once('=') {
@@ -28,7 +31,7 @@ pub(super) fn arg(
             report_blank_name(statement, &default.unwrap_or(name), report);
             return None;
         }
-        let description = describe(comments, |first| first == name.text());
+        let description = descriptions.get(name.text()).map(ToString::to_string);
         variables.push(ArgVariable { name, default, description });
     }
     Some(Arg { variables })
@@ -61,10 +64,10 @@ pub(super) fn env_or_label(statement: &Statement<'_>, report: &mut Report<'_>) -
     Some(Pairs { pairs, is_legacy: false })
 }
 
-/// The text behind the word that opens a comment, if that is the wanted one.
-pub(super) fn describe(comments: &[Word], is_wanted: impl Fn(&str) -> bool) -> Option<String> {
-    let mut descriptions = comments.iter().filter_map(|comment| comment.text().split_once(' '));
-    descriptions.find(|(name, _)| is_wanted(name)).map(|(_, text)| text.to_owned())
+/// The comments that may describe something: its name, and what is said about it. If there are
+/// several for one name, the first counts.
+pub(super) fn descriptions(comments: &[Word]) -> impl DoubleEndedIterator<Item = (&str, &str)> {
+    comments.iter().filter_map(|comment| comment.text().split_once(' '))
 }
 
 /// Reads `key value`, where the value is the rest of the line.

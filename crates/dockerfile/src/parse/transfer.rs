@@ -1,4 +1,7 @@
 //! `ADD` and `COPY`
+//!
+//! A heredoc among the sources is the one that is announced at that place. (BuildKit looks it up by
+//! its name, so that of two with the same name it copies the last one twice.)
 
 use std::ops::Range;
 
@@ -112,6 +115,7 @@ fn sources(statement: &mut Statement<'_>, report: &mut Report<'_>) -> Option<Vec
             // A delimiter with blanks in it is several words.
             continue;
         }
+        while heredocs.next_if(|(range, _)| range.end <= word.start).is_some() {}
         let announces = |(range, _): &(Range<usize>, Heredoc)| range.contains(&word.start);
         match heredocs.next_if(announces) {
             Some((range, heredoc)) => {
@@ -133,10 +137,9 @@ pub(super) fn report_other_json(statement: &Statement<'_>, report: &mut Report<'
 
 fn report_missing(statement: &Statement<'_>, has_source: bool, report: &mut Report<'_>) {
     let keyword = statement.name().to_ascii_uppercase();
-    let message = match has_source {
-        true => format!("`{keyword}` needs a destination behind its source"),
-        false => format!("`{keyword}` needs a source and a destination"),
-    };
+    let missing =
+        if has_source { "a destination behind its source" } else { "a source and a destination" };
+    let message = format!("`{keyword}` needs {missing}");
     let error = report.error("missing-argument", message, statement.keyword_span());
     report.add(error.with_help(format!("write `{keyword} source destination`")));
 }
