@@ -71,8 +71,11 @@ pub fn expand_words(
     let parts = template::parse(word, escape, Quotes::Removed)?;
     let mut evaluation = Evaluation::new(word, variables);
     let mut splitter = Splitter::default();
+    let mut length = 0;
     for part in &parts {
         let text = evaluation.part(part)?;
+        length += text.len();
+        evaluation.check_length(length, part)?;
         match part.kind {
             PartKind::Text | PartKind::Variable(_) => splitter.push_split(&text),
             PartKind::Escaped | PartKind::Quoted(_) => splitter.current.push_str(&text),
@@ -143,9 +146,7 @@ impl<'a> Evaluation<'a> {
         let mut text = String::new();
         for part in parts {
             text.push_str(&self.part(part)?);
-            if text.len() > self.limit() {
-                return Err(ExpandError::TooLarge { span: self.span(part) });
-            }
+            self.check_length(text.len(), part)?;
         }
         Ok(text)
     }
@@ -211,19 +212,28 @@ impl<'a> Evaluation<'a> {
         })
     }
 
+    /// The pattern to be looked for in a value, unless that would take too long.
     fn pattern(&mut self, parts: &[Part], value: &str, span: Span) -> Result<Pattern, ExpandError> {
         let text = self.text(parts)?;
-        match Pattern::new(&text) {
-            None => Err(ExpandError::BadPattern { span, pattern: text }),
-            Some(pattern) if pattern.cost(value) > Pattern::MAX_COST => {
-                Err(ExpandError::TooLarge { span })
-            }
-            Some(pattern) => Ok(pattern),
+        let Some(pattern) = Pattern::new(&text) else {
+            return Err(ExpandError::BadPattern { span, pattern: text });
+        };
+        if value.len() > MAX_GROWTH || pattern.cost(value) > Pattern::MAX_COST {
+            return Err(ExpandError::TooLarge { span });
         }
+        Ok(pattern)
     }
 
     fn span(&self, part: &Part) -> Span {
         self.word.span_of(part.range.clone())
+    }
+
+    /// Fails if a text has become too long by its last part.
+    fn check_length(&self, length: usize, last: &Part) -> Result<(), ExpandError> {
+        if length > self.limit() {
+            return Err(ExpandError::TooLarge { span: self.span(last) });
+        }
+        Ok(())
     }
 
     fn limit(&self) -> usize {
@@ -503,9 +513,16 @@ mod tests {
         {
             let error = expand(&word(&text), '\\', &big).unwrap_err();
             assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
+            let error = expand_words(&word(&text), '\\', &big).unwrap_err();
+            assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
         }
         let huge = |_: &str| Some("x".repeat(1 << 20));
-        let error = expand(&word("${x#$x}"), '\\', &huge).unwrap_err();
+        for text in ["${x#$x}", "${x#x}${x#x}"] {
+            let error = expand(&word(text), '\\', &huge).unwrap_err();
+            assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
+        }
+        let beyond = |_: &str| Some("x".repeat((1 << 20) + 1));
+        let error = expand(&word("${x##*}"), '\\', &beyond).unwrap_err();
         assert!(matches!(error, ExpandError::TooLarge { .. }), "{error}");
     }
 }

@@ -38,9 +38,8 @@ impl Resolver<'_> {
 
     fn bind(&self) -> Resolved<MountSpec> {
         self.refuse("a bind mount", &["mode", "uid", "gid", "sharing", "required", "size"])?;
-        let from = self.text(self.mount.from.as_ref())?;
         Ok(MountSpec::Bind {
-            from: (!from.is_empty()).then_some(from),
+            from: self.given(self.mount.from.as_ref())?,
             source: self.text(self.mount.source.as_ref())?,
             target: self.text(self.mount.target.as_ref())?,
             read_only: self.read_only(true)?,
@@ -49,11 +48,9 @@ impl Resolver<'_> {
 
     fn cache(&self) -> Resolved<MountSpec> {
         self.refuse("a cache", &["required", "size"])?;
-        let (id, from) = (&self.mount.id, &self.mount.from);
-        let given = |text: String| (!text.is_empty()).then_some(text);
         Ok(MountSpec::Cache {
-            id: given(self.text(id.as_ref())?),
-            from: given(self.text(from.as_ref())?),
+            id: self.given(self.mount.id.as_ref())?,
+            from: self.given(self.mount.from.as_ref())?,
             source: self.text(self.mount.source.as_ref())?,
             target: self.text(self.mount.target.as_ref())?,
             read_only: self.read_only(false)?,
@@ -74,7 +71,8 @@ impl Resolver<'_> {
 
     fn secret(&self) -> Resolved<MountSpec> {
         self.refuse("a secret", &["from", "sharing", "size"])?;
-        let mut names = [&self.mount.id, &self.mount.source].into_iter().flatten();
+        let names = [&self.mount.id, &self.mount.source].into_iter().flatten();
+        let mut names = names.filter(|name| !name.is_empty());
         let (name, another) = (names.next(), names.next());
         if let Some(another) = another {
             let message = "a secret has both an `id` and a `source`, which mean the same";
@@ -89,11 +87,10 @@ impl Resolver<'_> {
             let error = self.error("a secret has neither an `id` nor a `target`", self.mount.span);
             return Err(error.with_help("write `--mount=type=secret,id=…`").into());
         }
-        let env = self.text(self.mount.env.as_ref())?;
         Ok(MountSpec::Secret {
             id,
             target: (!target.is_empty()).then_some(target),
-            env: (!env.is_empty()).then_some(env),
+            env: self.given(self.mount.env.as_ref())?,
             required: self.required()?,
             owner: self.owner()?,
         })
@@ -101,11 +98,10 @@ impl Resolver<'_> {
 
     fn ssh(&self) -> Resolved<MountSpec> {
         self.refuse("an SSH socket", &["source", "sharing", "size"])?;
-        let id = self.text(self.mount.id.as_ref())?;
-        let target = self.text(self.mount.target.as_ref())?;
+        let id = self.given(self.mount.id.as_ref())?;
         Ok(MountSpec::Ssh {
-            id: if id.is_empty() { "default".to_owned() } else { id },
-            target: (!target.is_empty()).then_some(target),
+            id: id.unwrap_or_else(|| "default".to_owned()),
+            target: self.given(self.mount.target.as_ref())?,
             required: self.required()?,
             owner: self.owner()?,
         })
@@ -131,6 +127,11 @@ impl Resolver<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A value, unless it is empty, which means the same as none.
+    fn given(&self, word: Option<&Word>) -> Resolved<Option<String>> {
+        self.text(word).map(|text| (!text.is_empty()).then_some(text))
     }
 
     fn text(&self, word: Option<&Word>) -> Resolved<String> {
@@ -340,6 +341,7 @@ mod tests {
         for (mount, spec) in [
             ("type=secret,id=a", secret("a", "", "", false, nobody)),
             ("type=secret,source=a,env=B", secret("a", "", "B", false, nobody)),
+            ("type=secret,id=,source=a", secret("a", "", "", false, nobody)),
             ("type=secret,target=/x/a/", secret("a", "/x/a/", "", false, nobody)),
             ("required,type=$t,id=a,target=/b", secret("a", "/b", "", true, nobody)),
             (
