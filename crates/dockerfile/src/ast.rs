@@ -5,8 +5,8 @@
 
 use formwork_diagnostics::{SourceFile, Span};
 
-use crate::Word;
 use crate::instruction::{Add, Arg, CommandLine, Copy, From, Healthcheck, Onbuild, Pairs, Run};
+use crate::{Mount, Word};
 
 /// A whole file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,6 +200,32 @@ impl InstructionKind {
             Self::Workdir(_) => "WORKDIR",
         }
     }
+
+    /// The words in which variables get their values, in their order; heredocs are not among them.
+    ///
+    /// Commands have none, and nor do triggers as long as they wait. Of a `RUN` it is the values of
+    /// its mounts.
+    pub fn expanded_words(&self) -> Vec<&Word> {
+        match self {
+            Self::Add(add) => add.checksum.iter().chain(add.files.expanded_words()).collect(),
+            Self::Copy(copy) => copy.files.expanded_words().collect(),
+            Self::Arg(arg) => {
+                arg.variables.iter().filter_map(|variable| variable.default.as_ref()).collect()
+            }
+            Self::Env(pairs) | Self::Label(pairs) => {
+                pairs.pairs.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
+            }
+            Self::Expose(words) | Self::Volume(words) => words.iter().collect(),
+            Self::Run(run) => run.mounts.iter().flat_map(Mount::expanded_words).collect(),
+            Self::Stopsignal(word) | Self::User(word) | Self::Workdir(word) => vec![word],
+            Self::Cmd(_)
+            | Self::Entrypoint(_)
+            | Self::Healthcheck(_)
+            | Self::Maintainer(_)
+            | Self::Onbuild(_)
+            | Self::Shell(_) => Vec::new(),
+        }
+    }
 }
 
 impl<Kind> Instruction<Kind> {
@@ -207,5 +233,81 @@ impl<Kind> Instruction<Kind> {
     pub(crate) fn with_kind<Other>(self, kind: Other) -> Instruction<Other> {
         let Self { span, keyword, text, comments, check, blank_lines, kind: _ } = self;
         Instruction { span, keyword, text, comments, check, blank_lines, kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse;
+    use crate::testing::only_instruction;
+
+    fn three_stages() -> Dockerfile {
+        let text = "FROM a AS One\nFROM b AS two\nFROM c AS one\nFROM d";
+        parse(SourceFile::new("Dockerfile", text)).dockerfile
+    }
+
+    #[test]
+    fn stages_are_found_by_name_among_those_before() {
+        let file = three_stages();
+        for (name, before, found) in [
+            ("one", 4, Some(2)),
+            ("ONE", 2, Some(0)),
+            ("one", 0, None),
+            ("two", 99, Some(1)),
+            ("two", 1, None),
+            ("three", 4, None),
+            ("", 4, None),
+            ("0", 4, None),
+        ] {
+            assert_eq!(file.stage_by_name(name, before), found, "{name} before {before}");
+        }
+        assert_eq!(file.stage_names().collect::<Vec<_>>(), ["one", "two", "one"]);
+    }
+
+    #[test]
+    fn copy_finds_stages_by_number_too() {
+        let file = three_stages();
+        for (name, before, found) in [
+            ("0", 1, Some(0)),
+            ("3", 4, Some(3)),
+            ("03", 4, Some(3)),
+            ("3", 3, None),
+            ("4", 99, None),
+            ("+1", 4, None),
+            ("99999999999999999999", 4, None),
+            ("Two", 4, Some(1)),
+            ("", 4, None),
+        ] {
+            assert_eq!(file.find_stage(name, before), found, "{name} before {before}");
+        }
+    }
+
+    #[test]
+    fn instructions_name_the_words_that_they_expand() {
+        for (text, words) in [
+            ("ADD --checksum=$a --chown=$b --chmod=$c --exclude=$d $e f", "$a $e f $b $c"),
+            ("COPY --from=a b c", "b c"),
+            ("COPY <<$a $b\n$a", "$b"),
+            ("ARG a b=$c", "$c"),
+            ("ENV $a=$b", "$a $b"),
+            ("LABEL a $b", "a $b"),
+            ("EXPOSE $a $b", "$a $b"),
+            ("VOLUME [\"$a\"]", "$a"),
+            ("RUN --mount=type=$a,target=$b,ro=$c --mount=from=d,id=$e $f", "$a $b $c $e"),
+            ("STOPSIGNAL $a", "$a"),
+            ("USER $a", "$a"),
+            ("WORKDIR $a", "$a"),
+            ("CMD $a", ""),
+            ("ENTRYPOINT [\"$a\"]", ""),
+            ("HEALTHCHECK CMD $a", ""),
+            ("MAINTAINER $a", ""),
+            ("ONBUILD USER $a", ""),
+            ("SHELL [\"$a\"]", ""),
+        ] {
+            let kind = only_instruction(text);
+            let expanded: Vec<_> = kind.expanded_words().into_iter().map(Word::text).collect();
+            assert_eq!(expanded.join(" "), words, "{text}");
+        }
     }
 }

@@ -126,3 +126,31 @@ impl ExpandError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use formwork_diagnostics::SourceFile;
+
+    use crate::expand;
+    use crate::testing::{annotate, word};
+
+    fn shown(text: &str) -> String {
+        let source = SourceFile::new("Dockerfile", format!("FROM scratch\nUSER {text}"));
+        let error = expand(&word(text), '\\', &|_| None).unwrap_err();
+        annotate(&[error.to_diagnostic(&source)])
+    }
+
+    #[test]
+    fn mistakes_are_shown_with_their_place_and_a_way_out() {
+        assert_eq!(
+            shown("a${b:?say $c}"),
+            "USER a${b:?say $c}\n      ^^^^^^^^^^^^\nerror[required-variable]: b: say \n  \
+             help: give it a value: `--build-arg b=…`\n"
+        );
+        assert_eq!(
+            shown("a'b"),
+            "USER a'b\n      ^^\nerror[bad-expansion]: the quote ' is not closed\n  \
+             help: close it, or write `\\'` for the character itself\n"
+        );
+    }
+}

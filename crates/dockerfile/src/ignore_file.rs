@@ -62,3 +62,48 @@ fn line_span(source: &SourceFile, index: usize) -> Span {
     let start = line.end as usize - text.trim_start().len();
     Span::at(start, text.trim().len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::annotate;
+
+    fn parse(text: &str) -> (IgnoreFile, String) {
+        let (file, diagnostics) = IgnoreFile::parse(SourceFile::new(".dockerignore", text));
+        (file, annotate(&diagnostics))
+    }
+
+    #[test]
+    fn lines_are_patterns_and_exceptions() {
+        let (file, said) = parse("\u{feff}# comment\n\n  *.sh \r\n/docs/\n ! docs/a.md\n #b\n");
+        assert_eq!(said, "");
+        let about = |path: &str| {
+            let (rule, span) = file.line_about(path.as_bytes())?;
+            Some((rule.index() + 1, file.source().slice(span)))
+        };
+        assert_eq!(about("x.sh"), Some((3, "*.sh")));
+        assert_eq!(about("docs/x"), Some((4, "/docs/")));
+        assert_eq!(about("docs/a.md"), Some((5, "! docs/a.md")));
+        assert_eq!(about("#b"), Some((6, "#b")));
+        assert_eq!(about("# comment"), None);
+        assert_eq!(file.judge(b"docs", true), Ignore::ExcludeButDescend);
+        assert_eq!(file.judge(b"x.sh", false), Ignore::Exclude);
+    }
+
+    #[test]
+    fn the_first_line_may_be_a_pattern() {
+        let (file, _) = parse("\u{feff}a");
+        let (rule, span) = file.line_about(b"a").unwrap();
+        assert_eq!((rule.index(), file.source().slice(span)), (0, "a"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_and_left_out() {
+        let (file, said) = parse("a\n!\n b[ \nc");
+        assert_eq!(file.patterns().rules().len(), 2);
+        let expected = "!\n^\nerror[bad-pattern]: `!` needs a pattern behind it that names what not \
+                        to exclude\n b[ \n ^^\nerror[bad-pattern]: the pattern `b[` has a malformed \
+                        `[…]`: write `[abc]`, `[a-z]` or `[^abc]`, and `\\[` for a bracket itself\n";
+        assert_eq!(said, expected);
+    }
+}

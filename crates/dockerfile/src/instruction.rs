@@ -247,6 +247,17 @@ pub enum Script<'a> {
     },
 }
 
+impl Transfer {
+    /// The words in which variables get their values.
+    pub(crate) fn expanded_words(&self) -> impl Iterator<Item = &Word> {
+        let paths = self.sources.iter().filter_map(|source| match source {
+            Source::Path(path) => Some(path),
+            Source::Heredoc(_) => None,
+        });
+        paths.chain([&self.destination]).chain(&self.chown).chain(&self.chmod)
+    }
+}
+
 impl Run {
     /// What to run.
     ///

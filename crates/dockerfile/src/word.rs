@@ -179,11 +179,12 @@ impl Places {
     }
 
     fn restricted_to(&self, range: &Range<usize>) -> Self {
-        let inside = |place: &&Break| range.contains(&(place.at as usize));
+        let first = self.breaks.partition_point(|place| place.at as usize <= range.start);
+        let breaks = &self.breaks[first..];
+        let count = breaks.partition_point(|place| (place.at as usize) < range.end);
         let start = offset(range.start);
-        let breaks = self.breaks.iter().filter(inside).filter(|place| place.at > start);
-        let shifted = |place: &Break| Break { at: place.at - start, source: place.source };
-        Self { origin: offset(self.source_of(range.start)), breaks: breaks.map(shifted).collect() }
+        let shifted = breaks[..count].iter().map(|place| Break { at: place.at - start, ..*place });
+        Self { origin: offset(self.source_of(range.start)), breaks: shifted.collect() }
     }
 }
 

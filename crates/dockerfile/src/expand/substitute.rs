@@ -143,3 +143,96 @@ impl Which {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(text: &str) -> Pattern {
+        Pattern::new(text).unwrap()
+    }
+
+    #[test]
+    fn the_start_or_the_end_is_removed() {
+        for (text, wild, short_start, long_start, short_end, long_end) in [
+            ("a/b/c", "*/", "b/c", "c", "a/b/c", "a/b/c"),
+            ("a/b/c", "/*", "a/b/c", "a/b/c", "a/b", "a"),
+            ("xxyy", "*", "xxyy", "", "xxyy", ""),
+            ("xxyy", "", "xxyy", "xxyy", "xxyy", "xxyy"),
+            ("xxyy", "?", "xyy", "xyy", "xxy", "xxy"),
+            ("xxyy", "*x*y", "y", "", "x", ""),
+            ("한글", "?", "글", "글", "한", "한"),
+            ("a*b", r"a\*", "b", "b", "a*b", "a*b"),
+            ("", "*", "", "", "", ""),
+        ] {
+            let wild = pattern(wild);
+            assert_eq!(wild.without_prefix(text, Which::Shortest), short_start);
+            assert_eq!(wild.without_prefix(text, Which::Longest), long_start);
+            assert_eq!(wild.without_suffix(text, Which::Shortest), short_end);
+            assert_eq!(wild.without_suffix(text, Which::Longest), long_end);
+        }
+    }
+
+    #[test]
+    fn matches_are_replaced() {
+        for (text, wild, by, first, all) in [
+            ("a.b.c", ".", "-", "a-b.c", "a-b-c"),
+            ("a.b.c", ".*", "", "a", "a"),
+            ("aaa", "a", "b$1", "b$1aa", "b$1b$1b$1"),
+            ("abc", "x", "y", "abc", "abc"),
+            ("ab", "", "-", "-ab", "-a-b-"),
+            ("baac", "a*", "-", "b-", "b-"),
+            ("xax", "*", "-", "-", "-"),
+            ("한글", "?", "-", "-글", "--"),
+            (r"a/b", r"\/", "-", "a-b", "a-b"),
+            ("a}b", r"\}", "-", "a-b", "a-b"),
+            ("", "*", "-", "-", "-"),
+        ] {
+            let wild = pattern(wild);
+            assert_eq!(wild.replace(text, by, false, 99).as_deref(), Some(first), "{text}");
+            assert_eq!(wild.replace(text, by, true, 99).as_deref(), Some(all), "{text}");
+        }
+    }
+
+    #[test]
+    fn results_may_not_grow_without_end() {
+        assert_eq!(pattern("?").replace("aaaa", "bbbb", true, 15), None);
+        assert!(pattern("?").replace("aaaa", "bbbb", true, 16).is_some());
+    }
+
+    #[test]
+    fn backslashes_escape_only_what_needs_it() {
+        for text in ["\\", "\\x", "\\\\\\", "a\\["] {
+            assert!(Pattern::new(text).is_none(), "{text}");
+        }
+    }
+
+    /// All ends of matches from the start of the text, by trying everything.
+    fn naive(tokens: &[Token], text: &str) -> Vec<usize> {
+        let Some((token, rest)) = tokens.split_first() else { return vec![0] };
+        let steps: Vec<usize> = match (token, text.chars().next()) {
+            (Token::Star, _) => text.char_indices().map(|(at, _)| at).chain([text.len()]).collect(),
+            (Token::AnyChar, Some(next)) => vec![next.len_utf8()],
+            (Token::Literal(wanted), Some(next)) if *wanted == next => vec![next.len_utf8()],
+            _ => Vec::new(),
+        };
+        let ends = |step: usize| naive(rest, &text[step..]).into_iter().map(move |end| step + end);
+        steps.into_iter().flat_map(ends).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn ends_agree_with_trying_everything(wild in "[ab?*é]{0,6}", text in "[abé]{0,8}") {
+            let wild = pattern(&wild);
+            let longest = wild.ends(&text, Some, Which::Longest);
+            let shortest = wild.ends(&text, Some, Which::Shortest);
+            for (at, _) in text.char_indices().chain([(text.len(), ' ')]) {
+                let all = naive(&wild.tokens, &text[at..]);
+                prop_assert_eq!(longest[at], all.iter().max().map(|end| at + end));
+                prop_assert_eq!(shortest[at], all.iter().min().map(|end| at + end));
+            }
+        }
+    }
+}

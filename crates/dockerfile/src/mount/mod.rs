@@ -161,14 +161,16 @@ impl Mount {
         Resolver { mount: self, source, expand }.resolve()
     }
 
-    /// Whether no value has anything to expand.
-    pub(crate) fn is_literal(&self) -> bool {
+    /// The values in which variables are expanded.
+    pub(crate) fn expanded_words(&self) -> impl Iterator<Item = &Word> {
         let access = self.access.as_ref().and_then(|access| access.value.as_ref());
         let required = self.required.as_ref().and_then(|required| required.value.as_ref());
         let values = [
             self.kind.as_ref(),
             self.source.as_ref(),
             self.target.as_ref(),
+            access,
+            required,
             self.id.as_ref(),
             self.sharing.as_ref(),
             self.size.as_ref(),
@@ -176,10 +178,13 @@ impl Mount {
             self.uid.as_ref(),
             self.gid.as_ref(),
             self.env.as_ref(),
-            access,
-            required,
         ];
+        values.into_iter().flatten()
+    }
+
+    /// Whether no value has anything to expand.
+    pub(crate) fn is_literal(&self) -> bool {
         let special = ['$', '\'', '"', '\\', '`'];
-        values.into_iter().flatten().all(|word| !word.text().contains(special))
+        self.expanded_words().all(|word| !word.text().contains(special))
     }
 }

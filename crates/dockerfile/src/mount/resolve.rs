@@ -38,9 +38,8 @@ impl Resolver<'_> {
 
     fn bind(&self) -> Resolved<MountSpec> {
         self.refuse("a bind mount", &["mode", "uid", "gid", "sharing", "required", "size"])?;
-        let from = self.text(self.mount.from.as_ref())?;
         Ok(MountSpec::Bind {
-            from: (!from.is_empty()).then_some(from),
+            from: self.given(self.mount.from.as_ref())?,
             source: self.text(self.mount.source.as_ref())?,
             target: self.text(self.mount.target.as_ref())?,
             read_only: self.read_only(true)?,
@@ -49,11 +48,9 @@ impl Resolver<'_> {
 
     fn cache(&self) -> Resolved<MountSpec> {
         self.refuse("a cache", &["required", "size"])?;
-        let (id, from) = (&self.mount.id, &self.mount.from);
-        let given = |text: String| (!text.is_empty()).then_some(text);
         Ok(MountSpec::Cache {
-            id: given(self.text(id.as_ref())?),
-            from: given(self.text(from.as_ref())?),
+            id: self.given(self.mount.id.as_ref())?,
+            from: self.given(self.mount.from.as_ref())?,
             source: self.text(self.mount.source.as_ref())?,
             target: self.text(self.mount.target.as_ref())?,
             read_only: self.read_only(false)?,
@@ -74,7 +71,8 @@ impl Resolver<'_> {
 
     fn secret(&self) -> Resolved<MountSpec> {
         self.refuse("a secret", &["from", "sharing", "size"])?;
-        let mut names = [&self.mount.id, &self.mount.source].into_iter().flatten();
+        let names = [&self.mount.id, &self.mount.source].into_iter().flatten();
+        let mut names = names.filter(|name| !name.is_empty());
         let (name, another) = (names.next(), names.next());
         if let Some(another) = another {
             let message = "a secret has both an `id` and a `source`, which mean the same";
@@ -89,11 +87,10 @@ impl Resolver<'_> {
             let error = self.error("a secret has neither an `id` nor a `target`", self.mount.span);
             return Err(error.with_help("write `--mount=type=secret,id=…`").into());
         }
-        let env = self.text(self.mount.env.as_ref())?;
         Ok(MountSpec::Secret {
             id,
             target: (!target.is_empty()).then_some(target),
-            env: (!env.is_empty()).then_some(env),
+            env: self.given(self.mount.env.as_ref())?,
             required: self.required()?,
             owner: self.owner()?,
         })
@@ -101,11 +98,10 @@ impl Resolver<'_> {
 
     fn ssh(&self) -> Resolved<MountSpec> {
         self.refuse("an SSH socket", &["source", "sharing", "size"])?;
-        let id = self.text(self.mount.id.as_ref())?;
-        let target = self.text(self.mount.target.as_ref())?;
+        let id = self.given(self.mount.id.as_ref())?;
         Ok(MountSpec::Ssh {
-            id: if id.is_empty() { "default".to_owned() } else { id },
-            target: (!target.is_empty()).then_some(target),
+            id: id.unwrap_or_else(|| "default".to_owned()),
+            target: self.given(self.mount.target.as_ref())?,
             required: self.required()?,
             owner: self.owner()?,
         })
@@ -131,6 +127,11 @@ impl Resolver<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A value, unless it is empty, which means the same as none.
+    fn given(&self, word: Option<&Word>) -> Resolved<Option<String>> {
+        self.text(word).map(|text| (!text.is_empty()).then_some(text))
     }
 
     fn text(&self, word: Option<&Word>) -> Resolved<String> {
@@ -245,4 +246,169 @@ fn parse_size(text: &str) -> Option<u64> {
 
 fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::only_instruction;
+    use crate::{InstructionKind, expand};
+
+    /// What a mount means where `$x` is `1` and `$t` is `secret`.
+    fn resolve(mount: &str) -> Result<MountSpec, String> {
+        let text = format!("RUN --mount={mount} a");
+        let InstructionKind::Run(run) = only_instruction(&text) else { panic!("{text}") };
+        let variables = |name: &str| match name {
+            "x" => Some("1".to_owned()),
+            "t" => Some("secret".to_owned()),
+            _ => None,
+        };
+        let expand = |word: &Word| expand(word, '\\', &variables).map(|expanded| expanded.text);
+        let source = SourceFile::new("Dockerfile", text.as_str());
+        run.mounts[0].resolve(&source, &expand).map_err(|diagnostic| diagnostic.message)
+    }
+
+    fn given(text: &str) -> Option<String> {
+        (!text.is_empty()).then(|| text.to_owned())
+    }
+
+    fn owner(mode: Option<u32>, uid: Option<u32>, gid: Option<u32>) -> FileOwner {
+        FileOwner { mode, uid, gid }
+    }
+
+    #[test]
+    fn a_bind_mount_is_read_only_unless_it_says_otherwise() {
+        let bind = |from: &str, source: &str, target: &str, read_only| MountSpec::Bind {
+            from: given(from),
+            source: source.to_owned(),
+            target: target.to_owned(),
+            read_only,
+        };
+        for (mount, spec) in [
+            ("target=/a", bind("", "", "/a", true)),
+            ("type=bind,src=b$x,dst=/a$x", bind("", "b1", "/a1", true)),
+            ("from=c,source=\\\\\\$x,target=/a,rw", bind("c", "$x", "/a", false)),
+            ("target=/a,ro=false", bind("", "", "/a", false)),
+            ("target=/a,rw=$x", bind("", "", "/a", false)),
+            ("target=/a,readwrite=0", bind("", "", "/a", true)),
+            ("TYPE=Bind,from=", bind("", "", "", true)),
+        ] {
+            assert_eq!(resolve(mount), Ok(spec), "{mount}");
+        }
+    }
+
+    #[test]
+    fn a_cache_can_be_written_to() {
+        let plain = resolve("type=cache,target=/a");
+        assert_eq!(
+            plain,
+            Ok(MountSpec::Cache {
+                id: None,
+                from: None,
+                source: String::new(),
+                target: "/a".to_owned(),
+                read_only: false,
+                sharing: Sharing::Shared,
+                owner: FileOwner::default(),
+            })
+        );
+        let full =
+            "uid=$x,gid=2,mode=0700,sharing=LOCKED,ro,from=f,source=s,id=i$x,target=/a,type=cache";
+        assert_eq!(
+            resolve(full),
+            Ok(MountSpec::Cache {
+                id: given("i1"),
+                from: given("f"),
+                source: "s".to_owned(),
+                target: "/a".to_owned(),
+                read_only: true,
+                sharing: Sharing::Locked,
+                owner: owner(Some(0o700), Some(1), Some(2)),
+            })
+        );
+    }
+
+    #[test]
+    fn secrets_and_sockets_have_names() {
+        let secret = |id: &str, target: &str, env: &str, required, owner| MountSpec::Secret {
+            id: id.to_owned(),
+            target: given(target),
+            env: given(env),
+            required,
+            owner,
+        };
+        let nobody = FileOwner::default();
+        for (mount, spec) in [
+            ("type=secret,id=a", secret("a", "", "", false, nobody)),
+            ("type=secret,source=a,env=B", secret("a", "", "B", false, nobody)),
+            ("type=secret,id=,source=a", secret("a", "", "", false, nobody)),
+            ("type=secret,target=/x/a/", secret("a", "/x/a/", "", false, nobody)),
+            ("required,type=$t,id=a,target=/b", secret("a", "/b", "", true, nobody)),
+            (
+                "type=secret,id=a,required=$x,mode=0440",
+                secret("a", "", "", true, owner(Some(0o440), None, None)),
+            ),
+        ] {
+            assert_eq!(resolve(mount), Ok(spec), "{mount}");
+        }
+        let ssh = |id: &str, target: &str, required| MountSpec::Ssh {
+            id: id.to_owned(),
+            target: given(target),
+            required,
+            owner: nobody,
+        };
+        assert_eq!(resolve("type=ssh"), Ok(ssh("default", "", false)));
+        assert_eq!(resolve("type=ssh,id=a,target=/s,required"), Ok(ssh("a", "/s", true)));
+    }
+
+    #[test]
+    fn memory_has_a_size() {
+        for (size, bytes) in [
+            ("", 0),
+            ("4096", 4096),
+            ("128m", 128 << 20),
+            ("1.5 GiB", 3 << 29),
+            ("1KB", 1024),
+            ("7b", 7),
+            (".5k", 512),
+        ] {
+            let mount =
+                format!("type=tmpfs,target=/a{}", if size.is_empty() { "" } else { ",size=" });
+            let tmpfs = MountSpec::Tmpfs { target: "/a".to_owned(), size: bytes, read_only: false };
+            assert_eq!(resolve(&format!("'{mount}{size}'")), Ok(tmpfs), "{size}");
+        }
+        for size in ["", "x", "1x", "1kbb", "-1", "1e400", "99999999p", "inf", "nan", "1.2.3"] {
+            assert_eq!(parse_size(size), None, "{size}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_belong_is_refused() {
+        // The variable keeps the parser from finding the mistake before.
+        for (mount, message) in [
+            ("type=x$x", "`x1` is no type of mount"),
+            ("target=$x,mode=1", "a bind mount has no `mode`"),
+            ("target=$x,sharing=shared", "a bind mount has no `sharing`"),
+            ("target=$x,required", "a bind mount has no `required`"),
+            ("target=$x,size=1", "a bind mount has no `size`"),
+            ("type=tmpfs,target=$x,uid=1", "a tmpfs has no `uid`"),
+            ("type=cache,target=$x,required", "a cache has no `required`"),
+            ("type=secret,id=$x,from=a", "a secret has no `from`"),
+            (
+                "type=secret,id=$x,source=a",
+                "a secret has both an `id` and a `source`, which mean the same",
+            ),
+            ("type=secret,id=$n", "a secret has neither an `id` nor a `target`"),
+            ("type=ssh,id=$x,source=a", "an SSH socket has no `source`"),
+            ("type=cache,target=$x,sharing=some", "`some` is no way to share a cache"),
+            ("type=cache,target=$x,mode=8", "`8` is not an octal mode such as `0755`"),
+            ("type=cache,target=$x,mode=+7", "`+7` is not an octal mode such as `0755`"),
+            ("type=cache,target=$x,uid=a", "`a` is not the number of a user"),
+            ("type=cache,target=$x,gid=4294967296", "`4294967296` is not the number of a group"),
+            ("target=$x,ro=yes", "`yes` is not `true` or `false`"),
+            ("target=${y?}", "y: the variable must be set"),
+        ] {
+            assert_eq!(resolve(mount), Err(message.to_owned()), "{mount}");
+        }
+    }
 }

@@ -201,12 +201,139 @@ fn word_at_end(line: &Physical<'_>, text: &str) -> Word {
 
 /// The word without white space at its ends.
 pub(super) fn trim(word: &Word) -> Word {
-    let behind = word.text().trim_start();
-    let start = word.text().len() - behind.len();
-    word.slice(start..start + behind.trim_end().len())
+    let text = word.text().trim();
+    if text.len() == word.text().len() {
+        return word.clone();
+    }
+    let start = word.text().len() - word.text().trim_start().len();
+    word.slice(start..start + text.len())
 }
 
 fn first_word(word: &Word) -> Word {
     let end = word.text().find(' ').unwrap_or(word.text().len());
     word.slice(0..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check, check_said};
+
+    #[test]
+    fn directives_stand_at_the_top() {
+        check("# syntax=docker/dockerfile:1\nFROM a", "syntax docker/dockerfile:1\nFROM a");
+        check(
+            "#syntax = docker/dockerfile:1@sha256:0  x \r\nFROM a",
+            "syntax docker/dockerfile:1@sha256:0\nFROM a",
+        );
+        check(
+            "  # SYNTAX=docker/dockerfile\n# Escape=`\nFROM a",
+            "syntax docker/dockerfile\nescape `\nFROM a",
+        );
+        check("\u{feff}# escape=`\nFROM a", "escape `\nFROM a");
+        check("#!/usr/bin/env x\n# escape=`\nFROM a", "escape `\nFROM a");
+        check("# escape=\\\nFROM a", "FROM a");
+    }
+
+    #[test]
+    fn the_first_other_line_ends_them() {
+        for before in
+            ["", "#", "# a comment", "# unknown=x", "# 1escape=x", "# escape", "# escape="]
+        {
+            check(&format!("{before}\n# escape=`\nFROM a\n"), "FROM a");
+        }
+        check("FROM a\n# escape=`", "FROM a");
+    }
+
+    #[test]
+    fn checks_choose_rules() {
+        for (options, shown) in [
+            ("skip=A,B;error=true", r#"skip ["A", "B"] experimental [] error true"#),
+            ("skip=all", "skip all experimental [] error false"),
+            ("error=0;skip=A", r#"skip ["A"] experimental [] error false"#),
+            ("experimental=all;skip=A more", r#"skip ["A"] experimental all error false"#),
+            ("experimental=A", r#"skip [] experimental ["A"] error false"#),
+        ] {
+            check(&format!("# check={options}\nFROM a"), &format!("check {shown}\nFROM a"));
+            let above = format!("FROM a\n# x\n# check = {options}\nRUN b");
+            check(&above, &format!("FROM a\nRUN \"b\" check {shown}"));
+        }
+        check("FROM a\n# check=nonsense\nRUN b", "FROM a\nRUN \"b\"");
+        check(
+            "FROM a\n# check=skip=all\n\nFROM b\nRUN c",
+            "FROM a\nFROM b check skip all experimental [] error false\nRUN \"c\"",
+        );
+    }
+
+    #[test]
+    fn wrong_directives_are_told() {
+        check_said(
+            "# escape=x\n# Escape=`\n# check=skp=A\n# syntax=docker/dockerfile:1\n# check=error=maybe\nFROM a",
+            "
+            # escape=x
+                     ^
+            error[bad-directive]: `x` cannot be the escape character
+              help: it is either a backslash or a backtick
+            # Escape=`
+              ^^^^^^
+            error[bad-directive]: `Escape` is set twice
+              line 1: first set here
+            # check=skp=A
+                    ^^^^^
+            error[bad-directive]: `skp=A` is no option of `# check=`
+              help: did you mean `skip`?
+            # check=error=maybe
+                    ^^^^^^^^^^^
+            error[bad-directive]: `error=maybe` is no option of `# check=`
+              help: did you mean `error`?
+            ",
+        );
+    }
+
+    #[test]
+    fn other_frontends_are_told() {
+        for syntax in [
+            "docker/dockerfile",
+            "docker.io/docker/dockerfile:1.7-labs",
+            "a.b:5000/x/docker/dockerfile:1",
+            "docker/dockerfile-upstream@sha256:0",
+            "dockerfile.v0",
+        ] {
+            check_said(&format!("# syntax={syntax}\nFROM a"), "");
+        }
+        check_said(
+            "# syntax=xdocker/dockerfile:1\nFROM a",
+            "
+            # syntax=xdocker/dockerfile:1
+                     ^^^^^^^^^^^^^^^^^^^^
+            warning[foreign-syntax]: the frontend `xdocker/dockerfile:1` is not used
+              help: remove the line unless other builders need it
+            ",
+        );
+        check_said(
+            "{ \"syntax\": \"a/b\" }\n",
+            r#"
+            { "syntax": "a/b" }
+            ^
+            error[unknown-instruction]: `{` is no instruction
+              help: if this belongs to the instruction above, end the line before it with `\`
+            { "syntax": "a/b" }
+                         ^^^
+            warning[foreign-syntax]: the frontend `a/b` is not used
+              help: remove the line unless other builders need it
+            "#,
+        );
+        check_said(
+            "#!x\n// syntax=a/b:1\n",
+            r#"
+            // syntax=a/b:1
+            ^^
+            error[unknown-instruction]: `//` is no instruction
+              help: if this belongs to the instruction above, end the line before it with `\`
+            // syntax=a/b:1
+                      ^^^^^
+            warning[foreign-syntax]: the frontend `a/b:1` is not used
+              help: remove the line unless other builders need it
+            "#,
+        );
+    }
 }

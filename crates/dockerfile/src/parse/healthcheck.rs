@@ -155,3 +155,105 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     }
     Some(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check_said, check_stage};
+
+    #[test]
+    fn checks_have_a_command_and_times() {
+        check_stage("HEALTHCHECK NONE", "HEALTHCHECK none");
+        check_stage("healthcheck cmd a  b", r#"HEALTHCHECK "a  b""#);
+        check_stage(
+            "HEALTHCHECK --interval=1m30s --timeout=.5s --start-period=1h --start-interval=5ms \
+             --retries=3 CMD [\"a\"]",
+            "HEALTHCHECK [\"a\"] interval=90s timeout=500ms start-period=3600s start-interval=5ms retries=3",
+        );
+        check_stage(
+            "HEALTHCHECK --interval=0s --timeout=0 --retries=0 CMD a",
+            r#"HEALTHCHECK "a""#,
+        );
+        check_stage("HEALTHCHECK --interval= CMD --interval=1s", r#"HEALTHCHECK "--interval=1s""#);
+    }
+
+    #[test]
+    fn wrong_checks_are_told() {
+        check_said(
+            "FROM a\nHEALTHCHECK\nHEALTHCHECK NONE x\nHEALTHCHECK CDM x\nHEALTHCHECK CMD\nHEALTHCHECK CMD []",
+            "
+            HEALTHCHECK
+            ^^^^^^^^^^^
+            error[missing-argument]: `HEALTHCHECK` needs `CMD` with a command, or `NONE`
+            HEALTHCHECK NONE x
+                             ^
+            error[bad-healthcheck]: `HEALTHCHECK NONE` takes no arguments
+            HEALTHCHECK CDM x
+                        ^^^
+            error[bad-healthcheck]: `HEALTHCHECK` is followed by `CMD` or `NONE`, not `CDM`
+              help: did you mean `CMD`?
+            HEALTHCHECK CMD
+            ^^^^^^^^^^^^^^^
+            error[missing-argument]: `HEALTHCHECK CMD` needs a command
+            HEALTHCHECK CMD []
+            ^^^^^^^^^^^^^^^^^^
+            error[missing-argument]: `HEALTHCHECK CMD` needs a command
+            ",
+        );
+        check_said(
+            "FROM a\nHEALTHCHECK --interval=5 --timeout=1us --retries=-1 --intervall=1s CMD a",
+            "
+            HEALTHCHECK --interval=5 --timeout=1us --retries=-1 --intervall=1s CMD a
+                                   ^
+            error[bad-duration]: `5` is no time
+              help: write a number and a unit, such as `30s`, `1m30s` or `500ms`
+            HEALTHCHECK --interval=5 --timeout=1us --retries=-1 --intervall=1s CMD a
+                                               ^^^
+            error[bad-duration]: `1us` is less than a millisecond
+              help: write a number and a unit, such as `30s`, `1m30s` or `500ms`
+            HEALTHCHECK --interval=5 --timeout=1us --retries=-1 --intervall=1s CMD a
+                                                             ^^
+            error[bad-flag-value]: `-1` is no number of retries
+              help: write a whole number that is not negative
+            HEALTHCHECK --interval=5 --timeout=1us --retries=-1 --intervall=1s CMD a
+                                                                ^^^^^^^^^^^
+            error[unknown-flag]: `HEALTHCHECK` has no flag `--intervall`
+              help: did you mean `--interval`?
+            ",
+        );
+    }
+
+    #[test]
+    fn durations_are_read_as_in_go() {
+        for (text, nanoseconds) in [
+            ("0", Some(0)),
+            ("+0", Some(0)),
+            ("-0", Some(0)),
+            ("-0s", Some(0)),
+            ("5s", Some(5_000_000_000)),
+            ("1h2m3.5s", Some(3_723_500_000_000)),
+            ("1.s", Some(1_000_000_000)),
+            (".25ms", Some(250_000)),
+            ("1us", Some(1_000)),
+            ("1µs1μs", Some(2_000)),
+            ("0.000000001s", Some(1)),
+            ("0.1234567890123456789s", Some(123_456_789)),
+            ("9223372036854775807ns", Some(9_223_372_036_854_775_807)),
+            ("9223372036854775808ns", None),
+            ("99999999999999999999999h", None),
+            ("", None),
+            ("+", None),
+            ("5", None),
+            ("s", None),
+            (".s", None),
+            ("1.2.3s", None),
+            ("1d", None),
+            ("1 s", None),
+            ("-1s", None),
+            ("1s-", None),
+            ("١s", None),
+        ] {
+            assert_eq!(parse_duration(text), nanoseconds, "{text}");
+        }
+    }
+}

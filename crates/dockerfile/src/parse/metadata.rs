@@ -59,3 +59,60 @@ fn report_missing<T>(statement: &Statement<'_>, what: &str, report: &mut Report<
     report.add(report.error("missing-argument", message, statement.keyword_span()));
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check_said, check_stage};
+
+    #[test]
+    fn some_instructions_take_the_whole_line() {
+        check_stage("WORKDIR /a b/", r#"WORKDIR "/a b/""#);
+        check_stage("WORKDIR  $HOME/a\\ b ", r#"WORKDIR "$HOME/a\\ b""#);
+        check_stage("USER 1000:$group", "USER 1000:$group");
+        check_stage("USER \"a\"", "USER \"a\"");
+        check_stage("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGTERM");
+        check_stage("MAINTAINER A. Uthor <a@b.c>", r#"MAINTAINER "A. Uthor <a@b.c>""#);
+    }
+
+    #[test]
+    fn others_take_words() {
+        check_stage(
+            "EXPOSE 80 443/tcp $p 8000-8010/UDP",
+            r#"EXPOSE ["80", "443/tcp", "$p", "8000-8010/UDP"]"#,
+        );
+        check_stage("VOLUME /a  /b", r#"VOLUME ["/a", "/b"]"#);
+        check_stage(r#"VOLUME ["/a b", " /c "]"#, r#"VOLUME ["/a b", "/c"]"#);
+        check_stage("VOLUME [/a]", r#"VOLUME ["[/a]"]"#);
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        check_said(
+            "FROM a\nWORKDIR\nuser\nEXPOSE\nVOLUME []\nVOLUME [\"/a\", \"\"]\nVOLUME [{}]\nSTOPSIGNAL --a 9",
+            "
+            WORKDIR
+            ^^^^^^^
+            error[missing-argument]: `WORKDIR` needs a path
+            user
+            ^^^^
+            error[missing-argument]: `USER` needs a user
+            EXPOSE
+            ^^^^^^
+            error[missing-argument]: `EXPOSE` needs a port
+            VOLUME []
+            ^^^^^^
+            error[missing-argument]: `VOLUME` needs a path
+            VOLUME [\"/a\", \"\"]
+                          ^^
+            error[empty-path]: a volume's path is empty
+            VOLUME [{}]
+                   ^^^^
+            error[bad-json]: the JSON array holds something else than strings
+              help: put each of its elements between double quotes
+            STOPSIGNAL --a 9
+                       ^^^
+            error[unknown-flag]: `STOPSIGNAL` has no flag `--a`
+            ",
+        );
+    }
+}

@@ -25,6 +25,7 @@ use crate::Word;
 use crate::ast::{Directives, Dockerfile, Instruction, InstructionKind, Stage};
 use crate::instruction::{Arg, From, Onbuild, with_heredocs};
 use crate::word::Line;
+use flags::Flags;
 use heredoc::HeredocReader;
 use lines::{Lines, Logical, Physical};
 use report::{Report, excerpt};
@@ -84,15 +85,12 @@ pub fn parse(source: SourceFile) -> Parsed {
 pub fn parse_trigger(text: &str, name: &str) -> (Option<Instruction>, Vec<Diagnostic>) {
     let source = SourceFile::new(name, text);
     let mut parser = Parser::new(&source);
-    let instruction = match parser.next_line() {
-        Some(logical) => {
-            let line = &logical.line;
-            let statement = Statement::new(line, 0..line.text().len(), parser.directives.escape);
-            let is_possible = parser.check_trigger(&statement).is_some();
-            is_possible.then(|| parser.instruction(statement, &logical, Vec::new())).flatten()
-        }
-        None => None,
-    };
+    let instruction = parser.next_line().and_then(|logical| {
+        let line = &logical.line;
+        let statement = Statement::new(line, 0..line.text().len(), parser.directives.escape);
+        parser.check_trigger(&statement)?;
+        parser.instruction(statement, &logical, Vec::new())
+    });
     if parser.next_line().is_some() || (instruction.is_none() && parser.report.is_empty()) {
         let message = "an `ONBUILD` holds one instruction";
         let error = parser.report.error("bad-onbuild", message, Span::new(0, text.len()));
@@ -240,7 +238,7 @@ impl<'s> Parser<'s> {
     }
 
     fn onbuild(&mut self, statement: &Statement<'_>, logical: &Logical<'_>) -> Option<Onbuild> {
-        flags::Flags::none(statement, &mut self.report);
+        Flags::none(statement, &mut self.report);
         if statement.arguments.is_empty() {
             let message = "`ONBUILD` needs an instruction";
             let error = self.report.error("missing-argument", message, statement.keyword_span());
@@ -268,8 +266,8 @@ impl<'s> Parser<'s> {
         };
         let message = format!("`{keyword}` cannot wait for a later build");
         let error = self.report.error("bad-onbuild", message, trigger.keyword_span());
-        self.report
-            .add(error.with_help("all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can"));
+        let help = "all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can";
+        self.report.add(error.with_help(help));
         None
     }
 
@@ -326,8 +324,8 @@ impl<'s> Parser<'s> {
         if !std::mem::replace(&mut self.reported_missing_from, true) {
             let message = format!("`{}` stands before the first `FROM`", instruction.kind.name());
             let error = self.report.error("missing-from", message, instruction.keyword.span());
-            self.report
-                .add(error.with_help("begin with `FROM image`; only `ARG` may stand before it"));
+            let help = "begin with `FROM image`; only `ARG` may stand before it";
+            self.report.add(error.with_help(help));
         }
     }
 
@@ -344,8 +342,198 @@ impl<'s> Parser<'s> {
 
 fn stage(index: usize, from: Instruction<From>) -> Stage {
     let name = from.kind.alias.as_ref().map(|alias| alias.text().to_ascii_lowercase());
-    let description = name
-        .as_ref()
-        .and_then(|name| pairs::describe(&from.comments, |first| first.eq_ignore_ascii_case(name)));
+    let description = name.as_ref().and_then(|name| {
+        let mut descriptions = pairs::descriptions(&from.comments);
+        let own = descriptions.find(|(first, _)| first.eq_ignore_ascii_case(name));
+        own.map(|(_, text)| text.to_owned())
+    });
     Stage { index, name, description, span: from.span, from, instructions: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{annotate, check, check_said, show_kind};
+
+    #[test]
+    fn instructions_belong_to_the_stage_above() {
+        check(
+            "# a comment\nARG V=1\nFROM a:$V AS x\nrun b\nCopy c d\n\nFROM x\nCMD e",
+            r#"
+            ARG V=1
+            FROM a:$V AS=x
+            RUN "b"
+            COPY c -> d
+            FROM x
+            CMD "e"
+            "#,
+        );
+    }
+
+    #[test]
+    fn comments_and_empty_lines_may_stand_between_continued_lines() {
+        check(
+            "FROM a\nRUN b \\\n# c \\\n\n   # d\n  e\nRUN f",
+            r#"
+            FROM a
+            RUN "b   e" blank lines 1
+            RUN "f"
+            "#,
+        );
+    }
+
+    #[test]
+    fn every_instruction_carries_its_own_text_and_place() {
+        let text = "# x\nFROM a AS b\n\n# about c\n  RUN c \\\n    d \nCOPY <<E f\ng\nE\n#";
+        let file = parse(SourceFile::new("Dockerfile", text)).dockerfile;
+        let stage = &file.stages[0];
+        assert_eq!(file.source.slice(stage.from.span), "FROM a AS b");
+        assert_eq!(file.source.slice(stage.span), text[4..].trim_end_matches("\n#"));
+        let [run, copy] = &stage.instructions[..] else { panic!("{stage:?}") };
+        assert_eq!(run.text, "RUN c     d");
+        assert_eq!(file.source.slice(run.span), "RUN c \\\n    d");
+        assert_eq!(run.keyword.text(), "RUN");
+        assert_eq!(run.comments.iter().map(Word::text).collect::<Vec<_>>(), ["about c"]);
+        assert_eq!(file.source.slice(run.comments[0].span()), "about c");
+        assert_eq!(copy.text, "COPY <<E f");
+        assert_eq!(file.source.slice(copy.span), "COPY <<E f\ng\nE");
+    }
+
+    #[test]
+    fn triggers_are_kept_and_parsed() {
+        check(
+            "FROM a\nONBUILD RUN b  \\\n c\nonbuild copy --from=x d e\nONBUILD COPY <<E <<F g\n1\nE\n2\nF",
+            r#"
+            FROM a
+            ONBUILD "RUN b   c" = RUN "b   c"
+            ONBUILD "copy --from=x d e" = COPY d -> e from=x
+            ONBUILD "COPY <<E <<F g\n1\nE\n2\nF" = COPY <<E "1\n" <<F "2\n" -> g
+            "#,
+        );
+        check_said(
+            "FROM a\nONBUILD\nONBUILD ONBUILD RUN b\nONBUILD from c\nONBUILD MAINTAINER d\nONBUILD COPY e\nONBUILD --f RUN g",
+            "
+            ONBUILD
+            ^^^^^^^
+            error[missing-argument]: `ONBUILD` needs an instruction
+              help: write `ONBUILD RUN make`, for instance
+            ONBUILD ONBUILD RUN b
+                    ^^^^^^^
+            error[bad-onbuild]: `ONBUILD` cannot wait for a later build
+              help: all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can
+            ONBUILD from c
+                    ^^^^
+            error[bad-onbuild]: `FROM` cannot wait for a later build
+              help: all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can
+            ONBUILD MAINTAINER d
+                    ^^^^^^^^^^
+            error[bad-onbuild]: `MAINTAINER` cannot wait for a later build
+              help: all instructions but `FROM`, `MAINTAINER` and `ONBUILD` can
+            ONBUILD COPY e
+                    ^^^^
+            error[missing-argument]: `COPY` needs a destination behind its source
+              help: write `COPY source destination`
+            ONBUILD --f RUN g
+                    ^^^
+            error[unknown-flag]: `ONBUILD` has no flag `--f`
+            ",
+        );
+    }
+
+    #[test]
+    fn triggers_of_base_images_are_single_instructions() {
+        for text in
+            ["RUN a", " copy --from=b c d ", "RUN <<E cat\n1\nE", "RUN <<E\n1\nE\n", "# x\nUSER b"]
+        {
+            let (instruction, said) = parse_trigger(text, "ONBUILD of a:1");
+            assert!(instruction.is_some() && said.is_empty(), "{text}: {}", annotate(&said));
+        }
+        let (run, _) = parse_trigger("RUN <<E cat\n1\nE", "x");
+        assert_eq!(show_kind(&run.unwrap().kind), "RUN \"<<E cat\" <<E \"1\\n\"");
+        for text in
+            ["", "# x", "RUN a\nRUN b", "FROM a", "ONBUILD RUN a", "RUM a", "COPY a", "RUN <<E"]
+        {
+            let (instruction, said) = parse_trigger(text, "x");
+            assert!(instruction.is_none() && said.iter().any(Diagnostic::is_error), "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_instructions_are_told() {
+        check_said(
+            "FORM a\nRUN b",
+            "
+            FORM a
+            ^^^^
+            error[unknown-instruction]: `FORM` is no instruction
+              help: did you mean `FROM`?
+            ",
+        );
+        check_said(
+            "FROM a\nRUN b &&\n  apt-get install c\nENTRYPIONT [\"d\"]\n\\\n",
+            "
+              apt-get install c
+              ^^^^^^^
+            error[unknown-instruction]: `apt-get` is no instruction
+              help: if this belongs to the instruction above, end the line before it with `\\`
+            ENTRYPIONT [\"d\"]
+            ^^^^^^^^^^
+            error[unknown-instruction]: `ENTRYPIONT` is no instruction
+              help: did you mean `ENTRYPOINT`?
+            \\
+            ^
+            error[stray-continuation]: the line is continued, but nothing follows
+            ",
+        );
+        let long = "x".repeat(1000);
+        check_said(
+            &format!("FROM a\n{long} y"),
+            &format!(
+                "{long} y\n{}\nerror[unknown-instruction]: `{}…` is no instruction\n  \
+                 help: if this belongs to the instruction above, end the line before it with `\\`",
+                "^".repeat(1000),
+                "x".repeat(60),
+            ),
+        );
+    }
+
+    #[test]
+    fn a_file_needs_a_stage() {
+        check_said(
+            "ARG a\nRUN b\nCMD c",
+            "
+            RUN b
+            ^^^
+            error[missing-from]: `RUN` stands before the first `FROM`
+              help: begin with `FROM image`; only `ARG` may stand before it
+            ",
+        );
+        for text in ["", "\n# a\n  \n", "\u{feff}"] {
+            let parsed = parse(SourceFile::new("Dockerfile", text));
+            assert_eq!(parsed.diagnostics[0].code, "empty-file", "{text:?}");
+        }
+        let parsed = parse(SourceFile::new("Dockerfile", "ARG a"));
+        assert_eq!(parsed.diagnostics[0].code, "no-stage");
+    }
+
+    #[test]
+    fn what_is_understood_stays_in_the_file() {
+        let text = "FROM a b\nRUN --nonsense c\nCOPY d\nUSER e\nFROM";
+        let file = parse(SourceFile::new("Dockerfile", text)).dockerfile;
+        let kept: Vec<Vec<&str>> = file
+            .stages
+            .iter()
+            .map(|stage| stage.instructions.iter().map(|one| one.kind.name()).collect())
+            .collect();
+        assert_eq!(kept, [vec!["RUN", "USER"], vec![]]);
+        assert_eq!(file.stages[0].from.kind.image.text(), "a");
+        assert!(file.stages[1].from.kind.image.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_no_dockerfile_is_not_told_so_for_every_line() {
+        let parsed = parse(SourceFile::new("x", "FROM a\n".to_owned() + &"?\n".repeat(1000)));
+        assert_eq!(parsed.diagnostics.len(), 101);
+        assert_eq!(parsed.diagnostics[100].message, "900 more problems are not shown");
+    }
 }

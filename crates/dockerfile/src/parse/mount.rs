@@ -115,3 +115,74 @@ fn report_variable(value: &Word, report: &mut Report<'_>) {
         excerpt(value.text())
     )));
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check_said, check_stage};
+
+    #[test]
+    fn mounts_have_keys() {
+        check_stage(
+            "RUN --mount=type=cache,id=$id,target=/a,sharing=locked,mode=0700,uid=1,gid=$g,from=b,source=c a",
+            r#"RUN "a" mount(type=cache from=b source=c target=/a id=$id sharing=locked mode=0700 uid=1 gid=$g)"#,
+        );
+        check_stage(
+            "RUN --mount=TYPE=secret,id=a,env=B,required --mount=type=ssh,required=false a",
+            r#"RUN "a" mount(type=secret required id=a env=B) mount(type=ssh required=false)"#,
+        );
+        check_stage(
+            "RUN --mount=src=a,dst=b,rw --mount=destination=c,readonly=0 --mount=type=$t,ro,size=1 a",
+            r#"RUN "a" mount(source=a target=b rw) mount(target=c ro=0) mount(type=$t ro size=1)"#,
+        );
+        check_stage(
+            r#"RUN --mount='type=tmpfs,"target=/a,b ""c""",size=1' --mount=target="/d e" a"#,
+            r#"RUN "a" mount(type=tmpfs target="/a,b \"c\"" size=1) mount(target="/d e")"#,
+        );
+        check_stage(
+            "RUN --mount=target=/a,target=/b,from=a$ a",
+            r#"RUN "a" mount(from=a$ target=/b)"#,
+        );
+    }
+
+    #[test]
+    fn wrong_keys_are_told() {
+        check_said(
+            "FROM a\nRUN --mount=tagret=/a,colour=red,target,from=$x a",
+            "
+            RUN --mount=tagret=/a,colour=red,target,from=$x a
+                        ^^^^^^
+            error[unknown-mount-key]: a mount has no `tagret`
+              help: did you mean `target`?
+            RUN --mount=tagret=/a,colour=red,target,from=$x a
+                                  ^^^^^^
+            error[unknown-mount-key]: a mount has no `colour`
+              help: it can be `type`, `from`, `source`, `src`, `target`, `dst`, `destination`, `readonly`, `ro`, `readwrite`, `rw`, `required`, `id`, `sharing`, `size`, `mode`, `uid`, `gid`, `env`
+            RUN --mount=tagret=/a,colour=red,target,from=$x a
+                                             ^^^^^^
+            error[bad-mount]: `target` needs a value
+              help: write `target=…`
+            RUN --mount=tagret=/a,colour=red,target,from=$x a
+                                                         ^^
+            error[variable-in-from]: `from` takes no variables
+              help: name a stage: write `FROM $x AS name` with an `ARG` before the first `FROM`, and `from=name` here
+            ",
+        );
+    }
+
+    #[test]
+    fn values_are_checked_as_far_as_they_are_known() {
+        check_said(
+            "FROM a\nRUN --mount=type=cahce,target=/a --mount=type=$t,target=/a,mode=x --mount=type=secret a",
+            "
+            RUN --mount=type=cahce,target=/a --mount=type=$t,target=/a,mode=x --mount=type=secret a
+                             ^^^^^
+            error[bad-mount]: `cahce` is no type of mount
+              help: did you mean `cache`?
+            RUN --mount=type=cahce,target=/a --mount=type=$t,target=/a,mode=x --mount=type=secret a
+                                                                                      ^^^^^^^^^^^
+            error[bad-mount]: a secret has neither an `id` nor a `target`
+              help: write `--mount=type=secret,id=…`
+            ",
+        );
+    }
+}

@@ -22,6 +22,8 @@ pub(super) struct Statement<'l> {
     pub(super) keyword: Range<usize>,
     /// The words before the arguments that begin with `--`, without quotes and escapes.
     pub(super) flags: Vec<Word>,
+    /// Whether a `--` says that no more flags follow.
+    pub(super) ends_flags: bool,
     pub(super) arguments: Range<usize>,
     /// The heredocs, with the range of the line's text in which each is announced.
     pub(super) heredocs: Vec<(Range<usize>, Heredoc)>,
@@ -33,10 +35,10 @@ impl<'l> Statement<'l> {
         let range = trim(line.text(), range);
         let text = &line.text()[range.clone()];
         let keyword = range.start..range.start + text.find(is_blank).unwrap_or(text.len());
-        let mut flags = FlagLexer { line, escape, at: keyword.end, end: range.end };
-        let (flags, start) = flags.flags();
-        let arguments = trim(line.text(), start..range.end);
-        Self { line, escape, range, keyword, flags, arguments, heredocs: Vec::new() }
+        let mut lexer = FlagLexer { line, escape, at: keyword.end, end: range.end };
+        let (flags, ends_flags) = lexer.flags();
+        let arguments = trim(line.text(), lexer.at..range.end);
+        Self { line, escape, range, keyword, flags, ends_flags, arguments, heredocs: Vec::new() }
     }
 
     /// The keyword as written.
@@ -148,17 +150,17 @@ struct FlagLexer<'l> {
 }
 
 impl FlagLexer<'_> {
-    /// The flags and where the arguments begin. A `--` alone ends the flags and is none.
-    fn flags(&mut self) -> (Vec<Word>, usize) {
+    /// Reads all flags, and tells whether a `--` ends them.
+    fn flags(&mut self) -> (Vec<Word>, bool) {
         let mut flags = Vec::new();
         loop {
             self.at = self.end - self.rest().trim_start_matches(is_blank).len();
             if !self.rest().starts_with("--") {
-                return (flags, self.at);
+                return (flags, false);
             }
             let flag = self.flag();
             if flag.text() == "--" {
-                return (flags, self.at);
+                return (flags, true);
             }
             flags.push(flag);
         }

@@ -1,4 +1,7 @@
 //! `ADD` and `COPY`
+//!
+//! A heredoc among the sources is the one that is announced at that place. (BuildKit looks it up by
+//! its name, so that of two with the same name it copies the last one twice.)
 
 use std::ops::Range;
 
@@ -112,6 +115,7 @@ fn sources(statement: &mut Statement<'_>, report: &mut Report<'_>) -> Option<Vec
             // A delimiter with blanks in it is several words.
             continue;
         }
+        while heredocs.next_if(|(range, _)| range.end <= word.start).is_some() {}
         let announces = |(range, _): &(Range<usize>, Heredoc)| range.contains(&word.start);
         match heredocs.next_if(announces) {
             Some((range, heredoc)) => {
@@ -133,10 +137,9 @@ pub(super) fn report_other_json(statement: &Statement<'_>, report: &mut Report<'
 
 fn report_missing(statement: &Statement<'_>, has_source: bool, report: &mut Report<'_>) {
     let keyword = statement.name().to_ascii_uppercase();
-    let message = match has_source {
-        true => format!("`{keyword}` needs a destination behind its source"),
-        false => format!("`{keyword}` needs a source and a destination"),
-    };
+    let missing =
+        if has_source { "a destination behind its source" } else { "a source and a destination" };
+    let message = format!("`{keyword}` needs {missing}");
     let error = report.error("missing-argument", message, statement.keyword_span());
     report.add(error.with_help(format!("write `{keyword} source destination`")));
 }
@@ -159,7 +162,8 @@ fn warn_about_flags_among_sources(
     known: &[(&str, Takes)],
     report: &mut Report<'_>,
 ) {
-    for range in statement.blank_separated() {
+    let words = if statement.ends_flags { Vec::new() } else { statement.blank_separated() };
+    for range in words {
         let word = &statement.line.text()[range.clone()];
         let Some(flag) = word.strip_prefix("--") else { continue };
         let name = flag.split('=').next().unwrap_or_default();
@@ -169,5 +173,146 @@ fn warn_about_flags_among_sources(
             let warning = report.warning("misplaced-flag", message, span);
             report.add(warning.with_help("write flags right behind the keyword"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check_said, check_stage};
+
+    #[test]
+    fn files_are_listed_or_come_as_json() {
+        check_stage("COPY a b", "COPY a -> b");
+        check_stage("COPY a  b\tc/", "COPY a b -> c/");
+        check_stage("COPY $a ${b}/* [[]x] c/", "COPY $a ${b}/* [[]x] -> c/");
+        check_stage(r#"COPY ["a b", "c\\d", "é f/"]"#, r#"COPY "a b" c\d -> "é f/""#);
+        check_stage(r#"COPY ["a", b] c"#, r#"COPY ["a", b] -> c"#);
+        check_stage("COPY 'a b' c", "COPY 'a b' -> c");
+        check_stage("ADD https://a.b/c.tar.gz /d/", "ADD https://a.b/c.tar.gz -> /d/");
+        check_stage(
+            "ADD git@github.com:a/b.git#v1:sub /d",
+            "ADD git@github.com:a/b.git#v1:sub -> /d",
+        );
+    }
+
+    #[test]
+    fn flags_come_before_the_files() {
+        check_stage(
+            "COPY --from=b --chown=1:$g --chmod=u=rwX,go=rX --link --parents=true a ./b",
+            "COPY a -> ./b chown=1:$g chmod=u=rwX,go=rX link=true from=b parents=true",
+        );
+        check_stage(
+            "COPY --exclude=*.o --link=FALSE --exclude='a b' a b",
+            "COPY a -> b link=false exclude=*.o exclude=\"a b\"",
+        );
+        check_stage(
+            "ADD --checksum=sha256:0 --unpack=false --keep-git-dir a b",
+            "ADD a -> b checksum=sha256:0 unpack=false keep-git-dir=true",
+        );
+        check_stage("COPY --chown= -- --link a", "COPY --link -> a");
+        check_stage("COPY --chown=\"$u\" a b", "COPY a -> b chown=$u");
+        check_stage("COPY --from=ünï a b", "COPY a -> b from=ünï");
+    }
+
+    #[test]
+    fn heredocs_are_files() {
+        check_stage("COPY <<a.txt /b\nx $y\na.txt", "COPY <<a.txt \"x $y\\n\" -> /b");
+        check_stage(
+            "COPY <<a <<-'b' c /d/\n1\na\n\t2\n\tb",
+            "COPY <<a \"1\\n\" <<-'b' \"\\t2\\n\" c -> /d/",
+        );
+        check_stage(
+            "ADD --chmod=1 <<X <<X /d/\n1\nX\n2\nX",
+            "ADD <<X \"1\\n\" <<X \"2\\n\" -> /d/ chmod=1",
+        );
+        check_stage("COPY << 'a b' /c\na b", "COPY <<'a b' \"\" -> /c");
+        check_stage(r#"COPY ["<<a", "b"]"#, "COPY <<a -> b");
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        check_said(
+            "FROM a\nCOPY\nADD a\nCOPY [\"a\"]\nCOPY [\"a\", 1]",
+            "
+            COPY
+            ^^^^
+            error[missing-argument]: `COPY` needs a source and a destination
+              help: write `COPY source destination`
+            ADD a
+            ^^^
+            error[missing-argument]: `ADD` needs a destination behind its source
+              help: write `ADD source destination`
+            COPY [\"a\"]
+            ^^^^
+            error[missing-argument]: `COPY` needs a destination behind its source
+              help: write `COPY source destination`
+            COPY [\"a\", 1]
+                 ^^^^^^^^
+            error[bad-json]: the JSON array holds something else than strings
+              help: put each of its elements between double quotes
+            ",
+        );
+        check_said(
+            "FROM a\nCOPY a <<EOF\nEOF\nCOPY <<EOF\nEOF",
+            "
+            COPY a <<EOF
+                   ^^^^^
+            error[heredoc-destination]: `COPY` cannot copy to a heredoc
+              help: write `COPY <<EOF destination`
+            COPY <<EOF
+                 ^^^^^
+            error[heredoc-destination]: `COPY` cannot copy to a heredoc
+              help: write `COPY <<EOF destination`
+            ",
+        );
+    }
+
+    #[test]
+    fn wrong_flags_are_told() {
+        check_said(
+            "FROM a\nCOPY --form=b --link=yes --chown --link= --from=c --from=d a b",
+            "
+            COPY --form=b --link=yes --chown --link= --from=c --from=d a b
+                 ^^^^^^
+            error[unknown-flag]: `COPY` has no flag `--form`
+              help: did you mean `--from`?
+            COPY --form=b --link=yes --chown --link= --from=c --from=d a b
+                          ^^^^^^^^^^
+            error[bad-flag-value]: `--link` is either `true` or `false`
+            COPY --form=b --link=yes --chown --link= --from=c --from=d a b
+                                     ^^^^^^^
+            error[missing-flag-value]: `--chown` needs a value
+              help: write `--chown=…`
+            COPY --form=b --link=yes --chown --link= --from=c --from=d a b
+                                             ^^^^^^^
+            error[bad-flag-value]: `--link` is either `true` or `false`
+            COPY --form=b --link=yes --chown --link= --from=c --from=d a b
+                                                              ^^^^^^
+            error[duplicate-flag]: `--from` is given twice
+              line 2: first given here
+            ",
+        );
+        check_said(
+            "FROM a\nCOPY a --link --other b",
+            "
+            COPY a --link --other b
+                   ^^^^^^
+            warning[misplaced-flag]: `--link` behind an argument is a path, and no flag
+              help: write flags right behind the keyword
+            ",
+        );
+    }
+
+    #[test]
+    fn what_to_copy_from_cannot_be_a_variable() {
+        check_said(
+            "FROM a\nCOPY --from=$STAGE a b\nCOPY --from=a$ c d",
+            "
+            COPY --from=$STAGE a b
+                        ^^^^^^
+            error[variable-in-from]: `--from` takes neither variables nor quotes
+              help: name a stage: write `FROM $STAGE AS name` with an `ARG` before the first `FROM`, and `--from=name` here
+            ",
+        );
     }
 }
