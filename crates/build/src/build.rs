@@ -158,10 +158,10 @@ impl Place<'_> {
                     .with_note(format!("{path} is ignored by {rule}"))
                     .with_help("except it with a line that begins with `!`, or change that rule")
             }
-            Reason::Nearest(path) => diagnostic.with_help(format!("did you mean `{}`?", show(path))),
-            Reason::Elsewhere(path) => {
-                diagnostic.with_help(format!("there is `{}`", show(path)))
+            Reason::Nearest(path) => {
+                diagnostic.with_help(format!("did you mean `{}`?", show(path)))
             }
+            Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
             Reason::Unknown => diagnostic,
         }
     }

@@ -149,7 +149,8 @@ impl Host {
         }
         let kept: BTreeSet<&Digest> = images.iter().flat_map(blobs).collect();
         let content = self.layers.content();
-        if FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)?.is_some() {
+        if FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)?.is_some()
+        {
             for digest in blobs(image).filter(|digest| !kept.contains(digest)) {
                 content.remove(digest).map_err(BuildError::store)?;
             }

@@ -29,5 +29,6 @@ pub use sizes::{ImageSizes, measure};
 
 pub use formwork_frontend::{ImageLocation, NamedContext, Options};
 pub use formwork_layer::Compression;
+pub use formwork_registry::ProxyConfig;
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{HostTrust, Secrets};

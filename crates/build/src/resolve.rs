@@ -93,10 +93,8 @@ impl Resolver<'_> {
             return vec![self.find(&request.key)];
         }
         std::thread::scope(|scope| {
-            let threads: Vec<_> = requests
-                .iter()
-                .map(|request| scope.spawn(|| self.find(&request.key)))
-                .collect();
+            let threads: Vec<_> =
+                requests.iter().map(|request| scope.spawn(|| self.find(&request.key))).collect();
             let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
         })

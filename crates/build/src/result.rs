@@ -61,8 +61,7 @@ pub(crate) fn assemble(
     let compressions: Vec<Compression> = unique(&request.outputs);
     let packed = pack_all(&root, &compressions, request.epoch)?;
     let mut config = lowered.config.clone();
-    config.rootfs.diff_ids =
-        packed.iter().map(|forms| forms.diff_id.clone()).collect();
+    config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
     add_history(&mut config, lowered, outputs, request.epoch)?;
     let config_bytes = to_json(&config);
     let blobs = Arc::new(result_blobs(host, images));
@@ -249,8 +248,12 @@ fn stored_layers(
     packed: &[Forms],
     images: &Images,
 ) -> Result<Vec<StoredLayer>, BuildError> {
-    let from_images: BTreeSet<&Digest> =
-        images.views.values().flat_map(|view| view.layers()).map(|l| &l.descriptor.digest).collect();
+    let from_images: BTreeSet<&Digest> = images
+        .views
+        .values()
+        .flat_map(|view| view.layers())
+        .map(|l| &l.descriptor.digest)
+        .collect();
     let layers = root.layers().iter().zip(packed).map(|(layer, forms)| {
         let blob = forms.blobs.first().cloned();
         let is_base = blob.as_ref().is_some_and(|blob| from_images.contains(&blob.digest));

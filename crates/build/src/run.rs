@@ -59,7 +59,8 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
     let stop = formwork_sandbox::Cancel::new().map_err(BuildError::store)?;
     let switch = stop.clone();
     cancel.when_canceled(move || switch.cancel());
-    let report = run_container(&host.layers, &spec, stdio, &stop).map_err(|error| failed(&error))?;
+    let report =
+        run_container(&host.layers, &spec, stdio, &stop).map_err(|error| failed(&error))?;
     Ok(report.status.shell_code())
 }
 

@@ -64,10 +64,7 @@ fn packed(host: &Host, layer: &StoredLayer) -> Result<Option<u64>, WorkerError> 
 }
 
 /// The layer, if it is unpacked in the store.
-fn handle(
-    host: &Host,
-    layer: &StoredLayer,
-) -> Result<Option<std::sync::Arc<Layer>>, WorkerError> {
+fn handle(host: &Host, layer: &StoredLayer) -> Result<Option<std::sync::Arc<Layer>>, WorkerError> {
     match layer.snapshot.as_deref() {
         Some(name) => stored_layer(&host.layers, name),
         None => Ok(None),

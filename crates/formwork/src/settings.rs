@@ -5,8 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use formwork_build::{Host, HostTrust, RegistryFiles};
-use formwork_registry::ProxyConfig;
+use formwork_build::{Host, HostTrust, ProxyConfig, RegistryFiles};
 
 use crate::args::GlobalArgs;
 use crate::exit::Failure;
@@ -77,7 +76,8 @@ impl Settings {
         let own = below(&containers, "registries.conf").filter(|file| file.exists());
         let file = path("CONTAINERS_REGISTRIES_CONF").or(own);
         let file = file.or_else(|| Some(etc.join("registries.conf")).filter(|f| f.exists()));
-        let drop_ins = [Some(etc.join("registries.conf.d")), below(&containers, "registries.conf.d")];
+        let drop_ins =
+            [Some(etc.join("registries.conf.d")), below(&containers, "registries.conf.d")];
         let drop_ins = drop_ins.into_iter().flatten().collect();
         RegistryFiles {
             credentials: credentials.into_iter().flatten().collect(),
@@ -131,4 +131,3 @@ fn data_directory(home: Option<&Path>) -> Result<PathBuf, Failure> {
             .with_help("name one with --root or FORMWORK_ROOT")
     })
 }
-

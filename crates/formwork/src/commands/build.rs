@@ -46,11 +46,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
 }
 
 /// Writes down what was built, where the user asks for it.
-fn report(
-    args: &BuildArgs,
-    request: &BuildRequest,
-    outcome: &BuildOutcome,
-) -> Result<(), Failure> {
+fn report(args: &BuildArgs, request: &BuildRequest, outcome: &BuildOutcome) -> Result<(), Failure> {
     let id = outcome.id.as_str();
     if let Some(file) = &args.iidfile {
         fs_err::write(file, id).map_err(Failure::machine)?;
@@ -187,9 +183,9 @@ fn build_context(
         .iter()
         .any(|transport| value.starts_with(transport));
     if is_image {
-        let location = value.parse::<ImageLocation>().map_err(|error| {
-            Failure::usage(format!("`--build-context {text}`: {error}"))
-        })?;
+        let location = value
+            .parse::<ImageLocation>()
+            .map_err(|error| Failure::usage(format!("`--build-context {text}`: {error}")))?;
         return Ok((name.to_owned(), NamedContext::Image(absolute(location)?)));
     }
     let directory = PathBuf::from(value);
@@ -366,7 +362,11 @@ fn output(pairs: &Pairs, tags: &mut Vec<Reference>) -> Result<Vec<Output>, Failu
                 let directory = pairs.get("dest").ok_or_else(|| {
                     Failure::usage(format!("`--output type={kind},tar=false` needs a `dest`"))
                 })?;
-                return Ok(vec![Output::Layout { docker, directory: directory.into(), compression }]);
+                return Ok(vec![Output::Layout {
+                    docker,
+                    directory: directory.into(),
+                    compression,
+                }]);
             }
             Ok(vec![Output::Archive { docker, destination: destination(pairs)?, compression }])
         }

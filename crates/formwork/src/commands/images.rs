@@ -5,10 +5,10 @@ use formwork_image::StoredImage;
 use serde_json::json;
 
 use crate::args::{Format, ImagesArgs};
+use crate::commands;
 use crate::exit::Failure;
 use crate::render::{self, Table};
 use crate::settings::Settings;
-use crate::commands;
 
 /// Lists the images in the store.
 pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure> {

@@ -20,8 +20,10 @@ pub(crate) fn run(args: &RmArgs, settings: &Settings) -> Result<(), Failure> {
         let names = host.names_of(&image, text)?;
         if names.len() > 1 && !args.force {
             let count = names.len();
-            return Err(Failure::input(format!("`{text}` is the id of an image with {count} names"))
-                .with_help("remove the names one by one, or all of them with `--force`"));
+            return Err(Failure::input(format!(
+                "`{text}` is the id of an image with {count} names"
+            ))
+            .with_help("remove the names one by one, or all of them with `--force`"));
         }
         for name in names {
             host.images().remove(&name).map_err(Failure::machine)?;
