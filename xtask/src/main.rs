@@ -4,6 +4,8 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
 
+mod demo;
+mod formwork;
 mod setup;
 mod test;
 mod tidy;
@@ -16,6 +18,7 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
+  demo [NAME...]  build the examples both ways, run them, compare them
   test [NAME...]  set up what is missing, then run every check and test, or the named tests
   tidy            check what compilers do not: borders between crates, docs, lengths, dependencies";
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
+        Some("demo") => demo::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("test") => test::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("tidy") => tidy::run(&root()),
         None | Some("help" | "--help" | "-h") => {

@@ -74,6 +74,22 @@ pub(crate) fn test_user() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that an ordinary user has subordinate ids, without which nobody can build.
+pub(crate) fn subordinate_ids() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let user = std::env::var("USER").context("USER is not set")?;
+    for (file, option) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
+        let text = fs_err::read_to_string(file).unwrap_or_default();
+        if !text.lines().any(|line| line.starts_with(&format!("{user}:"))) {
+            println!("setup: giving {user} subordinate ids in {file}");
+            as_root(&["usermod", option, "2000000-2065535", &user])?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs a command as root: directly, or through sudo.
 pub(crate) fn as_root(command: &[&str]) -> Result<()> {
     let sudo: &[&str] = if is_root() { &[] } else { &["sudo"] };
