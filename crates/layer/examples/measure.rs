@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! cargo run --release -p formwork-layer --example measure -- scan DIRECTORY [CACHE]
+//! cargo run --release -p formwork-layer --example measure -- apply BLOB NEW_DIRECTORY [THREADS]
+//! cargo run --release -p formwork-layer --example measure -- index BLOB
 //! cargo run --release -p formwork-layer --example measure -- pack DIRECTORY [none|gzip:N|zstd:N] [THREADS] [BLOB]
 //! ```
 //!
@@ -16,7 +18,10 @@ use std::time::Instant;
 
 use formwork_fs::{RelPath, RootDir, Verdict};
 use formwork_layer::tree::Origin;
-use formwork_layer::{Compression, PackOptions, StatCache, Tree, pack, scan_context};
+use formwork_layer::{
+    Applied, ApplyOptions, Compression, PackOptions, StatCache, Tree, apply, index, pack,
+    scan_context,
+};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -26,6 +31,9 @@ fn main() -> Outcome {
     match &*args {
         ["scan", directory] => measure_scan(directory, None),
         ["scan", directory, cache] => measure_scan(directory, Some(cache)),
+        ["apply", blob, directory] => measure_apply(blob, directory, threads()),
+        ["apply", blob, directory, threads] => measure_apply(blob, directory, threads.parse()?),
+        ["index", blob] => measure_index(blob),
         ["pack", directory, rest @ ..] => measure_pack(directory, rest),
         _ => Err("see the head of the source for what it can do".into()),
     }
@@ -111,6 +119,30 @@ fn measure_pack(directory: &str, options: &[&str]) -> Outcome {
             peak()?
         );
     }
+    Ok(())
+}
+
+fn measure_apply(blob: &str, directory: &str, threads: usize) -> Outcome {
+    fs_err::create_dir(directory)?;
+    let root = RootDir::open(directory)?;
+    let blob = fs_err::File::open(blob)?;
+    let options = ApplyOptions { threads, ..ApplyOptions::default() };
+    let applied = timed(
+        "apply",
+        |applied: &Applied| applied.uncompressed_size,
+        || Ok(apply(blob, &root, &options)?),
+    )?;
+    println!("{} entries, {}; peak {}", applied.tree.entries().len(), applied.diff_id, peak()?);
+    Ok(())
+}
+
+fn measure_index(blob: &str) -> Outcome {
+    let blob = fs_err::File::open(blob)?;
+    timed(
+        "index",
+        |applied: &Applied| applied.uncompressed_size,
+        || Ok(index(blob, &ApplyOptions::default())?),
+    )?;
     Ok(())
 }
 

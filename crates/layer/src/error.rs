@@ -32,10 +32,10 @@ pub enum LayerError {
         /// What is wrong.
         problem: &'static str,
     },
-    /// An entry of an archive that must not or cannot be unpacked.
-    #[error("the archive's entry `{name}` {problem}")]
+    /// An entry of a layer that must not or cannot be unpacked.
+    #[error("the layer's entry `{name}` {problem}")]
     Entry {
-        /// The name as the archive has it; bytes that are no UTF-8 are replaced.
+        /// The name, where bytes that are no UTF-8 are replaced.
         name: String,
         /// What is wrong, to be read after the name.
         problem: &'static str,

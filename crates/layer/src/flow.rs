@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
+use formwork_oci::{Digest, Hasher};
 
 use crate::LayerError;
 
@@ -100,6 +101,18 @@ impl Drop for Buffer {
 /// What a thread returned; a panic goes on in the thread that waits.
 pub(crate) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The digest and the size of what comes in pieces.
+pub(crate) fn digest_of<P: Deref<Target: AsRef<[u8]>>>(pieces: Receiver<P>) -> (Digest, u64) {
+    let mut hasher = Hasher::default();
+    let mut size = 0;
+    for piece in pieces {
+        let piece = (*piece).as_ref();
+        hasher.update(piece);
+        size += piece.len() as u64;
+    }
+    (hasher.finish(), size)
 }
 
 /// Applies a function to all items with up to `threads` threads; the results have the order of

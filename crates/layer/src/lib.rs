@@ -11,15 +11,19 @@
 //! This crate mounts nothing, knows nothing of images, registries or Dockerfiles, and never opens
 //! a path of a layer other than beneath a descriptor.
 
+mod apply;
 pub mod archive;
 pub mod compression;
+mod disk;
 mod error;
 mod flow;
 mod pack;
 mod scan;
 pub mod tree;
 
+pub use apply::{Applied, ApplyOptions, Whiteouts, adopt_implied, apply, index};
 pub use compression::Compression;
+pub use disk::Omitted;
 pub use error::LayerError;
 pub use pack::{PackOptions, Packed, pack};
 pub use scan::{StatCache, scan_context, scan_upper};

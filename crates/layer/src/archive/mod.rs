@@ -12,6 +12,8 @@
 //! Nothing in here touches a file system.
 
 mod header;
+#[cfg(test)]
+pub(crate) mod made;
 mod pax;
 mod reader;
 mod sparse;

@@ -171,6 +171,17 @@ impl<R: Read> Reader<R> {
         Ok(count)
     }
 
+    /// Reads content until the buffer is full or the content ends; returns how much there was.
+    pub(crate) fn read_content_fully(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let mut filled = 0;
+        loop {
+            match self.read_content(&mut buffer[filled..])? {
+                0 => return Ok(filled),
+                count => filled += count,
+            }
+        }
+    }
+
     /// Reads what comes after the end of the archive, so that all of the input has been seen.
     ///
     /// # Errors

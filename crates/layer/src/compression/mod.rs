@@ -16,9 +16,9 @@
 //! | gzip 6 | 187.8 MB | −3.3 % | 460 |
 //! | gzip 9 | 186.3 MB | −4.1 % | 163 |
 //! | Go's gzip 6, one processor | 194.2 MB | | 44 |
-//! | zstd 1 | 205.8 MB | +6.0 % | 1930 |
-//! | zstd 3 | 180.2 MB | −7.2 % | 1249 |
-//! | zstd 5 | 172.9 MB | −11.0 % | 652 |
+//! | zstd 1 | 206.0 MB | +6.1 % | 1850 |
+//! | zstd 3 | 181.0 MB | −6.8 % | 1194 |
+//! | zstd 5 | 173.8 MB | −10.5 % | 588 |
 
 pub(crate) mod decode;
 pub(crate) mod gzip;

@@ -161,15 +161,15 @@ mod tests {
         let (small, large) = (one_of_everything(), large());
         assert_eq!(
             digest(&small, Compression::None),
-            "sha256:cd4e6657c9a1f6fee14858e6b1303b61fcfb01420d9edff390d023f71c1a0848"
+            "sha256:e7a4aae8293a8d908635667afc2d8084a2f637c661d373f41e58d62a68f3fa64"
         );
         assert_eq!(
             digest(&small, Compression::default()),
-            "sha256:5a331948799e4e3bdbc3e15f9cf07387c2373accf949eb235bbc13ce8a1d8dbc"
+            "sha256:caf6405a369330dbc38b414bbed601793e1aa4f2c9d89c7ce2fca0e62cbedaec"
         );
         assert_eq!(
             digest(&small, Compression::ZSTD),
-            "sha256:8b9ef700f73ca2a79d4ef1e7a58b33ca03544aba5791869b9ff58b02d7afd196"
+            "sha256:14c6f8081368108adf888fe62c647e9d44b86e9d5bee2de0da741e9a1a93d312"
         );
         assert_eq!(
             digest(&large, Compression::None),
@@ -185,7 +185,7 @@ mod tests {
         );
         assert_eq!(
             digest(&large, Compression::ZSTD),
-            "sha256:c32c68a6e3a98a2eeb408dc0531e0342e13e9eb03db3dd346e6542535931b043"
+            "sha256:6e8294be8f598d56fde21fc1d012cf682f725922f7b399e2846e91e8d5463cbd"
         );
     }
 

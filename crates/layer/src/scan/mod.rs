@@ -21,6 +21,7 @@ use rustix::io::retry_on_intr;
 
 pub use context::scan_context;
 pub use stat_cache::StatCache;
+pub(crate) use upper::OPAQUE;
 pub use upper::scan_upper;
 
 use crate::LayerError;

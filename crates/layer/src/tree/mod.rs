@@ -25,6 +25,7 @@ pub use bytes::{Bytes, Origin};
 pub use digest::TreeDigest;
 pub use entry::{ContentHash, Entry, File, Metadata, Node, Xattrs};
 pub use stack::{Found, Last, Resolved, Stack};
+pub(crate) use stack::{Step, resolve_links};
 
 use crate::LayerError;
 
@@ -172,7 +173,7 @@ impl<'a> Iterator for Children<'a> {
 }
 
 /// What is wrong with an entry, whatever is around it.
-fn check_entry(entry: &Entry) -> Result<(), &'static str> {
+pub(crate) fn check_entry(entry: &Entry) -> Result<(), &'static str> {
     let Entry { path, node, metadata } = entry;
     if path.is_root() && !node.is_directory() {
         return Err("the root must be a directory");

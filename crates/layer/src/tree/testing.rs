@@ -67,7 +67,10 @@ pub(crate) fn one_of_everything() -> Tree {
         entry.metadata.mtime =
             Timestamp { seconds: 1_600_000_000 + i64::from(number), nanoseconds: number };
     }
-    let capability = (b"security.capability"[..].into(), b"\x01\0\0\x02\n\0"[..].into());
+    let capability = (
+        b"security.capability"[..].into(),
+        b"\x01\0\0\x02\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"[..].into(),
+    );
     entries[3].metadata.mode = 0o4755;
     entries[3].metadata.xattrs = vec![capability].into();
     tree(entries)
