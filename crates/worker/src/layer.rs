@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use formwork_fs::RootDir;
 use formwork_image::ImageView;
-use formwork_layer::tree::{Node, Origin as Directory};
+use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
-    ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, Tree, adopt_implied,
+    ApplyOptions, Compression, PackOptions, Stack, Tree, adopt_implied,
 };
 use formwork_oci::{Descriptor, DiffId, Digest, LayerCompression, MediaType};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use serde::{Deserialize, Serialize};
 
+use crate::pending::MaterializeOptions;
 use crate::store::{LayerStore, now};
 use crate::{WorkerError, name};
 
@@ -370,7 +371,7 @@ impl Layer {
         let active = self.store.snapshots.prepare()?;
         let directory = RootDir::open(active.upper())?;
         let options = MaterializeOptions { threads: self.store.threads, ..Default::default() };
-        formwork_layer::materialize(&tree, &directory, &options)?;
+        crate::pending::materialize(&tree, &directory, &options)?;
         let facts = [(TREE, &*tree.encode())];
         let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
         self.found(forms, &snapshot, tree)
@@ -459,7 +460,7 @@ fn packed_fact_name(form: PackForm) -> String {
 /// Whether the bytes of all files are known.
 fn has_bytes(tree: &Tree) -> bool {
     tree.entries().iter().all(|entry| match &entry.node {
-        Node::File(file) => !file.bytes.is_missing(),
+        Node::File(file) => !matches!(file.bytes, Bytes::Missing),
         _ => true,
     })
 }
@@ -469,9 +470,10 @@ fn with_bytes_of(tree: Tree, planned: Tree) -> Tree {
     let planned = planned.into_entries();
     let mut entries = tree.into_entries();
     for (entry, planned) in entries.iter_mut().zip(planned) {
+        let is_same_place = entry.path == planned.path;
         if let (Node::File(file), Node::File(planned)) = (&mut entry.node, planned.node)
-            && entry.path == planned.path
-            && file.content == planned.content
+            && is_same_place
+            && *file == planned
         {
             file.bytes = planned.bytes;
         }

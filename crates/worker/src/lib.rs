@@ -22,12 +22,14 @@ mod layer;
 mod missing;
 mod mounts;
 mod name;
+mod pending;
 mod root;
 mod runner;
 mod secrets;
 mod store;
 mod trust;
 
+pub use accounts::UnknownAccount;
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::WorkerError;

@@ -160,11 +160,11 @@ impl Worker {
         if let Some((from, source)) = from.as_ref().filter(|_| cache.is_new) {
             let tree = self.part_of(input(task, *from)?, source)?;
             let directory = RootDir::open(&cache.directory)?;
-            let options = formwork_layer::MaterializeOptions {
+            let options = crate::pending::MaterializeOptions {
                 threads: self.store.threads,
                 ..Default::default()
             };
-            formwork_layer::materialize(&tree, &directory, &options)?;
+            crate::pending::materialize(&tree, &directory, &options)?;
         }
         let kind = sandbox::MountKind::Bind {
             source: cache.directory.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use formwork_cache::Identity;
-use formwork_layer::tree::{Last, Node};
+use formwork_layer::tree::{Bytes, Last, Node};
 use formwork_layer::{Stack, Tree};
 use formwork_fs::RelPath;
 
@@ -102,7 +102,7 @@ impl Root {
         let Ok(resolved) = stack.resolve(&path, Last::Follow) else { return Ok(None) };
         let Some(found) = resolved.found else { return Ok(None) };
         let Node::File(file) = found.node() else { return Ok(None) };
-        if !file.bytes.is_missing() {
+        if !matches!(file.bytes, Bytes::Missing) {
             return Ok(file.read(limit)?);
         }
         // The list of files is there, and the files are not: the layer has to be unpacked.
