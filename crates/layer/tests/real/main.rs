@@ -7,3 +7,5 @@ mod materialize;
 mod scan;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tools;
