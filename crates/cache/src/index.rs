@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use formwork_fs::{AtomicFile, FsError};
+use formwork_fs::{AtomicFile, FileLock, FsError};
 use serde::{Deserialize, Serialize};
 
 use crate::{CacheKey, Component};
@@ -44,6 +44,14 @@ pub trait CacheIndex: Send + Sync {
     /// Fails where the index cannot be written.
     fn store(&self, key: &CacheKey, record: &CacheRecord) -> Result<(), CacheError>;
 
+    /// Claims the work of filling in a key, so that nobody else does the same meanwhile; `None`
+    /// while somebody else has the claim. It ends when it is dropped, or with the process.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError>;
+
     /// Removes the record under a key, if there is one.
     ///
     /// # Errors
@@ -52,10 +60,17 @@ pub trait CacheIndex: Send + Sync {
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError>;
 }
 
+/// The exclusive right to fill in a key, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: Option<FileLock>,
+}
+
 /// An index in a directory.
 #[derive(Clone, Debug)]
 pub struct DirIndex {
     directory: PathBuf,
+    locks: PathBuf,
 }
 
 /// Why the index cannot be used.
@@ -66,10 +81,17 @@ pub enum CacheError {
     File(#[from] FsError),
 }
 
+impl Claim {
+    /// A claim that excludes nobody, for indexes that one process has to itself.
+    pub fn unshared() -> Self {
+        Self { _lock: None }
+    }
+}
+
 impl DirIndex {
-    /// The index in a directory, which need not exist yet.
-    pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+    /// The index in a directory, which need not exist yet, with its locks in another, which must.
+    pub fn new(directory: impl Into<PathBuf>, locks: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), locks: locks.into() }
     }
 
     /// Two levels, so that no directory gets very large.
@@ -109,6 +131,11 @@ impl CacheIndex for DirIndex {
             }
             result => Ok(result?),
         }
+    }
+
+    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
+        let lock = FileLock::try_transient(self.locks.join(format!("step-{key}")))?;
+        Ok(lock.map(|lock| Claim { _lock: Some(lock) }))
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
@@ -166,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path().join("index"));
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
         assert_eq!(index.find(&key("a")).unwrap(), None);
         index.store(&key("a"), &record("one")).unwrap();
         index.store(&key("a"), &record("two")).unwrap();
@@ -180,7 +207,7 @@ mod tests {
     #[test]
     fn a_damaged_record_is_a_missing_one() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path());
+        let index = DirIndex::new(dir.path(), dir.path());
         for damage in [&b""[..], b"{", b"null", b"\xff", br#"{"layer":5}"#] {
             index.store(&key("a"), &record("one")).unwrap();
             fs_err::write(index.path(&key("a")), damage).unwrap();
@@ -192,7 +219,7 @@ mod tests {
     #[test]
     fn an_old_record_is_marked_when_it_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path());
+        let index = DirIndex::new(dir.path(), dir.path());
         index.store(&key("a"), &record("one")).unwrap();
         let path = index.path(&key("a"));
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
@@ -205,7 +232,7 @@ mod tests {
     #[test]
     fn writers_do_not_disturb_each_other() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path());
+        let index = DirIndex::new(dir.path(), dir.path());
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let index = &index;
@@ -220,5 +247,17 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_key_is_claimed_once_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let claim = index.try_claim(&key("a")).unwrap();
+        assert!(claim.is_some());
+        assert!(index.try_claim(&key("a")).unwrap().is_none());
+        assert!(index.try_claim(&key("b")).unwrap().is_some());
+        drop(claim);
+        assert!(index.try_claim(&key("a")).unwrap().is_some());
     }
 }

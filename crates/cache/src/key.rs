@@ -14,8 +14,9 @@ pub trait Inputs {
     /// The identity of the files that a RUN's bind mount shows, by the mount's position; `None`
     /// where they have not been looked at.
     fn mounted(&self, mount: usize) -> Option<Identity>;
-    /// The digest of the layer that a file op yields; `None` where it has not been worked out.
-    fn layer(&self) -> Option<[u8; 32]>;
+    /// The identity of what a file op yields; `None` where it has not been worked out. With
+    /// `--link` that is the layer alone, else the whole root file system.
+    fn result(&self) -> Option<Identity>;
 }
 
 /// The components of a step's definition key.
@@ -41,13 +42,17 @@ pub fn content_key(op: &Op, inputs: &dyn Inputs) -> Option<Components> {
         Op::Exec(exec) => exec_components(exec, inputs, &|position, _, _| {
             inputs.mounted(position).map(|files| files.to_string())
         }),
-        Op::File(_) => {
-            let mut components = Components::default();
-            components.add("kind", "file");
-            components.add("layer", inputs.layer()?);
-            Some(components)
-        }
+        Op::File(_) => inputs.result().map(result_key),
     }
+}
+
+/// The components of the key under which a root file system itself is known, however it came to
+/// be.
+pub fn result_key(identity: Identity) -> Components {
+    let mut components = Components::default();
+    components.add("kind", "result");
+    components.add("identity", identity.to_string());
+    components
 }
 
 fn exec_components(
@@ -86,12 +91,12 @@ fn mount_value(
         MountKind::Bind { from, source, writable } => {
             format!("bind writable={writable} {}", bound(*from, source)?)
         }
-        MountKind::Cache { id, from, sharing: _, read_only, mode: _, uid: _, gid: _ } => {
+        MountKind::Cache { id, from, subpath, sharing: _, read_only, mode: _, uid: _, gid: _ } => {
             let origin = match from {
                 Some((from, source)) => format!("{}:{source}", inputs.root(*from)?),
                 None => String::new(),
             };
-            format!("cache read-only={read_only} origin={origin} id={id}")
+            format!("cache read-only={read_only} origin={origin} path={subpath} id={id}")
         }
         MountKind::Tmpfs { size } => format!("tmpfs size={size:?}"),
         MountKind::Secret { id, required: _, mode, uid, gid } => {
@@ -184,7 +189,7 @@ mod tests {
     struct Known {
         roots: Vec<Option<Identity>>,
         mounted: Option<Identity>,
-        layer: Option<[u8; 32]>,
+        result: Option<Identity>,
     }
 
     impl Inputs for Known {
@@ -194,8 +199,8 @@ mod tests {
         fn mounted(&self, _: usize) -> Option<Identity> {
             self.mounted
         }
-        fn layer(&self) -> Option<[u8; 32]> {
-            self.layer
+        fn result(&self) -> Option<Identity> {
+            self.result
         }
     }
 
@@ -207,7 +212,7 @@ mod tests {
                 None,
             ],
             mounted: Some(Identity::files(&[2; 32])),
-            layer: Some([3; 32]),
+            result: Some(Identity::files(&[3; 32])),
         }
     }
 
@@ -330,6 +335,7 @@ mod tests {
             id: id.to_owned(),
             sharing: CacheSharing::Shared,
             from,
+            subpath: "/".to_owned(),
             read_only: false,
             mode: 0o755,
             uid: 0,
@@ -347,6 +353,7 @@ mod tests {
             id: "apt".into(),
             sharing: CacheSharing::Locked,
             from: None,
+            subpath: "/".into(),
             read_only: false,
             mode: 0o700,
             uid: 5,
@@ -405,7 +412,7 @@ mod tests {
         Op::File(op)
     }
 
-    /// Asserts that a change of a COPY changes its definition key; its content key is the layer's
+    /// Asserts that a change of a COPY changes its definition key; its content key is the result's
     /// affair and stays.
     #[track_caller]
     fn check_copy(change: impl Fn(&mut FileOp)) {
@@ -471,10 +478,10 @@ mod tests {
     #[test]
     fn copy_content() {
         let op = copy(ids()[1], |_| {});
-        let other = Known { layer: Some([9; 32]), ..known() };
+        let other = Known { result: Some(Identity::files(&[9; 32])), ..known() };
         assert_eq!(keys(&op, &known())[0], keys(&op, &other)[0]);
         assert_ne!(keys(&op, &known())[1], keys(&op, &other)[1]);
-        assert_eq!(keys(&op, &Known { layer: None, ..known() })[1], None);
+        assert_eq!(keys(&op, &Known { result: None, ..known() })[1], None);
     }
 
     #[test]

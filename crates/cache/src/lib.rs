@@ -23,16 +23,23 @@
 //! | RUN: secret: value, whether it is required | no | no |
 //! | RUN: heredoc file: target, mode, content | yes | yes |
 //! | RUN: proxy variables and certificates of the host | no | no |
-//! | COPY, ADD, WORKDIR: parameters | yes | by their effect on the layer |
-//! | COPY, ADD, WORKDIR: layers below, except with `--link` | yes | by their effect on the layer |
-//! | COPY, ADD from a stage or an image | all layers and the path | the layer that results |
-//! | COPY, ADD from a context | no such key | the layer that results |
+//! | COPY, ADD, WORKDIR: parameters | yes | by their effect on the result |
+//! | COPY, ADD, WORKDIR: layers below | yes, except with `--link` | yes, except with `--link` |
+//! | COPY, ADD from a stage or an image | all layers and the path | by its effect on the result |
+//! | COPY, ADD from a context | no such key | by its effect on the result |
 //! | names of steps, positions in the Dockerfile, modification times | no | no |
 //!
-//! Since a content key of COPY is the resulting layer itself, a copy whose sources changed in a
-//! way that does not matter stays cached, and so does all behind it. Root file systems are
-//! identified by their layers' content, so a RUN that is repeated and changes nothing leaves
-//! everything behind it cached, too.
+//! The content key of COPY is what results from it, so a copy whose sources changed in a way that
+//! does not matter stays cached.
+//!
+//! # Equal results, and modification times
+//!
+//! Root file systems are identified by their layers' content, modification times aside. A step
+//! that is repeated and yields an equal root file system therefore leaves everything behind it
+//! cached. But programs such as make and cargo go by modification times, so two equal root file
+//! systems must not be mixed: the first result of an identity is recorded under [`result_key`],
+//! and whoever makes it again takes that one. An identity includes all layers below, so times of
+//! an old layer never meet those of newer layers beneath it.
 //!
 //! [`definition_key`] and [`content_key`] are pure. [`DirIndex`] is the only part that touches
 //! files. This crate never decides whether a step runs: that is for the solver.
@@ -44,5 +51,5 @@ mod key;
 
 pub use components::{CacheKey, Component, Components};
 pub use identity::Identity;
-pub use index::{CacheError, CacheIndex, CacheRecord, DirIndex};
-pub use key::{Inputs, content_key, definition_key};
+pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex};
+pub use key::{Inputs, content_key, definition_key, result_key};

@@ -19,7 +19,7 @@ mod walk;
 mod xattr;
 
 pub use atomic::AtomicFile;
-pub use copy::copy_contents;
+pub use copy::{copy_contents, copy_range};
 pub use error::FsError;
 pub use lock::FileLock;
 pub use relpath::{RelPath, RelPathError};

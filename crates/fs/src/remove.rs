@@ -1,9 +1,9 @@
 //! Removing a tree by descriptors.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::{FsError, RootDir};
@@ -15,11 +15,11 @@ const DEPTH: usize = 64;
 ///
 /// `name` is a single component. Links are removed, never followed; directories that may not be
 /// written are made writable first; trees of any depth are removed with a bounded number of
-/// descriptors and a bounded stack.
+/// descriptors and a bounded stack. What is mounted in the tree is never entered.
 ///
 /// # Errors
 ///
-/// Fails on the first entry that cannot be removed.
+/// Fails on the first entry that cannot be removed, such as a mount point (`EXDEV`).
 pub fn remove_tree(directory: &RootDir, name: &[u8]) -> Result<(), FsError> {
     let mut removal = Removal { top: directory, name, deep: 0 };
     removal.remove(directory.as_fd(), name, directory.path(), 0)?;
@@ -92,6 +92,9 @@ impl Removal<'_> {
     }
 
     fn move_up(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<(), FsError> {
+        // A directory that gets another parent must be writable, since its `..` changes.
+        open_writable(parent, name)
+            .map_err(|errno| FsError::new("make writable", join(path, name), errno))?;
         loop {
             let target = deep_name(self.name, self.deep);
             self.deep += 1;
@@ -107,19 +110,14 @@ impl Removal<'_> {
 
 /// Opens a directory for removing its entries, also one that its owner may not write.
 fn open_writable(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(parent, name, flags, Mode::empty());
-    let fd = match open() {
-        Err(Errno::ACCESS) => {
-            rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-            open()?
-        }
-        result => result?,
-    };
-    if rustix::fs::fstat(&fd)?.st_mode & 0o300 != 0o300 {
-        rustix::fs::fchmod(&fd, Mode::RWXU)?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let fd = rustix::fs::openat2(parent, name, flags | OFlags::PATH, Mode::empty(), resolve)?;
+    if rustix::fs::fstat(&fd)?.st_mode & 0o700 != 0o700 {
+        // A descriptor of this kind takes no mode, but /proc leads to the very same directory.
+        rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::RWXU)?;
     }
-    Ok(fd)
+    rustix::fs::openat(&fd, ".", flags | OFlags::RDONLY, Mode::empty())
 }
 
 fn join(path: &Path, name: &[u8]) -> PathBuf {
@@ -151,6 +149,45 @@ mod tests {
         remove_tree(&root, b"tree").unwrap();
         assert!(!tree.exists());
         assert!(outside.join("keep").exists());
+    }
+
+    #[test]
+    fn locked_directories_go_at_any_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = RootDir::open(dir.path()).unwrap();
+        let mut current = root.open_dir(&RelPath::root(), Follow::Never).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..2 * DEPTH {
+            rustix::fs::mkdirat(&current, "d", Mode::RWXU).unwrap();
+            current = current.open_dir(&RelPath::new("d").unwrap(), Follow::Never).unwrap();
+            all.push(rustix::fs::openat(&current, ".", OFlags::RDONLY, Mode::empty()).unwrap());
+        }
+        for fd in all.iter().rev() {
+            rustix::fs::fchmod(fd, Mode::empty()).unwrap();
+        }
+        remove_tree(&root, b"d").unwrap();
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_mounted_in_the_tree_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, mount_point) = (dir.path().join("kept"), dir.path().join("tree/mount"));
+        fs_err::create_dir(&kept).unwrap();
+        fs_err::create_dir_all(&mount_point).unwrap();
+        fs_err::write(kept.join("file"), "").unwrap();
+        let run = |command: &mut std::process::Command| {
+            command.output().is_ok_and(|output| output.status.success())
+        };
+        let mut mount = std::process::Command::new("mount");
+        if !run(mount.arg("--bind").arg(&kept).arg(&mount_point)) {
+            formwork_testing::skipped("this user may not mount");
+            return;
+        }
+        let error = remove_tree(&RootDir::open(dir.path()).unwrap(), b"tree").unwrap_err();
+        assert!(run(std::process::Command::new("umount").arg(&mount_point)));
+        assert!(error.to_string().contains("tree/mount"), "{error}");
+        assert!(kept.join("file").exists());
     }
 
     #[test]

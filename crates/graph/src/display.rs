@@ -21,7 +21,7 @@ impl fmt::Display for Graph {
 fn kind(op: &Op) -> String {
     match op {
         Op::Source(Source::Scratch) => "scratch".to_owned(),
-        Op::Source(Source::Image { reference, .. }) => format!("image {}", reference.familiar()),
+        Op::Source(Source::Image { name, .. }) => format!("image {name}"),
         Op::Source(Source::Context { name }) => format!("context {name}"),
         Op::Exec(_) => "exec".to_owned(),
         Op::File(_) => "file".to_owned(),

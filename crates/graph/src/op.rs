@@ -3,7 +3,7 @@
 //! All parameters are final: variables are expanded and paths are absolute. What depends on the
 //! files of an input (a user's number, what a wildcard matches) is found out when the op runs.
 
-use formwork_oci::{DiffId, Digest, Platform, Reference};
+use formwork_oci::{DiffId, Digest, Platform};
 
 /// The number of an op in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +41,8 @@ pub enum Source {
     Scratch,
     /// An image that has been resolved to its manifest.
     Image {
-        /// The name by which it was asked for.
-        reference: Reference,
+        /// The name by which it was asked for; never part of a cache key.
+        name: String,
         /// Its manifest.
         manifest: Digest,
         /// Its layers, lowest first.
@@ -111,6 +111,8 @@ pub enum MountKind {
         sharing: CacheSharing,
         /// Where its first content comes from, if it is new.
         from: Option<(OpId, String)>,
+        /// The part of it that is mounted, as an absolute path.
+        subpath: String,
         /// Whether the process may only read.
         read_only: bool,
         /// The mode of a new directory.

@@ -1,0 +1,158 @@
+//! Enters the namespaces that a build works in.
+//!
+//! No program is executed anew: the same process goes on, as user 0 of a user namespace where it
+//! was an ordinary user before. The ids are mapped by two small setuid programs of the
+//! distribution, which a child has to start that stays outside; once per build, since they take
+//! milliseconds.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::DumpableBehavior;
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::subid::{HostUser, find_tool};
+use crate::sys::{self, Fork};
+use crate::{IdKind, OsError, RootlessProblem, SandboxError, wire, world};
+
+/// How a machine lets the user build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rung {
+    /// As root, in a mount namespace of its own.
+    Root,
+    /// As an ordinary user with subordinate ids, in a user namespace.
+    SubordinateIds,
+}
+
+/// Which rung to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RungChoice {
+    /// Root's for root, that of subordinate ids for everybody else.
+    #[default]
+    Auto,
+    /// This one or none.
+    Only(Rung),
+}
+
+/// Where the program is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// The rung taken.
+    pub rung: Rung,
+    /// The number that the user who started the program has outside.
+    pub host_uid: u32,
+    /// The number of that user's group outside.
+    pub host_gid: u32,
+}
+
+/// Enters the namespaces of a build. Afterwards this process is user 0 with all capabilities over
+/// the ids that it has, and what it mounts is seen by nobody else.
+///
+/// The supplementary groups stay: they may be what lets the user read the build context.
+///
+/// # Errors
+///
+/// Fails where a thread is running already, and where the machine does not let the user in; the
+/// message names the file to edit, the package to install or the sysctl to set. The process may
+/// then be in a namespace without ids, and should end.
+pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
+    refuse_threads()?;
+    let user = HostUser::of_this_process();
+    let rung = match choice {
+        RungChoice::Only(rung) => rung,
+        RungChoice::Auto if user.uid == 0 => Rung::Root,
+        RungChoice::Auto => Rung::SubordinateIds,
+    };
+    if rung == Rung::SubordinateIds {
+        enter_user_namespace(&user).map_err(SandboxError::Rootless)?;
+    }
+    sys::unshare(UnshareFlags::NEWNS)
+        .map_err(|errno| SandboxError::Rootless(RootlessProblem::MayNotMount(errno.into())))?;
+    world::private_mounts()?;
+    Ok(Entered { rung, host_uid: user.uid, host_gid: user.gid })
+}
+
+/// The kernel lets no process with threads into another user namespace.
+fn refuse_threads() -> Result<(), SandboxError> {
+    let threads = fs_err::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 { Err(SandboxError::Threaded { threads }) } else { Ok(()) }
+}
+
+fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
+    let maps =
+        [("newuidmap", user.mapping(IdKind::User)?), ("newgidmap", user.mapping(IdKind::Group)?)];
+    let (ours, theirs) = wire::channel().map_err(step("make a socket"))?;
+    let target = rustix::process::getpid();
+    let child = match sys::fork(0).map_err(step("start a process"))? {
+        Fork::Child => {
+            drop(ours);
+            map_from_outside(theirs.as_fd(), target, &maps)
+        }
+        Fork::Parent(pid, _) => pid,
+    };
+    drop(theirs);
+    let result = sys::unshare(UnshareFlags::NEWUSER)
+        .map_err(|errno| RootlessProblem::UserNamespaces(errno.into()))
+        .and_then(|()| wire::send(ours.as_fd(), &Go::Unshared).map_err(step("talk to a process")))
+        .and_then(|()| wire::receive(ours.as_fd()).map_err(step("talk to a process")))
+        .and_then(|answer| answer.unwrap_or(Ok(())));
+    drop(ours);
+    let _ = sys::wait(Some(child), true);
+    // The new namespace made the process undumpable, so that its own files of /proc were not its
+    // own any more.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    result
+}
+
+/// The message that the process is in its new namespace.
+#[derive(Serialize, Deserialize)]
+enum Go {
+    Unshared,
+}
+
+/// The child's part: waits for the word, maps the ids, answers.
+fn map_from_outside(
+    channel: BorrowedFd<'_>,
+    target: rustix::process::Pid,
+    maps: &[(&str, Vec<String>); 2],
+) -> ! {
+    if let Ok(Some(Go::Unshared)) = wire::receive(channel) {
+        let target = target.as_raw_nonzero().to_string();
+        let started = maps.each_ref().map(|(program, map)| start_mapper(program, &target, map));
+        let result = started
+            .into_iter()
+            .zip(maps)
+            .try_for_each(|(mapper, (program, _))| finish_mapper(program, mapper));
+        let _ = wire::send(channel, &result);
+    }
+    sys::exit(0)
+}
+
+fn start_mapper(program: &str, target: &str, map: &[String]) -> std::io::Result<Child> {
+    let path = find_tool(program).unwrap_or_else(|| program.into());
+    Command::new(path)
+        .arg(target)
+        .args(map)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+}
+
+fn finish_mapper(program: &str, mapper: std::io::Result<Child>) -> Result<(), RootlessProblem> {
+    let program = program.to_owned();
+    match mapper.and_then(Child::wait_with_output) {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            Err(RootlessProblem::MapperFailed { program, message })
+        }
+        Err(error) => Err(RootlessProblem::MapperMissing { program, source: error.into() }),
+    }
+}
+
+fn step(action: &str) -> impl Fn(rustix::io::Errno) -> RootlessProblem {
+    move |errno| RootlessProblem::Step { action: action.to_owned(), source: OsError::from(errno) }
+}

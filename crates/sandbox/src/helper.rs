@@ -1,0 +1,235 @@
+//! The helper: one thread that forks sandboxes and waits for them.
+//!
+//! It is this program, executed once more, so its memory is small and a fork of it cheap. It never
+//! reads a specification: that is for the new process, so no run's secrets are in the memory that
+//! the next run is forked from.
+//!
+//! It obeys nobody but the builder. It is in a session of its own, since Ctrl-C on the terminal
+//! reaches the whole foreground group, and stopping the steps is the builder's decision; signals
+//! from elsewhere are held back. It ends when the
+//! control socket does, which the kernel sees to however the builder ends. (A parent-death signal
+//! would not do: it comes when the *thread* that started the helper ends.) The sandboxes in turn
+//! get a parent-death signal from the helper, which has one thread.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{DumpableBehavior, Pid, Signal};
+
+use crate::init::{self, Job};
+use crate::sys::{self, Fork};
+use crate::wire::{self, Answer, Gone, Request, Stop};
+use crate::world::World;
+use crate::{SandboxError, Stage, probe};
+
+/// Serves requests from standard input until its other end is closed; then kills everything.
+pub(crate) fn serve() -> ! {
+    sys::hold_signals();
+    let _ = rustix::process::setsid();
+    // Nothing of the builder's is for a sandbox to look at or to keep in use: not the memory, which
+    // it would see as that of its process 1, not the keys of the user's session, not the working
+    // directory and the umask.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = sys::new_session_keyring();
+    let _ = rustix::process::chdir("/");
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let code = Helper::new().map_or(1, |mut helper| helper.serve());
+    sys::exit(code)
+}
+
+struct Helper {
+    control: OwnedFd,
+    /// Made for the first run; the error is the answer to every run.
+    world: Option<Result<World, SandboxError>>,
+    runs: Vec<Run>,
+}
+
+impl Helper {
+    /// Takes the control socket from standard input, so that the first three descriptors are free
+    /// for use; `None` when somebody else than the builder started this.
+    fn new() -> Option<Self> {
+        let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).ok()?;
+        rustix::net::sockopt::socket_type(&control).ok()?;
+        rustix::stdio::dup2_stdin(wire::null().ok()?).ok()?;
+        Some(Self { control, world: None, runs: Vec::new() })
+    }
+
+    /// Serves; returns the code to exit with.
+    fn serve(&mut self) -> i32 {
+        loop {
+            let Ok(ready) = self.wait() else { return 1 };
+            let mut events = ready[1..].chunks(2).map(|event| (event[0], event[1]));
+            self.runs.retain_mut(|run| {
+                let (ended, asked) = events.next().unwrap_or_default();
+                run.attend(ended, asked)
+            });
+            if ready[0] && !self.accept() {
+                return self.end_all();
+            }
+        }
+    }
+
+    /// Waits until there is something to do. Tells of the control socket first, then of each run
+    /// whether its first process has ended and whether its channel has something to say.
+    fn wait(&self) -> rustix::io::Result<Vec<bool>> {
+        let runs = self.runs.iter().flat_map(|run| {
+            [run.process.as_fd(), run.channel.as_ref().unwrap_or(&run.process).as_fd()]
+        });
+        let mut polled: Vec<PollFd<'_>> = [self.control.as_fd()]
+            .into_iter()
+            .chain(runs)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let deadline = self.runs.iter().filter_map(|run| run.deadline).min();
+        let timeout = deadline.map(until);
+        wire::retry(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
+        Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
+    }
+
+    /// Does what the builder asks for; `false` when it is gone.
+    fn accept(&mut self) -> bool {
+        match wire::receive_request(self.control.as_fd()) {
+            Ok(None) => return false,
+            Ok(Some((Request::Run, descriptors))) => self.run(descriptors),
+            Ok(Some((Request::Probe, descriptors))) => {
+                if let Some(channel) = descriptors.first() {
+                    let _ = wire::send(channel.as_fd(), &Answer::Probe(probe::look()));
+                }
+            }
+            // The descriptors are gone, and with them the channel: the builder's thread sees that.
+            Err(_) => {}
+        }
+        true
+    }
+
+    fn run(&mut self, descriptors: Vec<OwnedFd>) {
+        let Some(job) = Job::new(descriptors) else { return };
+        let world = self.world.get_or_insert_with(World::prepare).as_ref();
+        match world.map_err(Clone::clone).and_then(|world| start(world, &job)) {
+            Ok((pid, process)) => self.runs.push(Run::new(pid, process, job.channel)),
+            Err(error) => {
+                let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
+                let _ = wire::send(job.channel.as_fd(), &Answer::Gone(Gone::default()));
+            }
+        }
+    }
+
+    /// Kills all sandboxes and waits until nothing of them is left.
+    fn end_all(&mut self) -> i32 {
+        self.runs.iter_mut().for_each(Run::kill);
+        self.runs.iter_mut().for_each(Run::report_end);
+        0
+    }
+}
+
+/// Forks the first process of a sandbox.
+fn start(world: &World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+    let failed =
+        |stage| move |error: rustix::io::Errno| SandboxError::setup(stage, "the sandbox", error);
+    let (go, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(failed(Stage::Messages))?;
+    match sys::fork(world.namespaces()).map_err(failed(Stage::Namespaces))? {
+        Fork::Child => {
+            drop(tell);
+            init::main(world, job, go)
+        }
+        Fork::Parent(pid, process) => {
+            // A process may map only its own id by itself; more takes power in the namespace
+            // outside, which is here.
+            let mapped = world.ids.write_identity(pid);
+            if mapped.is_ok() {
+                let _ = rustix::io::write(&tell, &[1]);
+                return Ok((pid, process));
+            }
+            drop(tell);
+            let _ = sys::wait(Some(pid), true);
+            Err(failed(Stage::IdMaps)(mapped.err().map_or(Errno::IO, errno_of)))
+        }
+    }
+}
+
+/// A sandbox that is running.
+struct Run {
+    /// Its first process.
+    pid: Pid,
+    process: OwnedFd,
+    /// To the builder's thread that waits; `None` when that thread is gone.
+    channel: Option<OwnedFd>,
+    /// When it will be killed.
+    deadline: Option<Instant>,
+    /// Whether it was killed here.
+    killed: bool,
+}
+
+impl Run {
+    fn new(pid: Pid, process: OwnedFd, channel: OwnedFd) -> Self {
+        Self { pid, process, channel: Some(channel), deadline: None, killed: false }
+    }
+
+    /// Does what is to be done for a sandbox; `false` when it is over.
+    fn attend(&mut self, ended: bool, asked: bool) -> bool {
+        if ended {
+            self.report_end();
+            return false;
+        }
+        if asked {
+            self.obey();
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.kill();
+        }
+        true
+    }
+
+    /// Stops the sandbox as the builder's thread asks, or since it is gone.
+    fn obey(&mut self) {
+        let Some(channel) = &self.channel else { return };
+        match wire::receive(channel.as_fd()) {
+            Ok(Some(Stop { grace_ms })) => {
+                // The first process passes it on to the one that was asked for.
+                let _ = rustix::process::pidfd_send_signal(&self.process, Signal::TERM);
+                self.deadline = Instant::now().checked_add(Duration::from_millis(grace_ms));
+            }
+            Ok(None) | Err(_) => {
+                self.channel = None;
+                self.kill();
+            }
+        }
+    }
+
+    /// Kills the first process, and with it all others in its PID namespace.
+    fn kill(&mut self) {
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        self.deadline = None;
+        self.killed = true;
+    }
+
+    /// Waits for the end of the first process, and tells the builder. The end comes after that of
+    /// all other processes and, since its namespaces go with it, of all mounts.
+    fn report_end(&mut self) {
+        let Ok(Some(waited)) = sys::wait(Some(self.pid), true) else { return };
+        let Some(channel) = &self.channel else { return };
+        let gone = Gone {
+            signal: libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status)),
+            by_request: self.killed,
+            user_time: waited.user,
+            system_time: waited.system,
+            peak_memory: waited.peak_memory,
+        };
+        let _ = wire::send(channel.as_fd(), &Answer::Gone(gone));
+    }
+}
+
+fn until(deadline: Instant) -> Timespec {
+    let time = deadline.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
+}
+
+fn errno_of(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,170 @@
+//! The first process of a sandbox: makes the world, starts the process, waits.
+//!
+//! It is a fork of the helper and executes nothing, so no binary of the host is ever within reach
+//! of the sandbox: `/proc/1/exe` is this program, and the kernel shows it, like this process's
+//! memory and descriptors, to nobody without power over the namespace outside, because the helper
+//! made itself undumpable there (CVE-2019-5736 is about a runtime that did not). The process
+//! proper is never this program, either: it is between `vfork` and `execve` in one address space
+//! with this one, and the first thing of its own is the image's program.
+
+mod mounts;
+mod network;
+mod process;
+mod program;
+mod root;
+mod system;
+mod target;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use formwork_fs::RelPath;
+use rustix::process::{Pid, Signal};
+
+use crate::sys::{self, Waited};
+use crate::wire::{self, Answer};
+use crate::world::World;
+use crate::{ExitReport, ExitStatus, ProcessSpec, SandboxError, Stage};
+
+/// What the helper was asked to run.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// To the builder's thread that waits.
+    pub(crate) channel: OwnedFd,
+    /// The specification.
+    document: OwnedFd,
+    stdio: [OwnedFd; 3],
+}
+
+impl Job {
+    /// The descriptors of a request; `None` unless they are as many as they should be.
+    pub(crate) fn new(descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let [channel, document, stdin, stdout, stderr] = descriptors.try_into().ok()?;
+        Some(Self { channel, document, stdio: [stdin, stdout, stderr] })
+    }
+
+    /// Closes all that the helper has open for itself and for other sandboxes.
+    fn keep_only(&self, world: &World) -> Result<(), SandboxError> {
+        let mut kept = vec![self.channel.as_fd(), self.document.as_fd()];
+        kept.extend(self.stdio.iter().chain(&world.scope).map(AsFd::as_fd));
+        sys::close_all_but(&kept).map_err(messages)
+    }
+}
+
+/// Runs the job and tells the builder; `go` is where the helper says that the ids are mapped.
+pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
+    // A panic must not go on in the helper's frames: there is one helper already.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(world, job, go)));
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
+    });
+    if let Err(errno) = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome)) {
+        // As many targets were made as do not fit into a message.
+        let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(messages(errno))));
+    }
+    sys::exit(0)
+}
+
+fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
+    await_ids(go)?;
+    job.keep_only(world)?;
+    let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
+    world.ids.check(&spec.user)?;
+    let created = make_world(world, &spec)?;
+    let started = Instant::now();
+    let process = process::start(world, &spec, &job.stdio)?;
+    let (status, usage) = wait_for(process);
+    Ok(ExitReport {
+        status,
+        wall_time: started.elapsed(),
+        user_time: usage.user,
+        system_time: usage.system,
+        peak_memory: usage.peak_memory,
+        created,
+    })
+}
+
+/// Waits until the helper has mapped the ids; fails when it could not.
+fn await_ids(go: OwnedFd) -> Result<(), SandboxError> {
+    // Should the helper be gone already, the pipe is at its end. From here on, its end is ours.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(messages)?;
+    match wire::retry(|| rustix::io::read(&go, &mut [0])).map_err(messages)? {
+        0 => Err(messages(rustix::io::Errno::PIPE)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes all that the process will find; returns the mount targets that had to be made.
+fn make_world(world: &World, spec: &ProcessSpec) -> Result<Vec<RelPath>, SandboxError> {
+    crate::world::private_mounts()?;
+    // From here to the change of the root, a descriptor's number is a path to what it refers to,
+    // and nothing is ever looked up twice.
+    rustix::process::chdir("/proc/self/fd")
+        .map_err(|errno| SandboxError::setup(Stage::Private, "/proc/self/fd", errno))?;
+    network::set_up(spec)?;
+    let mut targets = target::Targets::new(root::stack(&spec.root)?)?;
+    let dev = system::mount(world, &mut targets, spec)?;
+    for mount in &spec.mounts {
+        mounts::mount(world, &mut targets, &dev, mount)?;
+    }
+    targets.enter()
+}
+
+/// What processes took together.
+#[derive(Default)]
+struct Usage {
+    user: Duration,
+    system: Duration,
+    peak_memory: u64,
+}
+
+impl Usage {
+    fn add(&mut self, waited: &Waited) {
+        self.user += waited.user;
+        self.system += waited.system;
+        self.peak_memory = self.peak_memory.max(waited.peak_memory);
+    }
+}
+
+/// Reaps whatever ends, until the process has; then kills what it left.
+fn wait_for(process: Pid) -> (ExitStatus, Usage) {
+    let mut usage = Usage::default();
+    let status = loop {
+        if sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM]) == libc::SIGTERM {
+            let _ = rustix::process::kill_process(process, Signal::TERM);
+        }
+        if let Some(status) = reap(process, &mut usage) {
+            break status;
+        }
+    };
+    sys::kill_all_others();
+    while let Ok(Some(waited)) = sys::wait(None, true) {
+        usage.add(&waited);
+    }
+    (status, usage)
+}
+
+/// Reaps all that has ended; the status of the process, if it was among them.
+fn reap(process: Pid, usage: &mut Usage) -> Option<ExitStatus> {
+    let mut status = None;
+    while let Ok(Some(waited)) = sys::wait(None, false) {
+        usage.add(&waited);
+        if waited.pid == process {
+            status = Some(exit_status(waited.status));
+        }
+    }
+    status
+}
+
+fn exit_status(status: i32) -> ExitStatus {
+    if libc::WIFSIGNALED(status) {
+        ExitStatus::Signaled(libc::WTERMSIG(status))
+    } else {
+        ExitStatus::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+fn messages(error: impl Into<crate::OsError>) -> SandboxError {
+    SandboxError::setup(Stage::Messages, "the process", error)
+}

@@ -1,0 +1,189 @@
+//! Starts the process itself, as its user and confined.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::{Gid, Uid};
+
+use super::target::is_dir;
+use super::{program, root, target};
+use crate::seccomp::CAPABILITIES;
+use crate::sys::{self, Strings};
+use crate::world::World;
+use crate::{NetworkMode, ProcessSpec, SandboxError, Stage};
+
+/// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What went wrong between `vfork` and `execve`.
+#[derive(Clone, Copy)]
+enum Failure {
+    Step(Stage, Errno),
+    /// None of the candidates could be executed.
+    Exec(Errno),
+}
+
+/// Starts the process; returns when it has executed its program.
+pub(super) fn start(
+    world: &World,
+    spec: &ProcessSpec,
+    stdio: &[OwnedFd; 3],
+) -> Result<Pid, SandboxError> {
+    let cwd = open_cwd(spec)?;
+    let candidates = candidates(spec)?;
+    let args = Strings::new(c_strings(spec.args.iter().map(|arg| arg.as_bytes().to_vec()))?);
+    let variables = spec.env.iter();
+    let variables =
+        variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let env = Strings::new(c_strings(variables)?);
+    let mut failure = None;
+    let pid = sys::vfork(|| {
+        let result = become_process(world, spec, stdio, &cwd);
+        failure = Some(match result {
+            Err((stage, errno)) => Failure::Step(stage, errno),
+            Ok(()) => Failure::Exec(execute(&candidates, &args, &env)),
+        });
+        127
+    })
+    .map_err(|errno| SandboxError::setup(Stage::Fork, "the process", errno))?;
+    let Some(failure) = failure else { return Ok(pid) };
+    let _ = sys::wait(Some(pid), true);
+    Err(match failure {
+        Failure::Step(stage, errno) => SandboxError::setup(stage, subject(stage, spec), errno),
+        Failure::Exec(errno) => program::explain(spec, &candidates, errno),
+    })
+}
+
+/// The working directory, found inside the new root and without the magic links of `/proc`, so
+/// neither `..` nor `/proc/self/fd/7` leads out (CVE-2024-21626).
+fn open_cwd(spec: &ProcessSpec) -> Result<OwnedFd, SandboxError> {
+    let open = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())?;
+        let cwd = root::look_up(root.as_fd(), spec.cwd.as_path().as_os_str().as_bytes())?;
+        if is_dir(&cwd)? { Ok(cwd) } else { Err(Errno::NOTDIR) }
+    };
+    open().map_err(|errno| {
+        SandboxError::setup(Stage::WorkingDirectory, target::show(&spec.cwd), errno)
+    })
+}
+
+/// Turns the new process, which still has all power over the namespaces, into what was specified.
+///
+/// It shares its memory with the first process, which stands still; nothing here allocates.
+fn become_process(
+    world: &World,
+    spec: &ProcessSpec,
+    [stdin, stdout, stderr]: &[OwnedFd; 3],
+    cwd: &OwnedFd,
+) -> Result<(), (Stage, Errno)> {
+    let at = |stage| move |errno| (stage, errno);
+    rustix::stdio::dup2_stdin(stdin).map_err(at(Stage::Stdio))?;
+    rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Stdio))?;
+    rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Stdio))?;
+    rustix::process::fchdir(cwd).map_err(at(Stage::WorkingDirectory))?;
+    // A session of its own, so that it can use terminals as programs do that are logged in.
+    rustix::process::setsid().map_err(at(Stage::Confine))?;
+    // Keys are counted against the user's quota, so this may fail; then the helper's own session
+    // keyring remains, which is as empty.
+    let _ = sys::new_session_keyring();
+    if !spec.privileged {
+        drop_capabilities().map_err(at(Stage::Confine))?;
+    }
+    if spec.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
+    }
+    if !spec.privileged {
+        if let (NetworkMode::Host, Some(scope)) = (spec.network, &world.scope) {
+            // Services trust whoever connects to an abstract socket with the right user number,
+            // and root in the sandbox may have that of real root (CVE-2020-15257).
+            sys::restrict(scope.as_fd()).map_err(at(Stage::Confine))?;
+        }
+        // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
+        // through what follows.
+        sys::set_seccomp_filter(&world.filter).map_err(at(Stage::Confine))?;
+    }
+    become_user(spec).map_err(at(Stage::User))?;
+    sys::close_all_on_exec().map_err(at(Stage::Confine))?;
+    sys::release_signals();
+    Ok(())
+}
+
+/// Limits what the process, and whatever it executes, can ever get. What it has now, `execve`
+/// computes anew.
+fn drop_capabilities() -> Result<(), Errno> {
+    for capability in (0..u64::BITS).filter(|bit| CAPABILITIES & (1 << bit) == 0) {
+        match sys::drop_bounding(capability) {
+            Ok(()) => {}
+            // The first number that this kernel does not know.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Takes on the numbers. Leaving user 0 takes all capabilities away.
+fn become_user(spec: &ProcessSpec) -> Result<(), Errno> {
+    let (uid, gid) = (Uid::from_raw(spec.user.uid), Gid::from_raw(spec.user.gid));
+    sys::set_groups(&spec.user.groups)?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+}
+
+/// Executes the first candidate that can be, going on past those that are missing or forbidden, as
+/// `execvp(3)` does.
+fn execute(candidates: &[CString], args: &Strings, env: &Strings) -> Errno {
+    let mut result = Errno::NOENT;
+    for candidate in candidates {
+        match sys::execve(candidate, args, env) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => result = Errno::ACCESS,
+            errno => return errno,
+        }
+    }
+    result
+}
+
+/// The files that the program may be, in the order in which they are tried.
+fn candidates(spec: &ProcessSpec) -> Result<Vec<CString>, SandboxError> {
+    let program = spec.args.first().map_or(&b""[..], |program| program.as_bytes());
+    if program.contains(&b'/') {
+        return c_strings([program.to_vec()]);
+    }
+    // An empty entry stands for the working directory.
+    let join = |directory: &[u8]| match directory {
+        b"" => program.to_vec(),
+        _ => [directory, b"/", program].concat(),
+    };
+    c_strings(search_path(spec).as_bytes().split(|byte| *byte == b':').map(join))
+}
+
+/// The `PATH` of the environment; of several, the last, as shells take it.
+pub(super) fn search_path(spec: &ProcessSpec) -> &OsStr {
+    let path = spec.env.iter().rev().find(|(name, _)| name == "PATH");
+    path.map_or(OsStr::new(DEFAULT_PATH), |(_, value)| value)
+}
+
+fn c_strings(strings: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<CString>, SandboxError> {
+    strings
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .map_err(|_| SandboxError::Spec("a string contains a NUL byte".to_owned()))
+}
+
+/// What a step of `become_process` was about, for the message.
+fn subject(stage: Stage, spec: &ProcessSpec) -> PathBuf {
+    match stage {
+        Stage::WorkingDirectory => target::show(&spec.cwd),
+        Stage::User => format!("{}:{}", spec.user.uid, spec.user.gid).into(),
+        Stage::Stdio => "standard input and output".into(),
+        _ => "the process".into(),
+    }
+}

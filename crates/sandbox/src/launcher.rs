@@ -1,0 +1,242 @@
+//! The builder's side: asks the helper to run processes, and waits for them.
+//!
+//! A threaded process must not fork (a lock that another thread holds stays locked for ever in the
+//! child), so the builder never does: it executes itself once more as the helper, which has one
+//! thread and forks.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio as CommandStdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::wire::{self, Answer, Gone, Request, Stop};
+use crate::{
+    Cancel, ExitReport, ExitStatus, HELPER_NAME, OsError, ProcessSpec, SandboxError, Stage,
+};
+
+/// Runs processes, any number at once, through one helper process.
+///
+/// The helper is started for the first run, and ends with the launcher or with this program,
+/// however it ends, taking all sandboxes with it.
+#[derive(Debug)]
+pub struct Launcher {
+    program: PathBuf,
+    helper: Mutex<Option<Arc<Helper>>>,
+}
+
+/// The standard input, output and error of a process. They are closed here as soon as the process
+/// has them, so whoever reads the other end of a pipe sees its end with the end of the sandbox.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Standard input; `None` for one that is empty.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Launcher {
+    /// A launcher whose helper is this program itself, which must call
+    /// [`init_if_child`](crate::init_if_child) first in `main`.
+    pub fn new() -> Self {
+        Self::with_program("/proc/self/exe")
+    }
+
+    /// A launcher whose helper is another program that calls
+    /// [`init_if_child`](crate::init_if_child) first in `main`.
+    pub fn with_program(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), helper: Mutex::new(None) }
+    }
+
+    /// Runs a process and waits until nothing of its sandbox is left.
+    ///
+    /// Throwing `cancel` stops it; the report then tells what the process made of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the process could not be started or was killed together with its sandbox; a
+    /// process that ran and failed gives a report.
+    pub fn run(
+        &self,
+        spec: &ProcessSpec,
+        stdio: Stdio,
+        cancel: &Cancel,
+    ) -> Result<ExitReport, SandboxError> {
+        spec.check()?;
+        if cancel.is_cancelled() {
+            return Err(SandboxError::Cancelled);
+        }
+        let result = self.helper()?.start(spec, stdio).and_then(|channel| {
+            Run { channel, started: Instant::now(), grace: spec.stop_grace }.wait(cancel)
+        });
+        if let Err(SandboxError::Helper(_)) = &result {
+            self.forget_helper();
+        }
+        result
+    }
+
+    /// The running helper, started where there is none yet.
+    fn helper(&self) -> Result<Arc<Helper>, SandboxError> {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*helper {
+            return Ok(Arc::clone(running));
+        }
+        let started = Helper::start_program(&self.program).map_err(|error| {
+            SandboxError::Helper(format!("cannot start `{}`: {error}", self.program.display()))
+        })?;
+        Ok(Arc::clone(helper.insert(Arc::new(started))))
+    }
+
+    /// Lets the next run start another helper.
+    fn forget_helper(&self) {
+        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The helper process; dropping this ends it.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    /// `None` only while being dropped.
+    control: Option<OwnedFd>,
+    process: Child,
+}
+
+impl Helper {
+    pub(crate) fn start_program(program: &std::path::Path) -> std::io::Result<Self> {
+        let (ours, theirs) = wire::channel()?;
+        // The helper needs nothing of the environment. Its standard error stays, for the message
+        // of a panic, which would be a bug.
+        let process = Command::new(program)
+            .arg0(HELPER_NAME)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(CommandStdio::null())
+            .spawn()?;
+        Ok(Self { control: Some(ours), process })
+    }
+
+    /// Sends a request; returns the channel for its answers.
+    pub(crate) fn request(
+        &self,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<OwnedFd, SandboxError> {
+        let (ours, theirs) = wire::channel().map_err(messages)?;
+        let control = self.control.as_ref().ok_or_else(gone)?;
+        let mut all = vec![theirs.as_fd()];
+        all.extend_from_slice(descriptors);
+        match wire::send_request(control.as_fd(), request, &all) {
+            Ok(()) => Ok(ours),
+            Err(Errno::PIPE | Errno::CONNRESET) => Err(gone()),
+            Err(errno) => Err(messages(errno)),
+        }
+    }
+
+    fn start(&self, spec: &ProcessSpec, stdio: Stdio) -> Result<OwnedFd, SandboxError> {
+        let document = wire::document(spec).map_err(messages)?;
+        let stdin = stdio.stdin.map_or_else(wire::null, Ok).map_err(messages)?;
+        for fd in [&stdin, &stdio.stdout, &stdio.stderr] {
+            refuse_directory(fd)?;
+        }
+        let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
+        self.request(Request::Run, &descriptors)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // The end of the control socket tells the helper to end, and it leaves nothing behind.
+        self.control = None;
+        let _ = self.process.wait();
+    }
+}
+
+/// A directory of the host as standard input would be a way out of the root (CVE-2024-21626).
+fn refuse_directory(fd: &OwnedFd) -> Result<(), SandboxError> {
+    let file = File::from(fd.try_clone().map_err(messages)?);
+    if file.metadata().map_err(messages)?.is_dir() {
+        return Err(SandboxError::Spec("standard input or output is a directory".to_owned()));
+    }
+    Ok(())
+}
+
+/// A process that was asked for.
+struct Run {
+    channel: OwnedFd,
+    started: Instant,
+    grace: Duration,
+}
+
+impl Run {
+    /// Waits until nothing of the sandbox is left, and passes on that it should stop.
+    fn wait(&self, cancel: &Cancel) -> Result<ExitReport, SandboxError> {
+        let mut outcome = None;
+        let mut cancelled = false;
+        loop {
+            let [answer, stop] = match cancelled {
+                true => [true, false],
+                false => {
+                    wire::wait_readable([self.channel.as_fd(), cancel.as_fd()]).map_err(messages)?
+                }
+            };
+            if stop {
+                cancelled = true;
+                let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+                // Where the helper is gone, the end of the channel tells so next.
+                let _ = wire::send(self.channel.as_fd(), &Stop { grace_ms });
+            }
+            if answer {
+                match wire::receive(self.channel.as_fd()) {
+                    Ok(Some(Answer::Outcome(result))) => outcome = Some(result),
+                    Ok(Some(Answer::Gone(gone))) => {
+                        return outcome.unwrap_or_else(|| self.killed(gone));
+                    }
+                    Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => {
+                        return Err(gone());
+                    }
+                    Err(errno) => return Err(messages(errno)),
+                }
+            }
+        }
+    }
+
+    /// The report where the sandbox's first process could give none.
+    fn killed(&self, gone: Gone) -> Result<ExitReport, SandboxError> {
+        let Some(signal) = gone.signal else {
+            return Err(SandboxError::Helper("a sandbox ended without a report".to_owned()));
+        };
+        if !gone.by_request {
+            return Err(SandboxError::Killed { signal });
+        }
+        Ok(ExitReport {
+            status: ExitStatus::Signaled(signal),
+            wall_time: self.started.elapsed(),
+            user_time: gone.user_time,
+            system_time: gone.system_time,
+            peak_memory: gone.peak_memory,
+            created: Vec::new(),
+        })
+    }
+}
+
+fn gone() -> SandboxError {
+    SandboxError::Helper(
+        "it has ended; if the machine ran out of memory, build less at once".into(),
+    )
+}
+
+fn messages(error: impl Into<OsError>) -> SandboxError {
+    SandboxError::setup(Stage::Messages, "the process", error)
+}

@@ -1,0 +1,301 @@
+//! The list of what a machine has or lacks.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+
+use super::Feature;
+use super::trial::Trial;
+use crate::subid::{HostUser, find_tool};
+use crate::{IdKind, OsError, RootlessProblem, sys};
+
+/// Everything that was looked at.
+pub(super) fn list(trial: &Trial) -> Vec<Feature> {
+    let user = HostUser::of_this_process();
+    let mut features = vec![kernel(), user_namespaces(trial)];
+    if user.uid != 0 {
+        let ids = [IdKind::User, IdKind::Group].map(|kind| subordinate_ids(&user, kind));
+        features.extend(ids.into_iter().chain([mapper("newuidmap"), mapper("newgidmap")]));
+    }
+    features.extend([overlay(trial), volatile(trial), proc(trial)]);
+    features.extend(system_calls());
+    features.extend([scopes(), cgroups(), pasta(), emulators()]);
+    for feature in features.iter_mut().filter(|feature| feature.available) {
+        feature.remedy = None;
+    }
+    features
+}
+
+fn kernel() -> Feature {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy().into_owned();
+    Feature {
+        name: "kernel".to_owned(),
+        available: is_new_enough(&release),
+        required: true,
+        found: format!("Linux {release}"),
+        purpose: "the calls and mount options of Linux 5.12 are used throughout".to_owned(),
+        remedy: Some("update the kernel".to_owned()),
+    }
+}
+
+fn is_new_enough(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
+    let major = numbers.next().unwrap_or_default();
+    (major, numbers.next().unwrap_or_default()) >= (5, 12)
+}
+
+fn user_namespaces(trial: &Trial) -> Feature {
+    Feature {
+        name: "user namespaces".to_owned(),
+        available: trial.namespaces.is_ok(),
+        required: true,
+        found: outcome("made one", trial.namespaces),
+        purpose: "keep what RUN does away from the machine".to_owned(),
+        remedy: Some(namespace_remedy()),
+    }
+}
+
+/// The switches that forbid user namespaces, as far as they are set so.
+fn namespace_remedy() -> String {
+    let knobs = [
+        ("user/max_user_namespaces", "0", "user.max_user_namespaces=16384"),
+        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+    ];
+    let forbids = |path: &str, value: &str| {
+        let text = fs_err::read_to_string(Path::new("/proc/sys").join(path));
+        text.is_ok_and(|text| text.trim() == value)
+    };
+    let settings: Vec<&str> = knobs
+        .iter()
+        .filter(|(path, value, _)| forbids(path, value))
+        .map(|(_, _, setting)| *setting)
+        .collect();
+    match settings.is_empty() {
+        false => format!("as root: sysctl -w {}", settings.join(" ")),
+        true => "no sysctl forbids it, so a container's seccomp or AppArmor profile, or SELinux, \
+                 does: allow `unshare`, `clone` and `mount` there"
+            .to_owned(),
+    }
+}
+
+fn subordinate_ids(user: &HostUser, kind: IdKind) -> Feature {
+    let file = kind.file();
+    let mapping = user.mapping(kind);
+    let ranges = mapping.as_ref().map_or(0, |words| words.len() / 3 - 1);
+    let ids: u64 =
+        mapping.iter().flatten().skip(5).step_by(3).filter_map(|n| n.parse::<u64>().ok()).sum();
+    Feature {
+        name: format!("subordinate {kind} ids"),
+        available: mapping.is_ok(),
+        required: true,
+        found: match &mapping {
+            Ok(_) => format!("{ids} ids in {ranges} range(s) for {user} in {file}"),
+            Err(RootlessProblem::NoSubordinateIds { .. }) => {
+                format!("{file} has no line for {user}")
+            }
+            Err(problem) => problem.to_string(),
+        },
+        purpose: "the users and groups of an image".to_owned(),
+        remedy: Some(format!("as root: echo '{user}:100000:65536' >> {file}")),
+    }
+}
+
+fn mapper(name: &str) -> Feature {
+    let path = find_tool(name);
+    let setuid = path.as_deref().is_some_and(is_privileged);
+    Feature {
+        name: name.to_owned(),
+        available: setuid,
+        required: true,
+        found: match &path {
+            Some(path) if setuid => path.display().to_string(),
+            Some(path) => format!("{} has neither setuid nor capabilities", path.display()),
+            None => "not found".to_owned(),
+        },
+        purpose: "gives a user namespace its subordinate ids".to_owned(),
+        remedy: Some(match path {
+            Some(path) => format!("as root: chmod u+s {}", path.display()),
+            None => "install the package `uidmap` (Debian, Ubuntu) or `shadow-utils` (Fedora)"
+                .to_owned(),
+        }),
+    }
+}
+
+/// Whether a program is setuid root or has file capabilities.
+fn is_privileged(path: &Path) -> bool {
+    let setuid =
+        fs_err::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o4000 != 0);
+    setuid || rustix::fs::getxattr(path, "security.capability", &mut [0; 64]).is_ok()
+}
+
+fn overlay(trial: &Trial) -> Feature {
+    Feature {
+        name: "overlayfs".to_owned(),
+        available: trial.mounts.overlay.is_ok(),
+        required: true,
+        found: outcome("mounted one in a user namespace", trial.mounts.overlay),
+        purpose: "layers as one tree, without copying".to_owned(),
+        remedy: Some("as root: modprobe overlay; on kernels before 5.11, update".to_owned()),
+    }
+}
+
+fn volatile(trial: &Trial) -> Feature {
+    Feature {
+        name: "overlayfs: volatile".to_owned(),
+        available: trial.mounts.volatile.is_ok(),
+        required: false,
+        found: outcome("mounted one", trial.mounts.volatile),
+        purpose: "no waiting for the disk: without it, steps that call sync are slow".to_owned(),
+        remedy: Some("update the kernel to 5.10 or later".to_owned()),
+    }
+}
+
+fn proc(trial: &Trial) -> Feature {
+    Feature {
+        name: "/proc".to_owned(),
+        available: trial.mounts.proc.is_ok(),
+        required: true,
+        found: outcome("mounted one in a PID namespace", trial.mounts.proc),
+        purpose: "a process list of its own for RUN".to_owned(),
+        remedy: Some(
+            "inside a container, let it see the whole of /proc: `--security-opt unmask=ALL` \
+             (podman), `--security-opt systempaths=unconfined` (docker), `procMount: Unmasked` \
+             (Kubernetes)"
+                .to_owned(),
+        ),
+    }
+}
+
+/// System calls that a kernel may be too old for, or a container's filter may hide.
+fn system_calls() -> [Feature; 5] {
+    let resolve = ResolveFlags::IN_ROOT;
+    let openat2 = rustix::fs::openat2(CWD, "/", OFlags::PATH, Mode::empty(), resolve).map(drop);
+    let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
+    [
+        system_call("openat2", openat2, "paths that cannot leave a directory"),
+        system_call("clone3", sys::probe_clone3(), "a process and its namespaces at once"),
+        system_call("pidfd_open", pidfd.map(drop), "waiting for the end of steps"),
+        system_call("mount_setattr", sys::probe_mount_setattr(), "read-only mounts"),
+        system_call("seccomp", sys::probe_seccomp(), "a filter of system calls for RUN"),
+    ]
+}
+
+fn system_call(name: &str, result: rustix::io::Result<()>, purpose: &str) -> Feature {
+    Feature {
+        name: name.to_owned(),
+        available: result.is_ok(),
+        required: true,
+        found: outcome("works", result.map_err(OsError::from)),
+        purpose: purpose.to_owned(),
+        remedy: Some(
+            "update the kernel; inside a container, allow the call in its seccomp profile"
+                .to_owned(),
+        ),
+    }
+}
+
+fn scopes() -> Feature {
+    let scope = sys::abstract_socket_scope();
+    Feature {
+        name: "Landlock scopes".to_owned(),
+        available: scope.is_ok(),
+        required: false,
+        found: outcome("works", scope.map(drop).map_err(OsError::from)),
+        purpose: "keeps RUN with the machine's network from the abstract sockets of its services"
+            .to_owned(),
+        remedy: Some(
+            "Linux 6.12 or later, with `landlock` among the boot parameter lsm=".to_owned(),
+        ),
+    }
+}
+
+fn cgroups() -> Feature {
+    let own = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let directory = path.map(|path| Path::new("/sys/fs/cgroup").join(path));
+    let delegated = directory.as_ref().is_some_and(|directory| {
+        let procs = directory.join("cgroup.procs");
+        rustix::fs::accessat(CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    });
+    Feature {
+        name: "control groups".to_owned(),
+        available: delegated,
+        required: false,
+        found: match directory {
+            Some(directory) if delegated => format!("{} may be divided", directory.display()),
+            Some(directory) => format!("{} may not be written", directory.display()),
+            None => "this process is in no group of version 2".to_owned(),
+        },
+        purpose: "limits for each step; without them, steps share the limits of the whole build"
+            .to_owned(),
+        remedy: Some("run under `systemd-run --user --scope -p Delegate=yes`".to_owned()),
+    }
+}
+
+fn pasta() -> Feature {
+    let path = find_tool("pasta");
+    Feature {
+        name: "pasta".to_owned(),
+        available: path.is_some(),
+        required: false,
+        found: path.map_or("not found".to_owned(), |path| path.display().to_string()),
+        purpose: "a network of its own for RUN; the machine's is used otherwise".to_owned(),
+        remedy: Some("install the package `passt`".to_owned()),
+    }
+}
+
+fn emulators() -> Feature {
+    let entries = fs_err::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "register" && name != "status")
+        .collect();
+    names.sort_unstable();
+    Feature {
+        name: "emulators".to_owned(),
+        available: !names.is_empty(),
+        required: false,
+        found: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
+        purpose: "RUN for other architectures than the machine's".to_owned(),
+        remedy: Some("install `qemu-user-static` and `binfmt-support`".to_owned()),
+    }
+}
+
+/// What was found, in words.
+fn outcome(success: &str, result: Result<(), OsError>) -> String {
+    match result {
+        Ok(()) => success.to_owned(),
+        Err(OsError(libc::ECANCELED)) => "not tried, since a step before failed".to_owned(),
+        Err(error) if error == OsError::from(Errno::NOSYS) => "not known here".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_new_enough;
+
+    #[test]
+    fn kernels_are_compared_by_number() {
+        for (release, expected) in [
+            ("6.18.44-fc", true),
+            ("5.12.0", true),
+            ("5.15-generic", true),
+            ("5.11.22", false),
+            ("4.19.0-27-amd64", false),
+            ("10.0", true),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(release), expected, "{release}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Tries what a `RUN` will do, in a process that is thrown away.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{self, Fork};
+use crate::world::World;
+use crate::{OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Trial {
+    /// Entering the builder's namespaces.
+    pub(super) rung: Result<Rung, SandboxError>,
+    /// Making a sandbox's namespaces below them.
+    pub(super) namespaces: Result<(), OsError>,
+    /// Mounting there.
+    pub(super) mounts: Mounts,
+}
+
+/// What could be mounted in a sandbox.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Mounts {
+    pub(super) overlay: Result<(), OsError>,
+    pub(super) volatile: Result<(), OsError>,
+    pub(super) proc: Result<(), OsError>,
+}
+
+/// The result where a step before failed.
+const NOT_TRIED: OsError = OsError(libc::ECANCELED);
+
+impl Mounts {
+    fn none(error: OsError) -> Self {
+        Self { overlay: Err(error), volatile: Err(error), proc: Err(error) }
+    }
+}
+
+/// Runs the trial in a child, and waits for it.
+pub(super) fn run() -> Trial {
+    let rung = Err(SandboxError::setup(Stage::Fork, "a trial", NOT_TRIED));
+    let nothing = Trial { rung, namespaces: Err(NOT_TRIED), mounts: Mounts::none(NOT_TRIED) };
+    in_child(0, |channel| wire::send(channel, &try_all()), |_| Ok(())).unwrap_or(nothing)
+}
+
+fn try_all() -> Trial {
+    let rung = enter(RungChoice::Auto).map(|entered| entered.rung);
+    let world = match &rung {
+        Ok(_) => World::prepare(),
+        Err(error) => Err(error.clone()),
+    };
+    let mounts = match world {
+        Ok(world) => in_child(
+            world.namespaces(),
+            |channel| wire::send(channel, &try_mounts()),
+            |pid| world.ids.write_identity(pid).map_err(OsError::from),
+        ),
+        Err(_) => Err(NOT_TRIED),
+    };
+    Trial {
+        rung,
+        namespaces: mounts.as_ref().map(drop).map_err(|error| *error),
+        mounts: mounts.unwrap_or_else(Mounts::none),
+    }
+}
+
+/// Mounts in a file system in memory, which goes with the namespace.
+fn try_mounts() -> Mounts {
+    let arena = || -> rustix::io::Result<()> {
+        rustix::mount::mount("tmpfs", "/tmp", "tmpfs", MountFlags::empty(), None)?;
+        for directory in ["a", "b", "upper", "work", "work2", "root"] {
+            rustix::fs::mkdir(format!("/tmp/{directory}"), Mode::RWXU)?;
+        }
+        Ok(())
+    };
+    if let Err(errno) = arena() {
+        return Mounts::none(OsError::from(errno));
+    }
+    let overlay = |work, volatile| {
+        let options = format!(
+            "userxattr,index=off,lowerdir=/tmp/a:/tmp/b,upperdir=/tmp/upper,workdir=/tmp/{work}"
+        );
+        try_mount("overlay", &format!("{options}{volatile}"))
+    };
+    Mounts {
+        overlay: overlay("work", ""),
+        volatile: overlay("work2", ",volatile"),
+        proc: try_mount("proc", ""),
+    }
+}
+
+fn try_mount(kind: &str, options: &str) -> Result<(), OsError> {
+    let options = std::ffi::CString::new(options).map_err(|_| OsError(libc::EINVAL))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount(kind, "/tmp/root", kind, flags, &*options)?;
+    rustix::mount::unmount("/tmp/root", rustix::mount::UnmountFlags::DETACH)?;
+    Ok(())
+}
+
+/// Does something in a child in new namespaces, which sends one message; `prepare` comes first and
+/// is done here.
+fn in_child<T: serde::de::DeserializeOwned>(
+    namespaces: i32,
+    work: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
+    prepare: impl FnOnce(rustix::process::Pid) -> Result<(), OsError>,
+) -> Result<T, OsError> {
+    let (ours, theirs) = wire::channel()?;
+    match sys::fork(namespaces)? {
+        Fork::Child => {
+            drop(ours);
+            if let Ok(Some(true)) = wire::receive(theirs.as_fd()) {
+                let _ = work(theirs.as_fd());
+            }
+            sys::exit(0)
+        }
+        Fork::Parent(pid, _) => {
+            drop(theirs);
+            let prepared = prepare(pid);
+            let _ = wire::send(ours.as_fd(), &prepared.is_ok());
+            let answer = wire::receive(ours.as_fd());
+            let _ = sys::wait(Some(pid), true);
+            prepared?;
+            answer?.ok_or(OsError::from(Errno::PIPE))
+        }
+    }
+}

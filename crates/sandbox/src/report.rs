@@ -1,0 +1,54 @@
+//! How a process ended, and what it took.
+
+use std::time::Duration;
+
+use formwork_fs::RelPath;
+use serde::{Deserialize, Serialize};
+
+use crate::wire;
+
+/// How a process ended, and what it took.
+///
+/// When the caller has this, nothing of the sandbox is left: no process and no mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    /// How the process ended.
+    pub status: ExitStatus,
+    /// From the start of the process to its end, without making and removing the sandbox.
+    pub wall_time: Duration,
+    /// Processor time in user mode: of the process, its children, and whatever it left running.
+    pub user_time: Duration,
+    /// Processor time in the kernel, likewise.
+    pub system_time: Duration,
+    /// The largest resident set of any one of these processes, in bytes.
+    pub peak_memory: u64,
+    /// Mount targets that were missing in the root file system and had to be made in it, those on
+    /// the way included, deepest last. They lie in the upper directory, and are no work of the
+    /// process.
+    #[serde(with = "wire::rel_paths")]
+    pub created: Vec<RelPath>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// It exited with this code, from 0 to 255.
+    Exited(i32),
+    /// This signal killed it.
+    Signaled(i32),
+}
+
+impl ExitStatus {
+    /// Whether the process says that it did what it should.
+    pub fn is_success(self) -> bool {
+        self == Self::Exited(0)
+    }
+
+    /// The code as a shell tells it: 128 is added to a signal's number.
+    pub fn shell_code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128 + signal,
+        }
+    }
+}

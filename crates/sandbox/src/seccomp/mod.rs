@@ -1,0 +1,227 @@
+//! Docker's default system call filter.
+//!
+//! [`table`] says what is allowed, [`bpf`] makes a program of it. The program depends only on the
+//! capabilities, which are the same for all processes that get a filter, so it is made once.
+
+mod bpf;
+mod table;
+
+use std::collections::BTreeMap;
+
+use bpf::Action;
+use table::{CAP_SYS_ADMIN, NONE, Rule, SYSCALLS};
+
+/// The capabilities that Docker leaves to a process: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL,
+/// SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT, MKNOD, AUDIT_WRITE, SETFCAP.
+pub(crate) const CAPABILITIES: u64 = 0xa804_25fb;
+
+/// Two instruction sets that one kernel runs, as `AUDIT_ARCH_…` and the column of the table.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_003e, 0), (0x4000_0003, 1)];
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_00b7, 2), (0x4000_0028, 3)];
+
+/// Where the private system calls of arm begin: far beyond the others, and no newest ones.
+const ARM_PRIVATE: u32 = 0x000f_0000;
+
+/// The filter for processes with Docker's default capabilities.
+pub(crate) fn program() -> Vec<libc::sock_filter> {
+    let trees = ARCHITECTURES.map(|(audit, column)| (audit, ranges(column, CAPABILITIES)));
+    bpf::assemble(&trees)
+}
+
+/// What happens to the system calls of an architecture: for each range its first number, up to the
+/// next range's, and the action. The first range starts at zero.
+fn ranges(column: usize, capabilities: u64) -> Vec<(u32, Action)> {
+    let numbered = SYSCALLS.iter().filter(|call| call.numbers[column] != NONE);
+    let actions: BTreeMap<u32, Action> =
+        numbered.map(|call| (call.numbers[column], action(call.rule, capabilities))).collect();
+    let newest = actions.keys().rfind(|number| **number < ARM_PRIVATE).copied().unwrap_or(0);
+    let unlisted = |number| {
+        if number > newest { Action::Errno(libc::ENOSYS) } else { Action::Errno(libc::EPERM) }
+    };
+    // Each listed number begins a range, and so does the one behind it, unless that is listed too.
+    let mut ranges = vec![(0, actions.get(&0).copied().unwrap_or_else(|| unlisted(0)))];
+    for (number, action) in &actions {
+        ranges.push((*number, *action));
+        let next = number + 1;
+        if !actions.contains_key(&next) {
+            ranges.push((next, unlisted(next)));
+        }
+    }
+    ranges.dedup_by(|later, kept| later.1 == kept.1 || later.0 == kept.0);
+    ranges
+}
+
+fn action(rule: Rule, capabilities: u64) -> Action {
+    let with = |needed: u64| capabilities & needed != 0;
+    match rule {
+        Rule::Always => Action::Allow,
+        Rule::With(needed) if with(needed) => Action::Allow,
+        Rule::NoNamespaces | Rule::NotImplemented if with(CAP_SYS_ADMIN) => Action::Allow,
+        Rule::With(_) => Action::Errno(libc::EPERM),
+        Rule::Socket => Action::Socket,
+        Rule::Personality => Action::Personality,
+        Rule::NoNamespaces => Action::NoNamespaces,
+        Rule::NotImplemented => Action::Errno(libc::ENOSYS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use libc::sock_filter;
+
+    use super::*;
+
+    /// What a filter makes of a call.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Verdict {
+        Allow,
+        Errno(i32),
+        Kill,
+    }
+
+    /// Runs a program as the kernel does; returns the verdict and the number of instructions run.
+    fn run(program: &[sock_filter], audit: u32, number: u32, argument: u64) -> (Verdict, usize) {
+        let data = [number, audit, 0, 0, argument as u32, (argument >> 32) as u32];
+        let (mut accumulator, mut at) = (0, 0);
+        for steps in 1.. {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let jump = |condition| usize::from(if condition { jt } else { jf });
+            at += 1;
+            match u32::from(code) {
+                LOAD => accumulator = data[k as usize / 4],
+                JUMP => at += k as usize,
+                JUMP_IF_EQUAL => at += jump(accumulator == k),
+                JUMP_IF_NOT_BELOW => at += jump(accumulator >= k),
+                JUMP_IF_ANY => at += jump(accumulator & k != 0),
+                libc::BPF_RET => return (verdict(k), steps),
+                code => panic!("instruction {code}"),
+            }
+        }
+        unreachable!("programs only jump forwards")
+    }
+
+    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
+    const JUMP_IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ;
+    const JUMP_IF_NOT_BELOW: u32 = libc::BPF_JMP | libc::BPF_JGE;
+    const JUMP_IF_ANY: u32 = libc::BPF_JMP | libc::BPF_JSET;
+
+    fn verdict(result: u32) -> Verdict {
+        match result & libc::SECCOMP_RET_ACTION_FULL {
+            libc::SECCOMP_RET_ALLOW => Verdict::Allow,
+            libc::SECCOMP_RET_ERRNO => Verdict::Errno((result & libc::SECCOMP_RET_DATA) as i32),
+            libc::SECCOMP_RET_KILL_PROCESS => Verdict::Kill,
+            action => panic!("action {action}"),
+        }
+    }
+
+    fn allowed(condition: bool) -> Verdict {
+        if condition { Verdict::Allow } else { Verdict::Errno(libc::EPERM) }
+    }
+
+    /// What the table says, found by looking at every row.
+    fn expected(column: usize, capabilities: u64, number: u32, argument: u64) -> Verdict {
+        let row = SYSCALLS.iter().find(|call| call.numbers[column] == number && number != NONE);
+        let listed = SYSCALLS.iter().map(|call| call.numbers[column]);
+        let newest = listed.filter(|number| *number < ARM_PRIVATE).max().unwrap();
+        let admin = capabilities & CAP_SYS_ADMIN != 0;
+        match row.map(|call| call.rule) {
+            None if number > newest => Verdict::Errno(libc::ENOSYS),
+            None => Verdict::Errno(libc::EPERM),
+            Some(Rule::Always) => Verdict::Allow,
+            Some(Rule::With(needed)) => allowed(capabilities & needed != 0),
+            Some(Rule::Socket) => allowed(![38, 40].contains(&(argument as u32))),
+            Some(Rule::Personality) => {
+                allowed([0, 8, 0x20000, 0x20008, 0xffff_ffff].contains(&(argument as u32)))
+            }
+            Some(Rule::NoNamespaces) => allowed(admin || argument & 0x7e02_0000 == 0),
+            Some(Rule::NotImplemented) if admin => Verdict::Allow,
+            Some(Rule::NotImplemented) => Verdict::Errno(libc::ENOSYS),
+        }
+    }
+
+    /// The columns of the table with their `AUDIT_ARCH_…`, in pairs as one kernel has them.
+    const PAIRS: [[(u32, usize); 2]; 2] =
+        [[(0xc000_003e, 0), (0x4000_0003, 1)], [(0xc000_00b7, 2), (0x4000_0028, 3)]];
+
+    #[test]
+    fn the_program_does_what_the_table_says_for_every_number() {
+        let odd = [5000, 0xf_0000, 0xf_0001, 0xf_0005, 0xf_0006, 0x4000_0000, 0x4000_003b, !0];
+        for (pair, capabilities) in
+            PAIRS.iter().zip([CAPABILITIES, 0, 1 << 21, 1 << 19, !0].repeat(2))
+        {
+            let tree = |(audit, column)| (audit, ranges(column, capabilities));
+            let program = bpf::assemble(&pair.map(tree));
+            for (audit, column) in *pair {
+                for number in (0..600).chain(odd) {
+                    for argument in
+                        [0, 1, 8, 38, 40, 0x20008, 0x1000_0000, 0xffff_ffff, 38 | 1 << 32]
+                    {
+                        let (verdict, steps) = run(&program, audit, number, argument);
+                        let expected = expected(column, capabilities, number, argument);
+                        assert_eq!(verdict, expected, "{audit:x} {number} {argument:x}");
+                        assert!(steps <= 20, "{steps} steps for {number}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_of_other_architectures_kill() {
+        for audit in [0, 0xc000_003d, 0x4000_0029, u32::MAX] {
+            assert_eq!(run(&program(), audit, 0, 0).0, Verdict::Kill);
+        }
+    }
+
+    #[test]
+    fn every_name_and_number_is_listed_once() {
+        let names: BTreeSet<&str> = SYSCALLS.iter().map(|call| call.name).collect();
+        assert_eq!(names.len(), SYSCALLS.len());
+        for column in 0..4 {
+            let numbers = SYSCALLS.iter().map(|call| call.numbers[column]);
+            let mut seen = BTreeSet::new();
+            for number in numbers.filter(|number| *number != NONE) {
+                assert!(seen.insert(number), "{number} in column {column}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_c_library() {
+        macro_rules! numbers {
+            ($($call:ident: $number:ident),* $(,)?) => {
+                [$((stringify!($call), libc::$number)),*]
+            };
+        }
+        let numbers = numbers![
+            accept4: SYS_accept4, bpf: SYS_bpf, brk: SYS_brk, capset: SYS_capset,
+            chroot: SYS_chroot, clock_settime: SYS_clock_settime, clone: SYS_clone,
+            clone3: SYS_clone3, close_range: SYS_close_range, connect: SYS_connect,
+            delete_module: SYS_delete_module, execve: SYS_execve, execveat: SYS_execveat,
+            fanotify_init: SYS_fanotify_init, fchmodat: SYS_fchmodat, fsopen: SYS_fsopen,
+            futex: SYS_futex, getdents64: SYS_getdents64, getrandom: SYS_getrandom,
+            init_module: SYS_init_module, ioctl: SYS_ioctl, io_submit: SYS_io_submit,
+            kcmp: SYS_kcmp, landlock_restrict_self: SYS_landlock_restrict_self,
+            membarrier: SYS_membarrier, memfd_create: SYS_memfd_create, mmap: SYS_mmap,
+            mount: SYS_mount, move_mount: SYS_move_mount, mseal: SYS_mseal,
+            open_by_handle_at: SYS_open_by_handle_at, open_tree: SYS_open_tree,
+            openat: SYS_openat, openat2: SYS_openat2, perf_event_open: SYS_perf_event_open,
+            personality: SYS_personality, pidfd_open: SYS_pidfd_open, prctl: SYS_prctl,
+            process_vm_readv: SYS_process_vm_readv, ptrace: SYS_ptrace, quotactl: SYS_quotactl,
+            read: SYS_read, reboot: SYS_reboot, recvmmsg: SYS_recvmmsg, rseq: SYS_rseq,
+            seccomp: SYS_seccomp, sendmsg: SYS_sendmsg, setns: SYS_setns,
+            setresuid: SYS_setresuid, socket: SYS_socket, statx: SYS_statx,
+            syslog: SYS_syslog, umount2: SYS_umount2, unshare: SYS_unshare, wait4: SYS_wait4,
+            write: SYS_write,
+        ];
+        for (name, number) in numbers {
+            let row = SYSCALLS.iter().find(|call| call.name == name).unwrap();
+            assert_eq!(i64::from(row.numbers[ARCHITECTURES[0].1]), number, "{name}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What all sandboxes of one helper have in common, found out and prepared once.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::thread::UnshareFlags;
+
+use crate::idmap::IdMaps;
+use crate::seccomp;
+use crate::{SandboxError, Stage, sys};
+
+/// The files of `/proc` and `/sys` that Docker hides (`defaultLinuxMaskedPaths` of moby): they tell
+/// of the hardware, of others' keys and timers, or are a way to the kernel's memory.
+const HIDDEN: [&str; 12] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+];
+
+/// The devices of the host that everybody may use.
+pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// The type of the second version's file system (`CGROUP2_SUPER_MAGIC`).
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// What all sandboxes of one helper have in common.
+pub(crate) struct World {
+    /// The ids that exist.
+    pub(crate) ids: IdMaps,
+    /// The files of `/proc` and `/sys` to hide, as far as this kernel has them.
+    pub(crate) hidden: Vec<Hidden>,
+    /// Whether `/sys/fs/cgroup` is the one hierarchy of control groups, version 2.
+    pub(crate) cgroup2: bool,
+    /// The system call filter.
+    pub(crate) filter: Vec<libc::sock_filter>,
+    /// The Landlock rules for processes in the machine's network, where the kernel has them.
+    pub(crate) scope: Option<OwnedFd>,
+}
+
+/// A file to hide.
+pub(crate) struct Hidden {
+    /// Its path from the root.
+    pub(crate) path: String,
+    pub(crate) is_dir: bool,
+}
+
+impl World {
+    /// Looks at the machine, and leaves the builder's mount namespace for one that the helper can
+    /// arrange.
+    pub(crate) fn prepare() -> Result<Self, SandboxError> {
+        let ids = IdMaps::of_this_process()
+            .map_err(|error| SandboxError::setup(Stage::IdMaps, "the builder", error))?;
+        sys::unshare(UnshareFlags::NEWNS)
+            .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
+        private_mounts()?;
+        let cgroup2 = has_cgroup2();
+        clear_sys(cgroup2);
+        seal_devices()?;
+        Ok(Self {
+            ids,
+            hidden: hidden(),
+            cgroup2,
+            filter: seccomp::program(),
+            scope: sys::abstract_socket_scope().ok(),
+        })
+    }
+
+    /// The namespaces that each sandbox gets.
+    pub(crate) fn namespaces(&self) -> i32 {
+        let cgroup = if self.cgroup2 { libc::CLONE_NEWCGROUP } else { 0 };
+        libc::CLONE_NEWUSER
+            | libc::CLONE_NEWNS
+            | libc::CLONE_NEWPID
+            | libc::CLONE_NEWIPC
+            | libc::CLONE_NEWUTS
+            | cgroup
+    }
+}
+
+/// Takes the mounts of this namespace out of all peer groups: nothing mounted here or outside
+/// shows on the other side any more.
+pub(crate) fn private_mounts() -> Result<(), SandboxError> {
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags)
+        .map_err(|errno| SandboxError::setup(Stage::Private, "/", errno))
+}
+
+/// Puts a new `/sys` in the place of the host's, without what is mounted below that (debugging,
+/// tracing and security interfaces, which real root could read), except the control groups of
+/// version 1; those of version 2 each sandbox mounts for itself.
+///
+/// The kernel allows it only to whoever owns the network namespace, so not to ordinary users; they
+/// keep the host's, where none of these is readable for them.
+fn clear_sys(cgroup2: bool) {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let cgroups = rustix::mount::open_tree(CWD, "/sys/fs/cgroup", clone);
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None).is_ok()
+        && !cgroup2
+        && let Ok(cgroups) = cgroups
+    {
+        // Without it, programs in the sandbox do not see their limits; no more.
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        let _ = rustix::mount::move_mount(cgroups, "", CWD, "/sys/fs/cgroup", flags);
+    }
+}
+
+/// Makes the mounts of the devices read-only: they can be read and written all the same, but root
+/// in a sandbox, who may have the number of real root, cannot change their owner and mode.
+fn seal_devices() -> Result<(), SandboxError> {
+    DEVICES.iter().try_for_each(|device| {
+        let path = format!("/dev/{device}");
+        rustix::mount::mount_bind(&path, &path)
+            .and_then(|()| read_only(&path))
+            .map_err(|errno| SandboxError::setup(Stage::Device, path, errno))
+    })
+}
+
+/// Makes a mount read-only, and whatever is on it powerless.
+pub(crate) fn read_only(path: &str) -> rustix::io::Result<()> {
+    let path = CString::new(path).map_err(|_| Errno::INVAL)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(CWD, &path, attributes, false)
+}
+
+fn has_cgroup2() -> bool {
+    rustix::fs::statfs("/sys/fs/cgroup").is_ok_and(|stat| stat.f_type as u64 == CGROUP2_MAGIC)
+}
+
+fn hidden() -> Vec<Hidden> {
+    // https://github.com/moby/moby/security/advisories/GHSA-6fw5-f8r9-fgfm
+    let throttles = (0..).map_while(|cpu| {
+        let cpu = format!("sys/devices/system/cpu/cpu{cpu}");
+        Path::new("/").join(&cpu).exists().then(|| format!("{cpu}/thermal_throttle"))
+    });
+    HIDDEN.iter().map(|path| (*path).to_owned()).chain(throttles).filter_map(find).collect()
+}
+
+fn find(path: String) -> Option<Hidden> {
+    let metadata = fs_err::symlink_metadata(Path::new("/").join(&path)).ok()?;
+    Some(Hidden { path, is_dir: metadata.is_dir() })
+}
