@@ -7,13 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use formwork_fs::{FsError, RootDir, Timestamp, write_xattr, write_xattr_of};
+use formwork_fs::{Follow, FsError, RootDir, Timestamp, write_xattr, write_xattr_of};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use crate::LayerError;
+use crate::flow;
 use crate::scan::OPAQUE;
-use crate::tree::{Metadata, Node};
+use crate::tree::{Entry, Metadata, Node, Tree};
 
 /// Whose the entries become that are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub(crate) struct Maker {
 impl Maker {
     pub(crate) fn new(ownership: Ownership) -> Self {
         Self { ownership, devices: AtomicU64::new(0), xattrs: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.ownership
     }
 
     pub(crate) fn omitted(&self) -> Omitted {
@@ -152,6 +157,36 @@ impl Maker {
         Ok(())
     }
 
+    /// Gives all directories of a tree their metadata, when nothing changes what is in them any
+    /// more, and makes the opaque ones opaque. The root of a user's directory stays as it is.
+    pub(crate) fn finish_directories(
+        &self,
+        root: &RootDir,
+        tree: &Tree,
+        threads: usize,
+    ) -> Result<(), LayerError> {
+        let is_layer = self.ownership == Ownership::Exact;
+        let is_directory =
+            |entry: &&Entry| entry.node.is_directory() && (is_layer || !entry.path.is_root());
+        let mut directories: Vec<&Entry> = tree.entries().iter().filter(is_directory).collect();
+        // Who is not root may not enter every directory after its mode is set: inner ones first.
+        directories.reverse();
+        let threads = if is_layer { threads } else { 1 };
+        flow::map(
+            &directories,
+            threads,
+            |_| false,
+            |entry| {
+                let directory = root.open_dir(&entry.path, Follow::Never)?;
+                if is_layer && matches!(entry.node, Node::Directory { opaque: true }) {
+                    write_xattr_of(directory.as_fd(), OPAQUE, b"y")?;
+                }
+                self.finish(directory.as_fd(), &entry.metadata, || directory.path().to_owned())
+            },
+        )?;
+        Ok(())
+    }
+
     /// Sets the extended attributes; those that are refused are counted. The file system may have
     /// none of their kind (NFS), or the kernel may keep them from ordinary users.
     fn set_xattrs(
@@ -173,11 +208,6 @@ impl Maker {
         }
         Ok(())
     }
-}
-
-/// Makes an open directory hide what layers below have in its place.
-pub(crate) fn set_opaque(directory: &RootDir) -> Result<(), LayerError> {
-    Ok(write_xattr_of(directory.as_fd(), OPAQUE, b"y")?)
 }
 
 /// Removes an entry that is a single file or an empty directory.

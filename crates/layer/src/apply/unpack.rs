@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -19,7 +18,7 @@ use super::writers::{Hashes, Item, Job, Small};
 use crate::LayerError;
 use crate::archive::Reader;
 use crate::disk::{self, Maker};
-use crate::flow::{self, Buffer, Pool};
+use crate::flow::{Buffer, Pool};
 use crate::tree::{Entry, Metadata, Node, Tree};
 
 /// Files up to this size are handed to the writers together with others.
@@ -259,18 +258,7 @@ impl<'a> Target<'a> {
             let metadata = Metadata::default();
             self.maker.make_node(&directory, entry.path.name(), &entry.node, &metadata)?;
         }
-        let is_directory = |entry: &&Entry| entry.node.is_directory();
-        let directories: Vec<&Entry> = tree.entries().iter().filter(is_directory).collect();
-        flow::map(&directories, threads, |_| false, |entry| self.finish_directory(entry))?;
-        Ok(())
-    }
-
-    fn finish_directory(&self, entry: &Entry) -> Result<(), LayerError> {
-        let directory = self.root.open_dir(&entry.path, Follow::Never)?;
-        if matches!(entry.node, Node::Directory { opaque: true }) {
-            disk::set_opaque(&directory)?;
-        }
-        self.maker.finish(directory.as_fd(), &entry.metadata, || directory.path().to_owned())
+        self.maker.finish_directories(self.root, tree, threads)
     }
 }
 

@@ -2,6 +2,10 @@
 //! so on stderr, as `skipped: …`.
 
 #[cfg(test)]
+mod materialize;
+#[cfg(test)]
 mod scan;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tools;
