@@ -14,7 +14,6 @@ use formwork_oci::{Descriptor, DiffId, Digest, LayerCompression, MediaType};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use serde::{Deserialize, Serialize};
 
-use crate::pending::MaterializeOptions;
 use crate::store::{LayerStore, now};
 use crate::{WorkerError, name};
 
@@ -370,8 +369,7 @@ impl Layer {
     fn materialize(&self, forms: &mut Forms, tree: Tree) -> Result<(), WorkerError> {
         let active = self.store.snapshots.prepare()?;
         let directory = RootDir::open(active.upper())?;
-        let options = MaterializeOptions { threads: self.store.threads, ..Default::default() };
-        crate::pending::materialize(&tree, &directory, &options)?;
+        formwork_layer::materialize(&tree, &directory, self.store.threads)?;
         let facts = [(TREE, &*tree.encode())];
         let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
         self.found(forms, &snapshot, tree)

@@ -22,7 +22,6 @@ mod layer;
 mod missing;
 mod mounts;
 mod name;
-mod pending;
 mod root;
 mod runner;
 mod secrets;

@@ -160,11 +160,7 @@ impl Worker {
         if let Some((from, source)) = from.as_ref().filter(|_| cache.is_new) {
             let tree = self.part_of(input(task, *from)?, source)?;
             let directory = RootDir::open(&cache.directory)?;
-            let options = crate::pending::MaterializeOptions {
-                threads: self.store.threads,
-                ..Default::default()
-            };
-            crate::pending::materialize(&tree, &directory, &options)?;
+            formwork_layer::materialize(&tree, &directory, self.store.threads)?;
         }
         let kind = sandbox::MountKind::Bind {
             source: cache.directory.clone(),
