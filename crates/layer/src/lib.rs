@@ -13,6 +13,7 @@
 
 mod apply;
 pub mod archive;
+pub mod compose;
 pub mod compression;
 mod disk;
 mod error;

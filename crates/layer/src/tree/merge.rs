@@ -364,6 +364,9 @@ mod tests {
             for at in ["a", "b", "a/b", "a/c", "a/b/c", "b/a", "b/a/c"].map(path) {
                 prop_assert_eq!(stack.lookup(&at).is_some(), model.contains_key(&at), "{}", at);
                 prop_assert_eq!(&*stack.merge_at(&at), merged.subtree(&at), "{}", at);
+                let children: Vec<_> = stack.children(&at).iter().map(|c| c.path().clone()).collect();
+                let expected: Vec<_> = merged.children(&at).map(|c| c.path.clone()).collect();
+                prop_assert_eq!(children, expected, "{}", at);
             }
         }
     }
