@@ -18,7 +18,7 @@ use crate::tree::{Entry, Metadata, Node, Tree};
 
 /// Whose the entries become that are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ownership {
+pub enum Ownership {
     /// As the tree says, with all extended attributes: for the directory of a layer.
     Exact,
     /// The caller's, without extended attributes: for a directory of the user's.

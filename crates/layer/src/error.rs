@@ -78,12 +78,10 @@ pub enum LayerError {
         problem: &'static str,
     },
     /// A copy that cannot be made.
-    #[error("cannot copy `{source_path}` to {destination}: {problem}")]
+    #[error("cannot {action}: {problem}")]
     Copy {
-        /// The source, as it was asked for.
-        source_path: String,
-        /// The place where it would have gone.
-        destination: RelPath,
+        /// What cannot be done, and where: about the source or about the destination.
+        action: String,
         /// What is wrong.
         problem: &'static str,
     },

@@ -13,6 +13,7 @@
 
 mod apply;
 pub mod archive;
+pub mod compose;
 pub mod compression;
 mod disk;
 mod error;
@@ -24,9 +25,9 @@ pub mod tree;
 
 pub use apply::{Applied, ApplyOptions, Whiteouts, adopt_implied, apply, index};
 pub use compression::Compression;
-pub use disk::Omitted;
+pub use disk::{Omitted, Ownership};
 pub use error::LayerError;
-pub use materialize::{export_files, materialize};
+pub use materialize::{MaterializeOptions, materialize};
 pub use pack::{PackOptions, Packed, pack};
 pub use scan::{StatCache, scan_context, scan_upper};
 pub use tree::{Stack, Tree, TreeDigest};

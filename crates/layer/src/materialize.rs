@@ -1,8 +1,9 @@
 //! A tree becomes a directory.
 //!
-//! Files that are unchanged in a directory of another layer become further names of the file
+//! Files that are unchanged in a directory of another layer may become further names of the file
 //! there. All others are copied, as cheaply as the file system allows. Directories are shared out
-//! among threads, in each of which only single names are used.
+//! among threads; each is opened beneath the root's descriptor, and only single names are used in
+//! it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -22,44 +23,53 @@ use crate::disk::{self, Maker, Omitted, Ownership, path_of};
 use crate::flow;
 use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
 
-/// Fills an empty directory with a layer, as overlayfs takes it for a lower one.
+/// How a directory is made.
+#[derive(Clone, Copy, Debug)]
+pub struct MaterializeOptions {
+    /// Whose the entries become, and so what kind of directory it is.
+    pub ownership: Ownership,
+    /// Whether a file whose bytes are in the directory of another layer ([`Origin::layer`]), with
+    /// exactly the metadata that is wanted, may become a hard link to it. Only for directories
+    /// that nobody will ever write to: what is written to such a file is written to the layer.
+    pub hard_links: bool,
+    /// How many threads may write at once.
+    pub threads: usize,
+}
+
+impl Default for MaterializeOptions {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { ownership: Ownership::Exact, hard_links: false, threads }
+    }
+}
+
+/// Makes the entries of a tree in a directory.
 ///
-/// Modes, owners, modification times, extended attributes and hard links are exactly those of the
-/// tree. A file whose bytes are in the directory of another layer ([`Origin::layer`]) with exactly
-/// its metadata becomes a hard link to it, so nobody may ever write to either directory.
+/// With [`Ownership::Exact`] the directory is that of a layer, as overlayfs takes it for a lower
+/// one, or has the same files for another purpose. It is empty before; afterwards modes, owners,
+/// modification times, extended attributes and hard links are exactly those of the tree.
+///
+/// With [`Ownership::Caller`] the directory is one of the user's, in which a root file system is
+/// put beside or over what is there. What is in the place of an entry is replaced, links as such
+/// and never followed; but no directory makes place for something else, and the directory itself
+/// stays as it is. Deletions are not written.
 ///
 /// # Errors
 ///
 /// Fails where a file's bytes cannot be read, where a file of a context is no longer what the tree
 /// says ([`LayerError::Changed`]), and where the directory cannot be written. The directory then
-/// holds part of the layer.
+/// holds part of the tree.
 pub fn materialize(
     tree: &Tree,
     directory: &RootDir,
-    threads: usize,
+    options: &MaterializeOptions,
 ) -> Result<Omitted, LayerError> {
-    let maker = Maker::new(Ownership::Exact);
-    Work { tree, root: directory, maker: &maker, sources: sources_of_several(tree) }
-        .run(threads)?;
-    Ok(maker.omitted())
-}
-
-/// Writes a root file system into a directory of the user's, beside or over what is there.
-///
-/// Everything belongs to the caller, and has no extended attributes. What is in the place of an
-/// entry is replaced, links as such, and never followed; but no directory makes place for
-/// something else. Files are always copies: what the user does to them cannot touch a layer.
-///
-/// # Errors
-///
-/// Fails where a file's bytes cannot be read, and where the directory cannot be written.
-pub fn export_files(
-    tree: &Tree,
-    directory: &RootDir,
-    threads: usize,
-) -> Result<Omitted, LayerError> {
-    let maker = Maker::new(Ownership::Caller);
-    Work { tree, root: directory, maker: &maker, sources: HashSet::new() }.run(threads)?;
+    let MaterializeOptions { ownership, hard_links, threads } = *options;
+    let maker = Maker::new(ownership);
+    // In a directory of the user's, files are always copies.
+    let hard_links = hard_links && ownership == Ownership::Exact;
+    let sources = if hard_links { sources_of_several(tree) } else { HashSet::new() };
+    Work { tree, root: directory, maker: &maker, hard_links, sources }.run(threads.max(1))?;
     Ok(maker.omitted())
 }
 
@@ -71,6 +81,7 @@ struct Work<'a> {
     tree: &'a Tree,
     root: &'a RootDir,
     maker: &'a Maker,
+    hard_links: bool,
     /// Files in other layers that several entries are copies of. If more than one became a hard
     /// link, they would be names of one file, which the tree does not say.
     sources: HashSet<Source<'a>>,
@@ -213,7 +224,7 @@ impl<'a> Work<'a> {
     ) -> Result<bool, LayerError> {
         let Bytes::At { origin, path } = &file.bytes else { return Ok(false) };
         let is_shared = source(file).is_some_and(|source| self.sources.contains(&source));
-        if self.maker.ownership() == Ownership::Caller || !origin.is_immutable() || is_shared {
+        if !self.hard_links || !origin.is_immutable() || is_shared {
             return Ok(false);
         }
         let from = neighbours.directory_of(origin, path)?;

@@ -10,7 +10,6 @@
 
 mod implied;
 mod layout;
-mod links;
 mod unpack;
 mod writers;
 
@@ -28,7 +27,6 @@ use crate::disk::{Maker, Omitted, Ownership};
 use crate::flow::{Block, Pool, Stopped, Unfinished, digest_of, join};
 use crate::tree::Tree;
 use layout::Layout;
-use links::Links;
 use unpack::{Target, Unpacker, Writers};
 
 /// How an archive is read.
@@ -143,7 +141,6 @@ fn run(
             layout: Layout::new(options.whiteouts),
             target: directory.map(|root| Target::new(root, maker)),
             writers: Writers::new(give_jobs, results, &contents),
-            links: Links::default(),
             size_left: options.max_size,
         };
         let (tree, implied) = unpacker.run(Blocks { archive, block: None }, threads)?;

@@ -13,9 +13,9 @@ use crate::tree::{Entry, Metadata, Node, Origin, Stack};
 use crate::{Compression, PackOptions, pack, scan_upper};
 
 fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
+    let is_root = formwork_testing::is_root();
     if !is_root {
-        eprintln!("skipped: unpacking owners and devices (needs root)");
+        formwork_testing::skipped("unpacking owners and devices (needs root)");
     }
     is_root
 }

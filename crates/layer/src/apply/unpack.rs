@@ -13,7 +13,6 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use formwork_fs::{Follow, RelPath, RootDir};
 
 use super::layout::{Layout, Request};
-use super::links::Links;
 use super::writers::{Hashes, Item, Job, Small};
 use crate::LayerError;
 use crate::archive::Reader;
@@ -43,7 +42,6 @@ pub(super) struct Unpacker<'a> {
     pub(super) layout: Layout,
     pub(super) target: Option<Target<'a>>,
     pub(super) writers: Writers<'a>,
-    pub(super) links: Links,
     /// How many more bytes all files together may have.
     pub(super) size_left: u64,
 }
@@ -88,13 +86,8 @@ impl Unpacker<'_> {
         }
         reader.finish()?;
         self.settle()?;
-        let Self { mut layout, target, links, .. } = self;
-        let links = links.resolved();
-        for (link, file) in &links {
-            if let Some((node, _)) = layout.tree.get_mut(link) {
-                *node = Node::HardLink { target: file.clone() };
-            }
-        }
+        let Self { layout, target, .. } = self;
+        let links = layout.tree.links();
         let tree = layout.tree.finish()?;
         if let Some(mut target) = target {
             for (link, file) in &links {
@@ -117,7 +110,8 @@ impl Unpacker<'_> {
                     self.make_directory(&entry.path)?;
                 }
             }
-            Node::HardLink { target } => self.links.add(entry.path.clone(), target),
+            // The tree remembers it; the file may not be there yet.
+            Node::HardLink { .. } => {}
             Node::File(file) => {
                 self.size_left = self.size_left.checked_sub(file.size).ok_or_else(|| {
                     let problem = "is larger than a layer may be here";
@@ -204,16 +198,12 @@ impl Unpacker<'_> {
 
     /// Removes what is at a path, with all that is below; nothing may be under way.
     fn remove(&mut self, path: &RelPath) -> Result<(), LayerError> {
-        let gone = self.layout.tree.remove(path);
-        let Self { layout, target, links, .. } = self;
-        links.removed(&gone, &mut layout.tree, |from, to| match target {
-            Some(target) => target.link(from, to),
-            None => Ok(()),
-        })?;
-        match target {
-            Some(target) => target.remove(&gone),
-            None => Ok(()),
+        let removed = self.layout.tree.remove(path);
+        let Some(target) = &mut self.target else { return Ok(()) };
+        for (from, to) in &removed.moved {
+            target.link(from, to)?;
         }
+        target.remove(&removed.entries)
     }
 }
 

@@ -309,8 +309,7 @@ mod tests {
 
     #[test]
     fn xz_is_decoded() {
-        if std::process::Command::new("xz").arg("--version").output().is_err() {
-            eprintln!("skipped: there is no xz program");
+        if formwork_testing::program("xz").is_none() {
             return;
         }
         let text = text();

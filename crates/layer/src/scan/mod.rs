@@ -21,8 +21,8 @@ use rustix::io::retry_on_intr;
 
 pub use context::scan_context;
 pub use stat_cache::StatCache;
-pub(crate) use upper::OPAQUE;
 pub use upper::scan_upper;
+pub(crate) use upper::{CAPABILITY, OPAQUE};
 
 use crate::LayerError;
 use crate::tree::{ContentHash, Node};

@@ -15,7 +15,8 @@ use crate::tree::{Bytes, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
 
 /// The attribute by which an overlay mounted with `userxattr` marks opaque directories.
 pub(crate) const OPAQUE: &[u8] = b"user.overlay.opaque";
-const CAPABILITY: &[u8] = b"security.capability";
+/// The only attribute that layers keep which are built here.
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// The tree of an overlay's upper directory, with up to `threads` threads. The files' bytes stay
 /// where they are.

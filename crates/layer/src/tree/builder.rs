@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use formwork_fs::RelPath;
 
+use super::names::Names;
 use super::{Entry, Metadata, Node, Tree};
 use crate::LayerError;
 
@@ -11,6 +12,16 @@ use crate::LayerError;
 #[derive(Clone, Debug, Default)]
 pub struct TreeBuilder {
     entries: BTreeMap<RelPath, (Node, Metadata)>,
+    names: Names,
+}
+
+/// What went when an entry was removed from a [`TreeBuilder`].
+#[derive(Clone, Debug, Default)]
+pub struct Removed {
+    /// The entries, in order.
+    pub entries: Vec<Entry>,
+    /// Files that have moved to the place of what was a hard link to them: old and new place.
+    pub moved: Vec<(RelPath, RelPath)>,
 }
 
 impl TreeBuilder {
@@ -24,29 +35,33 @@ impl TreeBuilder {
         self.entries.get(path).map(|(node, metadata)| (node, metadata))
     }
 
-    /// What is at a path, to be changed in place.
+    /// What is at a path, to be changed in place, but not to become something else.
     pub fn get_mut(&mut self, path: &RelPath) -> Option<(&mut Node, &mut Metadata)> {
         self.entries.get_mut(path).map(|(node, metadata)| (node, metadata))
     }
 
     /// Puts an entry in its place.
     ///
-    /// A directory keeps what is below the one that it replaces, and stays opaque if that one was;
-    /// anything else replaces what it finds with all that is below.
+    /// A directory keeps what is below the one that it replaces, and stays opaque if that one was.
+    /// Anything else replaces what it finds with all that is below; other names of a file that is
+    /// replaced keep the file. The target of a hard link may be inserted later.
     pub fn insert(&mut self, entry: Entry) {
         let Entry { path, mut node, metadata } = entry;
         match (&mut node, self.entries.get(&path)) {
             (Node::Directory { opaque }, Some((Node::Directory { opaque: was_opaque }, _))) => {
                 *opaque |= was_opaque;
             }
-            (_, Some((Node::Directory { .. }, _))) => drop(self.remove(&path)),
-            _ => {}
+            (_, Some(_)) => drop(self.remove(&path)),
+            (_, None) => {}
+        }
+        if let Node::HardLink { target } = &node {
+            self.names.add_link(path.clone(), target);
         }
         self.entries.insert(path, (node, metadata));
     }
 
-    /// Takes an entry out with all that is below it; the result is in order.
-    pub fn remove(&mut self, path: &RelPath) -> Vec<Entry> {
+    /// Takes an entry out with all that is below it.
+    pub fn remove(&mut self, path: &RelPath) -> Removed {
         let below = self.entries.range(path.clone()..).map(|(below, _)| below);
         let gone: Vec<RelPath> =
             below.take_while(|below| below.starts_with(path)).cloned().collect();
@@ -54,7 +69,24 @@ impl TreeBuilder {
             let (node, metadata) = self.entries.remove(&path)?;
             Some(Entry { path, node, metadata })
         };
-        gone.into_iter().filter_map(take).collect()
+        let entries: Vec<Entry> = gone.into_iter().filter_map(take).collect();
+        let (links, files): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|entry| matches!(entry.node, Node::HardLink { .. }));
+        // All links that go must have gone before one is chosen to become a file.
+        links.into_iter().for_each(|link| self.names.remove_link(&link.path));
+        let mut moved = Vec::new();
+        for Entry { path, node, metadata } in files {
+            if let Some(heir) = self.names.remove_file(path) {
+                self.entries.insert(heir.clone(), (node.clone(), metadata.clone()));
+                moved.push((path.clone(), heir));
+            }
+        }
+        Removed { entries, moved }
+    }
+
+    /// All hard links, in order, with the places where their files are now.
+    pub fn links(&self) -> Vec<(RelPath, RelPath)> {
+        self.names.links()
     }
 
     /// The finished tree.
@@ -63,7 +95,12 @@ impl TreeBuilder {
     ///
     /// Fails as [`Tree::new`] does: the builder takes entries in any order, so it cannot know
     /// earlier that a directory is missing.
-    pub fn finish(self) -> Result<Tree, LayerError> {
+    pub fn finish(mut self) -> Result<Tree, LayerError> {
+        for (link, file) in self.names.links() {
+            if let Some((node, _)) = self.entries.get_mut(&link) {
+                *node = Node::HardLink { target: file };
+            }
+        }
         let entry = |(path, (node, metadata))| Entry { path, node, metadata };
         Tree::new(self.entries.into_iter().map(entry).collect())
     }
@@ -71,7 +108,7 @@ impl TreeBuilder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{dir, file, opaque, path};
+    use super::super::testing::{dir, file, link, opaque, path, tree};
     use super::*;
 
     fn built(entries: impl IntoIterator<Item = Entry>) -> Vec<String> {
@@ -102,9 +139,34 @@ mod tests {
         [dir("a"), file("a/z", ""), file("a/b", ""), file("b", "")]
             .into_iter()
             .for_each(|entry| builder.insert(entry));
-        let gone = builder.remove(&path("a"));
+        let gone = builder.remove(&path("a")).entries;
         let gone: Vec<_> = gone.iter().map(|entry| entry.path.to_string()).collect();
         assert_eq!(gone, ["/a", "/a/b", "/a/z"]);
         assert_eq!(builder.finish().unwrap().entries().len(), 1);
+    }
+
+    #[test]
+    fn a_link_keeps_the_file_that_is_replaced() {
+        let mut builder = TreeBuilder::new();
+        for entry in [file("a", "old"), link("b", "a"), link("c", "b"), file("a", "new")] {
+            builder.insert(entry);
+        }
+        assert_eq!(builder.links(), [(path("b"), path("c"))]);
+        let tree = builder.finish().unwrap();
+        let node = |at: &str| tree.get(&path(at)).unwrap().node.clone();
+        assert_eq!(node("a"), file("", "new").node);
+        assert_eq!(node("b"), file("", "old").node);
+        assert_eq!(node("c"), Node::HardLink { target: path("b") });
+    }
+
+    #[test]
+    fn links_go_with_the_directory_that_their_file_is_in() {
+        let mut builder = TreeBuilder::new();
+        let entries = [dir("d"), file("d/a", "x"), link("d/b", "d/a"), link("e", "d/b")];
+        entries.into_iter().for_each(|entry| builder.insert(entry));
+        let removed = builder.remove(&path("d"));
+        assert_eq!(removed.entries.len(), 3);
+        assert_eq!(removed.moved, [(path("d/a"), path("e"))]);
+        assert_eq!(builder.finish().unwrap(), tree([file("e", "x")]));
     }
 }

@@ -56,6 +56,13 @@ impl Origin {
     }
 }
 
+impl Bytes {
+    /// Whether nobody knows where the bytes are.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing)
+    }
+}
+
 impl PartialEq for File {
     /// Whether both hold the same; where the bytes are makes no difference.
     fn eq(&self, other: &Self) -> bool {

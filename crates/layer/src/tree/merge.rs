@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use formwork_fs::RelPath;
 
-use super::{Entry, Node, Stack, Tree};
+use super::{Entry, Node, Stack, Tree, TreeDigest};
 
 impl<'a> Stack<'a> {
     /// The root file system that the layers make: without whiteouts and opaque directories.
@@ -18,25 +18,29 @@ impl<'a> Stack<'a> {
         {
             return (*layer).clone();
         }
-        let mut merge = Merge::default();
-        let mut rest: Vec<_> = self.layers.iter().map(|layer| layer.entries.iter()).collect();
-        // The first path in order, and of the same path the topmost layer, is the greatest.
-        let mut next = BinaryHeap::new();
-        let peek = |rest: &std::slice::Iter<'a, Entry>| rest.as_slice().first();
-        for (layer, rest) in rest.iter().enumerate() {
-            next.extend(peek(rest).map(|entry| (Reverse(&entry.path), layer)));
+        Tree { entries: self.merge_at(&RelPath::root()) }
+    }
+
+    /// The part of [`Stack::merge`] that is at a path, which leads over no symbolic links, and
+    /// below it. A hard link to a file elsewhere is a file here.
+    pub fn merge_at(&self, path: &RelPath) -> Vec<Entry> {
+        let mut merge = Merge { layers: &self.layers, ..Merge::default() };
+        for ancestor in path.ancestors() {
+            let layers = self.layers.iter().enumerate().rev();
+            let same_path = layers.filter_map(|(at, layer)| Some((at, layer.get(&ancestor)?)));
+            merge.add(&same_path.collect::<Vec<_>>());
         }
-        let mut same_path: Vec<(usize, &'a Entry)> = Vec::new();
-        while let Some((_, layer)) = next.pop() {
-            same_path.extend(rest[layer].next().map(|entry| (layer, entry)));
-            next.extend(peek(&rest[layer]).map(|entry| (Reverse(&entry.path), layer)));
-            let path = &same_path[0].1.path;
-            if next.peek().is_none_or(|(Reverse(next), _)| *next != path) {
-                merge.add(&same_path, &self.layers);
-                same_path.clear();
-            }
-        }
-        Tree { entries: merge.entries }
+        // What leads here is not part of it.
+        merge.entries.clear();
+        merge.origins.clear();
+        merge.add_all(self.layers.iter().map(|layer| layer.subtree(path)));
+        merge.entries
+    }
+
+    /// The identity of what is at a path in the merged root file system, and below it: see
+    /// [`Tree::content_digest`].
+    pub fn content_digest(&self, path: &RelPath, owners: bool) -> Option<TreeDigest> {
+        Tree { entries: self.merge_at(path) }.content_digest(path, owners)
     }
 }
 
@@ -46,9 +50,10 @@ fn is_plain(node: &Node) -> bool {
 
 #[derive(Default)]
 struct Merge<'a> {
+    layers: &'a [&'a Tree],
     entries: Vec<Entry>,
     /// For each entry, the layer that it is from.
-    layers: Vec<usize>,
+    origins: Vec<usize>,
     /// The directories from the root to the entry that was seen last, each with the lowest layer
     /// that still shows what it has in there.
     open: Vec<(&'a RelPath, usize)>,
@@ -57,8 +62,31 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
+    /// Takes sorted entries of all layers, the lowest layer first.
+    fn add_all(&mut self, layers: impl Iterator<Item = &'a [Entry]>) {
+        let mut rest: Vec<&[Entry]> = layers.collect();
+        // The first path in order, and of the same path the topmost layer, is the greatest.
+        let mut next: BinaryHeap<(Reverse<&RelPath>, usize)> = rest
+            .iter()
+            .enumerate()
+            .filter_map(|(layer, rest)| Some((Reverse(&rest.first()?.path), layer)))
+            .collect();
+        let mut same_path = Vec::new();
+        while let Some((Reverse(path), layer)) = next.pop() {
+            if let Some((entry, below)) = rest[layer].split_first() {
+                same_path.push((layer, entry));
+                next.extend(below.first().map(|entry| (Reverse(&entry.path), layer)));
+                rest[layer] = below;
+            }
+            if next.peek().is_none_or(|(Reverse(next), _)| *next != path) {
+                self.add(&same_path);
+                same_path.clear();
+            }
+        }
+    }
+
     /// Takes all that the layers have at one path, the topmost layer first.
-    fn add(&mut self, same_path: &[(usize, &'a Entry)], layers: &[&'a Tree]) {
+    fn add(&mut self, same_path: &[(usize, &'a Entry)]) {
         let [(layer, entry), below @ ..] = same_path else { return };
         let Some(lowest) = self.lowest_shown_at(&entry.path) else { return };
         if *layer < lowest {
@@ -71,15 +99,12 @@ impl<'a> Merge<'a> {
                 self.open.push((&entry.path, lowest));
                 Node::Directory { opaque: false }
             }
-            Node::HardLink { target } => self.link(*layer, entry, target, layers[*layer]),
+            Node::HardLink { target } => self.link(*layer, entry, target),
             node => node.clone(),
         };
-        self.entries.push(Entry {
-            path: entry.path.clone(),
-            node,
-            metadata: entry.metadata.clone(),
-        });
-        self.layers.push(*layer);
+        let (path, metadata) = (entry.path.clone(), entry.metadata.clone());
+        self.entries.push(Entry { path, node, metadata });
+        self.origins.push(*layer);
     }
 
     /// The lowest layer whose entry at a path can be seen; `None` if what the path lies in is
@@ -94,22 +119,16 @@ impl<'a> Merge<'a> {
     }
 
     /// What a hard link becomes: a link to the first name of the file that can be seen.
-    fn link(
-        &mut self,
-        layer: usize,
-        entry: &'a Entry,
-        target: &'a RelPath,
-        tree: &'a Tree,
-    ) -> Node {
+    fn link(&mut self, layer: usize, entry: &'a Entry, target: &'a RelPath) -> Node {
         if let Some(stand_in) = self.stand_ins.get(&(layer, target)) {
             return Node::HardLink { target: stand_in.clone() };
         }
         let first = self.entries.binary_search_by(|entry| entry.path.cmp(target));
-        if first.is_ok_and(|at| self.layers[at] == layer) {
+        if first.is_ok_and(|at| self.origins[at] == layer) {
             return Node::HardLink { target: target.clone() };
         }
         self.stand_ins.insert((layer, target), entry.path.clone());
-        tree.inode(entry).node.clone()
+        self.layers[layer].inode(entry).node.clone()
     }
 }
 
@@ -210,6 +229,23 @@ mod tests {
         assert_eq!(merge(tree([whiteout("a"), whiteout("b")])), "/c=1");
         // A link of the upper layer is to a file of the upper layer.
         assert_eq!(merge(tree([file("a", "2"), link("b", "a")])), "/a=2 /b->/a /c=1");
+    }
+
+    #[test]
+    fn a_part_has_files_for_links_to_what_is_elsewhere() {
+        let layers = [
+            tree([file("a", "1"), dir("d"), link("d/x", "a"), link("d/y", "a")]),
+            tree([dir("d"), file("d/z", "2")]),
+        ];
+        let stack = Stack::new(&layers);
+        let part = stack.merge_at(&path("d"));
+        let nodes: Vec<_> = part.iter().map(|entry| entry.node.clone()).collect();
+        let link = Node::HardLink { target: path("d/x") };
+        assert_eq!(nodes, [dir("").node, file("", "1").node, link, file("", "2").node]);
+        let digest = stack.content_digest(&path("d"), true);
+        assert!(digest.is_some());
+        assert_eq!(digest, stack.merge().content_digest(&path("d"), true));
+        assert!(stack.merge_at(&path("nothing")).is_empty());
     }
 
     #[test]
@@ -322,10 +358,15 @@ mod tests {
                 text => format!("{at}={text}"),
             }).collect();
             prop_assert_eq!(&merged(&layers), &expected);
-            // Looking up one path sees the same as merging everything.
+            // Looking at one path sees the same as merging everything.
             let stack = Stack::new(&layers);
+            let merged = stack.merge();
             for at in ["a", "b", "a/b", "a/c", "a/b/c", "b/a", "b/a/c"].map(path) {
                 prop_assert_eq!(stack.lookup(&at).is_some(), model.contains_key(&at), "{}", at);
+                prop_assert_eq!(&*stack.merge_at(&at), merged.subtree(&at), "{}", at);
+                let children: Vec<_> = stack.children(&at).iter().map(|c| c.path().clone()).collect();
+                let expected: Vec<_> = merged.children(&at).map(|c| c.path.clone()).collect();
+                prop_assert_eq!(children, expected, "{}", at);
             }
         }
     }

@@ -12,6 +12,7 @@ mod encoding;
 mod entry;
 mod links;
 mod merge;
+mod names;
 mod stack;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use formwork_fs::RelPath;
 
-pub use builder::TreeBuilder;
+pub use builder::{Removed, TreeBuilder};
 pub use bytes::{Bytes, Origin};
 pub use digest::TreeDigest;
 pub use entry::{ContentHash, Entry, File, Metadata, Node, Xattrs};

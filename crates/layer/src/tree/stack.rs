@@ -1,5 +1,7 @@
 //! Layers on top of each other: what is at a path, and where a path leads.
 
+use std::collections::BTreeMap;
+
 use formwork_fs::RelPath;
 
 use super::{Entry, Metadata, Node, Tree};
@@ -65,6 +67,30 @@ impl<'a> Stack<'a> {
             }
         }
         None
+    }
+
+    /// What is in a directory that is reached over no symbolic links, in order.
+    pub fn children(&self, directory: &RelPath) -> Vec<Found<'a>> {
+        // By name, what the topmost layer has that says anything about it.
+        let mut children = BTreeMap::<&[u8], Option<Found<'a>>>::new();
+        for layer in self.layers.iter().copied().rev() {
+            let opaque = match layer.get(directory).map(|entry| &entry.node) {
+                Some(Node::Directory { opaque }) => *opaque,
+                Some(_) => break,
+                None if directory.is_root() => false,
+                None if hides_below(layer, directory) => break,
+                None => continue,
+            };
+            for entry in layer.children(directory) {
+                let is_there = entry.node != Node::Whiteout;
+                let found = is_there.then_some(Found { entry, layer });
+                children.entry(entry.path.name()).or_insert(found);
+            }
+            if opaque {
+                break;
+            }
+        }
+        children.into_values().flatten().collect()
     }
 
     /// Where a path leads, following symbolic links as a process does whose root this is.

@@ -6,18 +6,21 @@ use std::sync::Arc;
 
 use formwork_fs::{RootDir, Timestamp};
 use formwork_layer::tree::{Bytes, ContentHash, Entry, File, Node, Origin};
-use formwork_layer::{LayerError, Omitted, Tree, export_files, materialize};
+use formwork_layer::{LayerError, MaterializeOptions, Omitted, Ownership, Tree, materialize};
 
 use crate::support::{
-    dir, entry, file, is_root, layer, link, one_of_everything, path, scan, symlink, temporary, tree,
+    dir, entry, file, is_root, link, one_of_everything, path, scan, symlink, temporary, tree,
 };
 
 fn fill(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
-    materialize(tree, &RootDir::open(directory).unwrap(), 4)
+    let options = MaterializeOptions { hard_links: true, threads: 4, ..Default::default() };
+    materialize(tree, &RootDir::open(directory).unwrap(), &options)
 }
 
 fn export(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
-    export_files(tree, &RootDir::open(directory).unwrap(), 4)
+    // Asking for hard links makes no difference where the user may write.
+    let options = MaterializeOptions { ownership: Ownership::Caller, hard_links: true, threads: 4 };
+    materialize(tree, &RootDir::open(directory).unwrap(), &options)
 }
 
 #[test]
@@ -88,6 +91,16 @@ fn unchanged_files_of_a_layer_are_linked_and_others_copied() {
 }
 
 #[test]
+fn without_leave_nothing_is_linked() {
+    let (from, source) = source([file("a", "text")]);
+    let to = temporary();
+    let root = RootDir::open(to.path()).unwrap();
+    materialize(&source, &root, &MaterializeOptions::default()).unwrap();
+    assert_ne!(inode(to.path(), "a"), inode(from.path(), "a"));
+    assert_eq!(scan(to.path()), source);
+}
+
+#[test]
 fn two_copies_of_one_file_are_two_files() {
     let (_from, source) = source([file("a", "text")]);
     let original = source.entries()[0].clone();
@@ -140,7 +153,8 @@ fn many_files_come_out_with_any_number_of_threads() {
     let wanted = tree((0..30).map(|i| dir(&format!("d{i}"))).chain(files).chain(large));
     for threads in [1, 4] {
         let to = temporary();
-        materialize(&wanted, &RootDir::open(to.path()).unwrap(), threads).unwrap();
+        let options = MaterializeOptions { threads, ..Default::default() };
+        materialize(&wanted, &RootDir::open(to.path()).unwrap(), &options).unwrap();
         assert_eq!(scan(to.path()), wanted);
     }
 }
@@ -240,8 +254,8 @@ fn an_export_shares_nothing_with_the_layer() {
 
 #[test]
 fn devices_that_may_not_be_made_are_counted() {
-    if rustix::process::geteuid().is_root() {
-        eprintln!("skipped: devices without the right to make them (needs an ordinary user)");
+    if formwork_testing::is_root() {
+        formwork_testing::skipped("devices without the right to make them (needs a user)");
         return;
     }
     let to = temporary();

@@ -84,20 +84,16 @@ pub(crate) fn temporary() -> tempfile::TempDir {
 
 /// Whether the tests run as root; says what is left out if not.
 pub(crate) fn is_root(what: &str) -> bool {
-    let is_root = rustix::process::geteuid().is_root();
+    let is_root = formwork_testing::is_root();
     if !is_root {
-        eprintln!("skipped: {what} (needs root)");
+        formwork_testing::skipped(&format!("{what} (needs root)"));
     }
     is_root
 }
 
 /// Whether a program is there; says what is left out if not.
 pub(crate) fn has_program(program: &str) -> bool {
-    let found = std::process::Command::new(program).arg("--version").output().is_ok();
-    if !found {
-        eprintln!("skipped: {program} is not installed");
-    }
-    found
+    formwork_testing::program(program).is_some()
 }
 
 pub(crate) fn set_xattr(path: &Path, name: &str, value: &[u8]) {

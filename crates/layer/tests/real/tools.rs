@@ -6,8 +6,8 @@ use std::process::Command;
 use formwork_fs::RootDir;
 use formwork_layer::tree::{Metadata, Node};
 use formwork_layer::{
-    Applied, ApplyOptions, Compression, LayerError, PackOptions, Packed, Tree, apply, index,
-    materialize, pack,
+    Applied, ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Tree,
+    apply, index, materialize, pack,
 };
 
 use crate::support::{
@@ -77,7 +77,7 @@ fn we_unpack_what_gnu_tar_packs() {
     let source = temporary();
     let root = RootDir::open(source.path()).unwrap();
     let mut wanted = tree(one_of_everything());
-    materialize(&wanted, &root, 2).unwrap();
+    materialize(&wanted, &root, &MaterializeOptions::default()).unwrap();
     wanted = without_nanoseconds(wanted);
     let blob = source.path().parent().unwrap().join("gnu-tar-test.tar");
     for format in ["gnu", "posix", "oldgnu"] {

@@ -1,18 +1,16 @@
-//! The hard links of an archive while it is being read.
+//! The hard links of a tree that grows.
 //!
 //! A link may come before the file that it leads to, may lead to another link, and the file may be
-//! replaced after a link to it was made, which leaves the link with the old content. So names of
-//! one file are kept as a group, whose file is found where the group's first name is at present.
+//! replaced after a link to it was made, which leaves the link with the old content. So the names
+//! of one file are kept as a group, whose file is found where the group's first name is at present.
 
 use std::collections::HashMap;
 
 use formwork_fs::RelPath;
 
-use crate::tree::{Entry, Node, TreeBuilder};
-
 /// The groups of names.
-#[derive(Debug, Default)]
-pub(super) struct Links {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
     groups: Vec<Group>,
     /// The group that each link is in.
     group_of: HashMap<RelPath, usize>,
@@ -20,7 +18,7 @@ pub(super) struct Links {
     group_at: HashMap<RelPath, usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Group {
     /// Where the file is.
     file: RelPath,
@@ -28,9 +26,9 @@ struct Group {
     links: Vec<RelPath>,
 }
 
-impl Links {
+impl Names {
     /// Adds a link to whatever is or comes at a path.
-    pub(super) fn add(&mut self, link: RelPath, target: &RelPath) {
+    pub(super) fn add_link(&mut self, link: RelPath, target: &RelPath) {
         let group = self.group_of.get(target).or_else(|| self.group_at.get(target)).copied();
         let group = group.unwrap_or_else(|| {
             self.groups.push(Group { file: target.clone(), links: Vec::new() });
@@ -41,27 +39,19 @@ impl Links {
         self.group_of.insert(link, group);
     }
 
-    /// Takes notice that entries have been removed. Where that leaves links without their file,
-    /// the file moves to the first of them: `adopt` is given the old and the new place.
-    pub(super) fn removed<E>(
-        &mut self,
-        gone: &[Entry],
-        tree: &mut TreeBuilder,
-        mut adopt: impl FnMut(&RelPath, &RelPath) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for entry in gone {
-            self.group_of.remove(&entry.path);
-        }
-        for entry in gone.iter().filter(|entry| !matches!(entry.node, Node::HardLink { .. })) {
-            let Some(group) = self.group_at.remove(&entry.path) else { continue };
-            let Some(heir) = self.take_link(group) else { continue };
-            adopt(&entry.path, &heir)?;
-            let (node, metadata) = (entry.node.clone(), entry.metadata.clone());
-            tree.insert(Entry { path: heir.clone(), node, metadata });
-            self.group_at.insert(heir.clone(), group);
-            self.groups[group].file = heir;
-        }
-        Ok(())
+    /// Takes notice that a link has been removed.
+    pub(super) fn remove_link(&mut self, link: &RelPath) {
+        self.group_of.remove(link);
+    }
+
+    /// Takes notice that a file has been removed. If there are links to it, one of them becomes
+    /// the file's place.
+    pub(super) fn remove_file(&mut self, file: &RelPath) -> Option<RelPath> {
+        let group = self.group_at.remove(file)?;
+        let heir = self.take_link(group)?;
+        self.group_at.insert(heir.clone(), group);
+        self.groups[group].file = heir.clone();
+        Some(heir)
     }
 
     /// Takes a link out of a group that still is one.
@@ -77,7 +67,7 @@ impl Links {
 
     /// All links with the places of their files, in order. A link that leads in a circle leads to
     /// itself.
-    pub(super) fn resolved(self) -> Vec<(RelPath, RelPath)> {
+    pub(super) fn links(&self) -> Vec<(RelPath, RelPath)> {
         let mut links: Vec<_> = self.group_of.keys().collect();
         links.sort_unstable();
         let mut files = vec![None; self.groups.len()];
@@ -110,69 +100,55 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::path;
     use super::*;
-    use crate::tree::testing::{file, path};
 
-    fn resolved(links: Links) -> String {
-        let links = links.resolved();
+    fn show(names: &Names) -> String {
         let show = |(link, file): &(RelPath, RelPath)| format!("{link}->{file}");
-        links.iter().map(show).collect::<Vec<_>>().join(" ")
+        names.links().iter().map(show).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn links_lead_to_files_over_other_links() {
-        let mut links = Links::default();
+        let mut names = Names::default();
         // The third and fourth lead to what only comes later.
         for (link, target) in [("b", "a"), ("c", "b"), ("d", "e"), ("e", "f")] {
-            links.add(path(link), &path(target));
+            names.add_link(path(link), &path(target));
         }
-        assert_eq!(resolved(links), "/b->/a /c->/a /d->/f /e->/f");
+        assert_eq!(show(&names), "/b->/a /c->/a /d->/f /e->/f");
     }
 
     #[test]
     fn circles_lead_to_themselves() {
-        let mut links = Links::default();
+        let mut names = Names::default();
         for (link, target) in [("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")] {
-            links.add(path(link), &path(target));
+            names.add_link(path(link), &path(target));
         }
         // Whatever they lead to is a link, which no tree accepts.
-        let links = links.resolved();
+        let links = names.links();
         assert!(links.iter().all(|(_, file)| links.iter().any(|(link, _)| link == file)));
     }
 
     #[test]
     fn a_link_outlives_the_file() {
-        let mut links = Links::default();
-        let mut tree = TreeBuilder::new();
-        tree.insert(file("a", "old"));
+        let mut names = Names::default();
         for link in ["b", "c", "d"] {
-            links.add(path(link), &path("a"));
-            let node = Node::HardLink { target: path("a") };
-            tree.insert(Entry { path: path(link), ..crate::tree::testing::entry("", node) });
+            names.add_link(path(link), &path("a"));
         }
         // The link that would have been the heir is gone already.
-        let gone = tree.remove(&path("d"));
-        links.removed::<()>(&gone, &mut tree, |_, _| unreachable!()).unwrap();
-        let gone = tree.remove(&path("a"));
-        let mut adopted = Vec::new();
-        let adopt = |from: &RelPath, to: &RelPath| {
-            adopted.push((from.clone(), to.clone()));
-            Ok::<(), ()>(())
-        };
-        links.removed(&gone, &mut tree, adopt).unwrap();
-        assert_eq!(adopted, [(path("a"), path("c"))]);
-        tree.insert(file("a", "new"));
-        links.add(path("e"), &path("a"));
-        assert_eq!(tree.get(&path("c")).unwrap().0, &file("", "old").node);
-        assert_eq!(resolved(links), "/b->/c /e->/a");
+        names.remove_link(&path("d"));
+        assert_eq!(names.remove_file(&path("a")), Some(path("c")));
+        names.add_link(path("e"), &path("a"));
+        assert_eq!(show(&names), "/b->/c /e->/a");
+        assert_eq!(names.remove_file(&path("x")), None);
     }
 
     #[test]
     fn long_chains_are_followed_once() {
-        let mut links = Links::default();
+        let mut names = Names::default();
         for i in 0..100_000 {
-            links.add(path(&format!("{i}")), &path(&format!("{}", i + 1)));
+            names.add_link(path(&format!("{i}")), &path(&format!("{}", i + 1)));
         }
-        assert!(links.resolved().iter().all(|(_, file)| *file == path("100000")));
+        assert!(names.links().iter().all(|(_, file)| *file == path("100000")));
     }
 }
