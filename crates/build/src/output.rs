@@ -11,7 +11,9 @@ use std::time::Instant;
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
 use formwork_image::export::{self, Form, PushOptions};
-use formwork_layer::{Compression, PackOptions, Stack, export_files, pack};
+use formwork_layer::{
+    Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+};
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
@@ -156,8 +158,12 @@ impl Delivery<'_> {
             fs_err::create_dir_all(directory)
                 .map_err(|error| FsError::new("create the directory", directory, error))?;
             let tree = self.merged()?;
-            let threads = self.host.layers.threads();
-            export_files(&tree, &RootDir::open(directory)?, threads)?;
+            let options = MaterializeOptions {
+                ownership: Ownership::Caller,
+                threads: self.host.layers.threads(),
+                ..MaterializeOptions::default()
+            };
+            materialize(&tree, &RootDir::open(directory)?, &options)?;
             Ok(())
         };
         files().map_err(BuildError::store)

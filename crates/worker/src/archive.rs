@@ -32,7 +32,7 @@ pub(crate) fn unpacked(
     if let Some(known) = kept(store, &key)? {
         return Ok(Some(known));
     }
-    let mut reader = file.reader()?;
+    let mut reader = file.open()?;
     if !formwork_layer::archive::is_archive(&mut reader)? {
         return Ok(None);
     }
@@ -68,4 +68,3 @@ fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Unpacked>, Worke
     let tree = tree.with_bytes(&Origin::layer(RootDir::open(directory)?));
     Ok(Some(Unpacked { tree, implied }))
 }
-

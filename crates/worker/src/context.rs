@@ -194,9 +194,14 @@ mod tests {
     #[test]
     fn only_what_is_used_is_scanned() {
         let dir = tree();
-        assert_eq!(paths(&context(dir.path(), &[], &["src/*.rs"])), "/src /src/lib.rs /src/main.rs");
-        assert_eq!(paths(&context(dir.path(), &[], &["./README.md", "src/lib.rs"])),
-            "/README.md /src /src/lib.rs");
+        assert_eq!(
+            paths(&context(dir.path(), &[], &["src/*.rs"])),
+            "/src /src/lib.rs /src/main.rs"
+        );
+        assert_eq!(
+            paths(&context(dir.path(), &[], &["./README.md", "src/lib.rs"])),
+            "/README.md /src /src/lib.rs"
+        );
         let all = paths(&context(dir.path(), &["*.env"], &[".", "src"]));
         assert!(all.contains("/docs/deep/run.sh") && !all.contains("secret"), "{all}");
     }

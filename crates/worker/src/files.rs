@@ -6,12 +6,12 @@ use std::sync::{Arc, PoisonError};
 
 use formwork_cache::Identity;
 use formwork_diagnostics::Outcome;
-use formwork_fs::{RelPath, RootDir, Timestamp};
+use formwork_fs::{RelPath, Timestamp};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, OpId};
 use formwork_layer::compose::{
     Composer, CopyOptions as Compose, ModeChange, Owner, Selected, select,
 };
-use formwork_layer::tree::{Last, Node, Origin};
+use formwork_layer::tree::{Last, Node};
 use formwork_layer::{Stack, Tree};
 use formwork_pattern::IgnorePatterns;
 use formwork_solver::{Done, Examined, OpInputs, Task};
@@ -103,7 +103,8 @@ impl Worker {
         task: &Task<'_, Output>,
         file: &FileOp,
     ) -> Result<Arc<PlannedFiles>, WorkerError> {
-        let known = self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
+        let known =
+            self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&task.id).cloned();
         if let Some(plan) = known {
             return Ok(plan);
         }
@@ -154,7 +155,8 @@ impl Planner {
                         exclude: exclude.as_ref(),
                         created: MADE,
                     };
-                    let copy = Copy { planner: self, options, compose, destination: path(destination)? };
+                    let copy =
+                        Copy { planner: self, options, compose, destination: path(destination)? };
                     for source in from {
                         copy.source(&mut composer, source, &sources)?;
                     }
@@ -221,7 +223,12 @@ impl Copy<'_> {
                 self.check_is_there(&stack, pattern, self.planner.input(*from)?)?;
                 if self.options.parents {
                     let pattern = pattern.as_bytes();
-                    composer.copy_with_parents(&stack, pattern, &self.destination, &self.compose)?;
+                    composer.copy_with_parents(
+                        &stack,
+                        pattern,
+                        &self.destination,
+                        &self.compose,
+                    )?;
                     return Ok(());
                 }
                 for selected in select(&stack, pattern.as_bytes())? {
@@ -268,7 +275,9 @@ impl Copy<'_> {
         };
         match (is_there, from) {
             (true, _) => Ok(()),
-            (false, Output::Context(context)) => Err(WorkerError::Missing(context.missing(pattern))),
+            (false, Output::Context(context)) => {
+                Err(WorkerError::Missing(context.missing(pattern)))
+            }
             (false, Output::Root(_)) => Err(missing_in_root(pattern)),
         }
     }
@@ -328,21 +337,9 @@ impl Worker {
         }
     }
 
-    /// The files of a part, as the first content of a directory that others write to: always
-    /// copied, never linked.
+    /// The files of a part, as the first content of a directory that others write to.
     pub(crate) fn part_of(&self, from: &Output, source: &str) -> Result<Tree, WorkerError> {
-        let trees = match from {
-            Output::Context(context) => vec![context.tree()?],
-            Output::Root(root) => {
-                let trees = root.trees_with_bytes()?;
-                let directories = root.directories()?;
-                let copies = trees.iter().zip(directories).map(|(tree, directory)| {
-                    let origin = Origin::context(RootDir::open(directory)?);
-                    Ok(Arc::new(Tree::clone(tree).with_bytes(&origin)))
-                });
-                copies.collect::<Result<Vec<_>, WorkerError>>()?
-            }
-        };
+        let trees = trees_with_bytes(from)?;
         let stack = stack(&trees);
         let mut composer = Composer::new(Stack::default());
         let options = Compose { into_directory: true, created: MADE, ..Compose::default() };

@@ -12,6 +12,7 @@
 //! place in any source.
 
 mod accounts;
+mod archive;
 mod cache_mount;
 mod container;
 mod context;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use formwork_cache::Identity;
+use formwork_fs::RelPath;
 use formwork_layer::tree::{Bytes, Last, Node};
 use formwork_layer::{Stack, Tree};
-use formwork_fs::RelPath;
 
 use crate::context::Context;
 use crate::layer::Layer;
@@ -128,10 +128,8 @@ fn for_all<T: Send>(
     let mut results: Vec<Option<Result<T, WorkerError>>> = layers.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = slow
-            .iter()
-            .map(|index| (*index, scope.spawn(move || work(&layers[*index]))))
-            .collect();
+        let threads: Vec<_> =
+            slow.iter().map(|index| (*index, scope.spawn(move || work(&layers[*index])))).collect();
         for index in ready {
             results[index] = Some(work(&layers[index]));
         }

@@ -17,8 +17,6 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// What is done.
     pub(crate) kind: Kind,
-    /// The base image.
-    pub(crate) base: &'static str,
     /// The Dockerfile.
     pub(crate) dockerfile: String,
     /// How many small files the context has.
@@ -64,10 +62,9 @@ pub(crate) fn all() -> Vec<Case> {
     let copies: String = (0..16).map(|i| format!("COPY --from=s{i} /f{i} /f{i}\n")).collect();
     let sleeps = format!("{sleeps}FROM {BUSYBOX}\n{copies}");
     let files = format!("FROM {BUSYBOX}\nCOPY . /src\n");
-    let case = |name, kind, base, dockerfile: &str, budget| Case {
+    let case = |name, kind, dockerfile: &str, budget| Case {
         name,
         kind,
-        base,
         dockerfile: dockerfile.to_owned(),
         files: 0,
         jobs: 4,
@@ -78,20 +75,16 @@ pub(crate) fn all() -> Vec<Case> {
     let slow = |case: Case| Case { runs: 3, ..case };
     let nine = nine_steps();
     vec![
-        Case { runs: 20, ..case("start", Kind::Version, BUSYBOX, "", 0.003) },
-        Case { files: 20, ..case("9 steps, unchanged", Kind::Unchanged, BUSYBOX, &nine, 0.02) },
-        slow(case("50 RUN, no cache", Kind::Fresh, BUSYBOX, &fifty, 0.4)),
-        case("50 RUN, unchanged", Kind::Unchanged, BUSYBOX, &fifty, 0.02),
-        slow(Case {
-            jobs: 16,
-            ..case("16 × sleep 0.5, 16 jobs", Kind::Fresh, BUSYBOX, &sleeps, 0.8)
-        }),
-        context(case("50,000 files, no cache", Kind::Fresh, BUSYBOX, &files, 2.0)),
-        context(case("50,000 files, unchanged", Kind::Unchanged, BUSYBOX, &files, 0.25)),
+        Case { runs: 20, ..case("start", Kind::Version, "", 0.003) },
+        Case { files: 20, ..case("9 steps, unchanged", Kind::Unchanged, &nine, 0.02) },
+        slow(case("50 RUN, no cache", Kind::Fresh, &fifty, 0.4)),
+        case("50 RUN, unchanged", Kind::Unchanged, &fifty, 0.02),
+        slow(Case { jobs: 16, ..case("16 × sleep 0.5, 16 jobs", Kind::Fresh, &sleeps, 0.8) }),
+        context(case("50,000 files, no cache", Kind::Fresh, &files, 2.0)),
+        context(case("50,000 files, unchanged", Kind::Unchanged, &files, 0.25)),
         slow(case(
             "3 × cp -a, 450 MB",
             Kind::Fresh,
-            LARGE,
             &format!(
                 "FROM {LARGE}\n{}",
                 (0..3)
@@ -103,17 +96,10 @@ pub(crate) fn all() -> Vec<Case> {
         slow(case(
             "COPY --from, 27,000 files, 900 MB",
             Kind::Fresh,
-            LARGE,
             &format!("FROM {LARGE} AS b\nFROM {BUSYBOX}\nCOPY --from=b /usr /usr\nRUN true\n"),
             6.0,
         )),
-        slow(case(
-            "pull 285 MB, RUN true",
-            Kind::Pull,
-            LARGE,
-            &format!("FROM {LARGE}\nRUN true\n"),
-            4.0,
-        )),
+        slow(case("pull 285 MB, RUN true", Kind::Pull, &format!("FROM {LARGE}\nRUN true\n"), 4.0)),
     ]
 }
 

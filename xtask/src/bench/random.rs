@@ -29,7 +29,7 @@ impl Random {
         let mut bytes: Vec<u8> = Vec::with_capacity(length + 64);
         while bytes.len() < length {
             let number = self.next();
-            if bytes.len() > 64 && number % 3 == 0 {
+            if bytes.len() > 64 && number.is_multiple_of(3) {
                 let size = 8 + usize::try_from((number >> 8) % 24).unwrap_or(0);
                 let window = bytes.len().min(30_000) as u64;
                 let back = usize::try_from((number >> 16) % window).unwrap_or(0).max(size);
