@@ -4,6 +4,7 @@
 //! cargo run --release -p formwork-layer --example measure -- scan DIRECTORY [CACHE]
 //! cargo run --release -p formwork-layer --example measure -- apply BLOB NEW_DIRECTORY [THREADS]
 //! cargo run --release -p formwork-layer --example measure -- index BLOB
+//! cargo run --release -p formwork-layer --example measure -- copy DIRECTORY NEW_DIRECTORY
 //! cargo run --release -p formwork-layer --example measure -- pack DIRECTORY [none|gzip:N|zstd:N] [THREADS] [BLOB]
 //! ```
 //!
@@ -17,10 +18,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use formwork_fs::{RelPath, RootDir, Verdict};
+use formwork_layer::compose::{Composer, CopyOptions, select};
 use formwork_layer::tree::Origin;
 use formwork_layer::{
-    Applied, ApplyOptions, Compression, PackOptions, StatCache, Tree, apply, index, pack,
-    scan_context,
+    Applied, ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, StatCache, Tree,
+    apply, index, materialize, pack, scan_context,
 };
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -34,6 +36,7 @@ fn main() -> Outcome {
         ["apply", blob, directory] => measure_apply(blob, directory, threads()),
         ["apply", blob, directory, threads] => measure_apply(blob, directory, threads.parse()?),
         ["index", blob] => measure_index(blob),
+        ["copy", from, to] => measure_copy(from, to),
         ["pack", directory, rest @ ..] => measure_pack(directory, rest),
         _ => Err("see the head of the source for what it can do".into()),
     }
@@ -148,6 +151,35 @@ fn measure_index(blob: &str) -> Outcome {
 
 fn create(path: &Path) -> io::Result<File> {
     Ok(fs_err::File::create(path)?.into_parts().0)
+}
+
+/// What COPY of a context costs, and COPY --from of what came out.
+fn measure_copy(from: &str, to: &str) -> Outcome {
+    let context = scan(from, None)?;
+    let compose = |source: &Tree| -> Result<Tree, Box<dyn Error>> {
+        let source = Stack::new([source]);
+        let mut composer = Composer::new(Stack::default());
+        for selected in select(&source, b".")? {
+            let destination = RelPath::new("usr/src")?;
+            composer.copy(&source, &selected, &destination, &CopyOptions::default())?;
+        }
+        Ok(composer.finish()?)
+    };
+    let layer = timed("compose", Tree::size, || compose(&context))?;
+    timed("digest", Tree::size, || Ok(layer.digest()).map(|_| layer.clone()))?;
+    timed("merge", Tree::size, || Ok(Stack::new([&context, &layer]).merge()))?;
+    let make = |what, tree: &Tree, name: &str| {
+        let path = Path::new(to).join(name);
+        fs_err::create_dir_all(&path)?;
+        let root = RootDir::open(&path)?;
+        let options = MaterializeOptions { hard_links: true, ..MaterializeOptions::default() };
+        timed(what, |_| tree.size(), || Ok(materialize(tree, &root, &options)?))?;
+        Ok::<_, Box<dyn Error>>(tree.clone().with_bytes(&Origin::layer(RootDir::open(path)?)))
+    };
+    let made = make("materialize, copies", &layer, "copied")?;
+    let again = timed("compose", Tree::size, || compose(&made))?;
+    make("materialize, links", &again, "linked")?;
+    Ok(())
 }
 
 /// The most memory that this process has had at once.

@@ -1,6 +1,7 @@
 //! A tree that grows entry by entry.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 
 use formwork_fs::RelPath;
 
@@ -47,17 +48,25 @@ impl TreeBuilder {
     /// replaced keep the file. The target of a hard link may be inserted later.
     pub fn insert(&mut self, entry: Entry) {
         let Entry { path, mut node, metadata } = entry;
-        match (&mut node, self.entries.get(&path)) {
-            (Node::Directory { opaque }, Some((Node::Directory { opaque: was_opaque }, _))) => {
-                *opaque |= was_opaque;
+        match self.entries.entry(path) {
+            Vacant(vacant) => {
+                if let Node::HardLink { target } = &node {
+                    self.names.add_link(vacant.key().clone(), target);
+                }
+                vacant.insert((node, metadata));
             }
-            (_, Some(_)) => drop(self.remove(&path)),
-            (_, None) => {}
+            Occupied(mut occupied) => match (&mut node, &occupied.get().0) {
+                (Node::Directory { opaque }, Node::Directory { opaque: was_opaque }) => {
+                    *opaque |= was_opaque;
+                    occupied.insert((node, metadata));
+                }
+                _ => {
+                    let path = occupied.key().clone();
+                    self.remove(&path);
+                    self.insert(Entry { path, node, metadata });
+                }
+            },
         }
-        if let Node::HardLink { target } = &node {
-            self.names.add_link(path.clone(), target);
-        }
-        self.entries.insert(path, (node, metadata));
     }
 
     /// Takes an entry out with all that is below it.
