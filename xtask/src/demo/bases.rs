@@ -75,9 +75,9 @@ impl Base {
         fs_err::create_dir_all(&context)?;
         let rootfs = context.join("rootfs.tar.gz");
         if let Some(script) = &self.rootfs {
-            let status = Command::new(directory.join(script)).arg(&rootfs).status()?;
-            if !status.success() {
-                bail!("{script} failed");
+            let output = Command::new(directory.join(script)).arg(&rootfs).output()?;
+            if !output.status.success() {
+                bail!("{script} failed:\n{}", String::from_utf8_lossy(&output.stderr));
             }
         }
         let (file, context_path) = (directory.join(&self.file), context.display().to_string());

@@ -32,7 +32,8 @@ pub(crate) fn look_into(build: &[String], formwork: &Formwork) -> Result<Content
 
 fn count(tar: impl Read) -> Result<Contents> {
     let mut contents = Contents::default();
-    for entry in tar::Archive::new(tar).entries()? {
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries()? {
         let mut entry = entry?;
         let path = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&path).trim_start_matches("./").to_owned();
@@ -50,6 +51,8 @@ fn count(tar: impl Read) -> Result<Contents> {
             contents.executables += usize::from(is_program);
         }
     }
+    // Whoever writes must get rid of the padding at the end.
+    std::io::copy(&mut archive.into_inner(), &mut std::io::sink())?;
     Ok(contents)
 }
 
