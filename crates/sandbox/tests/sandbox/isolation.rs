@@ -1,7 +1,5 @@
 //! What a process can see of the machine, and do to it.
 
-use std::os::unix::fs::MetadataExt;
-
 use formwork_sandbox::{ExitStatus, NetworkMode, User};
 
 use crate::arena::{Arena, elf_that_exits_with_its_effective_user};
@@ -131,23 +129,18 @@ fn nothing_of_the_kernel_can_be_changed() {
 #[test]
 fn the_devices_work_and_stay_as_they_are() {
     on_each_rung(|arena| {
-        let before = fs_err::metadata("/dev/null").unwrap();
+        // To what they are already: should it succeed, the machine is unharmed.
         let script =
             "echo x > /dev/null; head -c 2 /dev/zero | wc -c; head -c 2 /dev/urandom | wc -c
                       head -c 1 /dev/full | wc -c; ls /dev | tr '\\n' ' '
-                      chmod 600 /dev/null 2>/dev/null && echo changed the mode
-                      chown 12 /dev/null 2>/dev/null && echo changed the owner
-                      touch -d 2000-01-01 /dev/null 2>/dev/null && echo changed the time
+                      chmod $(stat -c %a /dev/null) /dev/null 2>/dev/null && echo set the mode
+                      chown $(stat -c %u /dev/null) /dev/null 2>/dev/null && echo set the owner
+                      touch -r /dev/null /dev/null 2>/dev/null && echo set the time
                       mknod /dev/disk b 254 0 2>/dev/null && echo made a device
                       mkdir /dev/new && touch /dev/new/x /dev/shm/y && ls /dev/new";
         let expected = "2\n2\n1\ncore fd full mqueue null ptmx pts random shm stderr stdin stdout \
                         tty urandom zero x\n";
         assert_eq!(arena.sh(script), expected);
-        let after = fs_err::metadata("/dev/null").unwrap();
-        assert_eq!(
-            (before.mode(), before.uid(), before.mtime()),
-            (after.mode(), after.uid(), after.mtime())
-        );
     });
 }
 
