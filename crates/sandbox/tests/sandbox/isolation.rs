@@ -1,6 +1,6 @@
 //! What a process can see of the machine, and do to it.
 
-use formwork_sandbox::{ExitStatus, NetworkMode, User};
+use formwork_sandbox::{ExitStatus, NetworkMode, Rung, User};
 
 use crate::arena::{Arena, elf_that_exits_with_its_effective_user};
 use crate::payload;
@@ -217,11 +217,11 @@ fn without_a_network_there_is_a_loopback_interface_only() {
 }
 
 #[test]
-fn the_control_groups_begin_at_the_sandboxs_own() {
+fn of_what_is_mounted_in_sys_only_the_control_groups_show_from_the_sandboxs_own_down() {
     on_each_rung(|arena| {
         // On any machine: version 2 in the place where modern ones have it.
-        let script =
-            "mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" --exact payload::run --nocapture";
+        let script = "mount -t tmpfs none /sys/kernel && mount -t cgroup2 none /sys/fs/cgroup &&
+                      exec \"$0\" --exact payload::run --nocapture";
         let mut command = std::process::Command::new("unshare");
         command.args(["--mount", "--cgroup", "sh", "-c", script]).arg(arena.program());
         command.env(payload::PAYLOAD, "cgroups").env_remove(rungs::ENTERED);
@@ -236,12 +236,14 @@ fn the_control_groups_begin_at_the_sandboxs_own() {
         assert!(top.contains(" / /sys/fs/cgroup ro,nosuid,nodev,noexec"), "{text}");
         assert!(top.ends_with("cgroup2 cgroup2 rw"), "{text}");
         assert!(text.contains("cgroup.procs"), "{text}");
+        // Ordinary users keep the host's `/sys`, since the kernel gives them no other.
+        assert_eq!(text.contains(" /sys/kernel "), rungs::rung() != Rung::Root, "{text}");
     });
 }
 
 /// The payload.
 pub(crate) fn report_cgroups() {
-    let script = "cat /proc/self/cgroup; grep cgroup2 /proc/self/mountinfo; ls /sys/fs/cgroup";
+    let script = "cat /proc/self/cgroup; grep ' /sys/' /proc/self/mountinfo; ls /sys/fs/cgroup";
     println!("{}", Arena::new().sh(script));
 }
 

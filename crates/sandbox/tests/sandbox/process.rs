@@ -51,6 +51,18 @@ fn input_is_what_is_given_and_empty_by_default() {
 }
 
 #[test]
+fn directories_are_no_input_and_no_output() {
+    on_each_rung(|arena| {
+        let spec = arena.with_stubs(arena.script("true"));
+        let null = || fs_err::File::create("/dev/null").unwrap().into_parts().0.into();
+        let directory = fs_err::File::open("/").unwrap().into_parts().0.into();
+        let stdio = Stdio { stdin: Some(directory), stdout: null(), stderr: null() };
+        let error = arena.launcher.run(&spec, stdio, &Cancel::new().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("is a directory"), "{error}");
+    });
+}
+
+#[test]
 fn much_output_arrives_whole() {
     on_each_rung(|arena| {
         let text = arena.sh("yes 0123456789abcde | head -c 50000000");
@@ -276,6 +288,13 @@ fn the_report_tells_time_and_memory() {
         assert!(report.user_time > Duration::from_millis(5), "{report:?}");
         assert!(report.user_time < Duration::from_secs(60), "{report:?}");
         assert!(report.wall_time > Duration::from_millis(5), "{report:?}");
+    });
+}
+
+#[test]
+fn the_builders_umask_is_its_own_matter() {
+    on_each_rung(|arena| {
+        assert!(payload::spawn("umask", arena).wait().unwrap().success());
     });
 }
 
