@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire;
+use crate::encoding;
 
 /// Why a process did not run, or nobody knows how it ended.
 ///
@@ -24,7 +24,7 @@ pub enum SandboxError {
         stage: Stage,
         /// What it was being done to: a path of the host, or a path inside where the stage is
         /// about the inside.
-        #[serde(with = "wire::path")]
+        #[serde(with = "encoding::one")]
         path: PathBuf,
         /// What the kernel said.
         source: OsError,
@@ -60,7 +60,7 @@ pub enum SandboxError {
     #[error("cannot mount on `{}`: {problem}", target.display())]
     Target {
         /// The path inside.
-        #[serde(with = "wire::path")]
+        #[serde(with = "encoding::one")]
         target: PathBuf,
         /// What is in the way.
         problem: TargetProblem,
@@ -148,6 +148,9 @@ impl Stage {
         match (self, error.0) {
             (Self::Namespaces, libc::ENOSPC) => {
                 "; raise the sysctls user.max_user_namespaces and user.max_mnt_namespaces"
+            }
+            (Self::Namespaces, libc::ENOSYS) => {
+                "; a container's seccomp profile hides the call `clone3`: allow it there"
             }
             (Self::Namespaces, libc::EPERM) => {
                 "; user namespaces are forbidden here: `formwork doctor` tells by what"
@@ -384,7 +387,7 @@ impl fmt::Display for RootlessProblem {
             ),
             Self::UserNamespaces(error) => write!(
                 f,
-                "the kernel refuses a user namespace ({error}): check the sysctls \
+                "the kernel refuses user namespaces, or power in them ({error}): check the sysctls \
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
                  kernel.apparmor_restrict_unprivileged_userns, or build as root"
             ),
@@ -403,7 +406,8 @@ impl fmt::Display for RootlessProblem {
             Self::MapperFailed { program, message } => write!(
                 f,
                 "{program} failed: {message}; it must be setuid root (or have file capabilities), \
-                 and the ranges must be this user's in /etc/subuid and /etc/subgid"
+                 no_new_privs must not be set, and the ranges must be this user's in /etc/subuid \
+                 and /etc/subgid"
             ),
             Self::Step { action, source } => write!(f, "cannot {action}: {source}"),
         }

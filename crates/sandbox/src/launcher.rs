@@ -78,11 +78,13 @@ impl Launcher {
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
-        let result = self.helper()?.start(spec, stdio).and_then(|channel| {
+        // Held until the end: dropping the last one ends the helper and all that it runs.
+        let helper = self.helper()?;
+        let result = helper.start(spec, stdio).and_then(|channel| {
             Run { channel, started: Instant::now(), grace: spec.stop_grace }.wait(cancel)
         });
         if let Err(SandboxError::Helper(_)) = &result {
-            self.forget_helper();
+            self.forget(&helper);
         }
         result
     }
@@ -99,9 +101,10 @@ impl Launcher {
         Ok(Arc::clone(helper.insert(Arc::new(started))))
     }
 
-    /// Lets the next run start another helper.
-    fn forget_helper(&self) {
-        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Lets the next run start another helper than this one.
+    fn forget(&self, lost: &Arc<Helper>) {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        helper.take_if(|current| Arc::ptr_eq(current, lost));
     }
 }
 

@@ -22,6 +22,7 @@
 //! the workspace, in one module of system calls.
 
 mod cancel;
+mod encoding;
 mod enter;
 mod error;
 #[cfg(feature = "test-harness")]

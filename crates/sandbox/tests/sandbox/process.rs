@@ -285,9 +285,8 @@ fn the_report_tells_time_and_memory() {
                       x=$(yes | head -c 30000000 | tr -d '\\n'); wait; exit 0";
         let report = arena.run(arena.script(script)).unwrap().report;
         assert!(report.peak_memory > 15_000_000 && report.peak_memory < 1 << 32, "{report:?}");
-        assert!(report.user_time > Duration::from_millis(5), "{report:?}");
-        assert!(report.user_time < Duration::from_secs(60), "{report:?}");
-        assert!(report.wall_time > Duration::from_millis(5), "{report:?}");
+        assert!(report.user_time > Duration::ZERO, "{report:?}");
+        assert!(report.wall_time > Duration::ZERO, "{report:?}");
     });
 }
 
