@@ -106,7 +106,7 @@ pub enum Stage {
     Namespaces,
     /// Giving the user namespace its ids.
     IdMaps,
-    /// Taking the mount tree out of the host's sight.
+    /// Taking the mounts out of the host's sight, and other preparations.
     Private,
     /// Opening a layer.
     OpenLayer,
@@ -177,7 +177,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Namespaces => "make the namespaces of",
             Self::IdMaps => "map the ids of",
-            Self::Private => "detach from the host the mounts below",
+            Self::Private => "prepare mounting, which needs",
             Self::OpenLayer => "open the layer",
             Self::MountRoot => "mount the layers, of which the topmost is",
             Self::OpenSource => "open the mount's source",

@@ -62,7 +62,12 @@ pub(crate) const HELPER_NAME: &str = "formwork-sandbox";
 ///
 /// The first call in `main`: before anything starts a thread, reads arguments or prints.
 pub fn init_if_child() {
-    if std::env::args_os().next().is_some_and(|name| name == HELPER_NAME) {
+    if is_child() {
         helper::serve();
     }
+}
+
+/// Whether the program was executed as the helper.
+fn is_child() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == HELPER_NAME)
 }

@@ -1,7 +1,8 @@
 //! What passes between the builder and its helper, and how.
 //!
-//! Three kinds of messages, each one datagram of a Unix `SOCK_SEQPACKET` pair, so the kernel keeps
-//! their borders and a message is there whole or not at all. A specification may be larger than a
+//! Every message is one datagram of a Unix `SOCK_SEQPACKET` pair, so the kernel keeps their borders
+//! and a message is there whole or not at all. Each run has a pair of its own, so no message needs
+//! to say whom it is for. A specification may be larger than a
 //! datagram; it travels as a descriptor of a file in memory. The two sides are always the same
 //! binary, so the format needs no version.
 
@@ -25,7 +26,7 @@ use crate::{ExitReport, Probe, SandboxError};
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Run a process. Comes with five descriptors: the specification, the run's own channel,
+    /// Run a process. Comes with five descriptors: the run's own channel, the specification,
     /// standard input, output and error.
     Run,
     /// Look at the machine. Comes with one descriptor: the channel for the answer.
@@ -168,8 +169,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
     }
 }
 
-/// Waits until one of the sockets has something to say, or the time is over; `None` waits for
-/// ever. Tells for each whether it has.
+/// Waits until one of the descriptors is readable or at its end; tells for each whether it is.
 pub(crate) fn wait_readable<const N: usize>(
     sockets: [BorrowedFd<'_>; N],
 ) -> rustix::io::Result<[bool; N]> {
