@@ -7,8 +7,8 @@
 //!        └─────────── outcome, then "gone" ◀────────────────────  then waits and reaps
 //! ```
 //!
-//! [`init_if_child`] must be the first call in `main`, [`enter`] comes before the first thread;
-//! a [`Launcher`] then runs [`ProcessSpec`]s from any thread. [`probe`] tells what the machine
+//! [`init_if_child`] must be the first call in `main`, [`enter()`] comes before the first thread;
+//! a [`Launcher`] then runs [`ProcessSpec`]s from any thread. [`probe()`] tells what the machine
 //! gives. Linux 5.12 or later.
 //!
 //! What a process finds: its own mount, PID, IPC and UTS namespaces, in a user namespace with the
