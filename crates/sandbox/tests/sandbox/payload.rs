@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use formwork_sandbox::{Cancel, ExitStatus, MountKind, MountPoint, SandboxError};
 
 use crate::arena::{self, Arena};
-use crate::{doctor, isolation, rungs, syscalls};
+use crate::{doctor, isolation, root, rungs, syscalls};
 
 /// Names what to do; in the environment of the executed program.
 pub(crate) const PAYLOAD: &str = "FORMWORK_TEST_PAYLOAD";
@@ -23,6 +23,7 @@ fn run() {
         Ok("deaf") => assert_eq!(sleep(&Arena::new(), "1"), Ok(ExitStatus::Exited(0))),
         Ok("nothing") => {}
         Ok("probe") => doctor::report(),
+        Ok("unmounted") => root::report_mounts(),
         Ok("umask") => run_with_a_strict_umask(),
         Ok("orphans") => lose_the_helper(),
         Ok("syscalls") => syscalls::report(),
