@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use crate::FsError;
 
@@ -31,7 +32,9 @@ impl AtomicFile {
     pub fn create(destination: impl AsRef<Path>) -> Result<Self, FsError> {
         let destination = destination.as_ref();
         let directory = destination.parent().unwrap_or(Path::new("."));
+        // The temporary name would tell the user nothing.
         Self::create_in(directory, destination)
+            .map_err(|error| FsError { path: destination.to_owned(), ..error })
     }
 
     /// Begins a file in a directory for temporary files, which must be on the destination's file
@@ -44,12 +47,24 @@ impl AtomicFile {
         directory: impl AsRef<Path>,
         destination: impl AsRef<Path>,
     ) -> Result<Self, FsError> {
-        let temporary = directory.as_ref().join(temporary_name());
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666))
-            .map_err(|errno| FsError::new("create", &temporary, errno))?;
-        let destination = destination.as_ref().to_owned();
-        Ok(Self { file: File::from(fd), temporary, destination, committed: false })
+        loop {
+            let temporary = directory.as_ref().join(temporary_name());
+            match rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666)) {
+                Ok(fd) => {
+                    let destination = destination.as_ref().to_owned();
+                    return Ok(Self {
+                        file: File::from(fd),
+                        temporary,
+                        destination,
+                        committed: false,
+                    });
+                }
+                // A process of the same number, in another container or killed long ago, was here.
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(FsError::new("create", &temporary, errno)),
+            }
+        }
     }
 
     /// Writes a whole file at once.
@@ -89,14 +104,41 @@ impl AtomicFile {
     ///
     /// Fails where the rename does; the temporary file is then removed.
     pub fn commit(mut self) -> Result<(), FsError> {
-        rustix::fs::renameat(CWD, &self.temporary, CWD, &self.destination)
-            .map_err(|errno| FsError::new("move a file to", &self.destination, errno))?;
+        self.replace().map_err(|errno| FsError::new("move a file to", &self.destination, errno))?;
         self.committed = true;
         Ok(())
     }
+
+    /// Renames without waiting for the disk.
+    ///
+    /// When a file is renamed over another, ext4 and btrfs first write the new one out, which is a
+    /// sync by another name: a millisecond for a small file, the disk's speed for a large one. They
+    /// do not when the two change places, after which the old one is removed.
+    fn replace(&self) -> Result<(), Errno> {
+        match self.rename(RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            // The file system has no such flags.
+            Err(Errno::INVAL | Errno::NOSYS) => return self.rename(RenameFlags::empty()),
+            result => return result,
+        }
+        match self.rename(RenameFlags::EXCHANGE) {
+            Ok(()) => {}
+            // What was there is gone by now.
+            Err(_) => return self.rename(RenameFlags::empty()),
+        }
+        match rustix::fs::unlinkat(CWD, &self.temporary, AtFlags::empty()) {
+            // A file never takes the place of a directory.
+            Err(Errno::ISDIR) => self.rename(RenameFlags::EXCHANGE).and(Err(Errno::ISDIR)),
+            result => result,
+        }
+    }
+
+    fn rename(&self, flags: RenameFlags) -> Result<(), Errno> {
+        rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.destination, flags)
+    }
 }
 
-/// A name that no other thread or process uses at the same time.
+/// A name that no other thread uses, and no other process that can be seen from here.
 fn temporary_name() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +159,7 @@ impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.committed {
             // Nothing can be done about a failure here; the store removes what is left over.
-            let _ = rustix::fs::unlinkat(CWD, &self.temporary, rustix::fs::AtFlags::empty());
+            let _ = rustix::fs::unlinkat(CWD, &self.temporary, AtFlags::empty());
         }
     }
 }
@@ -149,6 +191,57 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(AtomicFile::create(dir.path().join("file")).unwrap());
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failure_names_what_was_to_be_made() {
+        let error = AtomicFile::create("/proc/missing/file").unwrap_err();
+        assert_eq!(error.path, Path::new("/proc/missing/file"));
+    }
+
+    #[test]
+    fn what_a_killed_process_of_the_same_number_left_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in 0..2000 {
+            let name = format!(".tmp-{}-{count}", std::process::id());
+            fs_err::write(dir.path().join(name), "left over").unwrap();
+        }
+        let path = dir.path().join("file");
+        AtomicFile::write(&path, b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()).len(), 2001);
+    }
+
+    #[test]
+    fn a_directory_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory");
+        fs_err::create_dir(&path).unwrap();
+        fs_err::write(path.join("kept"), "").unwrap();
+        let error = AtomicFile::write(&path, b"new").unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(Errno::ISDIR.raw_os_error()));
+        assert!(path.join("kept").exists());
+        assert_eq!(names(dir.path()), ["directory"]);
+    }
+
+    #[test]
+    fn many_may_replace_one_file_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        AtomicFile::write(&path, &[0; 1000]).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        AtomicFile::write(path, &[writer; 1000]).unwrap();
+                        let read = fs_err::read(path).unwrap();
+                        assert_eq!((read.len(), read[0]), (1000, read[999]));
+                    }
+                });
+            }
+        });
+        assert_eq!(names(dir.path()), ["file"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::FsError;
@@ -16,6 +16,8 @@ use crate::FsError;
 pub struct FileLock {
     file: File,
     path: PathBuf,
+    /// Whether the lock file goes with the lock.
+    transient: bool,
 }
 
 impl FileLock {
@@ -61,6 +63,27 @@ impl FileLock {
         Ok(taken.then_some(lock))
     }
 
+    /// Takes a lock whose file is removed with it, if nobody else holds it; `None` where somebody
+    /// does. For locks with ever new names.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn try_transient(path: impl AsRef<Path>) -> Result<Option<Self>, FsError> {
+        loop {
+            let mut lock = Self::open(path.as_ref())?;
+            if !lock.acquire(FlockOperation::NonBlockingLockExclusive)? {
+                return Ok(None);
+            }
+            // Between opening and locking, the holder before may have removed the file: a lock on
+            // a file without a name excludes nobody.
+            if lock.is_at_its_path() {
+                lock.transient = true;
+                return Ok(Some(lock));
+            }
+        }
+    }
+
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -70,7 +93,14 @@ impl FileLock {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::from_raw_mode(0o666))
             .map_err(|errno| FsError::new("open the lock file", path, errno))?;
-        Ok(Self { file: File::from(fd), path: path.to_owned() })
+        Ok(Self { file: File::from(fd), path: path.to_owned(), transient: false })
+    }
+
+    fn is_at_its_path(&self) -> bool {
+        let own = rustix::fs::fstat(&self.file);
+        let there = rustix::fs::statat(CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
+        matches!((own, there), (Ok(own), Ok(there))
+            if (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino))
     }
 
     /// Whether the lock was taken; `false` only for the non-blocking operations.
@@ -82,6 +112,16 @@ impl FileLock {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(FsError::new("lock", &self.path, errno)),
             }
+        }
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        if self.transient {
+            // Still locked: nobody else can hold a lock on this file when its name goes. If it
+            // cannot be removed, the next holder tries again.
+            let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());
         }
     }
 }
@@ -108,5 +148,28 @@ mod tests {
         let _lock = FileLock::shared(&path).unwrap();
         assert!(FileLock::try_shared(&path).unwrap().is_some());
         assert!(FileLock::try_exclusive(&path).unwrap().is_none());
+    }
+
+    #[test]
+    fn transient_locks_exclude_and_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        let order = std::sync::atomic::Ordering::SeqCst;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut taken = 0;
+                    while taken < 50 {
+                        if let Some(_lock) = FileLock::try_transient(&path).unwrap() {
+                            assert_eq!(inside.fetch_add(1, order), 0);
+                            inside.fetch_sub(1, order);
+                            taken += 1;
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 }

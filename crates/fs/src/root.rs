@@ -128,6 +128,18 @@ impl RootDir {
         }
     }
 
+    /// The text of a symbolic link, which is reached through no other.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the path is missing or anything but a symbolic link.
+    pub fn read_link(&self, path: &RelPath) -> Result<Vec<u8>, FsError> {
+        let fd = self.open_raw(path, OFlags::PATH, Mode::empty(), Follow::Never)?;
+        rustix::fs::readlinkat(&fd, "", Vec::new())
+            .map(std::ffi::CString::into_bytes)
+            .map_err(|errno| FsError::new("read the link", self.path_of(path), errno))
+    }
+
     /// Where a path of this tree lies, for messages; never to be opened.
     pub fn path_of(&self, path: &RelPath) -> PathBuf {
         if path.is_root() { self.path.clone() } else { self.path.join(path.as_path()) }
@@ -196,6 +208,14 @@ mod tests {
             assert!(error.source.raw_os_error().is_some(), "{name}: {error}");
         }
         assert_eq!(read(&root, "etc/passwd", Follow::Never).unwrap(), "inside");
+    }
+
+    #[test]
+    fn the_text_of_a_link_is_read_as_it_is() {
+        let (_dir, root) = tree();
+        assert_eq!(root.read_link(&path("etc/up")).unwrap(), b"../../../secret");
+        assert!(root.read_link(&path("dir/up")).is_err());
+        assert!(root.read_link(&path("secret")).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Extended attributes of entries of a directory, links included.
+//! Extended attributes of open files, and of entries of a directory, links included.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -50,6 +50,31 @@ pub fn write_xattr(
     let path = path_of(directory, name);
     rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())
         .map_err(|errno| FsError::new("set an extended attribute of", show(name), errno))
+}
+
+/// The value of one extended attribute of an open file or directory; `None` if there is no such
+/// attribute, or the file system has none at all.
+///
+/// # Errors
+///
+/// Fails where the attribute may not be read.
+pub fn read_xattr_of(file: BorrowedFd<'_>, attribute: &[u8]) -> Result<Option<Box<[u8]>>, FsError> {
+    let mut value = vec![0; 256];
+    match grow(&mut value, |buffer| rustix::fs::fgetxattr(file, attribute, buffer)) {
+        Ok(length) => Ok(Some(value[..length].into())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(FsError::new("read an extended attribute", show(attribute), errno)),
+    }
+}
+
+/// Sets an extended attribute of an open file or directory.
+///
+/// # Errors
+///
+/// Fails where the file system or the kernel does not take it (`EOPNOTSUPP`, `EPERM`).
+pub fn write_xattr_of(file: BorrowedFd<'_>, attribute: &[u8], value: &[u8]) -> Result<(), FsError> {
+    rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())
+        .map_err(|errno| FsError::new("set the extended attribute", show(attribute), errno))
 }
 
 fn read_value(path: &Path, attribute: &[u8], name: &[u8]) -> Result<Option<Box<[u8]>>, FsError> {
@@ -111,5 +136,19 @@ mod tests {
         assert_eq!(read_xattrs(root.as_fd(), b"file").unwrap(), expected);
         assert!(read_xattrs(root.as_fd(), b"").unwrap().is_empty());
         assert!(read_xattrs(root.as_fd(), b"missing").is_err());
+    }
+
+    #[test]
+    fn open_files_have_the_same_attributes() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let path = dir.path().join("file");
+        fs_err::write(&path, "").unwrap();
+        let file = fs_err::File::open(&path).unwrap();
+        let large = vec![7; 3000];
+        write_xattr_of(file.as_fd(), b"user.a", &large).unwrap();
+        assert_eq!(read_xattr_of(file.as_fd(), b"user.a").unwrap().unwrap(), large.into());
+        assert_eq!(read_xattr_of(file.as_fd(), b"user.b").unwrap(), None);
+        let root = RootDir::open(dir.path()).unwrap();
+        assert_eq!(read_xattrs(root.as_fd(), b"file").unwrap().len(), 1);
     }
 }

@@ -50,9 +50,7 @@ enum State {
 impl Digest {
     /// The SHA-256 digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(bytes);
-        hasher.finish()
+        Algorithm::Sha256.hash(bytes)
     }
 
     /// The algorithm.
@@ -95,6 +93,13 @@ impl Algorithm {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
         }
+    }
+
+    /// The digest of some bytes.
+    pub fn hash(self, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(self);
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     fn digits(self) -> usize {

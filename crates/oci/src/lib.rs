@@ -28,3 +28,6 @@ pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The annotation under which containerd and BuildKit keep an image's full reference.
 pub const ANNOTATION_IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// What the file `oci-layout` of an OCI image layout says.
+pub const IMAGE_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::OciError;
 
-/// What an image runs on, normalised: `x86_64` is `amd64`, `arm64/v8` is `arm64`.
+/// What an image runs on. Made from text or from parts, it is normalised: `x86_64` is `amd64`,
+/// `arm64/v8` is `arm64`; read from a document, it stays as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
     /// The processor's architecture, in Go's words.
@@ -43,11 +44,13 @@ impl Platform {
     /// A 64-bit ARM machine and each ARM variant also run the lower 32-bit variants; the same
     /// holds for the levels of x86-64.
     pub fn fitness(&self, wanted: &Self) -> Option<u32> {
-        if self.os != wanted.os {
+        // A document keeps the words in which it was written, such as `arm64` with variant `v8`.
+        let own = Self::new(&self.os, &self.architecture, self.variant.as_deref());
+        if own.os != wanted.os {
             return None;
         }
         let runs = runnable(wanted);
-        let own = (self.architecture.as_str(), self.variant.as_deref().unwrap_or_default());
+        let own = (own.architecture.as_str(), own.variant.as_deref().unwrap_or_default());
         runs.iter().position(|candidate| *candidate == own).and_then(|at| u32::try_from(at).ok())
     }
 }
@@ -164,6 +167,19 @@ mod tests {
     fn nonsense_is_refused() {
         for text in ["", "/", "linux/", "linux/amd64/v2/x", "linux amd64", "lïnux/amd64"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn platforms_fit_in_whatever_words_a_document_has_them() {
+        for (text, wanted) in [
+            (r#"{"architecture":"arm64","os":"linux","variant":"v8"}"#, "linux/arm64"),
+            (r#"{"architecture":"x86_64","os":"linux"}"#, "linux/amd64"),
+            (r#"{"architecture":"arm","os":"Linux","variant":"7"}"#, "linux/arm/v7"),
+        ] {
+            let own: Platform = serde_json::from_str(text).unwrap();
+            assert_eq!(own.fitness(&platform(wanted)), Some(0), "{text}");
+            assert_eq!(serde_json::to_string(&own).unwrap(), text);
         }
     }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Digest, OciError};
 
 /// The registry that a name without one means.
@@ -16,7 +18,8 @@ const DEFAULT_NAMESPACE: &str = "library/";
 const NAME_LIMIT: usize = 255;
 
 /// A repository on a registry: `docker.io/library/golang`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Repository {
     registry: String,
     path: String,
@@ -25,7 +28,8 @@ pub struct Repository {
 /// A name for an image: a repository, and a tag or a digest or both.
 ///
 /// Without either, the tag is `latest`: [`Reference::tag`] tells what will be asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Reference {
     repository: Repository,
     tag: Option<String>,
@@ -106,6 +110,50 @@ impl FromStr for Reference {
         }
         let repository = parse_repository(name).map_err(wrong)?;
         Ok(Self { repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+impl FromStr for Repository {
+    type Err = OciError;
+
+    /// Reads a reference that has neither a tag nor a digest.
+    fn from_str(text: &str) -> Result<Self, OciError> {
+        let reference: Reference = text.parse()?;
+        match (reference.tag, reference.digest) {
+            (None, None) => Ok(reference.repository),
+            _ => Err(OciError::Reference {
+                text: text.to_owned(),
+                reason: "a repository has neither a tag nor a digest",
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Repository {
+    type Error = OciError;
+
+    fn try_from(text: String) -> Result<Self, OciError> {
+        text.parse()
+    }
+}
+
+impl From<Repository> for String {
+    fn from(repository: Repository) -> Self {
+        repository.to_string()
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = OciError;
+
+    fn try_from(text: String) -> Result<Self, OciError> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> Self {
+        reference.to_string()
     }
 }
 
@@ -254,6 +302,15 @@ mod tests {
         let both: Reference = format!("golang:1.22@{digest}").parse().unwrap();
         assert_eq!(both.tag(), Some("1.22"));
         assert_eq!(both.digest(), Some(&digest));
+    }
+
+    #[test]
+    fn repositories_survive_their_text() {
+        for text in ["golang", "localhost:5000/a/b", "ghcr.io/owner/app"] {
+            let repository = text.parse::<Reference>().unwrap().repository().clone();
+            assert_eq!(repository.to_string().parse::<Repository>().unwrap(), repository);
+        }
+        assert!("golang:1.22".parse::<Repository>().is_err());
     }
 
     #[test]

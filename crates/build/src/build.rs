@@ -1,0 +1,197 @@
+//! The build itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
+use formwork_dockerfile::{IgnoreFile, parse};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
+use formwork_graph::{Graph, OpId};
+use formwork_solver::{Cancel, Settings, SolveError, execute};
+use formwork_worker::{
+    ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
+};
+
+use crate::error::kind_of_image_error;
+use crate::request::ContextSpec;
+use crate::resolve::{Images, resolve};
+use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
+
+/// Builds what a request asks for, and takes it where it should go.
+///
+/// # Errors
+///
+/// Everything that is wrong, as diagnostics. What was built until then stays in the cache.
+pub fn build(
+    host: &Host,
+    request: &BuildRequest,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<BuildOutcome, BuildError> {
+    let _in_use = host.use_store()?;
+    let parsed = parse(request.dockerfile.clone());
+    let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
+    let ignores = parse_ignore_files(request, events)?;
+    let images = resolve(host, request, &dockerfile, events)?;
+    let lowered =
+        lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
+    lowered.diagnostics.iter().for_each(|warning| emit(events, warning.clone()));
+    let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
+    let image = result::assemble(host, request, &images, &lowered, &outputs, events)?;
+    if cancel.is_canceled() {
+        return Err(BuildError::canceled());
+    }
+    output::deliver(host, request, &image, events)?;
+    Ok(image.into_outcome())
+}
+
+/// Passes a value on with its warnings told, or fails with its errors.
+fn tell<T>(
+    value: T,
+    diagnostics: Vec<Diagnostic>,
+    events: &Arc<dyn EventSink>,
+) -> Result<T, BuildError> {
+    if diagnostics.iter().any(Diagnostic::is_error) {
+        return Err(BuildError::input(diagnostics));
+    }
+    diagnostics.into_iter().for_each(|diagnostic| emit(events, diagnostic));
+    Ok(value)
+}
+
+fn emit(events: &Arc<dyn EventSink>, diagnostic: Diagnostic) {
+    events.emit(Event::Message(Box::new(diagnostic)));
+}
+
+/// What is left out of each context.
+fn parse_ignore_files(
+    request: &BuildRequest,
+    events: &Arc<dyn EventSink>,
+) -> Result<BTreeMap<String, IgnoreFile>, BuildError> {
+    let mut files = BTreeMap::new();
+    for (name, ContextSpec { ignore, .. }) in &request.contexts {
+        let source = ignore.clone().unwrap_or_else(|| SourceFile::new(".dockerignore", ""));
+        let (file, diagnostics) = IgnoreFile::parse(source);
+        files.insert(name.clone(), tell(file, diagnostics, events)?);
+    }
+    Ok(files)
+}
+
+/// Lets the worker carry out what the target needs.
+fn solve(
+    host: &Host,
+    request: &BuildRequest,
+    ignores: &BTreeMap<String, IgnoreFile>,
+    images: &Images,
+    lowered: &Lowered,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<BTreeMap<OpId, OpOutput>, BuildError> {
+    let contexts = request.contexts.iter().map(|(name, context)| {
+        let ignore = ignores.get(name).map(|file| file.patterns().clone()).unwrap_or_default();
+        let directory = context.directory.clone();
+        let stat_cache = stat_cache(host, &directory);
+        (name.clone(), ContextConfig { directory, ignore, stat_cache })
+    });
+    let config = WorkerConfig {
+        contexts: contexts.collect(),
+        images: images.bases.clone(),
+        secrets: request.secrets.clone(),
+        trust: request.trust.clone(),
+        resolv_conf: host.resolv_conf.clone(),
+    };
+    let place = Place { request, ignores, graph: &lowered.graph };
+    let layers = Arc::clone(&host.layers);
+    let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
+        .map_err(|error| place.error(None, &error))?;
+    let settings = Settings { jobs: request.jobs };
+    execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
+        .map_err(|error| match error {
+            SolveError::Op { op, error } => place.error(Some(op), &error),
+            SolveError::Cache(error) => BuildError::store(error),
+            SolveError::Canceled => BuildError::canceled(),
+        })
+}
+
+/// Where what is known about a context's files is kept: under the path of the context.
+fn stat_cache(host: &Host, directory: &std::path::Path) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let path = fs_err::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let name = formwork_oci::Digest::of(path.as_os_str().as_bytes());
+    host.layout.contexts().join(name.hex())
+}
+
+/// Finds the places of errors in the Dockerfile.
+struct Place<'a> {
+    request: &'a BuildRequest,
+    ignores: &'a BTreeMap<String, IgnoreFile>,
+    graph: &'a Graph,
+}
+
+impl Place<'_> {
+    fn error(&self, op: Option<OpId>, error: &WorkerError) -> BuildError {
+        if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
+            return BuildError::canceled();
+        }
+        let mut diagnostic = Diagnostic::error(code(error), error.to_string());
+        if let Some((start, end)) = op.and_then(|op| self.graph.step(op).location) {
+            let span = Span::new(start as usize, end as usize);
+            diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
+        }
+        if let WorkerError::Missing(missing) = error {
+            diagnostic = self.explain(diagnostic, missing);
+        }
+        BuildError::new(kind(error), diagnostic)
+    }
+
+    /// Tells why a source of a copy is not there.
+    fn explain(&self, diagnostic: Diagnostic, missing: &MissingSource) -> Diagnostic {
+        let context = missing.context.as_deref().unwrap_or(MAIN_CONTEXT);
+        match &missing.reason {
+            Reason::Ignored { path, line } => {
+                let ignore = self.ignores.get(context).map(IgnoreFile::source);
+                let rule = ignore.and_then(|source| {
+                    let text = source.slice(source.line_span(line + 1)?).trim();
+                    Some(format!("{}:{} `{text}`", source.name(), line + 1))
+                });
+                let rule = rule.unwrap_or_else(|| "an ignore file".to_owned());
+                diagnostic
+                    .with_note(format!("{path} is ignored by {rule}"))
+                    .with_help("except it with a line that begins with `!`, or change that rule")
+            }
+            Reason::Nearest(path) => {
+                diagnostic.with_help(format!("did you mean `{}`?", show(path)))
+            }
+            Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
+            Reason::Unknown => diagnostic,
+        }
+    }
+}
+
+/// A path as a Dockerfile has it.
+fn show(path: &formwork_fs::RelPath) -> String {
+    path.to_string().trim_start_matches('/').to_owned()
+}
+
+fn code(error: &WorkerError) -> &'static str {
+    match error {
+        WorkerError::Exit { .. } => "failed-step",
+        WorkerError::Missing(_) => "missing-source",
+        WorkerError::Account(_) => "unknown-account",
+        WorkerError::MissingSecret(_) => "missing-secret",
+        WorkerError::Internal(_) => "internal",
+        _ => "step",
+    }
+}
+
+fn kind(error: &WorkerError) -> ErrorKind {
+    match error {
+        WorkerError::Image(error) => kind_of_image_error(error),
+        WorkerError::Exit { .. }
+        | WorkerError::Missing(_)
+        | WorkerError::Account(_)
+        | WorkerError::MissingSecret(_)
+        | WorkerError::Layer(_)
+        | WorkerError::WrongLayer { .. } => ErrorKind::Input,
+        _ => ErrorKind::Machine,
+    }
+}

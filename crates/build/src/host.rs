@@ -1,0 +1,214 @@
+//! What a build finds on the machine: the store, registries, the kernel's boot.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use formwork_cache::DirIndex;
+use formwork_content::StoreLayout;
+use formwork_fs::FileLock;
+use formwork_image::{LocalImages, StoredImage};
+use formwork_oci::{Digest, ImageConfig, Reference, from_json};
+use formwork_registry::{
+    Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
+    TrustRoots,
+};
+use formwork_worker::LayerStore;
+
+use crate::BuildError;
+
+/// The lock of everybody who uses the store.
+const USE_LOCK: &str = "use";
+/// The largest configuration that is read.
+const CONFIG_LIMIT: u64 = 8 << 20;
+/// How long a credential helper may take.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a build finds on the machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub(crate) layout: StoreLayout,
+    pub(crate) layers: Arc<LayerStore>,
+    pub(crate) images: LocalImages,
+    pub(crate) index: DirIndex,
+    pub(crate) registries: Arc<Registries>,
+    pub(crate) resolv_conf: Vec<u8>,
+}
+
+/// The files and values that say how to speak to registries. They are read when the first
+/// registry is needed.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryFiles {
+    /// Files with credentials: docker's `config.json`, podman's `auth.json`.
+    pub credentials: Vec<PathBuf>,
+    /// Directories in which credential helpers are looked for.
+    pub helpers: Vec<PathBuf>,
+    /// `registries.conf`, and the directories with more of it.
+    pub registries_conf: Option<(PathBuf, Vec<PathBuf>)>,
+    /// Directories with a directory of certificates for each registry.
+    pub certs_d: Vec<PathBuf>,
+    /// A file with certificates, in place of the system's.
+    pub bundle: Option<PathBuf>,
+    /// The proxies.
+    pub proxy: ProxyConfig,
+}
+
+/// Registries, as soon as one is needed.
+#[derive(Debug)]
+pub(crate) struct Registries {
+    files: RegistryFiles,
+    client: OnceLock<RegistryClient>,
+}
+
+impl Host {
+    /// Opens a store.
+    ///
+    /// `boot` identifies the current boot of the machine; `threads` is how many threads one piece
+    /// of work may use; `resolv_conf` is what RUN finds in `/etc/resolv.conf`.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be used.
+    pub fn open(
+        root: &Path,
+        boot: &str,
+        threads: usize,
+        registries: RegistryFiles,
+        resolv_conf: Vec<u8>,
+    ) -> Result<Self, BuildError> {
+        let layout = StoreLayout::open(root).map_err(BuildError::store)?;
+        let layers = LayerStore::open(&layout, boot, threads).map_err(BuildError::store)?;
+        Ok(Self {
+            images: LocalImages::of(&layout),
+            index: DirIndex::new(layout.index(), layout.locks()),
+            layers: Arc::new(layers),
+            layout,
+            registries: Arc::new(Registries { files: registries, client: OnceLock::new() }),
+            resolv_conf,
+        })
+    }
+
+    /// The images of the store.
+    pub fn images(&self) -> &LocalImages {
+        &self.images
+    }
+
+    /// The names of everything in the store.
+    pub fn layout(&self) -> &StoreLayout {
+        &self.layout
+    }
+
+    /// The layers of the store.
+    pub fn layers(&self) -> &LayerStore {
+        &self.layers
+    }
+
+    /// The configuration of an image of the store.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it is missing or damaged.
+    pub fn config_of(&self, image: &StoredImage) -> Result<ImageConfig, BuildError> {
+        let bytes = self.layers.content().read(&image.config, CONFIG_LIMIT);
+        from_json("image configuration", &bytes.map_err(BuildError::store)?)
+            .map_err(BuildError::store)
+    }
+
+    /// The records of an image that a user means by a text: the one of a name, or those of all
+    /// names if the text is an id.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read.
+    pub fn names_of(
+        &self,
+        image: &StoredImage,
+        text: &str,
+    ) -> Result<Vec<StoredImage>, BuildError> {
+        let is_name = text.parse::<Reference>().is_ok_and(|name| image.name == Some(name));
+        if is_name {
+            return Ok(vec![image.clone()]);
+        }
+        let images = self.images.list().map_err(BuildError::store)?.images;
+        Ok(images.into_iter().filter(|other| other.config == image.config).collect())
+    }
+
+    /// Removes the blobs of an image that has no name any more, as far as no other image has
+    /// them; tells whether it has no name any more.
+    ///
+    /// Leaves them while another process uses the store: it may be just about to use them.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a blob cannot be removed.
+    pub fn forget_blobs_of(&self, image: &StoredImage) -> Result<bool, BuildError> {
+        let images = self.images.list().map_err(BuildError::store)?.images;
+        if images.iter().any(|other| other.config == image.config) {
+            return Ok(false);
+        }
+        let kept: BTreeSet<&Digest> = images.iter().flat_map(blobs).collect();
+        let content = self.layers.content();
+        if FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)?.is_some()
+        {
+            for digest in blobs(image).filter(|digest| !kept.contains(digest)) {
+                content.remove(digest).map_err(BuildError::store)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps others from removing what nobody seems to use, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn use_store(&self) -> Result<FileLock, BuildError> {
+        FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
+    }
+
+    /// Removes what killed processes have left.
+    ///
+    /// # Errors
+    ///
+    /// Fails where something cannot be removed, after trying the rest.
+    pub fn remove_stale(&self) -> Result<(), BuildError> {
+        self.layout.remove_stale().map(drop).map_err(BuildError::store)
+    }
+}
+
+/// The blobs that an image consists of.
+fn blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
+    let manifest = image.manifest.as_ref().map(|manifest| &manifest.digest);
+    let layers = image.layers.iter().filter_map(|layer| Some(&layer.blob.as_ref()?.digest));
+    std::iter::once(&image.config).chain(manifest).chain(layers)
+}
+
+impl Registries {
+    /// The client, made on the first call.
+    pub(crate) fn client(&self) -> Result<&RegistryClient, RegistryError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = RegistryClient::new(self.config()?)?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn config(&self) -> Result<RegistryConfig, RegistryError> {
+        let files = &self.files;
+        let registries = match &files.registries_conf {
+            Some((file, drop_ins)) => RegistriesConf::load(file, drop_ins)?,
+            None => RegistriesConf::default(),
+        };
+        let credentials = Credentials::from_files(files.credentials.iter().cloned());
+        Ok(RegistryConfig {
+            credentials: credentials.with_helpers(files.helpers.clone(), HELPER_TIMEOUT),
+            registries,
+            certs_d: files.certs_d.clone(),
+            roots: TrustRoots { bundle: files.bundle.clone(), extra: Vec::new() },
+            proxy: files.proxy.clone(),
+            user_agent: concat!("formwork/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ..RegistryConfig::default()
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! Taking a result where it should go.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
+use formwork_fs::{AtomicFile, FsError, RootDir};
+use formwork_image::export::{self, Form, PushOptions};
+use formwork_layer::{
+    Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+};
+use formwork_worker::WorkerError;
+
+use crate::result::BuiltImage;
+use crate::{BuildError, BuildRequest, Destination, Host, Output};
+
+/// Exports get numbers behind those of all steps and pulls.
+static NEXT_EXPORT: AtomicU32 = AtomicU32::new(3 << 30);
+
+/// Takes an image to all outputs.
+pub(crate) fn deliver(
+    host: &Host,
+    request: &BuildRequest,
+    image: &BuiltImage,
+    events: &Arc<dyn EventSink>,
+) -> Result<(), BuildError> {
+    for output in &request.outputs {
+        let step = StepId(NEXT_EXPORT.fetch_add(1, Ordering::Relaxed));
+        events.emit(Event::StepAdded { step, name: title(output).into() });
+        events.emit(Event::StepStarted { step });
+        let start = Instant::now();
+        let delivery = Delivery { host, request, image, events, step };
+        let result = delivery.deliver(output);
+        let outcome = match &result {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });
+        result?;
+    }
+    Ok(())
+}
+
+fn title(output: &Output) -> String {
+    let show = |destination: &Destination| match destination {
+        Destination::File(path) => path.display().to_string(),
+        Destination::Stdout => "standard output".to_owned(),
+    };
+    match output {
+        Output::Store => "export to the local store".to_owned(),
+        Output::Push { .. } => "push".to_owned(),
+        Output::Archive { destination, .. } => format!("export to {}", show(destination)),
+        Output::Layout { directory, .. } => format!("export to {}", directory.display()),
+        Output::Files(directory) => format!("export files to {}", directory.display()),
+        Output::Tar(destination) => format!("export files to {}", show(destination)),
+    }
+}
+
+struct Delivery<'a> {
+    host: &'a Host,
+    request: &'a BuildRequest,
+    image: &'a BuiltImage,
+    events: &'a Arc<dyn EventSink>,
+    step: StepId,
+}
+
+impl Delivery<'_> {
+    fn deliver(&self, output: &Output) -> Result<(), BuildError> {
+        match output {
+            Output::Store => self.store(),
+            Output::Push { compression } => self.push(*compression),
+            Output::Archive { docker, destination, compression } => {
+                self.archive(*docker, destination, *compression)
+            }
+            Output::Layout { docker, directory, compression } => {
+                let view = self.view(*compression)?;
+                export::to_directory(view, self.image.names(), form(*docker), directory)
+                    .map(drop)
+                    .map_err(|error| BuildError::image(&error))
+            }
+            Output::Files(directory) => self.files(directory),
+            Output::Tar(destination) => self.tar(destination),
+        }
+    }
+
+    fn view(&self, compression: Compression) -> Result<&formwork_image::ImageView, BuildError> {
+        let missing = || BuildError::store("the image was not packed as the output needs it");
+        self.image.view(compression).ok_or_else(missing)
+    }
+
+    /// Keeps the image under its names, with everything that it takes to run it.
+    fn store(&self) -> Result<(), BuildError> {
+        let content = self.host.layers.content();
+        content.insert(&self.image.config_bytes).map_err(BuildError::store)?;
+        for layer in self.image.root.layers() {
+            // A planned copy has its bytes elsewhere, where they may change.
+            if layer.base_descriptor().is_none() {
+                layer.directory().map_err(BuildError::store)?;
+            }
+        }
+        if let Some((_, view)) = self.image.views.first() {
+            content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
+        }
+        let names = self.image.names().iter().cloned().map(Some);
+        let names: Vec<_> = if names.len() == 0 { vec![None] } else { names.collect() };
+        for name in names {
+            let stored = self.image.stored(name);
+            self.host.images.put(&stored).map_err(|error| BuildError::image(&error))?;
+        }
+        Ok(())
+    }
+
+    fn push(&self, compression: Compression) -> Result<(), BuildError> {
+        let view = self.view(compression)?;
+        let client = self.host.registries.client();
+        let client = client.map_err(|error| BuildError::image(&error.into()))?;
+        let progress = |descriptor: &formwork_oci::Descriptor, current| {
+            self.events.emit(Event::StepProgress {
+                step: self.step,
+                label: descriptor.digest.short().into(),
+                current,
+                total: Some(descriptor.size),
+            });
+        };
+        let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
+        export::to_registry(client, view, self.image.names(), options)
+            .map(drop)
+            .map_err(|error| BuildError::image(&error))
+    }
+
+    fn archive(
+        &self,
+        docker: bool,
+        destination: &Destination,
+        compression: Compression,
+    ) -> Result<(), BuildError> {
+        let view = self.view(compression)?;
+        let (names, form) = (self.image.names(), form(docker));
+        match destination {
+            Destination::File(path) => export::to_file(view, names, form, path),
+            Destination::Stdout => {
+                let stdout = stdout().map_err(BuildError::store)?;
+                export::to_stream(view, names, form, &stdout)
+            }
+        }
+        .map(drop)
+        .map_err(|error| BuildError::image(&error))
+    }
+
+    /// All files as they are in the image, into a directory of the user's.
+    fn files(&self, directory: &Path) -> Result<(), BuildError> {
+        let files = || -> Result<(), WorkerError> {
+            fs_err::create_dir_all(directory)
+                .map_err(|error| FsError::new("create the directory", directory, error))?;
+            let tree = self.merged()?;
+            let options = MaterializeOptions {
+                ownership: Ownership::Caller,
+                threads: self.host.layers.threads(),
+                ..MaterializeOptions::default()
+            };
+            materialize(&tree, &RootDir::open(directory)?, &options)?;
+            Ok(())
+        };
+        files().map_err(BuildError::store)
+    }
+
+    fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
+        let tar = || -> Result<(), WorkerError> {
+            let tree = self.merged()?;
+            let options = PackOptions {
+                compression: Compression::None,
+                latest_mtime: self.request.epoch,
+                ..PackOptions::default()
+            };
+            match destination {
+                Destination::Stdout => {
+                    pack(&tree, &options, stdout()?)?;
+                }
+                Destination::File(path) => {
+                    let mut file = AtomicFile::create(path)?;
+                    let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
+                    pack(&tree, &options, &mut writer)?;
+                    writer.flush().map_err(|error| FsError::new("write", path, error))?;
+                    drop(writer);
+                    file.commit()?;
+                }
+            }
+            Ok(())
+        };
+        tar().map_err(BuildError::store)
+    }
+
+    /// The files of all layers together.
+    fn merged(&self) -> Result<formwork_layer::Tree, WorkerError> {
+        let trees = self.image.root.trees_with_bytes()?;
+        Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())
+    }
+}
+
+fn form(docker: bool) -> Form {
+    if docker { Form::Docker } else { Form::Oci }
+}
+
+fn stdout() -> Result<std::fs::File, FsError> {
+    let stdout: OwnedFd = std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|error| FsError::new("write to", "standard output", error))?;
+    Ok(stdout.into())
+}

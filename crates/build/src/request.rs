@@ -1,0 +1,101 @@
+//! What is to be built, and where it goes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use formwork_diagnostics::SourceFile;
+use formwork_frontend::Options;
+use formwork_layer::Compression;
+use formwork_oci::Reference;
+use formwork_worker::{HostTrust, Secrets};
+
+/// What is to be built.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// The Dockerfile.
+    pub dockerfile: SourceFile,
+    /// What the user asks of it.
+    pub options: Options,
+    /// The directories that files come from, by their names; the main one is called
+    /// [`formwork_frontend::MAIN_CONTEXT`].
+    pub contexts: BTreeMap<String, ContextSpec>,
+    /// Whether registries are asked for newer images than the local ones.
+    pub pull: bool,
+    /// How many processes may run at the same time.
+    pub jobs: usize,
+    /// Secrets for RUN.
+    pub secrets: Secrets,
+    /// What of the host reaches RUN.
+    pub trust: HostTrust,
+    /// The names that the result gets.
+    pub tags: Vec<Reference>,
+    /// Where the result goes.
+    pub outputs: Vec<Output>,
+    /// The time that everything is said to be made at, in seconds since 1970, and beyond which no
+    /// modification time lies (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}
+
+/// A directory that files come from.
+#[derive(Clone, Debug)]
+pub struct ContextSpec {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The file that says what is left out of it.
+    pub ignore: Option<SourceFile>,
+}
+
+/// Where a result goes, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Into the local store.
+    Store,
+    /// To the registries that the names lead to.
+    Push {
+        /// How new layers are compressed.
+        compression: Compression,
+    },
+    /// Into an archive, as an OCI image layout or as docker loads it.
+    Archive {
+        /// Whether docker must be able to load it.
+        docker: bool,
+        /// Where to.
+        destination: Destination,
+        /// How new layers are compressed.
+        compression: Compression,
+    },
+    /// Into a directory, as an OCI image layout or as docker loads it.
+    Layout {
+        /// Whether the media types are docker's.
+        docker: bool,
+        /// The directory.
+        directory: PathBuf,
+        /// How new layers are compressed.
+        compression: Compression,
+    },
+    /// The files into a directory, owned by the user.
+    Files(PathBuf),
+    /// The files into a tar archive.
+    Tar(Destination),
+}
+
+/// A file, or standard output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A file.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+impl Output {
+    /// How new layers are compressed, if the result has packed layers.
+    pub(crate) fn compression(&self) -> Option<Compression> {
+        match self {
+            Self::Push { compression }
+            | Self::Archive { compression, .. }
+            | Self::Layout { compression, .. } => Some(*compression),
+            Self::Store | Self::Files(_) | Self::Tar(_) => None,
+        }
+    }
+}

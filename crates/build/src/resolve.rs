@@ -1,0 +1,300 @@
+//! Finding the images that a Dockerfile names.
+//!
+//! A name is looked for in the local store first, unless the user asks for newer images; only then
+//! is a registry asked, and what it says is kept, so that the next build needs no network.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use formwork_diagnostics::{Diagnostic, EventSink};
+use formwork_frontend::{
+    ImageKey, ImageLocation, ImageRequest, ResolvedImage, ResolvedImages, image_requests,
+};
+use formwork_image::{Choice, ImageError, ImageView, Location, StoredImage, StoredLayer, source};
+use formwork_oci::{Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, from_json};
+use formwork_registry::RegistryError;
+use formwork_snapshot::Snapshotter;
+use formwork_worker::BaseImage;
+
+use crate::blobs::PulledBlobs;
+use crate::error::{kind_of_image_error, kind_of_registry_error};
+use crate::{BuildError, BuildRequest, ErrorKind, Host};
+
+/// The images of a build: what the frontend and what the worker have to know of each.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    pub(crate) resolved: ResolvedImages,
+    pub(crate) bases: BTreeMap<Digest, BaseImage>,
+    /// The sources of the base images' blobs.
+    pub(crate) views: BTreeMap<Digest, ImageView>,
+}
+
+/// The largest configuration that is read from the store.
+const CONFIG_LIMIT: u64 = 8 << 20;
+
+/// Resolves all images that the target needs.
+pub(crate) fn resolve(
+    host: &Host,
+    request: &BuildRequest,
+    dockerfile: &formwork_dockerfile::Dockerfile,
+    events: &Arc<dyn EventSink>,
+) -> Result<Images, BuildError> {
+    let mut images = Images::default();
+    let resolver = Resolver { host, request, events };
+    loop {
+        let missing = image_requests(dockerfile, &request.options, &images.resolved)
+            .map_err(BuildError::input)?;
+        if missing.is_empty() {
+            return Ok(images);
+        }
+        for (wanted, found) in missing.iter().zip(resolver.find_all(&missing)) {
+            let found = found.map_err(|failure| failure.into_error(wanted))?;
+            images.add(wanted.key.clone(), found);
+        }
+    }
+}
+
+impl Images {
+    fn add(&mut self, key: ImageKey, found: Found) {
+        let Found { manifest, config, base } = found;
+        if let BaseImage::View(view) = &base {
+            self.views.insert(manifest.clone(), ImageView::clone(view));
+        }
+        self.bases.insert(manifest.clone(), base);
+        self.resolved.insert(key, ResolvedImage { manifest, config });
+    }
+}
+
+/// An image that was found.
+struct Found {
+    manifest: Digest,
+    config: ImageConfig,
+    base: BaseImage,
+}
+
+/// Why an image was not found.
+enum Failure {
+    Image(ImageError),
+    Registry(RegistryError),
+    Store(String),
+}
+
+struct Resolver<'a> {
+    host: &'a Host,
+    request: &'a BuildRequest,
+    events: &'a Arc<dyn EventSink>,
+}
+
+impl Resolver<'_> {
+    /// Finds several images side by side; the results are in the order of the requests.
+    fn find_all(&self, requests: &[ImageRequest]) -> Vec<Result<Found, Failure>> {
+        if let [request] = requests {
+            return vec![self.find(&request.key)];
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                requests.iter().map(|request| scope.spawn(|| self.find(&request.key))).collect();
+            let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+        })
+    }
+
+    fn find(&self, key: &ImageKey) -> Result<Found, Failure> {
+        match &key.location {
+            ImageLocation::Named(name) => self.find_named(name, &key.platform),
+            ImageLocation::OciLayout { path, selector } => {
+                let location = self.location(path, selector.as_deref());
+                let view = match location.path.is_dir() {
+                    true => source::oci_layout(&location, &key.platform)?,
+                    false => source::oci_archive(&location, &key.platform)?,
+                };
+                Ok(of_view(view))
+            }
+            ImageLocation::DockerArchive { path, selector } => {
+                let location = self.location(path, selector.as_deref());
+                Ok(of_view(source::docker_archive(&location)?))
+            }
+        }
+    }
+
+    /// Relative paths start at the main build context.
+    fn location(&self, path: &str, selector: Option<&str>) -> Location {
+        let context = self.request.contexts.get(formwork_frontend::MAIN_CONTEXT);
+        let directory = context.map_or(Path::new("."), |context| &context.directory);
+        let choice = match selector {
+            None => Choice::Only,
+            Some(text) => match text.strip_prefix('@').map(str::parse) {
+                Some(Ok(digest)) => Choice::Digest(digest),
+                _ => Choice::Name(text.to_owned()),
+            },
+        };
+        Location { path: directory.join(path), choice }
+    }
+
+    fn find_named(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
+        if !self.request.pull || name.digest().is_some() {
+            let local = self.host.images.get(name)?;
+            let fits = |image: &StoredImage| image.platform.fitness(platform).is_some();
+            if let Some(local) = local.filter(fits) {
+                return self.of_local(&local);
+            }
+        }
+        self.pull(name, platform)
+    }
+
+    fn of_local(&self, image: &StoredImage) -> Result<Found, Failure> {
+        let bytes = self.host.layers.content().read(&image.config, CONFIG_LIMIT)?;
+        let config: ImageConfig = from_json("image configuration", &bytes)
+            .map_err(|error| Failure::Store(error.to_string()))?;
+        let base = local_base(self.host, image, self.events)?;
+        let manifest = image.manifest.as_ref().map(|manifest| manifest.digest.clone());
+        let manifest = manifest.unwrap_or_else(|| image.config.clone());
+        Ok(Found { manifest, config, base })
+    }
+
+    /// Asks a registry, and keeps what it says.
+    fn pull(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
+        let resolved = self.host.registries.client()?.resolve(name, platform)?;
+        let content = self.host.layers.content();
+        let manifest = resolved.document.descriptor.clone();
+        content.insert(&resolved.document.bytes)?;
+        content.insert(&resolved.config_bytes)?;
+        let layers = resolved.manifest.layers.iter().zip(&resolved.config.rootfs.diff_ids);
+        let layers = layers.map(|(blob, diff_id)| StoredLayer {
+            diff_id: diff_id.clone(),
+            unpacked_size: 0,
+            blob: Some(blob.clone()),
+            snapshot: None,
+            origin: Some(name.repository().clone()),
+        });
+        let image = StoredImage {
+            name: Some(name.clone()),
+            manifest: Some(manifest.clone()),
+            config: resolved.manifest.config.digest.clone(),
+            platform: resolved.config.platform(),
+            created: resolved.config.created.clone(),
+            layers: layers.collect(),
+        };
+        self.host.images.put(&image)?;
+        let descriptor = match manifest.media_type {
+            MediaType::Other(_) => Descriptor { media_type: MediaType::OciManifest, ..manifest },
+            _ => manifest,
+        };
+        Ok(of_view(ImageView::new(
+            descriptor,
+            resolved.document.bytes,
+            resolved.config_bytes,
+            blobs(self.host, &image, self.events),
+        )?))
+    }
+}
+
+/// The layers of an image of the store.
+pub(crate) fn base_of(
+    host: &Host,
+    image: &StoredImage,
+    events: &Arc<dyn EventSink>,
+) -> Result<BaseImage, BuildError> {
+    local_base(host, image, events).map_err(|failure| {
+        let (kind, message) = failure.tell();
+        BuildError::new(kind, Diagnostic::error("image", message))
+    })
+}
+
+/// The layers of an image of the store: their directories if it was built here, else blobs.
+fn local_base(
+    host: &Host,
+    image: &StoredImage,
+    events: &Arc<dyn EventSink>,
+) -> Result<BaseImage, Failure> {
+    if let Some(base) = built_here(host, image)? {
+        return Ok(base);
+    }
+    match &image.manifest {
+        Some(manifest) => {
+            let view = ImageView::open(manifest.clone(), blobs(host, image, events))?;
+            Ok(BaseImage::View(Box::new(view)))
+        }
+        None => {
+            let title = image.title();
+            Err(Failure::Store(format!(
+                "the layers of `{title}` are not in the store any more; build it again"
+            )))
+        }
+    }
+}
+
+/// The layers of an image that was built here, if all of them are still there.
+fn built_here(host: &Host, image: &StoredImage) -> Result<Option<BaseImage>, Failure> {
+    let mut layers = Vec::new();
+    for layer in &image.layers {
+        let key = layer.snapshot.as_deref().and_then(|name| name.parse().ok());
+        let Some(key) = key else { return Ok(None) };
+        let snapshot = host.layers.snapshots().get(&key);
+        if snapshot.map_err(|error| Failure::Store(error.to_string()))?.is_none() {
+            return Ok(None);
+        }
+        layers.push((key, layer.diff_id.clone()));
+    }
+    // An image without layers that was never packed is complete, too.
+    let is_built_here = !layers.is_empty() || image.manifest.is_none();
+    Ok(is_built_here.then_some(BaseImage::Local(layers)))
+}
+
+fn blobs(host: &Host, image: &StoredImage, events: &Arc<dyn EventSink>) -> Arc<PulledBlobs> {
+    Arc::new(PulledBlobs {
+        content: host.layers.content().clone(),
+        registries: Arc::clone(&host.registries),
+        events: Arc::clone(events),
+        origins: image.origins(),
+    })
+}
+
+fn of_view(view: ImageView) -> Found {
+    Found {
+        manifest: view.descriptor().digest.clone(),
+        config: view.config().clone(),
+        base: BaseImage::View(Box::new(view)),
+    }
+}
+
+impl Failure {
+    fn tell(&self) -> (ErrorKind, String) {
+        match self {
+            Self::Image(error) => (kind_of_image_error(error), error.to_string()),
+            Self::Registry(error) => (kind_of_registry_error(error), error.to_string()),
+            Self::Store(message) => (ErrorKind::Machine, message.clone()),
+        }
+    }
+
+    fn into_error(self, wanted: &ImageRequest) -> BuildError {
+        let (kind, message) = self.tell();
+        let (source, span) = &wanted.place;
+        let title = format!("the image `{}` cannot be had", wanted.key.location);
+        let mut diagnostic =
+            Diagnostic::error("unresolved-image", title).at(source, *span, "").with_note(message);
+        if let Some(stage) = &wanted.nearest_stage {
+            diagnostic = diagnostic.with_help(format!("did you mean the stage `{stage}`?"));
+        }
+        BuildError::new(kind, diagnostic)
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<formwork_content::ContentError> for Failure {
+    fn from(error: formwork_content::ContentError) -> Self {
+        Self::Image(error.into())
+    }
+}

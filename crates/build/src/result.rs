@@ -1,0 +1,269 @@
+//! From layers and instructions to an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use formwork_diagnostics::EventSink;
+use formwork_frontend::{HistoryEntry, Lowered};
+use formwork_graph::{Op, OpId};
+use formwork_image::{
+    Assembly, BlobSource, Family, ImageView, StoredImage, StoredLayer, assemble as assemble_image,
+};
+use formwork_layer::Compression;
+use formwork_oci::{
+    Annotations, Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json,
+};
+use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
+
+use crate::blobs::ResultBlobs;
+use crate::resolve::Images;
+use crate::{BuildError, BuildRequest, Host, Output};
+
+/// What the history says about who made an image.
+const COMMENT: &str = "formwork";
+
+/// What a build has yielded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildOutcome {
+    /// The digest of the configuration: the image's id.
+    pub id: Digest,
+    /// The manifest, if the image was packed.
+    pub manifest: Option<Descriptor>,
+    /// The names that the image was given.
+    pub names: Vec<Reference>,
+}
+
+/// An image that was built.
+pub(crate) struct BuiltImage {
+    pub(crate) config: ImageConfig,
+    pub(crate) config_bytes: Vec<u8>,
+    pub(crate) root: Root,
+    /// The image with packed layers, by how new ones are compressed.
+    pub(crate) views: Vec<(Compression, ImageView)>,
+    layers: Vec<StoredLayer>,
+    names: Vec<Reference>,
+}
+
+/// Puts the image together, packing layers as far as the outputs need it.
+pub(crate) fn assemble(
+    host: &Host,
+    request: &BuildRequest,
+    images: &Images,
+    lowered: &Lowered,
+    outputs: &BTreeMap<OpId, OpOutput>,
+    _events: &Arc<dyn EventSink>,
+) -> Result<BuiltImage, BuildError> {
+    let root = outputs
+        .get(&lowered.target)
+        .and_then(|output| output.root().ok())
+        .ok_or_else(|| BuildError::store("the target has no result"))?
+        .clone();
+    let compressions: Vec<Compression> = unique(&request.outputs);
+    let packed = pack_all(&root, &compressions, request.epoch)?;
+    let mut config = lowered.config.clone();
+    config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
+    add_history(&mut config, lowered, outputs, request.epoch)?;
+    let config_bytes = to_json(&config);
+    let blobs = Arc::new(result_blobs(host, images));
+    let mut views = Vec::new();
+    for (index, compression) in compressions.iter().enumerate() {
+        let layers = packed.iter().map(|forms| forms.blobs[index].clone()).collect();
+        let assembly = Assembly {
+            config: &config,
+            layers,
+            family: Family::Oci,
+            annotations: Annotations::new(),
+        };
+        let blobs = Arc::clone(&blobs) as Arc<dyn BlobSource>;
+        let view = assemble_image(assembly, blobs).map_err(|error| BuildError::image(&error))?;
+        views.push((*compression, view));
+    }
+    let layers = stored_layers(&root, &packed, images)?;
+    Ok(BuiltImage { config, config_bytes, root, views, layers, names: request.tags.clone() })
+}
+
+impl BuiltImage {
+    /// The image packed with a compression.
+    pub(crate) fn view(&self, compression: Compression) -> Option<&ImageView> {
+        self.views.iter().find(|(known, _)| *known == compression).map(|(_, view)| view)
+    }
+
+    /// The image's id.
+    pub(crate) fn id(&self) -> Digest {
+        Digest::of(&self.config_bytes)
+    }
+
+    /// The image as the store remembers it under a name.
+    pub(crate) fn stored(&self, name: Option<Reference>) -> StoredImage {
+        StoredImage {
+            name,
+            manifest: self.views.first().map(|(_, view)| view.descriptor().clone()),
+            config: self.id(),
+            platform: self.config.platform(),
+            created: self.config.created.clone(),
+            layers: self.layers.clone(),
+        }
+    }
+
+    pub(crate) fn names(&self) -> &[Reference] {
+        &self.names
+    }
+
+    pub(crate) fn into_outcome(self) -> BuildOutcome {
+        let id = self.id();
+        let manifest = self.views.first().map(|(_, view)| view.descriptor().clone());
+        BuildOutcome { id, manifest, names: self.names }
+    }
+}
+
+/// A layer's diff ID, and a blob for each compression that was asked for.
+struct Forms {
+    diff_id: DiffId,
+    blobs: Vec<Descriptor>,
+}
+
+fn unique(outputs: &[Output]) -> Vec<Compression> {
+    let mut compressions = Vec::new();
+    for compression in outputs.iter().filter_map(Output::compression) {
+        if !compressions.contains(&compression) {
+            compressions.push(compression);
+        }
+    }
+    compressions
+}
+
+/// Packs all layers side by side, or only measures them if nobody needs blobs.
+fn pack_all(
+    root: &Root,
+    compressions: &[Compression],
+    epoch: Option<i64>,
+) -> Result<Vec<Forms>, BuildError> {
+    let results: Vec<Result<Forms, WorkerError>> = std::thread::scope(|scope| {
+        let pack = |layer: &Arc<Layer>| {
+            let layer = Arc::clone(layer);
+            let compressions = compressions.to_vec();
+            scope.spawn(move || forms(&layer, &compressions, epoch))
+        };
+        let threads: Vec<_> = root.layers().iter().map(pack).collect();
+        let failed =
+            |_| Err(WorkerError::Internal("a thread that packed a layer panicked".to_owned()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+    });
+    results.into_iter().collect::<Result<_, _>>().map_err(BuildError::store)
+}
+
+fn forms(
+    layer: &Layer,
+    compressions: &[Compression],
+    epoch: Option<i64>,
+) -> Result<Forms, WorkerError> {
+    if compressions.is_empty() {
+        let PackedLayer { diff_id, blob } = layer.measure(epoch)?;
+        return Ok(Forms { diff_id, blobs: blob.into_iter().collect() });
+    }
+    let mut diff_id = None;
+    let mut blobs = Vec::new();
+    for compression in compressions {
+        let packed = layer.pack(PackForm { compression: *compression, epoch })?;
+        blobs.extend(packed.blob);
+        diff_id = Some(packed.diff_id);
+    }
+    match diff_id {
+        Some(diff_id) if blobs.len() == compressions.len() => Ok(Forms { diff_id, blobs }),
+        _ => Err(WorkerError::Internal("a packed layer has no blob".to_owned())),
+    }
+}
+
+/// Adds the instructions to the history, and says when the image was made.
+///
+/// An instruction that makes no layer has the time of the one before it, so that an unchanged
+/// build gives an unchanged image.
+fn add_history(
+    config: &mut ImageConfig,
+    lowered: &Lowered,
+    outputs: &BTreeMap<OpId, OpOutput>,
+    epoch: Option<i64>,
+) -> Result<(), BuildError> {
+    let mut time = config.history.iter().rev().find_map(|entry| entry.created.clone());
+    let mut entries = Vec::new();
+    for HistoryEntry { created_by, layer } in &lowered.history {
+        let layer = layer.and_then(|op| new_layer(lowered, outputs, op));
+        if let Some(layer) = &layer {
+            let created = layer.created().map_err(BuildError::store)?;
+            time = created.and_then(rfc3339).or(time);
+        }
+        entries.push(History {
+            created: time.clone(),
+            created_by: Some(created_by.clone()),
+            author: None,
+            comment: Some(COMMENT.to_owned()),
+            empty_layer: layer.is_none(),
+        });
+    }
+    // What comes before the first layer was made with it.
+    let first = entries.iter().find_map(|entry| entry.created.clone());
+    let fixed = epoch.and_then(rfc3339);
+    for entry in &mut entries {
+        entry.created = fixed.clone().or(entry.created.take()).or(first.clone());
+    }
+    config.created = fixed.or(time);
+    config.history.extend(entries);
+    Ok(())
+}
+
+/// The layer that an op has added; `None` if it has changed nothing.
+fn new_layer(
+    lowered: &Lowered,
+    outputs: &BTreeMap<OpId, OpOutput>,
+    op: OpId,
+) -> Option<Arc<Layer>> {
+    let base = match &lowered.graph.step(op).op {
+        Op::Exec(exec) => exec.rootfs,
+        Op::File(file) => file.base,
+        Op::Source(_) => return None,
+    };
+    let layers = |op: &OpId| outputs.get(op)?.root().ok().map(Root::layers);
+    let (before, after) = (layers(&base)?, layers(&op)?);
+    (after.len() > before.len()).then(|| after.last().cloned()).flatten()
+}
+
+/// Seconds since 1970 as RFC 3339 text.
+fn rfc3339(seconds: i64) -> Option<String> {
+    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
+}
+
+/// The sources of the result's blobs.
+fn result_blobs(host: &Host, images: &Images) -> ResultBlobs {
+    let mut base: BTreeMap<Digest, Arc<dyn BlobSource>> = BTreeMap::new();
+    for view in images.views.values() {
+        for layer in view.layers() {
+            base.insert(layer.descriptor.digest.clone(), Arc::clone(view.blobs()));
+        }
+    }
+    ResultBlobs { content: host.layers.content().clone(), base }
+}
+
+fn stored_layers(
+    root: &Root,
+    packed: &[Forms],
+    images: &Images,
+) -> Result<Vec<StoredLayer>, BuildError> {
+    let from_images: BTreeSet<&Digest> = images
+        .views
+        .values()
+        .flat_map(|view| view.layers())
+        .map(|l| &l.descriptor.digest)
+        .collect();
+    let layers = root.layers().iter().zip(packed).map(|(layer, forms)| {
+        let blob = forms.blobs.first().cloned();
+        let is_base = blob.as_ref().is_some_and(|blob| from_images.contains(&blob.digest));
+        Ok(StoredLayer {
+            diff_id: forms.diff_id.clone(),
+            unpacked_size: if is_base { 0 } else { layer.unpacked_size()? },
+            blob,
+            snapshot: Some(layer.name().to_string()),
+            origin: None,
+        })
+    });
+    layers.collect::<Result<_, WorkerError>>().map_err(BuildError::store)
+}

@@ -1,0 +1,98 @@
+//! `formwork run`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use formwork_diagnostics::{Diagnostic, NoEvents};
+use formwork_image::StoredImage;
+use formwork_oci::ImageConfig;
+use formwork_solver::Cancel;
+use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
+
+use crate::resolve::base_of;
+use crate::{BuildError, ErrorKind, Host};
+
+/// How long a container has to end after it was asked to, as with `docker stop`.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A process to start in an image. What is not given is the image's own.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    /// The image.
+    pub image: StoredImage,
+    /// The program and arguments in place of the image's command.
+    pub command: Vec<String>,
+    /// The program in place of the image's entry point.
+    pub entrypoint: Option<String>,
+    /// Variables on top of the image's.
+    pub env: Vec<(String, String)>,
+    /// The working directory.
+    pub workdir: Option<String>,
+    /// The user.
+    pub user: Option<String>,
+    /// The host name.
+    pub hostname: Option<String>,
+    /// Whether the process has the caller's standard input.
+    pub interactive: bool,
+}
+
+/// Runs a process in an image, with the caller's terminal; returns its exit code as a shell tells
+/// it (128 and the signal's number for one that was killed).
+///
+/// # Errors
+///
+/// Fails where the process could not be started.
+pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, BuildError> {
+    let _in_use = host.use_store()?;
+    let config = host.config_of(&request.image)?;
+    let spec = ContainerSpec {
+        image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>))?,
+        args: arguments(request, &config)?,
+        env: environment(request, &config),
+        cwd: request.workdir.clone().unwrap_or_else(|| config.config.working_dir.clone()),
+        user: request.user.clone().unwrap_or_else(|| config.config.user.clone()),
+        hostname: request.hostname.clone().unwrap_or_default(),
+        resolv_conf: host.resolv_conf.clone(),
+        grace: GRACE,
+    };
+    let stdio = inherited_stdio(request.interactive).map_err(BuildError::store)?;
+    let stop = formwork_sandbox::Cancel::new().map_err(BuildError::store)?;
+    let switch = stop.clone();
+    cancel.when_canceled(move || switch.cancel());
+    let report =
+        run_container(&host.layers, &spec, stdio, &stop).map_err(|error| failed(&error))?;
+    Ok(report.status.shell_code())
+}
+
+fn failed(error: &WorkerError) -> BuildError {
+    BuildError::new(ErrorKind::Machine, Diagnostic::error("run", error.to_string()))
+}
+
+/// The entry point, and the command behind it, as docker puts them together.
+fn arguments(request: &RunRequest, config: &ImageConfig) -> Result<Vec<String>, BuildError> {
+    let (mut args, inherited) = match &request.entrypoint {
+        Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
+        None => (
+            config.config.entrypoint.clone().unwrap_or_default(),
+            config.config.cmd.clone().unwrap_or_default(),
+        ),
+    };
+    let command = if request.command.is_empty() { inherited } else { request.command.clone() };
+    args.extend(command);
+    if args.is_empty() {
+        let message = format!("the image `{}` has no command", request.image.title());
+        let diagnostic = Diagnostic::error("no-command", message)
+            .with_help("name one: `formwork run IMAGE COMMAND`");
+        return Err(BuildError::new(ErrorKind::Input, diagnostic));
+    }
+    Ok(args)
+}
+
+fn environment(request: &RunRequest, config: &ImageConfig) -> Vec<(String, String)> {
+    let mut merged = config.config.clone();
+    for (name, value) in &request.env {
+        merged.set_env(name, value);
+    }
+    let pairs = merged.env.iter().filter_map(|entry| entry.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}

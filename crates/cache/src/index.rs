@@ -1,0 +1,263 @@
+//! The index from keys to results: one small file a record.
+//!
+//! A record appears by a rename, so it is either there as a whole or not at all, also after
+//! `kill -9`; any number of processes read and write at the same time without waiting for each
+//! other; opening an index costs nothing, however large it is; and a damaged file costs one
+//! record. A record that cannot be read is removed and counts as missing.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use formwork_fs::{AtomicFile, FileLock, FsError};
+use serde::{Deserialize, Serialize};
+
+use crate::{CacheKey, Component};
+
+/// The result of a step that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheRecord {
+    /// The layer that the step made, by the name under which the worker keeps it.
+    pub layer: String,
+    /// When the layer was made, in seconds since 1970.
+    pub created: i64,
+    /// What the step was called when it ran.
+    pub step: String,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+    /// What the key was made of.
+    pub components: Vec<Component>,
+}
+
+/// Where records are kept.
+pub trait CacheIndex: Send + Sync {
+    /// The record under a key.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be read; a record that is there and damaged is no error.
+    fn find(&self, key: &CacheKey) -> Result<Option<CacheRecord>, CacheError>;
+
+    /// Puts a record under a key, in place of what was there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn store(&self, key: &CacheKey, record: &CacheRecord) -> Result<(), CacheError>;
+
+    /// Claims the work of filling in a key, so that nobody else does the same meanwhile; `None`
+    /// while somebody else has the claim. It ends when it is dropped, or with the process.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError>;
+
+    /// Removes the record under a key, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn forget(&self, key: &CacheKey) -> Result<(), CacheError>;
+}
+
+/// The exclusive right to fill in a key, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: Option<FileLock>,
+}
+
+/// An index in a directory.
+#[derive(Clone, Debug)]
+pub struct DirIndex {
+    directory: PathBuf,
+    locks: PathBuf,
+}
+
+/// Why the index cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// A file of the index.
+    #[error("the cache index is unusable: {0}; remove its directory to begin with an empty one")]
+    File(#[from] FsError),
+}
+
+impl Claim {
+    /// A claim that excludes nobody, for indexes that one process has to itself.
+    pub fn unshared() -> Self {
+        Self { _lock: None }
+    }
+}
+
+impl DirIndex {
+    /// The index in a directory, which need not exist yet, with its locks in another, which must.
+    pub fn new(directory: impl Into<PathBuf>, locks: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), locks: locks.into() }
+    }
+
+    /// Two levels, so that no directory gets very large.
+    fn path(&self, key: &CacheKey) -> PathBuf {
+        let name = key.to_string();
+        self.directory.join(&name[..2]).join(&name[2..])
+    }
+}
+
+impl CacheIndex for DirIndex {
+    fn find(&self, key: &CacheKey) -> Result<Option<CacheRecord>, CacheError> {
+        let path = self.path(key);
+        let bytes = match fs_err::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FsError::new("read", path, error).into()),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => {
+                mark_used(&path);
+                Ok(Some(record))
+            }
+            Err(_) => self.forget(key).map(|()| None),
+        }
+    }
+
+    fn store(&self, key: &CacheKey, record: &CacheRecord) -> Result<(), CacheError> {
+        let path = self.path(key);
+        let bytes = serde_json::to_vec(record)
+            .map_err(|error| FsError::new("encode the record for", &path, error))?;
+        match AtomicFile::write(&path, &bytes) {
+            Err(error) if error.is_not_found() => {
+                let parent = path.parent().unwrap_or(&self.directory);
+                fs_err::create_dir_all(parent)
+                    .map_err(|error| FsError::new("create the directory", parent, error))?;
+                Ok(AtomicFile::write(&path, &bytes)?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
+        let lock = FileLock::try_transient(self.locks.join(format!("step-{key}")))?;
+        Ok(lock.map(|lock| Claim { _lock: Some(lock) }))
+    }
+
+    fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
+        let path = self.path(key);
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(FsError::new("remove", path, error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How old a record's last use may look before it is worth a write.
+const USE_RESOLUTION: Duration = Duration::from_secs(3600);
+
+/// Sets the file's time, by which the least recently used records are found. A record that cannot
+/// be marked only looks older than it is.
+fn mark_used(path: &std::path::Path) {
+    let now = SystemTime::now();
+    let is_recent = |file: &fs_err::File| {
+        let modified = file.metadata().and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age < USE_RESOLUTION))
+    };
+    if let Ok(file) = fs_err::OpenOptions::new().write(true).open(path)
+        && !is_recent(&file)
+    {
+        let _ = file.set_modified(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Components;
+
+    fn record(layer: &str) -> CacheRecord {
+        let mut components = Components::default();
+        components.add("kind", "exec");
+        CacheRecord {
+            layer: layer.to_owned(),
+            created: 1,
+            step: "RUN make".to_owned(),
+            milliseconds: 5,
+            components: components.into_list(),
+        }
+    }
+
+    fn key(text: &str) -> CacheKey {
+        let mut components = Components::default();
+        components.add("test", text);
+        components.key()
+    }
+
+    #[test]
+    fn what_is_stored_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        assert_eq!(index.find(&key("a")).unwrap(), None);
+        index.store(&key("a"), &record("one")).unwrap();
+        index.store(&key("a"), &record("two")).unwrap();
+        assert_eq!(index.find(&key("a")).unwrap(), Some(record("two")));
+        assert_eq!(index.find(&key("b")).unwrap(), None);
+        index.forget(&key("a")).unwrap();
+        index.forget(&key("a")).unwrap();
+        assert_eq!(index.find(&key("a")).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_a_missing_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path(), dir.path());
+        for damage in [&b""[..], b"{", b"null", b"\xff", br#"{"layer":5}"#] {
+            index.store(&key("a"), &record("one")).unwrap();
+            fs_err::write(index.path(&key("a")), damage).unwrap();
+            assert_eq!(index.find(&key("a")).unwrap(), None);
+            assert!(!index.path(&key("a")).exists());
+        }
+    }
+
+    #[test]
+    fn an_old_record_is_marked_when_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path(), dir.path());
+        index.store(&key("a"), &record("one")).unwrap();
+        let path = index.path(&key("a"));
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        fs_err::OpenOptions::new().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        index.find(&key("a")).unwrap();
+        let modified = fs_err::metadata(&path).unwrap().modified().unwrap();
+        assert!(modified > old + USE_RESOLUTION);
+    }
+
+    #[test]
+    fn writers_do_not_disturb_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path(), dir.path());
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let index = &index;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        index.store(&key("same"), &record("same")).unwrap();
+                        let own = format!("{thread} {round}");
+                        index.store(&key(&own), &record(&own)).unwrap();
+                        assert_eq!(index.find(&key("same")).unwrap(), Some(record("same")));
+                        assert_eq!(index.find(&key(&own)).unwrap(), Some(record(&own)));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_is_claimed_once_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let claim = index.try_claim(&key("a")).unwrap();
+        assert!(claim.is_some());
+        assert!(index.try_claim(&key("a")).unwrap().is_none());
+        assert!(index.try_claim(&key("b")).unwrap().is_some());
+        drop(claim);
+        assert!(index.try_claim(&key("a")).unwrap().is_some());
+    }
+}

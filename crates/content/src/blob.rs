@@ -1,0 +1,564 @@
+//! Blobs in an OCI image layout.
+//!
+//! A blob is written beside its place, hashed on the way, and renamed into it when it is whole. So
+//! a blob that can be seen is complete, unless the machine lost power before its bytes reached the
+//! disk, or somebody tampered with it. The length tells the first, the digest both; whoever acts on
+//! a document verifies it ([`ContentStore::read`]).
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use formwork_fs::{AtomicFile, FsError, copy_range};
+use formwork_oci::{Algorithm, Descriptor, Digest, Hasher};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::layout::make_directory;
+use crate::{ContentError, StoreLayout};
+
+const BLOBS: &str = "blobs";
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+/// The blobs of an OCI image layout, and its list of images.
+///
+/// Cheap to clone; may be used from several threads and by several processes at once.
+#[derive(Clone, Debug)]
+pub struct ContentStore {
+    directory: PathBuf,
+    staging: Staging,
+}
+
+/// Where blobs are written until they are whole.
+#[derive(Clone, Debug)]
+enum Staging {
+    /// In the store's directory for temporary files, which is cleaned after a killed process.
+    Scratch(StoreLayout),
+    /// In the image layout itself, where the store cannot be: on another file system.
+    Beside,
+}
+
+/// A blob that is in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// What its bytes are.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+    /// The file that holds them.
+    pub path: PathBuf,
+}
+
+/// A blob that is being written and hashed. Writes are not buffered.
+///
+/// Dropped without [`BlobWriter::commit`], it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter {
+    staged: StagedBlob,
+    hasher: Hasher,
+}
+
+/// A blob that is being written by somebody who hashes it himself. Writes are not buffered.
+///
+/// Dropped without [`StagedBlob::commit_hashed`], it leaves nothing.
+#[derive(Debug)]
+pub struct StagedBlob {
+    file: AtomicFile,
+    store: ContentStore,
+    size: u64,
+}
+
+impl ContentStore {
+    /// The blobs of a store.
+    pub fn of(layout: &StoreLayout) -> Self {
+        Self { directory: layout.content(), staging: Staging::Scratch(layout.clone()) }
+    }
+
+    /// The blobs of an image layout anywhere, which is made where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the directory cannot be written.
+    pub fn create(directory: impl Into<PathBuf>) -> Result<Self, ContentError> {
+        let store = Self { directory: directory.into(), staging: Staging::Beside };
+        make_directory(&store.directory, 0o755)?;
+        make_directory(&store.directory.join(BLOBS), 0o755)?;
+        make_directory(&store.algorithm_directory(Algorithm::Sha256), 0o755)?;
+        store.create_index()?;
+        Ok(store)
+    }
+
+    /// The image layout.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Whether this is a formwork store's own image layout, in which nobody else writes.
+    pub fn is_own(&self) -> bool {
+        matches!(self.staging, Staging::Scratch(_))
+    }
+
+    /// Whether a blob is there, whatever its length.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be looked at.
+    pub fn contains(&self, digest: &Digest) -> Result<bool, ContentError> {
+        Ok(self.get(digest)?.is_some())
+    }
+
+    /// A blob, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be looked at.
+    pub fn get(&self, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        let path = self.path(digest);
+        match rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_file(stat.st_mode) => {
+                let size = u64::try_from(stat.st_size).unwrap_or_default();
+                Ok(Some(Blob { digest: digest.clone(), size, path }))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(FsError::new("examine", path, errno).into()),
+        }
+    }
+
+    /// A blob, if it is there with the length that its descriptor states.
+    ///
+    /// One of another length is as good as absent: writing it anew replaces it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be looked at.
+    pub fn find(&self, descriptor: &Descriptor) -> Result<Option<Blob>, ContentError> {
+        Ok(self.get(&descriptor.digest)?.filter(|blob| blob.size == descriptor.size))
+    }
+
+    /// All bytes of a blob, verified.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError::Missing`], [`ContentError::TooLarge`] if there are more than `limit` bytes,
+    /// and [`ContentError::Damaged`] if they are not those that the digest promises.
+    pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, ContentError> {
+        let missing =
+            || ContentError::Missing { digest: digest.clone(), store: self.directory.clone() };
+        let blob = self.get(digest)?.ok_or_else(missing)?;
+        let too_large = |size| ContentError::TooLarge { digest: digest.clone(), size, limit };
+        if blob.size > limit {
+            return Err(too_large(blob.size));
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(blob.size).unwrap_or_default());
+        blob.open()?
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|error| FsError::new("read", &blob.path, error))?;
+        if bytes.len() as u64 > limit {
+            return Err(too_large(bytes.len() as u64));
+        }
+        let actual = digest.algorithm().hash(&bytes);
+        if actual == *digest {
+            Ok(bytes)
+        } else {
+            Err(ContentError::Damaged { path: blob.path, actual })
+        }
+    }
+
+    /// Puts some bytes into the store, under their SHA-256 digest.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn insert(&self, bytes: &[u8]) -> Result<Blob, ContentError> {
+        let digest = Digest::of(bytes);
+        if let Some(blob) = self.get(&digest)?
+            && blob.size == bytes.len() as u64
+            && self.read(&digest, blob.size).is_ok()
+        {
+            return Ok(blob);
+        }
+        let mut staged = self.stage()?;
+        staged.write_bytes(bytes)?;
+        staged.commit_hashed(digest)
+    }
+
+    /// Begins a blob that will be known by its SHA-256 digest.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn writer(&self) -> Result<BlobWriter, ContentError> {
+        self.writer_for(Algorithm::Sha256)
+    }
+
+    /// Begins a blob that will be known by a digest of the given kind.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn writer_for(&self, algorithm: Algorithm) -> Result<BlobWriter, ContentError> {
+        Ok(BlobWriter { staged: self.stage()?, hasher: Hasher::new(algorithm) })
+    }
+
+    /// Begins a blob whose digest the caller computes, perhaps on another thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn stage(&self) -> Result<StagedBlob, ContentError> {
+        Ok(StagedBlob { file: self.stage_file(&self.directory)?, store: self.clone(), size: 0 })
+    }
+
+    /// Removes a blob; tells whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn remove(&self, digest: &Digest) -> Result<bool, ContentError> {
+        let path = self.path(digest);
+        match rustix::fs::unlinkat(CWD, &path, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(FsError::new("remove", path, errno).into()),
+        }
+    }
+
+    /// All blobs, sorted by digest. Files whose names are no digests are passed over.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be looked at.
+    pub fn list(&self) -> Result<Vec<Blob>, ContentError> {
+        let mut blobs = Vec::new();
+        for algorithm in ALGORITHMS {
+            for digest in self.digests(algorithm)? {
+                // One that is gone since it was listed is no blob any more.
+                blobs.extend(self.get(&digest)?);
+            }
+        }
+        blobs.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
+        Ok(blobs)
+    }
+
+    fn digests(&self, algorithm: Algorithm) -> Result<Vec<Digest>, ContentError> {
+        let path = self.algorithm_directory(algorithm);
+        let failed = |errno| FsError::new("list the directory", &path, errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(errno) => return Err(failed(errno).into()),
+        };
+        let mut digests = Vec::new();
+        for entry in Dir::read_from(directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let hex = String::from_utf8_lossy(entry.file_name().to_bytes()).into_owned();
+            digests.extend(format!("{}:{hex}", algorithm.as_str()).parse::<Digest>());
+        }
+        Ok(digests)
+    }
+
+    /// A temporary file that may be renamed to anywhere in this image layout.
+    pub(crate) fn stage_file(&self, destination: &Path) -> Result<AtomicFile, ContentError> {
+        let directory = match &self.staging {
+            Staging::Scratch(layout) => layout.scratch()?,
+            Staging::Beside => &self.directory,
+        };
+        Ok(AtomicFile::create_in(directory, destination)?)
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.algorithm_directory(digest.algorithm()).join(digest.hex())
+    }
+
+    fn algorithm_directory(&self, algorithm: Algorithm) -> PathBuf {
+        self.directory.join(BLOBS).join(algorithm.as_str())
+    }
+}
+
+impl Blob {
+    /// Opens the blob for reading. The bytes are not verified.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the file is gone or may not be read.
+    pub fn open(&self) -> Result<File, ContentError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, &self.path, flags, Mode::empty())
+            .map_err(|errno| FsError::new("open", &self.path, errno))?;
+        Ok(File::from(file))
+    }
+}
+
+impl BlobWriter {
+    /// The number of bytes written so far.
+    pub fn written(&self) -> u64 {
+        self.staged.size
+    }
+
+    /// Puts the blob into the store, in place of one with the same digest.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError::WrongLength`] or [`ContentError::WrongDigest`] where the bytes are not
+    /// those that were expected; the store then stays as it was.
+    pub fn commit(self, expected: Option<(&Digest, u64)>) -> Result<Blob, ContentError> {
+        let digest = self.hasher.finish();
+        if let Some((expected, size)) = expected {
+            if self.staged.size != size {
+                return Err(ContentError::WrongLength {
+                    digest: expected.clone(),
+                    expected: size,
+                    actual: self.staged.size,
+                });
+            }
+            if digest != *expected {
+                return Err(ContentError::WrongDigest {
+                    expected: expected.clone(),
+                    actual: digest,
+                });
+            }
+        }
+        self.staged.commit_hashed(digest)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.staged.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StagedBlob {
+    /// Puts the blob into the store, in place of one with the same digest.
+    ///
+    /// The caller answers for the digest: it is not checked.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn commit_hashed(mut self, digest: Digest) -> Result<Blob, ContentError> {
+        let path = self.store.path(&digest);
+        if digest.algorithm() != Algorithm::Sha256 {
+            make_directory(&self.store.algorithm_directory(digest.algorithm()), 0o755)?;
+        }
+        self.file.set_destination(&path);
+        self.file.commit()?;
+        Ok(Blob { digest, size: self.size, path })
+    }
+
+    /// Appends `length` bytes from `offset` of a file, as cheaply as the file system allows.
+    ///
+    /// # Errors
+    ///
+    /// Fails as reading and writing do, and where the file ends before
+    /// ([`io::ErrorKind::UnexpectedEof`]).
+    pub fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
+        let copied = copy_range(source, offset, length, self.file.file())?;
+        self.size += copied;
+        if copied == length { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), ContentError> {
+        let path = self.store.directory.clone();
+        Ok(self.write_all(bytes).map_err(|error| FsError::new("write a blob to", path, error))?)
+    }
+}
+
+impl Write for StagedBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn is_file(mode: u32) -> bool {
+    rustix::fs::FileType::from_raw_mode(mode) == rustix::fs::FileType::RegularFile
+}
+
+#[cfg(test)]
+mod tests {
+    use formwork_oci::MediaType;
+
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, ContentStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = StoreLayout::open(dir.path().join("store")).unwrap();
+        let store = ContentStore::of(&layout);
+        (dir, store)
+    }
+
+    fn sha512(bytes: &[u8]) -> Digest {
+        Algorithm::Sha512.hash(bytes)
+    }
+
+    /// Everything below a directory that is not a blob.
+    fn unfinished(dir: &Path) -> usize {
+        let tmp = fs_err::read_dir(dir.join("store/tmp")).unwrap();
+        let scratch = tmp.filter(|entry| entry.as_ref().unwrap().file_type().unwrap().is_dir());
+        scratch.map(|entry| fs_err::read_dir(entry.unwrap().path()).unwrap().count()).sum()
+    }
+
+    #[test]
+    fn what_is_inserted_is_read_back() {
+        let (_dir, store) = store();
+        let blob = store.insert(b"content").unwrap();
+        assert_eq!(blob.digest, Digest::of(b"content"));
+        assert_eq!(blob.size, 7);
+        assert_eq!(store.get(&blob.digest).unwrap(), Some(blob.clone()));
+        assert_eq!(store.read(&blob.digest, 7).unwrap(), b"content");
+        assert!(blob.path.ends_with(format!("content/blobs/sha256/{}", blob.digest.hex())));
+        assert_eq!(store.insert(b"content").unwrap(), blob);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (_dir, store) = store();
+        let digest = Digest::of(b"nothing");
+        assert!(!store.contains(&digest).unwrap());
+        assert_eq!(store.get(&sha512(b"nothing")).unwrap(), None);
+        let message = store.read(&digest, 10).unwrap_err().to_string();
+        assert!(message.contains(digest.as_str()) && message.contains("missing"), "{message}");
+        assert!(!store.remove(&digest).unwrap());
+    }
+
+    #[test]
+    fn a_writer_hashes_in_either_way() {
+        let (_dir, store) = store();
+        for (algorithm, digest) in
+            [(Algorithm::Sha256, Digest::of(b"ab")), (Algorithm::Sha512, sha512(b"ab"))]
+        {
+            let mut writer = store.writer_for(algorithm).unwrap();
+            writer.write_all(b"a").unwrap();
+            writer.write_all(b"b").unwrap();
+            assert_eq!(writer.written(), 2);
+            let blob = writer.commit(Some((&digest, 2))).unwrap();
+            assert_eq!(blob.digest, digest);
+            assert_eq!(store.read(&digest, 2).unwrap(), b"ab");
+        }
+        let digests: Vec<_> = store.list().unwrap().into_iter().map(|blob| blob.digest).collect();
+        assert_eq!(digests, [Digest::of(b"ab"), sha512(b"ab")]);
+    }
+
+    #[test]
+    fn what_is_not_what_was_announced_does_not_enter() {
+        let (dir, store) = store();
+        let write = |bytes: &[u8], expected: &Digest, size| {
+            let mut writer = store.writer().unwrap();
+            writer.write_all(bytes).unwrap();
+            writer.commit(Some((expected, size))).unwrap_err()
+        };
+        let expected = Digest::of(b"right");
+        let error = write(b"wrong", &expected, 5);
+        assert!(matches!(error, ContentError::WrongDigest { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains(expected.as_str()), "{message}");
+        assert!(message.contains(Digest::of(b"wrong").as_str()), "{message}");
+        let error = write(b"righ", &expected, 5);
+        assert!(matches!(error, ContentError::WrongLength { actual: 4, .. }), "{error}");
+        let error = write(b"right", &sha512(b"right"), 5);
+        assert!(matches!(error, ContentError::WrongDigest { .. }), "{error}");
+        assert!(store.list().unwrap().is_empty());
+        assert_eq!(unfinished(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_digest_computed_elsewhere_is_taken() {
+        let (dir, store) = store();
+        let mut staged = store.stage().unwrap();
+        staged.write_all(b"layer").unwrap();
+        let blob = staged.commit_hashed(Digest::of(b"layer")).unwrap();
+        assert_eq!(store.read(&blob.digest, 5).unwrap(), b"layer");
+        let mut staged = store.stage().unwrap();
+        staged.append_range(&blob.open().unwrap(), 1, 3).unwrap();
+        let error = staged.append_range(&blob.open().unwrap(), 4, 3).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let blob = staged.commit_hashed(Digest::of(b"ayer")).unwrap();
+        assert_eq!(store.read(&blob.digest, 5).unwrap(), b"ayer");
+        drop(store.stage().unwrap());
+        assert_eq!(unfinished(dir.path()), 0);
+    }
+
+    #[test]
+    fn a_blob_of_another_length_is_absent_and_replaced() {
+        let (_dir, store) = store();
+        let blob = store.insert(b"content").unwrap();
+        let descriptor = Descriptor::of(MediaType::OciConfig, b"content");
+        assert_eq!(store.find(&descriptor).unwrap(), Some(blob.clone()));
+        fs_err::write(&blob.path, b"cont").unwrap();
+        assert_eq!(store.find(&descriptor).unwrap(), None);
+        store.insert(b"content").unwrap();
+        assert_eq!(store.read(&blob.digest, 7).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_damaged_blob_is_named_and_replaced() {
+        let (_dir, store) = store();
+        let blob = store.insert(b"content").unwrap();
+        fs_err::write(&blob.path, b"CONTENT").unwrap();
+        let error = store.read(&blob.digest, 7).unwrap_err();
+        assert!(matches!(error, ContentError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(blob.path.to_str().unwrap()), "{error}");
+        store.insert(b"content").unwrap();
+        assert_eq!(store.read(&blob.digest, 7).unwrap(), b"content");
+        fs_err::write(&blob.path, b"CONTENT").unwrap();
+        let mut writer = store.writer().unwrap();
+        writer.write_all(b"content").unwrap();
+        writer.commit(Some((&blob.digest, 7))).unwrap();
+        assert_eq!(store.read(&blob.digest, 7).unwrap(), b"content");
+    }
+
+    #[test]
+    fn a_blob_that_is_too_large_is_not_read() {
+        let (_dir, store) = store();
+        let blob = store.insert(b"content").unwrap();
+        let error = store.read(&blob.digest, 6).unwrap_err();
+        assert!(matches!(error, ContentError::TooLarge { size: 7, limit: 6, .. }), "{error}");
+    }
+
+    #[test]
+    fn only_files_named_by_a_digest_are_blobs() {
+        let (_dir, store) = store();
+        let blob = store.insert(b"content").unwrap();
+        let directory = blob.path.parent().unwrap();
+        fs_err::write(directory.join("README"), "").unwrap();
+        let link = directory.join(Digest::of(b"link").hex());
+        std::os::unix::fs::symlink(&blob.path, link).unwrap();
+        fs_err::create_dir(directory.join(Digest::of(b"directory").hex())).unwrap();
+        assert_eq!(store.list().unwrap(), std::slice::from_ref(&blob));
+        assert!(!store.contains(&Digest::of(b"link")).unwrap());
+        assert!(store.remove(&blob.digest).unwrap());
+        assert!(store.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_empty_blob_is_a_blob() {
+        let (_dir, store) = store();
+        let blob = store.writer().unwrap().commit(Some((&Digest::of(b""), 0))).unwrap();
+        assert_eq!(store.read(&blob.digest, 0).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_layout_elsewhere_holds_blobs_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = ContentStore::create(dir.path()).unwrap();
+        store.insert(b"content").unwrap();
+        let again = ContentStore::create(dir.path()).unwrap();
+        assert!(again.contains(&Digest::of(b"content")).unwrap());
+        let names = fs_err::read_dir(dir.path()).unwrap().count();
+        assert_eq!(names, 3, "nothing temporary is left");
+    }
+}

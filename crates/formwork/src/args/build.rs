@@ -1,0 +1,141 @@
+//! Options of `formwork build`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Pairs;
+use crate::progress::Mode;
+
+/// Options of `formwork build`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// Directory with the files to build from (the build context)
+    #[arg(value_name = "PATH")]
+    pub(crate) context: PathBuf,
+    /// Dockerfile [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Name for the image, such as `app:1.0`; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) tag: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG, as NAME=VALUE, or NAME to take it from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(crate) build_arg: Vec<String>,
+    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE or
+    /// NAME=oci-layout://DIRECTORY[:TAG]
+    #[arg(long, value_name = "NAME=SOURCE")]
+    pub(crate) build_context: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE]
+    #[arg(long, value_name = "id=ID,…")]
+    pub(crate) secret: Vec<Pairs>,
+    /// Platform to build for, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Where the result goes: type=oci|docker|local|tar|image,dest=…; may be repeated.
+    /// A lone directory means type=local, `-` a tar archive on standard output
+    #[arg(short, long, value_name = "type=TYPE,…")]
+    pub(crate) output: Vec<Pairs>,
+    /// Push the image to its registry: short for --output=type=image,push=true
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Run every step, whatever is in the cache
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Look for newer versions of base images in their registries
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// How many RUN steps may run at the same time [default: the number of processors]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Keep the host's certificates and proxy settings out of RUN steps
+    #[arg(long)]
+    pub(crate) no_host_trust: bool,
+    /// Write the image ID into a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names of the result into a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How to show the build
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) progress: ProgressMode,
+    /// Show nothing but the image ID
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// How to show a build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A live view on a terminal, plain lines elsewhere
+    #[default]
+    Auto,
+    /// Lines as they come
+    Plain,
+    /// A live view
+    Tty,
+    /// Nothing but errors and warnings
+    #[value(alias = "none")]
+    Quiet,
+    /// One JSON object an event
+    #[value(alias = "rawjson")]
+    Json,
+}
+
+impl BuildArgs {
+    /// The view that the options ask for.
+    pub(crate) fn progress_mode(&self) -> Mode {
+        match self.progress {
+            _ if self.quiet => Mode::Quiet,
+            ProgressMode::Auto => Mode::Auto,
+            ProgressMode::Plain => Mode::Plain,
+            ProgressMode::Tty => Mode::Tty,
+            ProgressMode::Quiet => Mode::Quiet,
+            ProgressMode::Json => Mode::Json,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn parse(line: &str) -> BuildArgs {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Build(build) => *build,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_everyday_options_are_those_of_docker() {
+        let build = parse(
+            "formwork build -f Dockerfile.prod -t app:1 -t app:latest --target test \
+             --build-arg A=1 --build-arg B --label x=y --no-cache --pull -o type=oci,dest=a.tar \
+             --platform linux/arm64 --progress=plain --iidfile id --metadata-file meta -q .",
+        );
+        assert_eq!(build.context, PathBuf::from("."));
+        assert_eq!(build.tag, ["app:1", "app:latest"]);
+        assert_eq!(build.build_arg, ["A=1", "B"]);
+        assert_eq!(build.output[0].get("dest"), Some("a.tar"));
+        assert!(build.no_cache && build.pull);
+        assert_eq!(build.progress_mode(), Mode::Quiet);
+    }
+
+    #[test]
+    fn docker_names_of_views_are_known() {
+        assert_eq!(parse("formwork build --progress rawjson .").progress_mode(), Mode::Json);
+        assert_eq!(parse("formwork build --progress none .").progress_mode(), Mode::Quiet);
+        assert_eq!(parse("formwork b .").progress_mode(), Mode::Auto);
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line as the user wrote it.
+//!
+//! Pure: nothing here looks at the file system, the environment or the terminal; that is for
+//! [`crate::settings`]. The doc comments are the help texts. Options have the names and meanings
+//! of `docker buildx build` and `docker`.
+
+mod build;
+mod pairs;
+mod run;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use build::BuildArgs;
+pub(crate) use pairs::Pairs;
+pub(crate) use run::RunArgs;
+
+/// Builds small container images: one binary, no daemon, no root needed.
+#[derive(Debug, Parser)]
+#[command(name = "formwork", version, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Directory of the store [default: $FORMWORK_ROOT, else $XDG_DATA_HOME/formwork, for root
+    /// /var/lib/formwork]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    /// Run a command in a new container of an image
+    Run(RunArgs),
+    /// List the images in the store
+    #[command(visible_alias = "ls")]
+    Images(ImagesArgs),
+    /// Show how an image came to be
+    History(HistoryArgs),
+    /// Show all that is known about images, as JSON
+    Inspect(InspectArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Remove images from the store
+    #[command(visible_alias = "rmi")]
+    Rm(RmArgs),
+    /// Tell what this machine allows and what to do for more
+    Doctor(DoctorArgs),
+}
+
+/// Options of `formwork images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    /// Show only images whose name contains this
+    pub(crate) filter: Option<String>,
+    /// Show nothing but image IDs
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Do not shorten IDs
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Options of `formwork history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The image
+    pub(crate) image: String,
+    /// Do not shorten instructions
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// Options of `formwork inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The images
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+/// Options of `formwork tag`.
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// The image
+    pub(crate) source: String,
+    /// Its new name
+    pub(crate) target: String,
+}
+
+/// Options of `formwork rm`.
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The images
+    #[arg(required = true)]
+    pub(crate) images: Vec<String>,
+    /// Do not complain about images that are not there; remove all names of an image given by ID
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// Options of `formwork doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// How to write the report
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// How to write a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people.
+    #[default]
+    Table,
+    /// JSON for programs.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_store_can_be_named_anywhere() {
+        for line in ["formwork --root /s images", "formwork images --root /s"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.global.root, Some(PathBuf::from("/s")));
+        }
+    }
+}

@@ -1,0 +1,468 @@
+//! `formwork build`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use formwork_build::{
+    BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination, HostTrust,
+    ImageLocation, NamedContext, Options, Output, Secrets, build,
+};
+use formwork_diagnostics::{EventSink, SourceFile};
+use formwork_oci::{Platform, Reference};
+
+use crate::args::{BuildArgs, Pairs};
+use crate::exit::Failure;
+use crate::settings::{Settings, host_trust, variable};
+use crate::{commands, progress, signals};
+
+/// The name of the main context.
+const MAIN: &str = "context";
+/// The names that a Dockerfile may have.
+const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
+/// The largest Dockerfile and ignore file that are read.
+const TEXT_LIMIT: u64 = 64 << 20;
+
+/// Builds an image.
+pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
+    let request = request(args, settings)?;
+    commands::enter()?;
+    let host = settings.host()?;
+    host.remove_stale()?;
+    let cancel = Cancel::default();
+    let received = signals::stop_on_signals(&cancel)?;
+    let view = progress::view(args.progress_mode());
+    let events = Arc::clone(&view) as Arc<dyn EventSink>;
+    let result = build(&host, &request, &events, &cancel);
+    view.close();
+    match result {
+        Ok(outcome) => report(args, &request, &outcome),
+        Err(error) => Err(match received.exit_code() {
+            Some(code) => Failure::from(error).stopped(code),
+            None => error.into(),
+        }),
+    }
+}
+
+/// Writes down what was built, where the user asks for it.
+fn report(args: &BuildArgs, request: &BuildRequest, outcome: &BuildOutcome) -> Result<(), Failure> {
+    let id = outcome.id.as_str();
+    if let Some(file) = &args.iidfile {
+        fs_err::write(file, id).map_err(Failure::machine)?;
+    }
+    if let Some(file) = &args.metadata_file {
+        let text = metadata(outcome);
+        fs_err::write(file, text).map_err(Failure::machine)?;
+    }
+    let stdout_is_taken = request.outputs.iter().any(|output| {
+        matches!(
+            output,
+            Output::Tar(Destination::Stdout)
+                | Output::Archive { destination: Destination::Stdout, .. }
+        )
+    });
+    if stdout_is_taken { Ok(()) } else { commands::print(&format!("{id}\n")) }
+}
+
+/// The digests and names of the result, under the keys that buildx uses.
+fn metadata(outcome: &BuildOutcome) -> String {
+    let mut object = serde_json::Map::new();
+    object.insert("containerimage.config.digest".into(), outcome.id.as_str().into());
+    if let Some(manifest) = &outcome.manifest {
+        let descriptor = serde_json::to_value(manifest).unwrap_or_default();
+        object.insert("containerimage.descriptor".into(), descriptor);
+        object.insert("containerimage.digest".into(), manifest.digest.as_str().into());
+    }
+    if !outcome.names.is_empty() {
+        let names: Vec<String> = outcome.names.iter().map(Reference::to_string).collect();
+        object.insert("image.name".into(), names.join(",").into());
+    }
+    let mut text = serde_json::to_string_pretty(&object).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failure> {
+    if !args.context.is_dir() {
+        let path = args.context.display();
+        return Err(Failure::input(format!("the build context `{path}` is not a directory")));
+    }
+    let dockerfile_path = dockerfile_path(args)?;
+    let dockerfile = read_source(&dockerfile_path)?;
+    let mut contexts = BTreeMap::from([(
+        MAIN.to_owned(),
+        ContextSpec {
+            directory: args.context.clone(),
+            ignore: ignore_file(&dockerfile_path, &args.context)?,
+        },
+    )]);
+    let mut named = BTreeMap::new();
+    for text in &args.build_context {
+        let (name, context) = build_context(text, &mut contexts)?;
+        named.insert(name, context);
+    }
+    let build_args = build_args(&args.build_arg);
+    let epoch = epoch(&build_args)?;
+    let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let outputs = outputs(args, &mut tags)?;
+    let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
+    trust.proxies.extend(proxy_args(&build_args));
+    Ok(BuildRequest {
+        dockerfile,
+        options: Options {
+            target: args.target.clone().filter(|target| !target.is_empty()),
+            build_args,
+            labels: pairs(&args.label, "--label")?,
+            contexts: named,
+            target_platform: platform(args.platform.as_deref())?,
+            build_platform: Platform::host(),
+            no_cache: args.no_cache,
+        },
+        contexts,
+        pull: args.pull,
+        jobs: args.jobs.map_or(settings.processors, usize::from),
+        secrets: secrets(&args.secret)?,
+        trust,
+        tags,
+        outputs,
+        epoch,
+    })
+}
+
+fn dockerfile_path(args: &BuildArgs) -> Result<PathBuf, Failure> {
+    if let Some(file) = &args.file {
+        return Ok(file.clone());
+    }
+    let candidates = DOCKERFILES.map(|name| args.context.join(name));
+    let found = candidates.iter().find(|path| path.is_file()).cloned();
+    found.ok_or_else(|| {
+        let path = args.context.display();
+        Failure::input(format!("there is no Dockerfile in `{path}`"))
+            .with_help("name the file with `--file`")
+    })
+}
+
+fn read_source(path: &Path) -> Result<SourceFile, Failure> {
+    let size = fs_err::metadata(path).map_err(Failure::input)?.len();
+    if size > TEXT_LIMIT {
+        let path = path.display();
+        return Err(Failure::input(format!("`{path}` is too large to be a Dockerfile")));
+    }
+    let bytes = fs_err::read(path).map_err(Failure::input)?;
+    let shown = path.strip_prefix("./").unwrap_or(path).display().to_string();
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(SourceFile::new(shown, text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            Err(Failure::input(format!("`{shown}` is not UTF-8 text (byte {at})")))
+        }
+    }
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
+fn ignore_file(dockerfile: &Path, context: &Path) -> Result<Option<SourceFile>, Failure> {
+    let mut own = dockerfile.as_os_str().to_owned();
+    own.push(".dockerignore");
+    let candidates = [PathBuf::from(own), context.join(".dockerignore")];
+    match candidates.iter().find(|path| path.is_file()) {
+        Some(path) => read_source(path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A named context; a directory is added to the contexts.
+fn build_context(
+    text: &str,
+    contexts: &mut BTreeMap<String, ContextSpec>,
+) -> Result<(String, NamedContext), Failure> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(Failure::usage(format!("`--build-context {text}` is not NAME=SOURCE")));
+    };
+    let is_image = ["docker-image://", "oci-layout://", "docker-archive:", "oci-archive:"]
+        .iter()
+        .any(|transport| value.starts_with(transport));
+    if is_image {
+        let location = value
+            .parse::<ImageLocation>()
+            .map_err(|error| Failure::usage(format!("`--build-context {text}`: {error}")))?;
+        return Ok((name.to_owned(), NamedContext::Image(absolute(location)?)));
+    }
+    let directory = PathBuf::from(value);
+    if !directory.is_dir() {
+        return Err(Failure::input(format!("`--build-context {text}`: no such directory")));
+    }
+    let ignore = directory.join(".dockerignore");
+    let ignore = if ignore.is_file() { Some(read_source(&ignore)?) } else { None };
+    contexts.insert(name.to_owned(), ContextSpec { directory, ignore });
+    Ok((name.to_owned(), NamedContext::Directory))
+}
+
+/// Paths on the command line start where the user is.
+fn absolute(location: ImageLocation) -> Result<ImageLocation, Failure> {
+    let absolute = |path: String| {
+        let path = std::path::absolute(path).map_err(Failure::machine)?;
+        Ok::<_, Failure>(path.to_string_lossy().into_owned())
+    };
+    Ok(match location {
+        ImageLocation::OciLayout { path, selector } => {
+            ImageLocation::OciLayout { path: absolute(path)?, selector }
+        }
+        ImageLocation::DockerArchive { path, selector } => {
+            ImageLocation::DockerArchive { path: absolute(path)?, selector }
+        }
+        named @ ImageLocation::Named(_) => named,
+    })
+}
+
+/// Values of `ARG`s: given, or taken from the environment.
+fn build_args(texts: &[String]) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    if let Some(epoch) = variable("SOURCE_DATE_EPOCH") {
+        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
+    }
+    for text in texts {
+        match text.split_once('=') {
+            Some((name, value)) => drop(args.insert(name.to_owned(), value.to_owned())),
+            None => {
+                if let Ok(value) = std::env::var(text) {
+                    args.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    args
+}
+
+/// Proxies that are given as build arguments reach RUN without an `ARG`, and no cache key.
+fn proxy_args(build_args: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let is_proxy = |name: &str| {
+        let upper = name.to_ascii_uppercase();
+        let names = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+        names.contains(&upper.as_str())
+    };
+    let given = build_args.iter().filter(|(name, _)| is_proxy(name));
+    given.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let wrong = || {
+        Failure::usage(format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds"))
+            .with_help("for example `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`")
+    };
+    text.parse().map(Some).map_err(|_| wrong())
+}
+
+fn pairs(texts: &[String], option: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("`{option} {text}` is not NAME=VALUE"))),
+    };
+    texts.iter().map(pair).collect()
+}
+
+fn reference(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(|error| Failure::usage(format!("`--tag {text}`: {error}")))
+}
+
+fn platform(text: Option<&str>) -> Result<Platform, Failure> {
+    match text {
+        None => Ok(Platform::host()),
+        Some(text) if text.contains(',') => {
+            Err(Failure::usage("several platforms in one build are not supported yet")
+                .with_help("build one platform at a time"))
+        }
+        Some(text) => text.parse().map_err(|error| Failure::usage(format!("{error}"))),
+    }
+}
+
+/// `id=ID[,src=FILE|,env=VARIABLE]`; without either, a variable of that name, else a file.
+fn secrets(given: &[Pairs]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::default();
+    for pairs in given {
+        if let Some(key) = pairs.unknown(&["id", "src", "source", "env", "type"]) {
+            return Err(Failure::usage(format!("`--secret` has no `{key}`")));
+        }
+        let id = pairs.get("id").filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| Failure::usage("`--secret` needs an `id`"))?;
+        let file = pairs.get("src").or_else(|| pairs.get("source"));
+        let value = match (file, pairs.get("env")) {
+            (Some(file), _) if pairs.get("type") != Some("env") => secret_file(id, file)?,
+            (file, name) => match (name.or(file), variable(id)) {
+                (Some(name), _) => variable(name).map(String::into_bytes).ok_or_else(|| {
+                    Failure::input(format!("the variable `{name}` of the secret `{id}` is not set"))
+                })?,
+                (None, Some(value)) => value.into_bytes(),
+                (None, None) => secret_file(id, id)?,
+            },
+        };
+        secrets.insert(id, value);
+    }
+    Ok(secrets)
+}
+
+fn secret_file(id: &str, path: &str) -> Result<Vec<u8>, Failure> {
+    fs_err::read(path).map_err(|error| Failure::input(format!("the secret `{id}`: {error}")))
+}
+
+/// Where the result goes; into the store if nothing is said.
+fn outputs(args: &BuildArgs, tags: &mut Vec<Reference>) -> Result<Vec<Output>, Failure> {
+    let mut outputs = Vec::new();
+    for pairs in &args.output {
+        outputs.extend(output(pairs, tags)?);
+    }
+    if args.push {
+        outputs.push(Output::Push { compression: Compression::default() });
+    }
+    if outputs.is_empty() {
+        outputs.push(Output::Store);
+    }
+    let pushes = outputs.iter().any(|output| matches!(output, Output::Push { .. }));
+    if pushes && tags.is_empty() {
+        return Err(Failure::usage("an image that is pushed needs a name")
+            .with_help("name it with `--tag REGISTRY/NAME`"));
+    }
+    Ok(outputs)
+}
+
+fn output(pairs: &Pairs, tags: &mut Vec<Reference>) -> Result<Vec<Output>, Failure> {
+    if let Some(short) = pairs.single() {
+        return Ok(vec![match short {
+            "-" => Output::Tar(Destination::Stdout),
+            directory => Output::Files(directory.into()),
+        }]);
+    }
+    let known = ["type", "dest", "name", "push", "tar", "compression", "compression-level"];
+    if let Some(key) = pairs.unknown(&known) {
+        return Err(Failure::usage(format!("`--output` has no `{key}`"))
+            .with_help(format!("it has {}", known.join(", "))));
+    }
+    for name in pairs.get("name").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
+        tags.push(reference(name)?);
+    }
+    let flag = |key| pairs.flag(key).map_err(Failure::usage);
+    let compression = compression(pairs)?;
+    match pairs.get("type") {
+        Some("image") if flag("push")? == Some(true) => {
+            Ok(vec![Output::Store, Output::Push { compression }])
+        }
+        Some("image") => Ok(vec![Output::Store]),
+        Some("registry") => Ok(vec![Output::Push { compression }]),
+        Some("local") => match pairs.get("dest") {
+            Some(directory) => Ok(vec![Output::Files(directory.into())]),
+            None => Err(Failure::usage("`--output type=local` needs a `dest`")),
+        },
+        Some("tar") => Ok(vec![Output::Tar(destination(pairs)?)]),
+        Some(kind @ ("oci" | "docker")) => {
+            let docker = kind == "docker";
+            if flag("tar")? == Some(false) {
+                let directory = pairs.get("dest").ok_or_else(|| {
+                    Failure::usage(format!("`--output type={kind},tar=false` needs a `dest`"))
+                })?;
+                return Ok(vec![Output::Layout {
+                    docker,
+                    directory: directory.into(),
+                    compression,
+                }]);
+            }
+            Ok(vec![Output::Archive { docker, destination: destination(pairs)?, compression }])
+        }
+        Some(other) => Err(Failure::usage(format!("there is no output type `{other}`"))
+            .with_help("there are image, registry, oci, docker, local and tar")),
+        None => Err(Failure::usage("`--output` needs a `type`")),
+    }
+}
+
+/// A file, or standard output where nobody looks at it.
+fn destination(pairs: &Pairs) -> Result<Destination, Failure> {
+    match pairs.get("dest") {
+        Some(file) if file != "-" => Ok(Destination::File(file.into())),
+        _ if std::io::stdout().is_terminal() => {
+            Err(Failure::usage("an archive is not written to a terminal")
+                .with_help("name a file: `dest=image.tar`"))
+        }
+        _ => Ok(Destination::Stdout),
+    }
+}
+
+fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
+    let level = pairs.get("compression-level").map(str::parse::<i32>).transpose();
+    let level = level.map_err(|_| Failure::usage("`compression-level` is not a number"))?;
+    match (pairs.get("compression"), level) {
+        (None | Some("gzip"), None) => Ok(Compression::default()),
+        (None | Some("gzip"), Some(level @ 0..=9)) => {
+            Ok(Compression::Gzip { level: level.unsigned_abs() })
+        }
+        (Some("zstd"), None) => Ok(Compression::ZSTD),
+        (Some("zstd"), Some(level @ 1..=22)) => Ok(Compression::Zstd { level }),
+        (Some("uncompressed"), None) => Ok(Compression::None),
+        (Some("gzip" | "zstd" | "uncompressed") | None, Some(level)) => {
+            Err(Failure::usage(format!("there is no compression level {level} here")))
+        }
+        (Some(other), _) => Err(Failure::usage(format!("there is no compression `{other}`"))
+            .with_help("there are gzip, zstd and uncompressed")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Vec<Output>, Failure> {
+        output(&text.parse().unwrap(), &mut Vec::new())
+    }
+
+    #[test]
+    fn outputs_are_those_of_buildx() {
+        let file = |path: &str| Destination::File(path.into());
+        let gzip = Compression::default();
+        assert_eq!(parse("out").unwrap(), [Output::Files("out".into())]);
+        assert_eq!(parse("type=local,dest=out").unwrap(), [Output::Files("out".into())]);
+        assert_eq!(parse("type=tar,dest=a.tar").unwrap(), [Output::Tar(file("a.tar"))]);
+        assert_eq!(
+            parse("type=oci,dest=a.tar,compression=zstd").unwrap(),
+            [Output::Archive {
+                docker: false,
+                destination: file("a.tar"),
+                compression: Compression::ZSTD
+            }]
+        );
+        assert_eq!(
+            parse("type=docker,dest=dir,tar=false").unwrap(),
+            [Output::Layout { docker: true, directory: "dir".into(), compression: gzip }]
+        );
+        assert_eq!(parse("type=image").unwrap(), [Output::Store]);
+        assert_eq!(
+            parse("type=image,push=true").unwrap(),
+            [Output::Store, Output::Push { compression: gzip }]
+        );
+        for wrong in [
+            "type=local",
+            "type=zip",
+            "dest=x",
+            "type=oci,dest=x,speed=9",
+            "type=oci,dest=x,compression=lzma",
+            "type=oci,dest=x,compression=gzip,compression-level=99",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_outputs_are_tags() {
+        let mut tags = Vec::new();
+        output(&"type=image,\"name=a:1,b:2\"".parse().unwrap(), &mut tags).unwrap();
+        assert_eq!(tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn an_epoch_is_a_number() {
+        let with = |text: &str| BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), text.to_owned())]);
+        assert_eq!(epoch(&with("17")).unwrap(), Some(17));
+        assert_eq!(epoch(&with("")).unwrap(), None);
+        assert!(epoch(&with("today")).is_err());
+    }
+}

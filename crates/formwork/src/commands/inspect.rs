@@ -1,0 +1,56 @@
+//! `formwork inspect`.
+
+use formwork_build::{Host, measure};
+use formwork_image::StoredImage;
+use formwork_oci::Reference;
+use serde_json::{Value, json};
+
+use crate::args::InspectArgs;
+use crate::commands;
+use crate::exit::Failure;
+use crate::settings::Settings;
+
+/// Shows all that is known about images: an array with one object each, with docker's keys.
+pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure> {
+    commands::enter()?;
+    let host = settings.host()?;
+    let mut objects = Vec::new();
+    for text in &args.images {
+        let image = host.images().resolve(text).map_err(Failure::input)?;
+        objects.push(object(&host, &image)?);
+    }
+    let text = serde_json::to_string_pretty(&objects).map_err(Failure::machine)?;
+    commands::print(&format!("{text}\n"))
+}
+
+fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {
+    let config = host.config_of(image)?;
+    let sizes = measure(host, image)?;
+    let names = host.names_of(image, image.config.as_str())?;
+    let names: Vec<String> =
+        names.iter().filter_map(|image| image.name.as_ref()).map(Reference::familiar).collect();
+    let digest = image.manifest.as_ref().map(|manifest| manifest.digest.as_str());
+    Ok(json!({
+        "Id": image.config.as_str(),
+        "RepoTags": names,
+        "Digest": digest,
+        "Created": config.created,
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os,
+        "Size": sizes.unpacked,
+        "PackedSize": sizes.packed,
+        "Config": config.config,
+        "RootFS": {
+            "Type": config.rootfs.kind,
+            "Layers": config.rootfs.diff_ids,
+        },
+        "Layers": image.layers.iter().zip(&sizes.layers).map(|(layer, size)| json!({
+            "DiffID": layer.diff_id,
+            "Size": size,
+            "Blob": layer.blob,
+        })).collect::<Vec<_>>(),
+        "History": config.history,
+    }))
+}

@@ -1,0 +1,17 @@
+//! `formwork tag`.
+
+use formwork_image::StoredImage;
+use formwork_oci::Reference;
+
+use crate::args::TagArgs;
+use crate::exit::Failure;
+use crate::settings::Settings;
+
+/// Gives an image one more name.
+pub(crate) fn run(args: &TagArgs, settings: &Settings) -> Result<(), Failure> {
+    let host = settings.host()?;
+    let image = host.images().resolve(&args.source).map_err(Failure::input)?;
+    let name: Reference = args.target.parse().map_err(Failure::usage_error)?;
+    let image = StoredImage { name: Some(name), ..image };
+    host.images().put(&image).map_err(Failure::machine)
+}

@@ -1,0 +1,46 @@
+//! formwork: builds small container images, without a daemon and without root.
+//!
+//! The command line reads top to bottom: arguments ([`args`]), then what the environment says
+//! ([`settings`]), then one library call a command ([`commands`]), then how it is shown
+//! ([`progress`], [`render`]) and what it means for the caller ([`exit`]).
+
+mod args;
+mod commands;
+mod exit;
+mod progress;
+mod render;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Failure;
+use settings::Settings;
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    formwork_sandbox::init_if_child();
+    let cli = Cli::parse();
+    run(&cli).unwrap_or_else(|failure| failure.report())
+}
+
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let settings = Settings::read(&cli.global)?;
+    match &cli.command {
+        Command::Build(args) => commands::build::run(args, &settings),
+        Command::Run(args) => return commands::run::run(args, &settings),
+        Command::Images(args) => commands::images::run(args, &settings),
+        Command::History(args) => commands::history::run(args, &settings),
+        Command::Inspect(args) => commands::inspect::run(args, &settings),
+        Command::Tag(args) => commands::tag::run(args, &settings),
+        Command::Rm(args) => commands::rm::run(args, &settings),
+        Command::Doctor(args) => commands::doctor::run(args),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}

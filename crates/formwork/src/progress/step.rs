@@ -1,0 +1,55 @@
+//! What a view remembers about a step.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::lines::Lines;
+
+/// How many of a step's last lines are kept, to be shown again if the step fails.
+const KEPT_LINES: usize = 30;
+
+/// A step between its announcement and its end.
+#[derive(Debug)]
+pub(super) struct StepState {
+    pub(super) name: Arc<str>,
+    pub(super) started: Option<Instant>,
+    pub(super) lines: Lines,
+    pub(super) last_lines: VecDeque<String>,
+    /// What is being counted, and how far it is: done, and of how much.
+    pub(super) transfers: Vec<(Arc<str>, u64, Option<u64>)>,
+}
+
+impl StepState {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            started: None,
+            lines: Lines::default(),
+            last_lines: VecDeque::new(),
+            transfers: Vec::new(),
+        }
+    }
+
+    /// Remembers lines for the case that the step fails.
+    pub(super) fn keep(&mut self, lines: &[String]) {
+        self.last_lines.extend(lines.iter().cloned());
+        let excess = self.last_lines.len().saturating_sub(KEPT_LINES);
+        self.last_lines.drain(..excess);
+    }
+
+    /// Takes the news of something that is counted.
+    pub(super) fn count(&mut self, label: Arc<str>, current: u64, total: Option<u64>) {
+        match self.transfers.iter_mut().find(|(known, ..)| *known == label) {
+            Some(transfer) => *transfer = (label, current, total),
+            None => self.transfers.push((label, current, total)),
+        }
+    }
+
+    /// The sum of all that is counted: done, and of how much if that is known for all of it.
+    pub(super) fn counted(&self) -> (u64, Option<u64>) {
+        let current = self.transfers.iter().map(|(_, current, _)| current).sum();
+        let total = self.transfers.iter().map(|(_, _, total)| *total).sum();
+        (current, total)
+    }
+}

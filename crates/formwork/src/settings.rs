@@ -1,0 +1,133 @@
+//! What the environment and the ecosystem's files say, as values.
+//!
+//! The only place of the program that reads environment variables, the home directory and the
+//! machine's configuration.
+
+use std::path::{Path, PathBuf};
+
+use formwork_build::{Host, HostTrust, ProxyConfig, RegistryFiles};
+
+use crate::args::GlobalArgs;
+use crate::exit::Failure;
+
+/// Proxy variables, which programs read in either case.
+const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// Where systems keep the certificates that they trust.
+const SYSTEM_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What the environment says.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    root: PathBuf,
+    home: Option<PathBuf>,
+    /// The number of processors.
+    pub(crate) processors: usize,
+}
+
+impl Settings {
+    /// Reads the environment. Must come before the program enters a user namespace, in which
+    /// everybody is root.
+    pub(crate) fn read(args: &GlobalArgs) -> Result<Self, Failure> {
+        let home = path("HOME");
+        let given = args.root.clone().or_else(|| path("FORMWORK_ROOT"));
+        let root = match given {
+            Some(root) => root,
+            None if rustix::process::geteuid().is_root() => PathBuf::from("/var/lib/formwork"),
+            None => data_directory(home.as_deref())?.join("formwork"),
+        };
+        let root = std::path::absolute(&root).map_err(Failure::machine)?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { root, home, processors })
+    }
+
+    /// Opens the store, and knows where registries are configured.
+    pub(crate) fn host(&self) -> Result<Host, Failure> {
+        let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let resolv_conf = fs_err::read("/etc/resolv.conf").unwrap_or_default();
+        let registries = self.registries();
+        if let Some(parent) = self.root.parent() {
+            fs_err::create_dir_all(parent).map_err(Failure::machine)?;
+        }
+        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+    }
+
+    fn registries(&self) -> RegistryFiles {
+        let home = self.home.as_deref();
+        let config = path("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config")));
+        let containers = config.map(|config| config.join("containers"));
+        let below = |directory: &Option<PathBuf>, name: &str| {
+            directory.as_ref().map(|directory| directory.join(name))
+        };
+        let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
+        let runtime = path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers"));
+        let credentials = [
+            path("REGISTRY_AUTH_FILE"),
+            below(&docker, "config.json"),
+            below(&runtime, "auth.json"),
+            below(&containers, "auth.json"),
+        ];
+        let etc = Path::new("/etc/containers");
+        let own = below(&containers, "registries.conf").filter(|file| file.exists());
+        let file = path("CONTAINERS_REGISTRIES_CONF").or(own);
+        let file = file.or_else(|| Some(etc.join("registries.conf")).filter(|f| f.exists()));
+        let drop_ins =
+            [Some(etc.join("registries.conf.d")), below(&containers, "registries.conf.d")];
+        let drop_ins = drop_ins.into_iter().flatten().collect();
+        RegistryFiles {
+            credentials: credentials.into_iter().flatten().collect(),
+            helpers: std::env::split_paths(&variable("PATH").unwrap_or_default()).collect(),
+            registries_conf: file.map(|file| (file, drop_ins)),
+            certs_d: [
+                Some(PathBuf::from("/etc/docker/certs.d")),
+                Some(etc.join("certs.d")),
+                below(&containers, "certs.d"),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+            bundle: path("SSL_CERT_FILE"),
+            proxy: ProxyConfig {
+                http: proxy("HTTP_PROXY").or_else(|| proxy("ALL_PROXY")),
+                https: proxy("HTTPS_PROXY").or_else(|| proxy("ALL_PROXY")),
+                no_proxy: proxy("NO_PROXY").unwrap_or_default(),
+            },
+        }
+    }
+}
+
+/// The certificates and proxies that reach RUN.
+pub(crate) fn host_trust() -> HostTrust {
+    let bundles = path("SSL_CERT_FILE").into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from));
+    let certificates = bundles.into_iter().find_map(|bundle| fs_err::read(bundle).ok());
+    let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
+    let proxies = names.filter_map(|name| Some((name.clone(), variable(&name)?)));
+    HostTrust { certificates: certificates.unwrap_or_default(), proxies: proxies.collect() }
+}
+
+/// The value of an environment variable, unless it is empty or no text.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// A proxy's address, by the variable in lower case first, as curl has it.
+fn proxy(name: &str) -> Option<String> {
+    variable(&name.to_ascii_lowercase()).or_else(|| variable(name))
+}
+
+fn data_directory(home: Option<&Path>) -> Result<PathBuf, Failure> {
+    let own = path("XDG_DATA_HOME").or_else(|| Some(home?.join(".local/share")));
+    own.ok_or_else(|| {
+        Failure::usage("there is no place for the store: HOME is not set")
+            .with_help("name one with --root or FORMWORK_ROOT")
+    })
+}

@@ -1,0 +1,68 @@
+//! What goes into the frontend beside the Dockerfile.
+
+use std::collections::BTreeMap;
+
+use formwork_diagnostics::{SourceFile, Span};
+use formwork_oci::{Digest, ImageConfig, Platform};
+
+use crate::ImageLocation;
+
+/// What the user asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The stage to build; the last one where there is none.
+    pub target: Option<String>,
+    /// Values of `ARG`s.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels for the resulting image.
+    pub labels: BTreeMap<String, String>,
+    /// Other sources of files and images, which come before stages and images of the same name.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// What the result runs on.
+    pub target_platform: Platform,
+    /// What the build runs on.
+    pub build_platform: Platform,
+    /// Whether no earlier result must be used.
+    pub no_cache: bool,
+}
+
+/// A source that has a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of the user's.
+    Directory,
+    /// An image.
+    Image(ImageLocation),
+}
+
+/// An image on a platform.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageKey {
+    /// Where it is to be found.
+    pub location: ImageLocation,
+    /// What it must run on.
+    pub platform: Platform,
+}
+
+/// An image that a build needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// The image.
+    pub key: ImageKey,
+    /// Where the Dockerfile names it.
+    pub place: (SourceFile, Span),
+    /// A stage that is spelled like it, in case there is no such image.
+    pub nearest_stage: Option<String>,
+}
+
+/// What is known about an image that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The digest of its manifest, or whatever else identifies it to the one who found it.
+    pub manifest: Digest,
+    /// Its configuration.
+    pub config: ImageConfig,
+}
+
+/// The images that were found.
+pub type ResolvedImages = BTreeMap<ImageKey, ResolvedImage>;

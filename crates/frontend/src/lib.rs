@@ -1,0 +1,24 @@
+//! From a Dockerfile to a build graph and an image's configuration.
+//!
+//! [`image_requests`] tells which images the stages name that the target needs; the caller
+//! resolves them and asks again, since an image's `ONBUILD` instructions may name more. When
+//! nothing is asked for any more, [`lower`] makes the graph.
+//!
+//! Pure: the Dockerfile, the options and the resolved images go in, a graph or diagnostics come
+//! out. Nothing here touches a file, a registry, the clock or the environment.
+
+mod config;
+mod input;
+mod location;
+mod lower;
+mod plan;
+mod ports;
+mod scope;
+
+pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
+pub use location::{ImageLocation, LocationError};
+pub use lower::{HistoryEntry, Lowered, lower};
+pub use plan::image_requests;
+
+/// The name of the main build context in a graph.
+pub const MAIN_CONTEXT: &str = "context";

@@ -1,0 +1,215 @@
+//! COPY, ADD and WORKDIR.
+
+use formwork_diagnostics::Span;
+use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Transfer};
+use formwork_dockerfile::{Instruction, Word, expand_heredoc};
+use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
+
+use super::stage::{StageLowerer, join};
+use crate::MAIN_CONTEXT;
+
+impl StageLowerer<'_, '_> {
+    pub(super) fn copy(&mut self, instruction: &Instruction, copy: &Copy) {
+        let from = match &copy.from {
+            Some(word) if !word.is_empty() => self.reference(word),
+            _ => Some(self.lowering.context(MAIN_CONTEXT)),
+        };
+        let parents = copy.parents.is_some_and(|parents| parents.value);
+        let options = CopyOptions { parents, ..CopyOptions::default() };
+        let flags = copy.from.as_ref().map(|from| format!("--from={}", from.text()));
+        if let Some(from) = from {
+            self.transfer(instruction, &copy.files, from, options, "COPY", flags);
+        }
+    }
+
+    pub(super) fn add(&mut self, instruction: &Instruction, add: &Add) {
+        for source in &add.files.sources {
+            if let Source::Path(word) = source
+                && is_remote(word.text())
+            {
+                let message = format!("`{}` is not in the build context", word.text());
+                let help = "fetch it in a RUN step for now: ADD of addresses is not built yet";
+                self.error("remote-add", message, word.span(), help);
+                return;
+            }
+        }
+        let from = self.lowering.context(MAIN_CONTEXT);
+        let unpack = add.unpack.is_none_or(|unpack| unpack.value);
+        let options = CopyOptions { unpack, ..CopyOptions::default() };
+        self.transfer(instruction, &add.files, from, options, "ADD", None);
+    }
+
+    pub(super) fn workdir(&mut self, instruction: &Instruction, path: &Word) {
+        let Some(path) = self.expand(path) else { return };
+        if path.is_empty() {
+            let help = "give it a path";
+            self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
+            return;
+        }
+        let path = self.absolute(&path);
+        self.state.config.config.working_dir.clone_from(&path);
+        let created_by = format!("WORKDIR {path}");
+        if path.trim_matches('/').is_empty() {
+            self.note(created_by);
+            return;
+        }
+        let owner = self.state.config.config.user.clone();
+        let actions = vec![FileAction::MakeDirectory { path, owner }];
+        let op = Op::File(FileOp { base: self.state.root, link: false, actions });
+        self.push(instruction, op, created_by);
+    }
+
+    /// What a word behind `--from=` stands for; `None` after reporting what is wrong with it.
+    pub(super) fn reference(&mut self, word: &Word) -> Option<OpId> {
+        if word.text().contains('$') {
+            let message =
+                format!("`{}` cannot name a stage: nothing is expanded here", word.text());
+            let help = "define a stage `FROM … AS name` with the variable, and name that";
+            self.error("expansion-in-from", message, word.span(), help);
+            return None;
+        }
+        // A reference that the plan lacks has been reported by the plan.
+        let reference = self.stage.references.get(word.text())?;
+        self.lowering.root_of(reference)
+    }
+
+    fn transfer(
+        &mut self,
+        instruction: &Instruction,
+        files: &Transfer,
+        from: OpId,
+        options: CopyOptions,
+        keyword: &str,
+        from_flag: Option<String>,
+    ) {
+        let owner = files.chown.as_ref().and_then(|word| self.expand(word));
+        let mode = files.chmod.as_ref().and_then(|word| self.mode(word));
+        let exclude = files.excludes.iter().map(|word| word.text().to_owned()).collect();
+        let options = CopyOptions { owner, mode, exclude, ..options };
+        let sources: Vec<CopySource> =
+            files.sources.iter().filter_map(|source| self.source(source, from)).collect();
+        let Some(written) = self.expand(&files.destination) else { return };
+        if sources.len() < files.sources.len() {
+            return;
+        }
+        let link = files.link.is_some_and(|link| link.value);
+        let mut shown: Vec<String> = from_flag.into_iter().collect();
+        shown.extend(options.owner.as_ref().map(|owner| format!("--chown={owner}")));
+        shown.extend(options.mode.as_ref().map(|mode| format!("--chmod={mode}")));
+        shown.extend(link.then(|| "--link".to_owned()));
+        shown.extend(sources.iter().map(shown_source));
+        shown.push(written.clone());
+        let action = FileAction::Copy {
+            sources,
+            into_directory: is_directory(&written),
+            destination: self.absolute(&written),
+            options,
+        };
+        let op = Op::File(FileOp { base: self.state.root, link, actions: vec![action] });
+        self.push(instruction, op, format!("{keyword} {}", shown.join(" ")));
+    }
+
+    fn source(&mut self, source: &Source, from: OpId) -> Option<CopySource> {
+        match source {
+            Source::Path(word) => {
+                let pattern = self.expand(word)?;
+                Some(CopySource::Path { from, pattern })
+            }
+            Source::Heredoc(heredoc) => {
+                let data = self.heredoc(heredoc)?.into_bytes();
+                Some(CopySource::Inline { name: heredoc.name.clone(), data })
+            }
+        }
+    }
+
+    fn heredoc(&mut self, heredoc: &Heredoc) -> Option<String> {
+        if !heredoc.expand {
+            return Some(heredoc.text().into_owned());
+        }
+        let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
+        let result = expand_heredoc(heredoc, &lookup).map(|expanded| expanded.text);
+        self.report_expansion(result)
+    }
+
+    /// A mode that is octal, or symbolic as chmod(1) has it.
+    fn mode(&mut self, word: &Word) -> Option<String> {
+        let mode = self.expand(word)?;
+        match check_mode(&mode) {
+            Ok(()) => Some(mode),
+            Err(problem) => {
+                self.bad_mode(&mode, problem, word.span());
+                None
+            }
+        }
+    }
+
+    fn bad_mode(&mut self, mode: &str, problem: &str, span: Span) {
+        let message = format!("`{mode}` is not a mode: {problem}");
+        let help = "write an octal mode such as `755`, or a symbolic one such as `u=rwX,go=rX`";
+        self.error("bad-mode", message, span, help);
+    }
+}
+
+/// Says what is wrong with a mode.
+fn check_mode(mode: &str) -> Result<(), &'static str> {
+    if mode.starts_with(|first: char| first.is_ascii_digit()) {
+        return match u32::from_str_radix(mode, 8) {
+            Ok(0..=0o7777) => Ok(()),
+            Ok(_) => Err("it is larger than 7777"),
+            Err(_) => Err("it has a character that is no octal digit"),
+        };
+    }
+    let clauses_are_valid = mode.split(',').all(|clause| {
+        let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        let is_operator = |c: char| matches!(c, '+' | '-' | '=');
+        actions.starts_with(is_operator)
+            && actions.split(is_operator).skip(1).all(|permissions| {
+                matches!(permissions, "u" | "g" | "o")
+                    || permissions.chars().all(|c| "rwxXst".contains(c))
+            })
+    });
+    if clauses_are_valid { Ok(()) } else { Err("it is neither octal nor symbolic") }
+}
+
+/// Whether a destination is a directory because of how it is written.
+fn is_directory(path: &str) -> bool {
+    path.ends_with('/') || path == "." || path.ends_with("/.") || path.is_empty()
+}
+
+fn is_remote(source: &str) -> bool {
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
+    schemes.iter().any(|scheme| source.starts_with(scheme))
+}
+
+fn shown_source(source: &CopySource) -> String {
+    match source {
+        CopySource::Path { pattern, .. } => pattern.clone(),
+        CopySource::Inline { name, .. } => format!("<<{name}"),
+    }
+}
+
+/// The absolute path of a mount's source or target.
+pub(super) fn absolute_in(directory: &str, path: &str) -> String {
+    join(if directory.is_empty() { "/" } else { directory }, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal_or_symbolic() {
+        for mode in ["0", "644", "07777", "+x", "u=rwX,go=rX", "g=u", "a-w+x", "u+s,+t", "="] {
+            assert!(check_mode(mode).is_ok(), "{mode}");
+        }
+        for mode in ["", "10000", "64a", "rwx", "u", "u=rwx,", "x=r", "u=rug"] {
+            assert!(check_mode(mode).is_err(), "{mode}");
+        }
+    }
+
+    #[test]
+    fn directories_are_known_by_their_spelling() {
+        assert!(["/", "a/", ".", "./", "a/."].into_iter().all(is_directory));
+        assert!(!["a", "/a", "..", "a."].into_iter().any(is_directory));
+    }
+}

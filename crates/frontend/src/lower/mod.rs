@@ -1,0 +1,147 @@
+//! From planned stages to a graph.
+//!
+//! `stage` walks through a stage's instructions; `files` lowers COPY, ADD and WORKDIR, `run` RUN,
+//! `metadata` the rest. All of them report what is wrong and go on, so that one build tells of
+//! all the mistakes that do not depend on each other.
+
+mod files;
+mod metadata;
+mod run;
+mod stage;
+
+use std::collections::BTreeMap;
+
+use formwork_diagnostics::Diagnostic;
+use formwork_dockerfile::Dockerfile;
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, Source, Step};
+use formwork_oci::ImageConfig;
+
+use crate::plan::{Plan, Reference};
+use crate::{ImageKey, Options, ResolvedImages};
+use stage::{StageLowerer, StageState};
+
+/// A Dockerfile as a graph and a configuration.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// What has to be done.
+    pub graph: Graph,
+    /// The op that yields the target's root file system.
+    pub target: OpId,
+    /// The configuration of the result. History and layers are those of the base image.
+    pub config: ImageConfig,
+    /// What the instructions add to the history.
+    pub history: Vec<HistoryEntry>,
+    /// Warnings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One instruction in the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The instruction.
+    pub created_by: String,
+    /// The op that makes its layer, if it makes one.
+    pub layer: Option<OpId>,
+}
+
+/// Lowers what the target needs.
+///
+/// # Errors
+///
+/// Everything that is wrong with the Dockerfile. All images must have been resolved.
+pub fn lower(
+    dockerfile: &Dockerfile,
+    options: &Options,
+    resolved: &ResolvedImages,
+) -> Result<Lowered, Vec<Diagnostic>> {
+    let plan = Plan::new(dockerfile, options, resolved)?;
+    if let Some(missing) = plan.first_missing() {
+        let (source, span) = &missing.place;
+        let message = format!("the image `{}` has not been resolved", missing.key.location);
+        return Err(vec![Diagnostic::error("unresolved-image", message).at(source, *span, "")]);
+    }
+    let mut lowering = Lowering {
+        plan: &plan,
+        options,
+        resolved,
+        builder: GraphBuilder::default(),
+        states: BTreeMap::new(),
+        diagnostics: Vec::new(),
+    };
+    for stage in &plan.stages {
+        let state = StageLowerer::begin(&mut lowering, stage).lower();
+        lowering.states.insert(stage.stage.index, state);
+    }
+    lowering.finish()
+}
+
+/// What all stages have in common.
+struct Lowering<'a> {
+    plan: &'a Plan<'a>,
+    options: &'a Options,
+    resolved: &'a ResolvedImages,
+    builder: GraphBuilder,
+    states: BTreeMap<usize, StageState>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Lowering<'_> {
+    fn finish(mut self) -> Result<Lowered, Vec<Diagnostic>> {
+        if self.diagnostics.iter().any(Diagnostic::is_error) {
+            return Err(self.diagnostics);
+        }
+        // Stages are planned after what they need, so the target is the last.
+        let Some(state) = self.states.remove(&self.plan.target) else {
+            return Err(vec![Diagnostic::error("no-stage", "there is nothing to build")]);
+        };
+        let graph = self.builder.finish().map_err(|error| {
+            vec![Diagnostic::error("internal", format!("formwork made an invalid graph: {error}"))]
+        })?;
+        let mut config = state.config;
+        config.config.labels.extend(self.options.labels.clone());
+        Ok(Lowered {
+            graph,
+            target: state.root,
+            config,
+            history: state.history,
+            diagnostics: self.diagnostics,
+        })
+    }
+
+    /// The op that yields what a reference stands for; `None` for a stage that is not lowered,
+    /// which an error has been reported about.
+    fn root_of(&mut self, reference: &Reference) -> Option<OpId> {
+        match reference {
+            Reference::Stage(index) => self.states.get(index).map(|state| state.root),
+            Reference::Scratch => Some(self.source(Source::Scratch, "scratch", None)),
+            Reference::Context(name) => Some(self.context(name)),
+            Reference::Image(key) => self.image(key, format!("FROM {}", key.location), None),
+        }
+    }
+
+    fn context(&mut self, name: &str) -> OpId {
+        let source = Source::Context { name: name.to_owned() };
+        self.source(source, &format!("context {name}"), None)
+    }
+
+    fn image(
+        &mut self,
+        key: &ImageKey,
+        name: String,
+        location: Option<(u32, u32)>,
+    ) -> Option<OpId> {
+        let image = self.resolved.get(key)?;
+        let source = Source::Image {
+            name: key.location.to_string(),
+            manifest: image.manifest.clone(),
+            layers: image.config.rootfs.diff_ids.clone(),
+            platform: key.platform.clone(),
+        };
+        Some(self.source(source, &name, location))
+    }
+
+    fn source(&mut self, source: Source, name: &str, location: Option<(u32, u32)>) -> OpId {
+        let op = Op::Source(source);
+        self.builder.add(Step { op, name: name.to_owned(), location, no_cache: false })
+    }
+}

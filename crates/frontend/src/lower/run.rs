@@ -1,0 +1,255 @@
+//! RUN.
+
+use formwork_diagnostics::{Diagnostic, Span};
+use formwork_dockerfile::instruction::{self, Run, Script};
+use formwork_dockerfile::{FileOwner, Instruction, MountSpec as Written, Sharing};
+use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, Network, Op, Security};
+
+use super::files::absolute_in;
+use super::stage::StageLowerer;
+use crate::{MAIN_CONTEXT, config};
+
+/// The host name that a RUN sees, as with BuildKit.
+const HOSTNAME: &str = "buildkitsandbox";
+/// Where heredocs that are programs are put.
+const PIPES: &str = "/dev/pipes";
+
+impl StageLowerer<'_, '_> {
+    pub(super) fn run(&mut self, instruction: &Instruction, run: &Run) {
+        let mut mounts = Vec::new();
+        for mount in &run.mounts {
+            let resolved = mount.resolve(&self.source, &|word| self.try_expand(word));
+            match resolved {
+                Ok(written) => self.mount(mount, written, &mut mounts),
+                Err(diagnostic) => self.report(*diagnostic),
+            }
+        }
+        self.check_flags(run);
+        let args = self.command(run, &mut mounts);
+        let created_by = self.run_history(&args);
+        let exec = Exec {
+            rootfs: self.state.root,
+            args,
+            env: self.environment(),
+            cwd: self.absolute(""),
+            user: self.state.config.config.user.clone(),
+            hostname: self.hostname(),
+            mounts,
+            network: run.network.map_or(Network::Default, |network| match network.value {
+                instruction::Network::Default => Network::Default,
+                instruction::Network::None => Network::None,
+                instruction::Network::Host => Network::Host,
+            }),
+            security: run.security.map_or(Security::Sandbox, |security| match security.value {
+                instruction::Security::Sandbox => Security::Sandbox,
+                instruction::Security::Insecure => Security::Insecure,
+            }),
+            platform: self.state.platform.clone(),
+        };
+        self.push(instruction, Op::Exec(exec), created_by);
+    }
+
+    fn check_flags(&mut self, run: &Run) {
+        if let Some(security) = &run.security
+            && security.value == instruction::Security::Insecure
+        {
+            let message = "`--security=insecure` is not allowed".to_owned();
+            let help = "formwork has no way to allow it yet";
+            self.error("not-allowed", message, security.span, help);
+        }
+        for device in run.devices.iter().filter(|device| device.required) {
+            let message = format!("the device `{}` is not available", device.name.text());
+            self.error("no-device", message, device.name.span(), "formwork provides no devices");
+        }
+    }
+
+    /// The program and its arguments; a heredoc that is a program becomes a mounted file.
+    fn command(&mut self, run: &Run, mounts: &mut Vec<MountSpec>) -> Vec<String> {
+        let text = match run.script() {
+            Script::Exec([]) => return self.with_shell(""),
+            Script::Exec(words) => return words.iter().map(|w| w.text().to_owned()).collect(),
+            Script::Shell(text) => text.into_owned(),
+            Script::File { name, content } => {
+                let target = format!("{PIPES}/{name}");
+                let data = content.into_owned().into_bytes();
+                let kind = MountKind::File { data, mode: 0o755 };
+                mounts.push(MountSpec { target: target.clone(), kind });
+                target
+            }
+        };
+        self.with_shell(&text)
+    }
+
+    fn with_shell(&self, text: &str) -> Vec<String> {
+        config::with_shell(&self.state.config, text)
+    }
+
+    /// All variables, with a search path where the image has none.
+    fn environment(&self) -> Vec<(String, String)> {
+        let mut env = self.state.scope.variables().to_vec();
+        if self.state.scope.get("PATH").is_none() {
+            env.push(("PATH".to_owned(), config::DEFAULT_PATH.to_owned()));
+        }
+        env
+    }
+
+    fn hostname(&self) -> String {
+        let given = self.lowering.options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        given.cloned().unwrap_or_else(|| HOSTNAME.to_owned())
+    }
+
+    /// The command with the arguments that it saw in front, as docker's history has it.
+    fn run_history(&self, args: &[String]) -> String {
+        let shown = self.state.scope.shown_args();
+        let mut parts = vec!["RUN".to_owned()];
+        if !shown.is_empty() {
+            parts.push(format!("|{}", shown.len()));
+            parts.extend(shown);
+        }
+        parts.extend(args.iter().cloned());
+        parts.join(" ")
+    }
+
+    fn mount(
+        &mut self,
+        mount: &formwork_dockerfile::Mount,
+        written: Written,
+        mounts: &mut Vec<MountSpec>,
+    ) {
+        let span = mount.span;
+        match written {
+            Written::Bind { from: _, source, target, read_only } => {
+                let Some(target) = self.target(&target, span) else { return };
+                let Some(from) = self.mounted_from(mount) else { return };
+                let source = absolute_in("/", &source);
+                let kind = MountKind::Bind { from, source, writable: !read_only };
+                mounts.push(MountSpec { target, kind });
+            }
+            Written::Cache { id, from, source, target, read_only, sharing, owner } => {
+                let id = id.unwrap_or_else(|| clean(&target));
+                let Some(target) = self.target(&target, span) else { return };
+                let path = absolute_in("/", &source);
+                let (from, subpath) = match from {
+                    None => (None, path),
+                    Some(_) => {
+                        let Some(from) = self.mounted_from(mount) else { return };
+                        (Some((from, path)), "/".to_owned())
+                    }
+                };
+                let sharing = match sharing {
+                    Sharing::Shared => CacheSharing::Shared,
+                    Sharing::Private => CacheSharing::Private,
+                    Sharing::Locked => CacheSharing::Locked,
+                };
+                let (mode, uid, gid) = with_defaults(owner, 0o755);
+                let kind =
+                    MountKind::Cache { id, sharing, from, subpath, read_only, mode, uid, gid };
+                mounts.push(MountSpec { target, kind });
+            }
+            Written::Tmpfs { target, size, .. } => {
+                let Some(target) = self.target(&target, span) else { return };
+                let size = (size > 0).then_some(size);
+                mounts.push(MountSpec { target, kind: MountKind::Tmpfs { size } });
+            }
+            Written::Secret { id, target, env, required, owner } => {
+                self.secret(id, target, env, required, owner, mounts);
+            }
+            Written::Ssh { id, required, .. } => self.ssh(&id, required, span),
+        }
+    }
+
+    fn secret(
+        &self,
+        id: String,
+        target: Option<String>,
+        env: Option<String>,
+        required: bool,
+        owner: FileOwner,
+        mounts: &mut Vec<MountSpec>,
+    ) {
+        let default = || {
+            let name = id.trim_end_matches('/').rsplit('/').next().unwrap_or(&id);
+            env.is_none().then(|| format!("/run/secrets/{name}"))
+        };
+        if let Some(target) = target.or_else(default) {
+            let (mode, uid, gid) = with_defaults(owner, 0o400);
+            let kind = MountKind::Secret { id: id.clone(), required, mode, uid, gid };
+            mounts.push(MountSpec { target: self.absolute(&target), kind });
+        }
+        if let Some(name) = env {
+            mounts.push(MountSpec { target: name, kind: MountKind::SecretEnv { id, required } });
+        }
+    }
+
+    /// Without an agent a mount that is not required is left out, as BuildKit does.
+    fn ssh(&mut self, id: &str, required: bool, span: Span) {
+        if required {
+            let message = format!("the SSH agent `{id}` is required and not there");
+            let help = "formwork does not forward SSH agents yet";
+            self.error("no-ssh", message, span, help);
+        }
+    }
+
+    fn mounted_from(&mut self, mount: &formwork_dockerfile::Mount) -> Option<formwork_graph::OpId> {
+        match mount.from.as_ref().filter(|word| !word.is_empty()) {
+            Some(word) => self.reference(word),
+            None => Some(self.lowering.context(MAIN_CONTEXT)),
+        }
+    }
+
+    /// The absolute path of a mount's target; `None` after reporting one that cannot be.
+    fn target(&mut self, written: &str, span: Span) -> Option<String> {
+        let target = clean(&self.absolute(written));
+        if target == "/" {
+            let diagnostic = Diagnostic::error("bad-mount", "nothing can be mounted on `/`")
+                .at(&self.source, span, "")
+                .with_help("give a `target` other than the root");
+            self.report(diagnostic);
+            return None;
+        }
+        Some(target)
+    }
+}
+
+fn with_defaults(owner: FileOwner, mode: u32) -> (u32, u32, u32) {
+    (owner.mode.unwrap_or(mode), owner.uid.unwrap_or(0), owner.gid.unwrap_or(0))
+}
+
+/// A path cleaned by its text, as Go's `path.Clean` does.
+fn clean(path: &str) -> String {
+    let is_absolute = path.starts_with('/');
+    let mut components: Vec<&str> = Vec::new();
+    for component in path.split('/') {
+        match component {
+            "" | "." => {}
+            ".." if components.last().is_some_and(|last| *last != "..") => drop(components.pop()),
+            ".." if is_absolute => {}
+            name => components.push(name),
+        }
+    }
+    let joined = components.join("/");
+    match (is_absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clean;
+
+    #[test]
+    fn paths_are_cleaned_as_in_go() {
+        for (path, cleaned) in [
+            ("/a//b/./c/", "/a/b/c"),
+            ("/../a", "/a"),
+            ("a/../../b", "../b"),
+            ("", "."),
+            ("/", "/"),
+            ("./x", "x"),
+        ] {
+            assert_eq!(clean(path), cleaned);
+        }
+    }
+}

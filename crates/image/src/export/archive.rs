@@ -1,0 +1,127 @@
+//! Archives, to a file or to a pipe.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use formwork_fs::{AtomicFile, FsError};
+use formwork_oci::{Descriptor, IMAGE_LAYOUT, Index, Reference, to_json};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::{Export, Form, path_of};
+use crate::tar::ArchiveWriter;
+use crate::{ImageError, ImageView};
+
+/// Writes an image as an archive to a file, which appears when it is complete; returns the
+/// descriptor of the manifest in it.
+///
+/// A path that leads to a pipe or a device is written to as it is.
+///
+/// # Errors
+///
+/// Fails where the file cannot be written or a blob is missing or damaged; the old file is then
+/// kept.
+pub fn to_file(
+    image: &ImageView,
+    names: &[Reference],
+    form: Form,
+    path: &Path,
+) -> Result<Descriptor, ImageError> {
+    let export = Export::new(image, names, form)?;
+    match Target::of(path)? {
+        Target::Special(file) => export.write(&file, path)?,
+        Target::File(path) => {
+            let mut file = AtomicFile::create(&path)?;
+            export.write(file.file(), &path)?;
+            file.commit()?;
+        }
+    }
+    Ok(export.manifest())
+}
+
+/// Writes an image as an archive to an open file, such as a pipe; returns the descriptor of the
+/// manifest in it.
+///
+/// # Errors
+///
+/// Fails as [`to_file`] does; what was written until then has been written.
+pub fn to_stream(
+    image: &ImageView,
+    names: &[Reference],
+    form: Form,
+    target: &File,
+) -> Result<Descriptor, ImageError> {
+    let export = Export::new(image, names, form)?;
+    export.write(target, Path::new("the output"))?;
+    Ok(export.manifest())
+}
+
+/// Where an archive goes.
+enum Target {
+    /// A new file, or an old one that is replaced; links to it have been followed.
+    File(PathBuf),
+    /// Something that cannot be replaced by a file.
+    Special(File),
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, ImageError> {
+        let metadata = match fs_err::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::File(path.to_owned()));
+            }
+            Err(error) => return Err(FsError::new("examine", path, error).into()),
+        };
+        if metadata.is_file() {
+            let failed = |error| FsError::new("resolve", path, error);
+            return Ok(Self::File(fs_err::canonicalize(path).map_err(failed)?));
+        }
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
+            .map_err(|errno| FsError::new("write the archive to", path, errno))?;
+        Ok(Self::Special(File::from(file)))
+    }
+}
+
+impl Export {
+    /// Writes the archive, with its entries sorted by name.
+    fn write(&self, target: &File, path: &Path) -> Result<(), ImageError> {
+        let mut archive = ArchiveWriter::new(target, path);
+        archive.directory("blobs/");
+        let mut directory = String::new();
+        for (name, blob) in self.blobs() {
+            let parent = &name[..name.rfind('/').map_or(0, |slash| slash + 1)];
+            if parent != directory {
+                archive.directory(parent);
+                parent.clone_into(&mut directory);
+            }
+            match blob {
+                Blob::Document(bytes) => archive.file(&name, bytes),
+                Blob::Layer(layer) => archive.blob(&name, &**self.image.blobs(), layer)?,
+            }
+        }
+        archive.file("index.json", &to_json(&Index::oci(self.entries())));
+        if self.form == Form::Docker {
+            archive.file("manifest.json", &self.docker_manifest());
+        }
+        archive.file("oci-layout", IMAGE_LAYOUT.as_bytes());
+        archive.finish()
+    }
+
+    /// The blobs of the image by their paths, each once.
+    fn blobs(&self) -> BTreeMap<String, Blob<'_>> {
+        let image = &self.image;
+        let layers = image.manifest().layers.iter();
+        let mut blobs: BTreeMap<String, Blob<'_>> =
+            layers.map(|layer| (path_of(layer), Blob::Layer(layer))).collect();
+        blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
+        blobs.insert(path_of(&image.manifest().config), Blob::Document(image.config_bytes()));
+        blobs
+    }
+}
+
+enum Blob<'a> {
+    Document(&'a [u8]),
+    Layer(&'a Descriptor),
+}

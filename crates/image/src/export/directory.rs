@@ -1,0 +1,65 @@
+//! Image layouts in directories.
+
+use std::io::Write;
+use std::path::Path;
+
+use formwork_content::ContentStore;
+use formwork_fs::{AtomicFile, FsError};
+use formwork_oci::{ANNOTATION_REF_NAME, Descriptor, Reference};
+
+use super::{Export, Form};
+use crate::copy::copy_blob;
+use crate::{ImageError, ImageView};
+
+/// Writes an image into an image layout, which is made if need be; returns the descriptor of the
+/// manifest in it.
+///
+/// Blobs that are there are not copied again. Other images stay on the layout's list; one with the
+/// same tag is taken off it, since readers look images up by their tags; an image without a name
+/// takes the place of the others without one.
+///
+/// # Errors
+///
+/// Fails where the directory cannot be written or a blob is missing or damaged; the list of images
+/// is then as it was.
+pub fn to_directory(
+    image: &ImageView,
+    names: &[Reference],
+    form: Form,
+    directory: &Path,
+) -> Result<Descriptor, ImageError> {
+    let export = Export::new(image, names, form)?;
+    let layout = ContentStore::create(directory)?;
+    copy_blobs(&export.image, &layout)?;
+    let entries = export.entries();
+    let name = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
+    layout.update_index(|old| entries.iter().any(|new| name(new) == name(old)), &entries)?;
+    if form == Form::Docker {
+        AtomicFile::write(directory.join("manifest.json"), &export.docker_manifest())?;
+    }
+    Ok(export.manifest())
+}
+
+/// Copies all blobs of an image into an image layout, without putting it on the layout's list.
+///
+/// # Errors
+///
+/// Fails where the layout cannot be written or a blob is missing or damaged.
+pub fn copy_blobs(image: &ImageView, layout: &ContentStore) -> Result<(), ImageError> {
+    for layer in &image.manifest().layers {
+        copy_blob(&**image.blobs(), layer, layout)?;
+    }
+    insert(layout, &image.manifest().config, image.config_bytes())?;
+    insert(layout, image.descriptor(), image.manifest_bytes())
+}
+
+/// Puts a document into an image layout under the digest that its image knows it by.
+fn insert(layout: &ContentStore, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), ImageError> {
+    if layout.find(descriptor)?.is_none() {
+        let failed = |error| FsError::new("write a blob to", layout.directory(), error);
+        let mut staged = layout.stage()?;
+        staged.write_all(bytes).map_err(failed)?;
+        staged.commit_hashed(descriptor.digest.clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,380 @@
+//! Images for others: as directories, as archives, on registries.
+//!
+//! [`Form::Oci`] is an OCI image layout with the image as it is. [`Form::Docker`] is what BuildKit
+//! writes for `type=docker`: a layout with Docker's media types and a `manifest.json`, which
+//! `docker load` and `podman load` read. The same image and names always give the same bytes.
+//!
+//! A file or a directory is complete or as it was before: archives are written beside their place
+//! and renamed, directories get blobs first and the list of images last.
+
+mod archive;
+mod directory;
+mod push;
+
+pub use archive::{to_file, to_stream};
+pub use directory::{copy_blobs, to_directory};
+pub use push::{PushOptions, PushReport, to_registry};
+
+use formwork_oci::{
+    ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Annotations, Descriptor, Reference, to_json,
+};
+use serde::Serialize;
+
+use crate::{Family, ImageError, ImageView};
+
+/// In which form an image is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An OCI image layout.
+    Oci,
+    /// An image layout with Docker's media types and a `manifest.json`.
+    Docker,
+}
+
+/// An image as it will be written.
+struct Export {
+    image: ImageView,
+    names: Vec<Name>,
+    form: Form,
+}
+
+/// A name without a digest.
+struct Name {
+    /// With registry and tag.
+    full: String,
+    familiar: String,
+    tag: String,
+}
+
+/// An entry of `manifest.json`, with the fields in docker's order.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerEntry<'a> {
+    config: String,
+    repo_tags: Option<Vec<&'a str>>,
+    layers: Vec<String>,
+}
+
+impl Export {
+    fn new(image: &ImageView, names: &[Reference], form: Form) -> Result<Self, ImageError> {
+        let image = match form {
+            Form::Oci => image.clone(),
+            Form::Docker => image.in_family(Family::Docker)?,
+        };
+        let names = names.iter().map(Name::new).collect::<Result<_, _>>()?;
+        Ok(Self { image, names, form })
+    }
+
+    /// The manifest, and nothing else.
+    fn manifest(&self) -> Descriptor {
+        let found = self.image.descriptor();
+        Descriptor::new(found.media_type.clone(), found.digest.clone(), found.size)
+    }
+
+    /// One entry for each name, as BuildKit writes them, or a single one without a name.
+    fn entries(&self) -> Vec<Descriptor> {
+        let entry = |annotations| Descriptor {
+            annotations,
+            platform: Some(self.image.platform()),
+            ..self.manifest()
+        };
+        if self.names.is_empty() {
+            return vec![entry(Annotations::new())];
+        }
+        self.names.iter().map(|name| entry(name.annotations())).collect()
+    }
+
+    /// The `manifest.json` of the docker form.
+    fn docker_manifest(&self) -> Vec<u8> {
+        let manifest = self.image.manifest();
+        let names = self.names.iter().map(|name| &*name.familiar).collect();
+        to_json(&[DockerEntry {
+            config: path_of(&manifest.config),
+            repo_tags: (!self.names.is_empty()).then_some(names),
+            layers: manifest.layers.iter().map(path_of).collect(),
+        }])
+    }
+}
+
+impl Name {
+    fn new(reference: &Reference) -> Result<Self, ImageError> {
+        let tag = reference.tag().ok_or_else(|| ImageError::Unsupported {
+            what: format!("the name `{reference}`"),
+            reason: "an exported image is named by a tag, it has its own digest".to_owned(),
+        })?;
+        let full = format!("{}:{tag}", reference.repository());
+        let familiar =
+            full.parse().map_or_else(|_| full.clone(), |name: Reference| name.familiar());
+        Ok(Self { full, familiar, tag: tag.to_owned() })
+    }
+
+    fn annotations(&self) -> Annotations {
+        Annotations::from([
+            (ANNOTATION_IMAGE_NAME.to_owned(), self.full.clone()),
+            (ANNOTATION_REF_NAME.to_owned(), self.tag.clone()),
+        ])
+    }
+}
+
+/// Where a blob is in an image layout.
+fn path_of(descriptor: &Descriptor) -> String {
+    let digest = &descriptor.digest;
+    format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::io::{Read, Seek, Write};
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use formwork_oci::{Algorithm, Digest, LayerCompression, MediaType};
+
+    use super::*;
+    use crate::testing::Sample;
+    use crate::{Assembly, Choice, Location, assemble, source};
+
+    fn names(names: &[&str]) -> Vec<Reference> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn at(path: &Path, choice: Choice) -> Location {
+        Location { path: path.to_owned(), choice }
+    }
+
+    /// The names of all files below a directory.
+    fn files(directory: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in fs_err::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                found.extend(files(&path).into_iter().map(|below| format!("{name}/{below}")));
+            } else {
+                found.push(name);
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn every_form_comes_back_as_the_same_image() {
+        let sample = Sample::new();
+        let image = sample.usual_image("top");
+        let path = sample.dir.path().join(OsStr::from_bytes(b"no-text-\xff"));
+        let platform = image.platform();
+        let names = names(&["app:1.0", "ghcr.io/owner/app:2.0"]);
+        for name in ["1.0", "app:1.0", "ghcr.io/owner/app:2.0", "2.0"] {
+            let location = at(&path, Choice::Name(name.into()));
+            to_file(&image, &names, Form::Oci, &path).unwrap();
+            let back = source::oci_archive(&location, &platform).unwrap();
+            assert_eq!(back.manifest_bytes(), image.manifest_bytes());
+            back.validate().unwrap();
+        }
+        let written = to_file(&image, &names, Form::Docker, &path).unwrap();
+        let back = source::docker_archive(&at(&path, Choice::Name("app:1.0".into()))).unwrap();
+        assert_eq!(back.id(), image.id());
+        assert_eq!(*back.descriptor(), written);
+        back.validate().unwrap();
+        let back = source::oci_archive(&at(&path, Choice::Only), &platform).unwrap();
+        assert_eq!(back.descriptor().digest, written.digest);
+        fs_err::remove_file(&path).unwrap();
+        to_directory(&image, &names, Form::Oci, &path).unwrap();
+        let back = source::oci_layout(&at(&path, Choice::Only), &platform).unwrap();
+        assert_eq!(back.manifest_bytes(), image.manifest_bytes());
+        back.validate().unwrap();
+    }
+
+    #[test]
+    fn digests_of_the_other_kind_are_kept() {
+        let sample = Sample::new();
+        let usual = sample.usual_image("top");
+        let mut layers = usual.manifest().layers.clone();
+        for layer in &mut layers {
+            let bytes = sample.content.read(&layer.digest, 1000).unwrap();
+            let mut writer = sample.content.writer_for(Algorithm::Sha512).unwrap();
+            writer.write_all(&bytes).unwrap();
+            layer.digest = writer.commit(None).unwrap().digest;
+        }
+        let (config, family, annotations) = (usual.config(), Family::Oci, Annotations::new());
+        let assembly = Assembly { config, layers, family, annotations };
+        let image = assemble(assembly, Arc::clone(usual.blobs())).unwrap();
+        // A manifest that is known by such a digest as well.
+        let descriptor = Descriptor {
+            digest: Algorithm::Sha512.hash(image.manifest_bytes()),
+            ..image.descriptor().clone()
+        };
+        assert_eq!(descriptor.media_type, MediaType::OciManifest);
+        let (manifest, config) = (image.manifest_bytes().to_vec(), image.config_bytes().to_vec());
+        let image =
+            ImageView::new(descriptor, manifest, config, Arc::clone(image.blobs())).unwrap();
+        let (file, layout) = (sample.dir.path().join("file"), sample.dir.path().join("layout"));
+        to_file(&image, &[], Form::Oci, &file).unwrap();
+        to_directory(&image, &[], Form::Oci, &layout).unwrap();
+        for back in [
+            source::oci_archive(&at(&file, Choice::Only), &image.platform()).unwrap(),
+            source::oci_layout(&at(&layout, Choice::Only), &image.platform()).unwrap(),
+        ] {
+            assert_eq!(back.descriptor().digest, image.descriptor().digest);
+            back.validate().unwrap();
+        }
+    }
+
+    /// Changing these means that archives differ from those of the version before.
+    #[test]
+    fn archives_have_the_same_bytes_for_ever() {
+        let sample = Sample::new();
+        let none = LayerCompression::None;
+        let image = sample.image(Family::Oci, &[(none, "base"), (none, "top"), (none, "base")]);
+        for (form, digest) in [
+            (Form::Oci, "sha256:ff749ae6e8ced6a37b68efe66c4db06f38a59535ee6cb60003ba4e28376ba686"),
+            (
+                Form::Docker,
+                "sha256:b95ecf6865ab2d5c923ab117610638a7050c13c426f6f8fd1f89cd3fa33d7fd7",
+            ),
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            to_stream(&image, &names(&["app:1.0"]), form, &file).unwrap();
+            let mut bytes = Vec::new();
+            file.rewind().unwrap();
+            file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(Digest::of(&bytes).as_str(), digest);
+        }
+    }
+
+    #[test]
+    fn the_lists_of_images_are_those_of_buildkit() {
+        let sample = Sample::new();
+        let image = sample.usual_image("top");
+        let export = Export::new(&image, &names(&["app:1.0"]), Form::Docker).unwrap();
+        let entries = export.entries();
+        assert_eq!(entries[0].annotations[ANNOTATION_IMAGE_NAME], "docker.io/library/app:1.0");
+        assert_eq!(entries[0].annotations[ANNOTATION_REF_NAME], "1.0");
+        let text = String::from_utf8(export.docker_manifest()).unwrap();
+        let layers: Vec<String> = image.manifest().layers.iter().map(path_of).collect();
+        let config = path_of(&image.manifest().config);
+        assert_eq!(
+            text,
+            format!(
+                r#"[{{"Config":"{config}","RepoTags":["app:1.0"],"Layers":["{}","{}"]}}]"#,
+                layers[0], layers[1]
+            )
+        );
+        let nameless = Export::new(&image, &[], Form::Docker).unwrap();
+        let text = String::from_utf8(nameless.docker_manifest()).unwrap();
+        assert!(text.contains(r#""RepoTags":null"#), "{text}");
+        assert!(nameless.entries()[0].annotations.is_empty());
+    }
+
+    #[test]
+    fn a_name_by_digest_is_refused_and_a_digest_behind_a_tag_is_left_out() {
+        let image = Sample::new().usual_image("top");
+        let digest = Digest::of(b"");
+        let export = |name: String| Export::new(&image, &names(&[&name]), Form::Oci);
+        assert!(export(format!("app@{digest}")).is_err());
+        let name = &export(format!("app:1@{digest}")).unwrap().names[0];
+        assert_eq!((&*name.full, &*name.familiar), ("docker.io/library/app:1", "app:1"));
+    }
+
+    #[test]
+    fn a_layout_keeps_its_other_images() {
+        let sample = Sample::new();
+        let (one, two) = (sample.usual_image("one"), sample.usual_image("two"));
+        let path = sample.dir.path().join("layout");
+        to_directory(&one, &names(&["app:1", "app:latest"]), Form::Oci, &path).unwrap();
+        let shared = path.join(path_of(&one.manifest().layers[0]));
+        let before = fs_err::metadata(&shared).unwrap().modified().unwrap();
+        to_directory(&two, &names(&["app:2", "app:latest"]), Form::Oci, &path).unwrap();
+        let open = |name: &str| {
+            let location = at(&path, Choice::Name(name.into()));
+            source::oci_layout(&location, &one.platform()).unwrap().id().clone()
+        };
+        assert_eq!(open("1"), *one.id());
+        assert_eq!(open("2"), *two.id());
+        assert_eq!(open("latest"), *two.id());
+        assert_eq!(fs_err::metadata(&shared).unwrap().modified().unwrap(), before);
+        let blobs = files(&path).into_iter().filter(|name| name.starts_with("blobs/")).count();
+        assert_eq!((blobs, files(&path).len()), (7, 9), "nothing temporary is left");
+    }
+
+    #[test]
+    fn what_fails_half_way_leaves_everything_as_it_was() {
+        let sample = Sample::new();
+        let (old, new) = (sample.usual_image("old"), sample.usual_image("new"));
+        let (file, layout) = (sample.dir.path().join("file"), sample.dir.path().join("layout"));
+        let name = names(&["app:1"]);
+        to_file(&old, &name, Form::Oci, &file).unwrap();
+        to_directory(&old, &name, Form::Oci, &layout).unwrap();
+        let before = fs_err::read(&file).unwrap();
+        sample.content.remove(&new.manifest().layers[1].digest).unwrap();
+        let message = to_file(&new, &name, Form::Oci, &file).unwrap_err().to_string();
+        assert!(message.contains("missing"), "{message}");
+        assert!(to_directory(&new, &name, Form::Oci, &layout).is_err());
+        assert!(fs_err::read(&file).unwrap() == before);
+        let location = at(&layout, Choice::Name("1".into()));
+        let back = source::oci_layout(&location, &old.platform()).unwrap();
+        assert_eq!(back.id(), old.id());
+        back.validate().unwrap();
+        let left =
+            files(sample.dir.path()).into_iter().filter(|name| name.contains(".tmp")).count();
+        assert_eq!(left, 0);
+    }
+
+    #[test]
+    fn a_foreign_blob_is_verified_before_it_is_passed_on() {
+        let sample = Sample::new();
+        let image = sample.usual_image("top");
+        let layout = sample.dir.path().join("layout");
+        to_directory(&image, &[], Form::Oci, &layout).unwrap();
+        let foreign = source::oci_layout(&at(&layout, Choice::Only), &image.platform()).unwrap();
+        let layer = layout.join(path_of(&image.manifest().layers[0]));
+        let mut bytes = fs_err::read(&layer).unwrap();
+        bytes[20] ^= 1;
+        fs_err::write(&layer, bytes).unwrap();
+        let file = sample.dir.path().join("file");
+        let message = to_file(&foreign, &[], Form::Oci, &file).unwrap_err().to_string();
+        assert!(message.contains("is damaged"), "{message}");
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_link_leads_to_its_file_and_a_pipe_stays_a_pipe() {
+        let sample = Sample::new();
+        let image = sample.usual_image("top");
+        let (file, link) = (sample.dir.path().join("file"), sample.dir.path().join("link"));
+        fs_err::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        to_file(&image, &[], Form::Oci, &link).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        let expected = fs_err::read(&file).unwrap();
+        assert!(expected.len() > 5000);
+        let pipe = sample.dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs_err::read(pipe).unwrap()
+        });
+        to_file(&image, &[], Form::Oci, &pipe).unwrap();
+        assert!(reader.join().unwrap() == expected);
+        to_file(&image, &[], Form::Oci, Path::new("/dev/null")).unwrap();
+        assert!(!fs_err::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let sample = Sample::new();
+        let image = sample.usual_image("top");
+        let missing = sample.dir.path().join("missing/file");
+        for path in [&missing, sample.dir.path()] {
+            let message = to_file(&image, &[], Form::Oci, path).unwrap_err().to_string();
+            assert!(message.contains(&format!("`{}`", path.display())), "{message}");
+        }
+        let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let message = to_stream(&image, &[], Form::Oci, full.file()).unwrap_err().to_string();
+        assert!(message.contains("free some space"), "{message}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Registries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
+use formwork_registry::{BlobPush, RegistryClient};
+
+use crate::{ImageError, ImageView, VerifiedBytes};
+
+/// How many layers are sent at the same time.
+const PARALLEL: usize = 4;
+
+/// What helps with a push, and who wants to know about it.
+#[derive(Clone, Copy)]
+pub struct PushOptions<'a> {
+    /// Repositories that have layers, by the layers' digests: on the same registry, a layer is
+    /// taken over from there instead of being sent.
+    pub origins: &'a BTreeMap<Digest, Repository>,
+    /// Is told how many bytes of a blob have been sent, from several threads; the number begins
+    /// anew where a transfer has to.
+    pub progress: &'a (dyn Fn(&Descriptor, u64) + Sync),
+}
+
+/// What a push has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushReport {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// The number of bytes of layers that were sent.
+    pub sent: u64,
+    /// The number of bytes of layers that were taken over from other repositories.
+    pub mounted: u64,
+    /// The number of bytes of layers that were there.
+    pub present: u64,
+}
+
+/// How a layer came to be in a repository.
+#[derive(Clone, Copy)]
+enum Way {
+    Sent,
+    Mounted,
+    Present,
+}
+
+/// Pushes an image under all of its names: layers side by side, then the configuration, then the
+/// manifest, so that no name ever leads to something incomplete.
+///
+/// A layer that a registry has is not even opened.
+///
+/// # Errors
+///
+/// [`ImageError::Registry`] where a registry does not take something; layers that are there by then
+/// stay there, and need not be sent again.
+pub fn to_registry(
+    client: &RegistryClient,
+    image: &ImageView,
+    names: &[Reference],
+    options: PushOptions<'_>,
+) -> Result<PushReport, ImageError> {
+    let mut report = PushReport {
+        manifest: Descriptor::new(
+            image.descriptor().media_type.clone(),
+            image.descriptor().digest.clone(),
+            image.descriptor().size,
+        ),
+        sent: 0,
+        mounted: 0,
+        present: 0,
+    };
+    let mut done: Vec<&Repository> = Vec::new();
+    for name in names {
+        let repository = name.repository();
+        if !done.contains(&repository) {
+            let push = Push { client, image, repository, done: &done, options };
+            push.blobs(&mut report)?;
+            done.push(repository);
+        }
+        client.put_manifest(name, &image.descriptor().media_type, image.manifest_bytes())?;
+    }
+    Ok(report)
+}
+
+/// A push to one repository.
+struct Push<'a> {
+    client: &'a RegistryClient,
+    image: &'a ImageView,
+    repository: &'a Repository,
+    /// The repositories to which the image was pushed before.
+    done: &'a [&'a Repository],
+    options: PushOptions<'a>,
+}
+
+impl Push<'_> {
+    fn blobs(&self, report: &mut PushReport) -> Result<(), ImageError> {
+        let mut seen = BTreeSet::new();
+        let layers = self.image.manifest().layers.iter();
+        let layers: Vec<&Descriptor> =
+            layers.filter(|layer| !is_foreign(layer) && seen.insert(&layer.digest)).collect();
+        for (layer, way) in layers.iter().zip(self.layers(&layers)?) {
+            match way {
+                Way::Sent => report.sent += layer.size,
+                Way::Mounted => report.mounted += layer.size,
+                Way::Present => report.present += layer.size,
+            }
+        }
+        let config = self.image.config_bytes();
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(io::Cursor::new(config.to_vec())))
+        };
+        self.client.push_blob(self.repository, &self.image.manifest().config, &open, &|_| {})?;
+        Ok(())
+    }
+
+    /// Pushes layers, several at a time, in their order; after a failure none is begun.
+    fn layers(&self, layers: &[&Descriptor]) -> Result<Vec<Way>, ImageError> {
+        let next = AtomicUsize::new(0);
+        let results: Vec<Mutex<Option<Result<Way, ImageError>>>> =
+            layers.iter().map(|_| Mutex::default()).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL.min(layers.len()) {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let (Some(layer), Some(slot)) = (layers.get(at), results.get(at)) else {
+                            return;
+                        };
+                        let result = self.layer(layer);
+                        if result.is_err() {
+                            next.store(layers.len(), Ordering::Relaxed);
+                        }
+                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    }
+                });
+            }
+        });
+        let results = results.into_iter();
+        results
+            .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect()
+    }
+
+    fn layer(&self, layer: &Descriptor) -> Result<Way, ImageError> {
+        let origin = self.options.origins.get(&layer.digest);
+        for from in origin.into_iter().chain(self.done.iter().copied()) {
+            if from != self.repository
+                && self.client.mount_blob(self.repository, from, &layer.digest)?
+            {
+                return Ok(Way::Mounted);
+            }
+        }
+        let open = || self.open(layer).map_err(io::Error::other);
+        let progress = |sent| (self.options.progress)(layer, sent);
+        match self.client.push_blob(self.repository, layer, &open, &progress)? {
+            BlobPush::Sent => Ok(Way::Sent),
+            BlobPush::Present => Ok(Way::Present),
+        }
+    }
+
+    fn open(&self, layer: &Descriptor) -> Result<Box<dyn Read + Send>, ImageError> {
+        let blobs = &**self.image.blobs();
+        if blobs.is_trusted() {
+            Ok(Box::new(blobs.open(layer)?))
+        } else {
+            Ok(Box::new(VerifiedBytes::open(blobs, layer)?))
+        }
+    }
+}
+
+/// Whether a layer stays where its addresses say: such layers may not be passed on.
+fn is_foreign(layer: &Descriptor) -> bool {
+    matches!(layer.media_type, MediaType::Other(_)) && !layer.urls.is_empty()
+}
+
+impl fmt::Debug for PushOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushOptions").field("origins", self.origins).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! OCI image layouts, as directories and as archives.
+//!
+//! Image specification `image-layout.md`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use formwork_fs::{Follow, RelPath, RootDir};
+use formwork_oci::{Descriptor, Digest, Index, MediaType, OciError, Platform, from_json};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{INDEX_LIMIT, place, read_small};
+use crate::blob::{check_size, read_document};
+use crate::select::{choose, select};
+use crate::tar::Archive;
+use crate::view::{MANIFEST_LIMIT, check_document};
+use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageView, Location};
+
+/// How many indexes may lie one in another.
+const NESTING: usize = 4;
+
+/// An image from an OCI image layout in a directory.
+///
+/// # Errors
+///
+/// Fails where the directory is no image layout, has no such image or several, or where one of the
+/// image's documents is missing or damaged.
+pub fn oci_layout(location: &Location, platform: &Platform) -> Result<ImageView, ImageError> {
+    let directory = RootDir::open(&location.path)?;
+    let files = Files::Directory(directory);
+    open(Layout { files, path: location.path.clone() }, &location.choice, platform)
+}
+
+/// An image from an OCI image layout in a tar archive.
+///
+/// # Errors
+///
+/// Fails as [`oci_layout`] does, and where the file is no archive.
+pub fn oci_archive(location: &Location, platform: &Platform) -> Result<ImageView, ImageError> {
+    let files = Files::Archive(Archive::open(&location.path)?);
+    open(Layout { files, path: location.path.clone() }, &location.choice, platform)
+}
+
+/// An image layout whose blobs can be opened.
+#[derive(Debug)]
+struct Layout {
+    files: Files,
+    path: PathBuf,
+}
+
+#[derive(Debug)]
+enum Files {
+    Directory(RootDir),
+    Archive(Archive),
+}
+
+fn open(layout: Layout, choice: &Choice, platform: &Platform) -> Result<ImageView, ImageError> {
+    layout.check_version()?;
+    let place = layout.place();
+    let index = layout.index()?;
+    let is_listed = |digest: &Digest| index.manifests.iter().any(|entry| entry.digest == *digest);
+    let mut descriptor = match choice {
+        Choice::Digest(digest) if !is_listed(digest) => layout.unlisted(digest)?,
+        _ => choose(&index, choice, platform, &place)?,
+    };
+    for _ in 0..NESTING {
+        if !descriptor.media_type.is_index() {
+            break;
+        }
+        let index = layout.nested_index(&descriptor)?;
+        descriptor = select(&index, platform, &place)?.clone();
+    }
+    ImageView::open(descriptor, Arc::new(layout))
+}
+
+impl Layout {
+    /// Opens a file of the layout; `None` where there is none.
+    fn file(&self, name: &str) -> Result<Option<BlobBytes>, ImageError> {
+        // The names are ours, or made of a digest: they are paths.
+        let Ok(name) = RelPath::new(name) else { return Ok(None) };
+        match &self.files {
+            Files::Archive(archive) => Ok(archive.open_file(&name)),
+            Files::Directory(directory) => match directory.open_file(&name, Follow::InRoot) {
+                Ok(file) => {
+                    let length = file.metadata().map_err(|error| {
+                        formwork_fs::FsError::new("examine", directory.path_of(&name), error)
+                    })?;
+                    Ok(Some(BlobBytes::range(Arc::new(file), 0, length.len())))
+                }
+                Err(error) if error.is_not_found() => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    fn blob(&self, digest: &Digest) -> Result<BlobBytes, ImageError> {
+        let name = format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex());
+        self.file(&name)?
+            .ok_or_else(|| ImageError::Missing { digest: digest.clone(), place: self.place() })
+    }
+
+    fn check_version(&self) -> Result<(), ImageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            image_layout_version: String,
+        }
+        let Some(file) = self.file("oci-layout")? else {
+            let way_out = match self.file("manifest.json")? {
+                Some(_) => "it looks like an archive of `docker save`; read it as one",
+                None => "there is no file `oci-layout` in it",
+            };
+            return Err(ImageError::Unsupported {
+                what: format!("{} as an OCI image layout", self.place()),
+                reason: way_out.to_owned(),
+            });
+        };
+        let bytes = read_small(file, "oci-layout", &self.path)?;
+        let version: Version = self.parse("the file `oci-layout`", "image layout", &bytes)?;
+        if version.image_layout_version.starts_with("1.") {
+            return Ok(());
+        }
+        Err(ImageError::Unsupported {
+            what: format!("version {} of image layouts", version.image_layout_version),
+            reason: format!("{} should have version 1", self.place()),
+        })
+    }
+
+    fn index(&self) -> Result<Index, ImageError> {
+        let file = self.file("index.json")?.ok_or_else(|| ImageError::NotFound {
+            place: self.place(),
+            wanted: "file `index.json`".to_owned(),
+            available: Vec::new(),
+        })?;
+        let bytes = read_small(file, "index.json", &self.path)?;
+        self.parse("the file `index.json`", "image index", &bytes)
+    }
+
+    fn nested_index(&self, descriptor: &Descriptor) -> Result<Index, ImageError> {
+        let bytes = read_document(self, descriptor, INDEX_LIMIT)?;
+        check_document(descriptor, &bytes, &self.place())?;
+        self.parse(&format!("the index {}", descriptor.digest), "image index", &bytes)
+    }
+
+    /// The descriptor of a manifest or index that the layout has but does not list.
+    fn unlisted(&self, digest: &Digest) -> Result<Descriptor, ImageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Probe {
+            media_type: Option<MediaType>,
+            manifests: Option<IgnoredAny>,
+        }
+        let size = self.blob(digest)?.left();
+        let unknown = MediaType::Other(String::new());
+        let descriptor = Descriptor::new(unknown, digest.clone(), size);
+        let bytes = read_document(self, &descriptor, MANIFEST_LIMIT)?;
+        let probe: Probe = self.parse(&format!("the blob {digest}"), "manifest", &bytes)?;
+        let media_type = match probe {
+            Probe { media_type: Some(own), .. } => own,
+            Probe { manifests: Some(_), .. } => MediaType::OciIndex,
+            Probe { .. } => MediaType::OciManifest,
+        };
+        Ok(Descriptor { media_type, ..descriptor })
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(
+        &self,
+        what: &str,
+        document: &'static str,
+        bytes: &[u8],
+    ) -> Result<T, ImageError> {
+        let failed = |source: OciError| ImageError::Document {
+            what: what.to_owned(),
+            place: self.place(),
+            source,
+        };
+        from_json(document, bytes).map_err(failed)
+    }
+}
+
+impl BlobSource for Layout {
+    fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes, ImageError> {
+        let bytes = self.blob(&descriptor.digest)?;
+        check_size(self, descriptor, bytes.left())?;
+        Ok(bytes)
+    }
+
+    fn place(&self) -> String {
+        place(&self.path)
+    }
+}

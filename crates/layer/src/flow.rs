@@ -1,0 +1,190 @@
+//! What threads have in common that hand data to each other.
+//!
+//! Buffers go round, so that a pipeline's memory is bounded by their number. When one thread
+//! fails, the channels to and from it close, and its neighbours stop.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use formwork_oci::{Digest, Hasher};
+
+use crate::LayerError;
+
+/// A piece of an archive that several threads look at.
+pub(crate) type Block = Arc<Buffer>;
+
+/// Nobody wants more, for a reason that somebody else knows.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+/// Why a thread did not finish its work.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    Failed(LayerError),
+    Stopped,
+}
+
+/// A fixed number of buffers, which grow as they are used and stay grown.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Receiver<Vec<u8>>,
+    home: Sender<Vec<u8>>,
+}
+
+/// A buffer of a pool, which goes back there when it is dropped, whoever drops it.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    home: Sender<Vec<u8>>,
+}
+
+impl Pool {
+    /// A pool of `count` empty buffers.
+    pub(crate) fn new(count: usize) -> Self {
+        let (home, free) = crossbeam_channel::bounded(count);
+        for _ in 0..count {
+            // There is room for all of them.
+            let _ = home.try_send(Vec::new());
+        }
+        Self { free, home }
+    }
+
+    /// Waits for a free buffer. It holds whatever was in it.
+    pub(crate) fn take(&self) -> Buffer {
+        // The pool itself holds a sender, so the channel is never closed.
+        let bytes = self.free.recv().unwrap_or_default();
+        Buffer { bytes, home: self.home.clone() }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl From<LayerError> for Unfinished {
+    fn from(error: LayerError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stopped> for Unfinished {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Without a pool to go to, it is simply freed.
+        let _ = self.home.try_send(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// What a thread returned; a panic goes on in the thread that waits.
+pub(crate) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The digest and the size of what comes in pieces.
+pub(crate) fn digest_of<P: Deref<Target: AsRef<[u8]>>>(pieces: Receiver<P>) -> (Digest, u64) {
+    let mut hasher = Hasher::default();
+    let mut size = 0;
+    for piece in pieces {
+        let piece = (*piece).as_ref();
+        hasher.update(piece);
+        size += piece.len() as u64;
+    }
+    (hasher.finish(), size)
+}
+
+/// Applies a function to all items with up to `threads` threads; the results have the order of
+/// the items. What is large is begun first, so that no thread is left alone with it at the end.
+pub(crate) fn map<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    threads: usize,
+    is_large: impl Fn(&T) -> bool,
+    apply: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    const CHUNK: usize = 32;
+    let (large, small): (Vec<usize>, Vec<usize>) =
+        (0..items.len()).partition(|at| is_large(&items[*at]));
+    let jobs: Vec<&[usize]> = large.chunks(1).chain(small.chunks(CHUNK)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for at in *job {
+                match apply(&items[*at]) {
+                    Ok(result) => done.push((*at, result)),
+                    Err(error) => {
+                        // The others find nothing more to do.
+                        next.store(jobs.len(), Ordering::Relaxed);
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(done)
+    };
+    let done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads.min(jobs.len())).map(|_| scope.spawn(work)).collect();
+        let mine = work();
+        let others = others.into_iter().map(join);
+        std::iter::once(mine).chain(others).collect::<Result<Vec<_>, E>>()
+    })?;
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    for (at, result) in done.into_iter().flatten() {
+        results[at] = Some(result);
+    }
+    // Every item was in some job, so there is a result for each.
+    Ok(results.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pool, map};
+
+    #[test]
+    fn results_have_the_order_of_the_items() {
+        let items: Vec<u32> = (0..1000).collect();
+        for threads in [1, 4] {
+            let doubled = map(&items, threads, |i| i % 7 == 0, |i| Ok::<_, ()>(i * 2)).unwrap();
+            assert!(doubled.iter().zip(0..).all(|(result, i)| *result == i * 2));
+            assert_eq!(doubled.len(), 1000);
+            let failed =
+                map(&items, threads, |_| false, |i| if *i == 500 { Err(*i) } else { Ok(()) });
+            assert_eq!(failed, Err(500));
+        }
+        assert_eq!(map(&[], 4, |()| false, |()| Ok::<(), ()>(())), Ok(vec![]));
+    }
+
+    #[test]
+    fn buffers_come_back_and_keep_their_room() {
+        let pool = Pool::new(1);
+        let mut buffer = pool.take();
+        buffer.extend_from_slice(&[7; 1000]);
+        drop(buffer);
+        let buffer = pool.take();
+        assert!(buffer.capacity() >= 1000);
+        drop(pool);
+        drop(buffer);
+    }
+}

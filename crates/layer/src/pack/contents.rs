@@ -1,0 +1,128 @@
+//! The archive of a tree as a sequence of equal blocks.
+
+use std::sync::Arc;
+
+use formwork_fs::FsError;
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
+
+use crate::LayerError;
+use crate::archive::{self, END, Times};
+use crate::compression::gzip::MEMBER;
+use crate::flow::{Block, Buffer, Pool, Stopped, Unfinished};
+use crate::tree::{Bytes, ContentHash, File, Node, Tree};
+
+/// Collects an archive in blocks of [`MEMBER`] bytes, the last of which may be shorter.
+pub(super) struct Blocks<'a> {
+    pool: &'a Pool,
+    current: Buffer,
+    send: &'a mut dyn FnMut(Block) -> Result<(), Stopped>,
+}
+
+/// Writes the archive of a tree.
+pub(super) fn write_archive(
+    tree: &Tree,
+    times: Times,
+    mut blocks: Blocks<'_>,
+) -> Result<(), Unfinished> {
+    let mut header = Vec::new();
+    for entry in tree.entries() {
+        header.clear();
+        archive::put_entry(&mut header, entry, times)?;
+        blocks.write(&header)?;
+        if let Node::File(file) = &entry.node {
+            write_content(file, &mut blocks)?;
+            blocks.write(&END[..archive::padding(file.size)])?;
+        }
+    }
+    blocks.write(&END)?;
+    blocks.finish()?;
+    Ok(())
+}
+
+fn write_content(file: &File, blocks: &mut Blocks<'_>) -> Result<(), Unfinished> {
+    if file.size == 0 {
+        return Ok(());
+    }
+    if let Bytes::Inline(bytes) = &file.bytes {
+        return Ok(blocks.write(bytes)?);
+    }
+    let changed = || LayerError::Changed { path: file.display_path() };
+    let source = file.open().map_err(LayerError::from)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut position = 0;
+    while position < file.size {
+        let piece = blocks
+            .fill(file.size - position, |block| {
+                retry_on_intr(|| pread(&source, spare_capacity(block), position))
+            })?
+            .map_err(|errno| FsError::new("read", file.display_path(), errno))
+            .map_err(LayerError::from)?;
+        if piece.is_empty() {
+            return Err(changed().into());
+        }
+        hasher.update(piece);
+        position += piece.len() as u64;
+    }
+    match ContentHash(hasher.finalize().into()) == file.content {
+        true => Ok(()),
+        false => Err(changed().into()),
+    }
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(
+        pool: &'a Pool,
+        send: &'a mut dyn FnMut(Block) -> Result<(), Stopped>,
+    ) -> Self {
+        Self { pool, current: new_block(pool), send }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+        while !bytes.is_empty() {
+            self.make_room()?;
+            let count = bytes.len().min(MEMBER - self.current.len());
+            let (now, later) = bytes.split_at(count);
+            self.current.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Lets `read` append to the current block, and keeps at most `limit` bytes of what it
+    /// appended, which are returned. What is not kept must be read again.
+    fn fill<E>(
+        &mut self,
+        limit: u64,
+        mut read: impl FnMut(&mut Vec<u8>) -> Result<usize, E>,
+    ) -> Result<Result<&[u8], E>, Stopped> {
+        self.make_room()?;
+        let start = self.current.len();
+        if let Err(error) = read(&mut self.current) {
+            return Ok(Err(error));
+        }
+        let limit = usize::try_from(limit).unwrap_or(MEMBER).saturating_add(start);
+        self.current.truncate(limit.min(MEMBER));
+        Ok(Ok(&self.current[start..]))
+    }
+
+    /// Hands a full block on and takes an empty one.
+    fn make_room(&mut self) -> Result<(), Stopped> {
+        if self.current.len() < MEMBER {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.current, new_block(self.pool));
+        (self.send)(Arc::new(full))
+    }
+
+    fn finish(self) -> Result<(), Stopped> {
+        (self.send)(Arc::new(self.current))
+    }
+}
+
+fn new_block(pool: &Pool) -> Buffer {
+    let mut block = pool.take();
+    block.clear();
+    block.reserve_exact(MEMBER);
+    block
+}

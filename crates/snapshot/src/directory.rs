@@ -1,0 +1,321 @@
+//! Snapshots in a directory of an ordinary file system.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use formwork_fs::{FsError, RootDir, remove_tree};
+use rustix::fs::{CWD, Mode};
+use rustix::io::Errno;
+
+use crate::{Active, Committed, SnapshotError, SnapshotKey, Snapshotter};
+
+/// Snapshots in a directory.
+#[derive(Debug)]
+pub struct DirectorySnapshots {
+    directory: PathBuf,
+    temporary: PathBuf,
+    boot: String,
+    counter: AtomicU64,
+}
+
+impl DirectorySnapshots {
+    /// Keeps snapshots in `directory`, and those that are being filled in `temporary`, which must
+    /// be on the same file system and belong to this process alone.
+    ///
+    /// `boot` identifies the current boot of the machine: the content of
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        temporary: impl Into<PathBuf>,
+        boot: impl Into<String>,
+    ) -> Self {
+        Self {
+            directory: directory.into(),
+            temporary: temporary.into(),
+            boot: boot.into(),
+            counter: AtomicU64::new(0),
+        }
+    }
+
+    fn path(&self, key: &SnapshotKey) -> PathBuf {
+        self.directory.join(key.as_str())
+    }
+
+    fn committed(&self, key: &SnapshotKey) -> Committed {
+        Committed { key: key.clone(), directory: self.path(key) }
+    }
+
+    /// A new private directory, without anything in it.
+    fn new_directory(&self) -> Result<Active, SnapshotError> {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let directory = self.temporary.join(format!("snapshot-{number}"));
+        create_directory(&directory)?;
+        Ok(Active { directory })
+    }
+
+    /// Whether a snapshot's bytes can be relied on.
+    fn is_reliable(&self, snapshot: &Committed) -> Result<bool, SnapshotError> {
+        let boot = snapshot.fact("boot")?;
+        Ok(boot.as_deref() == Some(self.boot.as_bytes()) || snapshot.fact("synced")?.is_some())
+    }
+}
+
+impl Snapshotter for DirectorySnapshots {
+    fn prepare(&self) -> Result<Active, SnapshotError> {
+        let active = self.new_directory()?;
+        create_directory(&active.upper())?;
+        create_directory(&active.work())?;
+        // The root of the layer is that of an image; everybody may enter it.
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::chmodat(CWD, active.upper(), mode, rustix::fs::AtFlags::empty())
+            .map_err(|errno| FsError::new("change the mode of", active.upper(), errno))?;
+        Ok(active)
+    }
+
+    fn commit(
+        &self,
+        key: &SnapshotKey,
+        active: Option<Active>,
+        facts: &[(&str, &[u8])],
+    ) -> Result<Committed, SnapshotError> {
+        let active = active.map_or_else(|| self.new_directory(), Ok)?;
+        remove_path(&active.work())?;
+        for (name, content) in facts.iter().copied().chain([("boot", self.boot.as_bytes())]) {
+            let path = active.directory.join(name);
+            fs_err::write(&path, content).map_err(|error| FsError::new("write", path, error))?;
+        }
+        if !move_directory(&active.directory, &self.path(key))? {
+            self.complete(key, &active)?;
+        }
+        Ok(self.committed(key))
+    }
+
+    fn get(&self, key: &SnapshotKey) -> Result<Option<Committed>, SnapshotError> {
+        let snapshot = self.committed(key);
+        if !snapshot.directory.is_dir() {
+            return Ok(None);
+        }
+        if self.is_reliable(&snapshot)? {
+            return Ok(Some(snapshot));
+        }
+        self.remove(key)?;
+        Ok(None)
+    }
+
+    fn remove(&self, key: &SnapshotKey) -> Result<(), SnapshotError> {
+        // Moved away first, so that nobody finds it half removed.
+        let away = self.new_directory()?;
+        match move_directory(&self.path(key), &away.directory.join("removed")) {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<SnapshotKey>, SnapshotError> {
+        let failed = |error| FsError::new("list the directory", &self.directory, error);
+        let mut keys = Vec::new();
+        for entry in fs_err::read_dir(&self.directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            keys.extend(name.to_str().and_then(|name| name.parse().ok()));
+        }
+        Ok(keys)
+    }
+
+    fn sync(&self) -> Result<(), SnapshotError> {
+        let unsynced: Vec<Committed> = self
+            .list()?
+            .iter()
+            .map(|key| self.committed(key))
+            .filter(|snapshot| !snapshot.directory.join("synced").exists())
+            .collect();
+        if unsynced.is_empty() {
+            return Ok(());
+        }
+        let directory = RootDir::open(&self.directory)?;
+        rustix::fs::syncfs(&directory)
+            .map_err(|errno| FsError::new("sync", &self.directory, errno))?;
+        for snapshot in unsynced {
+            // One that was removed meanwhile needs no mark.
+            match snapshot.set_fact("synced", b"") {
+                Err(SnapshotError::File(error)) if error.is_not_found() => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DirectorySnapshots {
+    /// Gives a snapshot that has facts alone the directory that was made meanwhile.
+    fn complete(&self, key: &SnapshotKey, active: &Active) -> Result<(), SnapshotError> {
+        if !active.upper().exists() {
+            return Ok(());
+        }
+        let snapshot = self.committed(key);
+        // What comes now is unsynced, whatever was there before.
+        snapshot.set_fact("boot", self.boot.as_bytes())?;
+        remove_path(&snapshot.directory.join("synced"))?;
+        move_directory(&active.upper(), &snapshot.directory.join("fs"))?;
+        Ok(())
+    }
+}
+
+/// Moves a directory, unless there is one with something in it in the new place already; tells
+/// whether it moved.
+fn move_directory(from: &Path, to: &Path) -> Result<bool, FsError> {
+    match rustix::fs::renameat(CWD, from, CWD, to) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+        Err(errno) => Err(FsError::new("move a directory to", to, errno)),
+    }
+}
+
+fn create_directory(path: &Path) -> Result<(), FsError> {
+    fs_err::create_dir(path).map_err(|error| FsError::new("create the directory", path, error))
+}
+
+pub(crate) fn remove_path(path: &Path) -> Result<(), FsError> {
+    use std::os::unix::ffi::OsStrExt;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    match RootDir::open(parent) {
+        Ok(parent) => remove_tree(&parent, name.as_bytes()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, SnapshotError> {
+    match fs_err::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FsError::new("read", path, error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Store {
+        dir: tempfile::TempDir,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs_err::create_dir(dir.path().join("snapshots")).unwrap();
+            fs_err::create_dir(dir.path().join("tmp")).unwrap();
+            Self { dir }
+        }
+
+        fn open(&self, boot: &str) -> DirectorySnapshots {
+            DirectorySnapshots::new(
+                self.dir.path().join("snapshots"),
+                self.dir.path().join("tmp"),
+                boot,
+            )
+        }
+
+        /// Whether the process has left no temporary file.
+        fn is_clean(&self) -> bool {
+            fs_err::read_dir(self.dir.path().join("tmp")).unwrap().count() == 0
+        }
+    }
+
+    fn key(text: &str) -> SnapshotKey {
+        text.parse().unwrap()
+    }
+
+    fn filled(store: &DirectorySnapshots, text: &str) -> Active {
+        let active = store.prepare().unwrap();
+        fs_err::write(active.upper().join("file"), text).unwrap();
+        active
+    }
+
+    fn content(snapshot: &Committed) -> String {
+        fs_err::read_to_string(snapshot.layer().unwrap().join("file")).unwrap()
+    }
+
+    #[test]
+    fn what_is_committed_is_found_with_its_facts() {
+        let store = Store::new();
+        let snapshots = store.open("boot");
+        let active = filled(&snapshots, "one");
+        snapshots.commit(&key("a"), Some(active), &[("tree", b"facts")]).unwrap();
+        let found = snapshots.get(&key("a")).unwrap().unwrap();
+        assert_eq!(content(&found), "one");
+        assert_eq!(found.fact("tree").unwrap().as_deref(), Some(&b"facts"[..]));
+        assert_eq!(found.fact("other").unwrap(), None);
+        assert_eq!(snapshots.get(&key("b")).unwrap(), None);
+        assert_eq!(snapshots.list().unwrap(), [key("a")]);
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn what_is_not_committed_is_gone() {
+        let store = Store::new();
+        drop(filled(&store.open("boot"), "one"));
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn the_first_of_two_equal_snapshots_stays() {
+        let store = Store::new();
+        let snapshots = store.open("boot");
+        for text in ["one", "two"] {
+            let active = filled(&snapshots, text);
+            snapshots.commit(&key("a"), Some(active), &[]).unwrap();
+        }
+        assert_eq!(content(&snapshots.get(&key("a")).unwrap().unwrap()), "one");
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn facts_come_first_and_the_directory_later() {
+        let store = Store::new();
+        let snapshots = store.open("boot");
+        let facts = snapshots.commit(&key("a"), None, &[("tree", b"facts")]).unwrap();
+        assert_eq!(facts.layer(), None);
+        let active = filled(&snapshots, "one");
+        let whole = snapshots.commit(&key("a"), Some(active), &[]).unwrap();
+        assert_eq!(content(&whole), "one");
+        assert_eq!(whole.fact("tree").unwrap().as_deref(), Some(&b"facts"[..]));
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn unsynced_snapshots_of_another_boot_are_gone() {
+        let store = Store::new();
+        let before = store.open("before");
+        before.commit(&key("synced"), Some(filled(&before, "one")), &[]).unwrap();
+        before.sync().unwrap();
+        before.commit(&key("unsynced"), Some(filled(&before, "two")), &[]).unwrap();
+        let after = store.open("after");
+        assert!(after.get(&key("synced")).unwrap().is_some());
+        assert!(after.get(&key("unsynced")).unwrap().is_none());
+        assert_eq!(after.list().unwrap(), [key("synced")]);
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn a_directory_that_comes_later_has_to_be_synced_again() {
+        let store = Store::new();
+        let before = store.open("before");
+        before.commit(&key("a"), None, &[]).unwrap();
+        before.sync().unwrap();
+        before.commit(&key("a"), Some(filled(&before, "one")), &[]).unwrap();
+        assert!(store.open("after").get(&key("a")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_removed_is_gone() {
+        let store = Store::new();
+        let snapshots = store.open("boot");
+        snapshots.commit(&key("a"), Some(filled(&snapshots, "one")), &[]).unwrap();
+        snapshots.remove(&key("a")).unwrap();
+        snapshots.remove(&key("a")).unwrap();
+        assert!(snapshots.get(&key("a")).unwrap().is_none());
+        assert!(store.is_clean());
+    }
+}

@@ -1,0 +1,316 @@
+//! Carrying a graph out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use formwork_cache::{
+    CacheError, CacheIndex, CacheRecord, Claim, Components, Identity, Inputs, content_key,
+    definition_key, result_key,
+};
+use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
+use formwork_graph::{Graph, Op, OpId, Source};
+
+use crate::permits::Permits;
+use crate::schedule::{Assignment, Schedule};
+use crate::{Cancel, Done, Examined, OpInputs, OpRunner, SolveError, Task};
+
+/// How to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many processes run at the same time; at least one.
+    pub jobs: usize,
+}
+
+/// Carries out what some targets need, and returns the output of each op that was needed.
+///
+/// # Errors
+///
+/// The first failure; everything else has been stopped by the time it is returned.
+pub fn execute<R: OpRunner>(
+    graph: &Graph,
+    targets: &[OpId],
+    runner: &R,
+    index: &dyn CacheIndex,
+    settings: Settings,
+    cancel: &Cancel,
+    events: &dyn EventSink,
+) -> Result<BTreeMap<OpId, R::Output>, SolveError<R::Error>> {
+    let needed = graph.needed_for(targets);
+    for id in needed.iter().filter(|id| is_shown(&graph.step(**id).op)) {
+        let name = graph.step(*id).name.as_str().into();
+        events.emit(Event::StepAdded { step: step_id(*id), name });
+    }
+    let run = Run {
+        graph,
+        runner,
+        index,
+        cancel,
+        events,
+        schedule: Schedule::new(graph, &needed),
+        permits: Permits::new(settings.jobs),
+        // Ops that run no process may go on while all processes that may run do.
+        spare_workers: AtomicUsize::new(needed.len().min(settings.jobs.saturating_add(8))),
+        failure: Mutex::new(None),
+    };
+    std::thread::scope(|scope| run.work(scope));
+    let failure = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failure {
+        Some(error) => Err(error),
+        None if cancel.is_canceled() => Err(SolveError::Canceled),
+        None => Ok(run.schedule.into_outputs()),
+    }
+}
+
+/// Whether the user sees a step for an op.
+fn is_shown(op: &Op) -> bool {
+    !matches!(op, Op::Source(Source::Scratch | Source::Context { .. }))
+}
+
+fn step_id(op: OpId) -> StepId {
+    StepId(u32::try_from(op.index()).unwrap_or(u32::MAX))
+}
+
+/// How often a worker that waits for another process looks whether it is done.
+const CLAIM_POLL: Duration = Duration::from_millis(20);
+
+struct Run<'a, R: OpRunner> {
+    graph: &'a Graph,
+    runner: &'a R,
+    index: &'a dyn CacheIndex,
+    cancel: &'a Cancel,
+    events: &'a dyn EventSink,
+    schedule: Schedule<R::Output>,
+    permits: Permits,
+    /// How many more threads may be started.
+    spare_workers: AtomicUsize,
+    failure: Mutex<Option<SolveError<R::Error>>>,
+}
+
+impl<R: OpRunner> Run<'_, R> {
+    /// Takes one op after another; starts another worker where there is work for one.
+    fn work<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+        while let Some(Assignment { op, inputs, more }) = self.schedule.next(self.graph) {
+            if more && self.take_spare_worker() {
+                scope.spawn(|| self.work(scope));
+            }
+            match self.solve(op, OpInputs::new(inputs)) {
+                Ok(output) => self.schedule.finish(op, output),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    fn take_spare_worker(&self) -> bool {
+        let take = |spare: usize| spare.checked_sub(1);
+        self.spare_workers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    /// Stops everything. Only the first failure counts: those after it are mostly its effect.
+    fn fail(&self, error: SolveError<R::Error>) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        drop(failure);
+        self.cancel.cancel();
+        self.schedule.stop();
+        self.permits.wake();
+    }
+
+    fn solve(
+        &self,
+        op: OpId,
+        inputs: OpInputs<R::Output>,
+    ) -> Result<R::Output, SolveError<R::Error>> {
+        let step = self.graph.step(op);
+        let task = Task { id: op, step, inputs, cancel: self.cancel };
+        let solution = Solving { run: self, task, examined: Examined::default() }.solve();
+        let (outcome, duration, result) = match solution {
+            Ok((output, outcome, duration)) => (outcome, duration, Ok(output)),
+            Err(error) if self.cancel.is_canceled() => {
+                (Outcome::Canceled, Duration::ZERO, Err(error))
+            }
+            Err(error) => (Outcome::Failed(error.to_string()), Duration::ZERO, Err(error)),
+        };
+        if is_shown(&step.op) {
+            let step = step_id(op);
+            self.events.emit(Event::StepFinished { step, outcome, duration });
+        }
+        result
+    }
+}
+
+/// One op on its way to an output.
+struct Solving<'a, 'r, R: OpRunner> {
+    run: &'a Run<'r, R>,
+    task: Task<'a, R::Output>,
+    examined: Examined,
+}
+
+type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
+/// An earlier result with its record.
+type Recorded<R> = (<R as OpRunner>::Output, CacheRecord);
+
+impl<R: OpRunner> Solving<'_, '_, R> {
+    fn solve(mut self) -> Result<Solution<R>, SolveError<R::Error>> {
+        if let Op::Source(_) = self.task.step.op {
+            return self.run_now(&[]);
+        }
+        let definition = definition_key(&self.task.step.op, &self);
+        if let Some(output) = self.look_up(definition.as_ref())? {
+            return Ok((output, Outcome::Cached, Duration::ZERO));
+        }
+        self.examined = self.runner(|runner, task| runner.examine(task))?;
+        let content = content_key(&self.task.step.op, &self);
+        if let Some(output) = self.look_up_content(definition.as_ref(), content.as_ref())? {
+            return Ok((output, Outcome::Cached, Duration::ZERO));
+        }
+        let keys: Vec<Components> = [definition, content].into_iter().flatten().collect();
+        let _claim = match keys.last() {
+            Some(key) => Some(self.claim(key)?),
+            None => None,
+        };
+        // Whoever had the claim before may have done the work.
+        if let Some(output) = self.look_up(keys.last())? {
+            return Ok((output, Outcome::Cached, Duration::ZERO));
+        }
+        self.run_now(&keys)
+    }
+
+    /// The output under a key, unless the step must not use one or its output is gone.
+    fn look_up(&self, key: Option<&Components>) -> Result<Option<R::Output>, SolveError<R::Error>> {
+        let Some(key) = key.filter(|_| !self.task.step.no_cache).map(Components::key) else {
+            return Ok(None);
+        };
+        let Some(record) = self.run.index.find(&key)? else { return Ok(None) };
+        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        if output.is_none() {
+            self.run.index.forget(&key)?;
+        }
+        Ok(output)
+    }
+
+    /// Like [`Self::look_up`]; what is found is found under the definition the next time.
+    fn look_up_content(
+        &self,
+        definition: Option<&Components>,
+        content: Option<&Components>,
+    ) -> Result<Option<R::Output>, SolveError<R::Error>> {
+        let output = self.look_up(content)?;
+        if let (Some(definition), Some(content), Some(_)) = (definition, content, &output)
+            && let Some(record) = self.run.index.find(&content.key())?
+        {
+            let record = CacheRecord { components: definition.list().to_vec(), ..record };
+            self.run.index.store(&definition.key(), &record)?;
+        }
+        Ok(output)
+    }
+
+    fn claim(&self, key: &Components) -> Result<Claim, SolveError<R::Error>> {
+        let key = key.key();
+        loop {
+            if let Some(claim) = self.run.index.try_claim(&key)? {
+                return Ok(claim);
+            }
+            if self.run.cancel.is_canceled() {
+                return Err(SolveError::Canceled);
+            }
+            std::thread::sleep(CLAIM_POLL);
+        }
+    }
+
+    fn run_now(&self, keys: &[Components]) -> Result<Solution<R>, SolveError<R::Error>> {
+        let _permit = match self.task.step.op {
+            Op::Exec(_) => Some(self.run.permits.acquire(self.run.cancel)),
+            _ => None,
+        };
+        if self.run.cancel.is_canceled() {
+            return Err(SolveError::Canceled);
+        }
+        if is_shown(&self.task.step.op) {
+            self.run.events.emit(Event::StepStarted { step: step_id(self.task.id) });
+        }
+        let start = Instant::now();
+        let done = self.runner(|runner, task| runner.run(task))?;
+        let duration = start.elapsed();
+        let Done { output, layer, outcome } = done;
+        let Some((layer, created)) = layer else { return Ok((output, outcome, duration)) };
+        // What changes nothing has the identity of what is below it, under which that is recorded.
+        let identity = self.run.runner.identity(&output);
+        let identity = identity.filter(|identity| self.base_identity() != Some(*identity));
+        if let Some((output, record)) = self.equal_result(identity)? {
+            self.record(keys, &record.layer, record.created, duration)?;
+            return Ok((output, Outcome::Unchanged, duration));
+        }
+        self.record(keys, &layer, created, duration)?;
+        if let Some(identity) = identity {
+            self.record(&[result_key(identity)], &layer, created, duration)?;
+        }
+        Ok((output, outcome, duration))
+    }
+
+    fn base_identity(&self) -> Option<Identity> {
+        match &self.task.step.op {
+            Op::Source(_) => None,
+            Op::Exec(exec) => self.root(exec.rootfs),
+            Op::File(file) => self.root(file.base),
+        }
+    }
+
+    /// The first result with an identity, if there is one and it is still there.
+    ///
+    /// Equal results differ in modification times, so only one of them may be used; what was made
+    /// on top of the first one stays valid that way.
+    fn equal_result(
+        &self,
+        identity: Option<Identity>,
+    ) -> Result<Option<Recorded<R>>, SolveError<R::Error>> {
+        let Some(identity) = identity else { return Ok(None) };
+        let Some(record) = self.run.index.find(&result_key(identity).key())? else {
+            return Ok(None);
+        };
+        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        Ok(output.map(|output| (output, record)))
+    }
+
+    fn record(
+        &self,
+        keys: &[Components],
+        layer: &str,
+        created: i64,
+        duration: Duration,
+    ) -> Result<(), CacheError> {
+        keys.iter().try_for_each(|key| {
+            let record = CacheRecord {
+                layer: layer.to_owned(),
+                created,
+                step: self.task.step.name.clone(),
+                milliseconds: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                components: key.list().to_vec(),
+            };
+            self.run.index.store(&key.key(), &record)
+        })
+    }
+
+    fn runner<T>(
+        &self,
+        call: impl FnOnce(&R, &Task<'_, R::Output>) -> Result<T, R::Error>,
+    ) -> Result<T, SolveError<R::Error>> {
+        call(self.run.runner, &self.task)
+            .map_err(|error| SolveError::Op { op: self.task.id, error })
+    }
+}
+
+impl<R: OpRunner> Inputs for Solving<'_, '_, R> {
+    fn root(&self, op: OpId) -> Option<Identity> {
+        self.run.runner.identity(self.task.inputs.get(op)?)
+    }
+
+    fn mounted(&self, mount: usize) -> Option<Identity> {
+        self.examined.mounted.get(&mount).copied()
+    }
+
+    fn result(&self) -> Option<Identity> {
+        self.examined.result
+    }
+}

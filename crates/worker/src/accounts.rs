@@ -1,0 +1,240 @@
+//! Users and groups of a root file system: names to numbers.
+//!
+//! The formats are those of `passwd(5)` and `group(5)`. What a name means follows docker: see
+//! [`Accounts::process_user`] for `USER` and [`Accounts::owner`] for `--chown`. Pure: the files'
+//! contents come in as bytes, and a line that is none is passed over.
+
+use formwork_diagnostics::nearest;
+
+/// The users and groups of a root file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    users: Vec<User>,
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct User {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    name: String,
+    gid: u32,
+    members: Vec<String>,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProcessUser {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    /// The home directory, `/` where none is known.
+    pub(crate) home: String,
+}
+
+/// A name that the root file system does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownAccount {
+    /// A user.
+    #[error("the user `{name}` is not in /etc/passwd of the image{}", hint(.nearest))]
+    User {
+        /// The name.
+        name: String,
+        /// A user who is spelled like it.
+        nearest: Option<String>,
+    },
+    /// A group.
+    #[error("the group `{name}` is not in /etc/group of the image{}", hint(.nearest))]
+    Group {
+        /// The name.
+        name: String,
+        /// A group that is spelled like it.
+        nearest: Option<String>,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => "; create it in an earlier step or use a number".to_owned(),
+    }
+}
+
+impl Accounts {
+    /// Reads the contents of `/etc/passwd` and `/etc/group`; empty for files that are not there.
+    pub(crate) fn parse(passwd: &[u8], group: &[u8]) -> Self {
+        Self { users: lines(passwd, parse_user), groups: lines(group, parse_group) }
+    }
+
+    /// Who a process is whose user is given as `user[:group]`, each by name or number; root where
+    /// it is empty.
+    ///
+    /// As in docker, a user who is in passwd brings their group and all groups whose member they
+    /// are, unless a group is given; a number that is in no file has group 0.
+    ///
+    /// # Errors
+    ///
+    /// Fails on a name that is unknown.
+    pub(crate) fn process_user(&self, text: &str) -> Result<ProcessUser, UnknownAccount> {
+        let (user, group) = split(text);
+        let user = if user.is_empty() { "0" } else { user };
+        let known = self.find_user(user);
+        let uid = match (known, user.parse()) {
+            (Some(known), _) => known.uid,
+            (None, Ok(uid)) => uid,
+            (None, Err(_)) => return Err(self.unknown_user(user)),
+        };
+        let home = known.map(|user| user.home.clone()).filter(|home| !home.is_empty());
+        let (gid, groups) = match group {
+            Some(group) => (self.gid(group)?, Vec::new()),
+            None => known.map_or((0, Vec::new()), |user| (user.gid, self.groups_of(&user.name))),
+        };
+        Ok(ProcessUser { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
+    }
+
+    /// The owner that `--chown` means by `user[:group]`, each by name or number.
+    ///
+    /// As in BuildKit, a number alone is the group, too; a name alone brings its own group; both
+    /// empty mean root.
+    ///
+    /// # Errors
+    ///
+    /// Fails on a name that is unknown.
+    pub(crate) fn owner(&self, text: &str) -> Result<(u32, u32), UnknownAccount> {
+        let (user, group) = split(text);
+        let (uid, default_gid) = match (user.parse(), self.find_user(user)) {
+            (Ok(uid), _) => (uid, uid),
+            (Err(_), _) if user.is_empty() => (0, 0),
+            (Err(_), Some(known)) => (known.uid, known.gid),
+            (Err(_), None) => return Err(self.unknown_user(user)),
+        };
+        Ok((uid, group.map_or(Ok(default_gid), |group| self.gid(group))?))
+    }
+
+    fn gid(&self, text: &str) -> Result<u32, UnknownAccount> {
+        let known = self.groups.iter().find(|group| group.name == text).map(|group| group.gid);
+        known.or_else(|| text.parse().ok()).ok_or_else(|| UnknownAccount::Group {
+            name: text.to_owned(),
+            nearest: nearest(text, self.groups.iter().map(|group| group.name.as_str()))
+                .map(str::to_owned),
+        })
+    }
+
+    fn find_user(&self, text: &str) -> Option<&User> {
+        let by_name = self.users.iter().find(|user| user.name == text);
+        let number: Option<u32> = text.parse().ok();
+        by_name.or_else(|| self.users.iter().find(|user| Some(user.uid) == number))
+    }
+
+    fn groups_of(&self, user: &str) -> Vec<u32> {
+        let is_member = |group: &&Group| group.members.iter().any(|member| member == user);
+        let mut groups: Vec<u32> = self.groups.iter().filter(is_member).map(|g| g.gid).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    fn unknown_user(&self, name: &str) -> UnknownAccount {
+        let names = self.users.iter().map(|user| user.name.as_str());
+        UnknownAccount::User {
+            name: name.to_owned(),
+            nearest: nearest(name, names).map(str::to_owned),
+        }
+    }
+}
+
+/// The user, and the group if one is given that is not empty.
+fn split(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (text, None),
+    }
+}
+
+fn lines<T>(bytes: &[u8], parse: fn(&[&str]) -> Option<T>) -> Vec<T> {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().filter_map(|line| parse(&line.trim().split(':').collect::<Vec<_>>())).collect()
+}
+
+fn parse_user(fields: &[&str]) -> Option<User> {
+    let [name, _, uid, gid, rest @ ..] = fields else { return None };
+    Some(User {
+        name: (*name).to_owned(),
+        uid: uid.parse().ok()?,
+        gid: gid.parse().ok()?,
+        home: rest.get(1).copied().unwrap_or_default().to_owned(),
+    })
+}
+
+fn parse_group(fields: &[&str]) -> Option<Group> {
+    let [name, _, gid, rest @ ..] = fields else { return None };
+    let members = rest.first().copied().unwrap_or_default().split(',').map(str::to_owned);
+    Some(Group { name: (*name).to_owned(), gid: gid.parse().ok()?, members: members.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts() -> Accounts {
+        Accounts::parse(
+            b"root:x:0:0:root:/root:/bin/sh\n# comment\napp:x:1000:1001::/home/app:/bin/sh\n\
+              broken\n\nnohome:x:5:6\n",
+            b"root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\nweb:x:33:\n",
+        )
+    }
+
+    fn process(text: &str) -> (u32, u32, Vec<u32>, String) {
+        let user = accounts().process_user(text).unwrap();
+        (user.uid, user.gid, user.groups, user.home)
+    }
+
+    #[test]
+    fn users_of_processes() {
+        let user =
+            |uid, gid, groups: &[u32], home: &str| (uid, gid, groups.to_vec(), home.to_owned());
+        assert_eq!(process(""), user(0, 0, &[10], "/root"));
+        assert_eq!(process("app"), user(1000, 1001, &[10, 50], "/home/app"));
+        assert_eq!(process("1000"), user(1000, 1001, &[10, 50], "/home/app"));
+        assert_eq!(process("app:web"), user(1000, 33, &[], "/home/app"));
+        assert_eq!(process("app:7"), user(1000, 7, &[], "/home/app"));
+        assert_eq!(process("4000"), user(4000, 0, &[], "/"));
+        assert_eq!(process("4000:5000"), user(4000, 5000, &[], "/"));
+        assert_eq!(process("nohome"), user(5, 6, &[], "/"));
+        assert_eq!(process(":web"), user(0, 33, &[], "/root"));
+    }
+
+    #[test]
+    fn owners_of_copies() {
+        for (text, owner) in [
+            ("", (0, 0)),
+            (":", (0, 0)),
+            ("1000", (1000, 1000)),
+            ("app", (1000, 1001)),
+            ("app:web", (1000, 33)),
+            ("7:8", (7, 8)),
+            ("7:web", (7, 33)),
+            (":web", (0, 33)),
+        ] {
+            assert_eq!(accounts().owner(text).unwrap(), owner, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_get_a_hint() {
+        let text = accounts().process_user("apq").unwrap_err().to_string();
+        assert!(text.contains("`apq`") && text.contains("did you mean `app`?"), "{text}");
+        let text = accounts().owner("app:nobody").unwrap_err().to_string();
+        assert!(text.contains("group `nobody`") && text.contains("use a number"), "{text}");
+        let text = Accounts::default().process_user("x").unwrap_err().to_string();
+        assert!(text.contains("/etc/passwd"), "{text}");
+        assert!(accounts().owner("99999999999").is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! RUN.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use formwork_diagnostics::{Event, LogStream, Outcome, StepId};
+use formwork_fs::{RelPath, RootDir};
+use formwork_graph::{Exec, Network, Security};
+use formwork_layer::tree::{Last, Metadata, Node, Origin};
+use formwork_layer::{Stack, Tree, scan_upper};
+use formwork_sandbox::{ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
+use formwork_snapshot::{Active, Snapshotter};
+use formwork_solver::{Done, Task};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+
+use crate::WorkerError;
+use crate::accounts::{Accounts, ProcessUser};
+use crate::layer::{Layer, Source};
+use crate::mounts::{Mounts, input, path};
+use crate::root::{Output, Root};
+use crate::runner::Worker;
+
+/// The largest `/etc/passwd` or `/etc/group` that is read.
+const ACCOUNTS_LIMIT: u64 = 4 << 20;
+/// How long a step that is stopped has between the request and the end.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Worker {
+    /// Runs a process and keeps what it changes.
+    pub(crate) fn exec(
+        &self,
+        task: &Task<'_, Output>,
+        exec: &Exec,
+    ) -> Result<Done<Output>, WorkerError> {
+        let root = input(task, exec.rootfs)?.root()?;
+        let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
+        let user = accounts(root)?.process_user(&exec.user)?;
+        let mounts = self.mounts(task, exec, root)?.ok_or_else(canceled)?;
+        let active = self.store.snapshots.prepare()?;
+        let below = root_metadata(root)?;
+        set_metadata(&active, &below)?;
+        let spec = self.spec(exec, root, &user, &mounts, &active)?;
+        let report = self.run_logged(task, &spec)?;
+        if !report.status.is_success() {
+            return Err(WorkerError::Exit { status: report.status });
+        }
+        let layer = self.commit(root, active, &below, &report)?;
+        let Some(layer) = layer else {
+            let output = Output::Root(root.clone());
+            return Ok(Done {
+                output,
+                layer: Some((String::new(), crate::store::now())),
+                outcome: Outcome::Done,
+            });
+        };
+        let created = layer.created()?.unwrap_or_default();
+        let record = (layer.name().to_string(), created);
+        let output = Output::Root(root.with(layer)?);
+        Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
+    }
+
+    fn spec(
+        &self,
+        exec: &Exec,
+        root: &Root,
+        user: &ProcessUser,
+        mounts: &Mounts,
+        active: &Active,
+    ) -> Result<ProcessSpec, WorkerError> {
+        let layers = root.directories()?;
+        let rootfs = RootFs::writable(layers, active.upper(), active.work());
+        let mut spec = ProcessSpec::new(rootfs, exec.args.iter());
+        spec.env = self.env(exec, user, mounts);
+        spec.cwd = path(&exec.cwd)?;
+        spec.user = User { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
+        spec.hostname.clone_from(&exec.hostname);
+        spec.network = match exec.network {
+            Network::Default | Network::Host => NetworkMode::Host,
+            Network::None => NetworkMode::None,
+        };
+        spec.privileged = exec.security == Security::Insecure;
+        spec.mounts.clone_from(&mounts.points);
+        spec.stop_grace = GRACE;
+        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
+        spec.root.layers.insert(0, stubs);
+        Ok(spec)
+    }
+
+    /// The variables of the Dockerfile, those of the host's trust, the home directory, secrets.
+    fn env(
+        &self,
+        exec: &Exec,
+        user: &ProcessUser,
+        mounts: &Mounts,
+    ) -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
+        let mut env = exec.env.clone();
+        env.extend(self.config.trust.variables(&exec.env));
+        if !exec.env.iter().any(|(name, _)| name == "HOME") {
+            env.push(("HOME".to_owned(), user.home.clone()));
+        }
+        env.extend(mounts.env.iter().cloned());
+        env.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    /// Runs a process and tells what it writes.
+    fn run_logged(
+        &self,
+        task: &Task<'_, Output>,
+        spec: &ProcessSpec,
+    ) -> Result<ExitReport, WorkerError> {
+        let step = StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX));
+        let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
+        let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.tell(step, LogStream::Stdout, out_reader));
+            scope.spawn(|| self.tell(step, LogStream::Stderr, err_reader));
+            let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
+            let stdio = Stdio { stdin: None, stdout, stderr };
+            Ok(self.launcher.run(spec, stdio, &self.stop)?)
+        })
+    }
+
+    fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
+        let mut buffer = vec![0; 32 << 10];
+        // A pipe ends, and cannot fail otherwise.
+        while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            let data = buffer[..count].to_vec();
+            self.events.emit(Event::StepLog { step, stream, data });
+        }
+    }
+
+    /// Keeps what a process has changed; `None` if it has changed nothing.
+    fn commit(
+        &self,
+        root: &Root,
+        active: Active,
+        below: &Metadata,
+        report: &ExitReport,
+    ) -> Result<Option<Arc<Layer>>, WorkerError> {
+        remove_stubs(&active, &report.created)?;
+        let origin = Origin::layer(RootDir::open(active.upper())?);
+        let tree = scan_upper(&origin, below, self.store.threads)?;
+        let tree = without_unchanged_directories(tree, root, &active)?;
+        if tree.is_empty() {
+            return Ok(None);
+        }
+        Layer::keep(&self.store, tree, Some(active), Source::Store).map(Some)
+    }
+}
+
+fn pipe_error(error: std::io::Error) -> WorkerError {
+    formwork_fs::FsError::new("make", "a pipe", error).into()
+}
+
+/// The users and groups of a root file system.
+pub(crate) fn accounts(root: &Root) -> Result<Accounts, WorkerError> {
+    let read = |path| Ok::<_, WorkerError>(root.read(path, ACCOUNTS_LIMIT)?.unwrap_or_default());
+    Ok(Accounts::parse(&read("etc/passwd")?, &read("etc/group")?))
+}
+
+/// The mode and owner of the root directory itself.
+pub(crate) fn root_metadata(root: &Root) -> Result<Metadata, WorkerError> {
+    let trees = root.trees()?;
+    let stack = Stack::new(trees.iter().map(|tree| &**tree));
+    let found = stack.lookup(&RelPath::root()).map(|found| found.metadata().clone());
+    Ok(found.unwrap_or_else(|| Metadata::root_owned(0o755)))
+}
+
+/// Gives the upper directory the mode and owner of the root below it, which it covers.
+pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), WorkerError> {
+    let upper = active.upper();
+    let failed = |errno| formwork_fs::FsError::new("prepare", &upper, errno);
+    let (uid, gid) = (Uid::from_raw(below.uid), Gid::from_raw(below.gid));
+    rustix::fs::chownat(CWD, &upper, Some(uid), Some(gid), AtFlags::empty()).map_err(failed)?;
+    let mode = Mode::from_raw_mode(below.mode);
+    rustix::fs::chmodat(CWD, &upper, mode, AtFlags::empty()).map_err(failed)?;
+    Ok(())
+}
+
+/// Removes the mount targets that had to be made in the upper directory, as far as they are empty.
+fn remove_stubs(active: &Active, created: &[RelPath]) -> Result<(), WorkerError> {
+    if created.is_empty() {
+        return Ok(());
+    }
+    let upper = RootDir::open(active.upper())?;
+    // Deepest last, so in reverse order directories are empty when their turn comes.
+    for path in created.iter().rev() {
+        remove_if_empty(&upper, path)?;
+    }
+    Ok(())
+}
+
+fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
+    use rustix::io::Errno;
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let stat = upper.stat(path, formwork_fs::Follow::Never)?;
+    let flags = match stat {
+        Some(stat) if stat.is_dir() => AtFlags::REMOVEDIR,
+        Some(stat) if stat.size == 0 => AtFlags::empty(),
+        _ => return Ok(()),
+    };
+    let parent = upper.open_dir(&parent, formwork_fs::Follow::Never)?;
+    match rustix::fs::unlinkat(&parent, path.name(), flags) {
+        Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT | Errno::EXIST) => Ok(()),
+        Err(errno) => Err(formwork_fs::FsError::new("remove", upper.path_of(path), errno).into()),
+    }
+}
+
+/// Leaves out directories in which something was made and removed again, so that nothing but
+/// their time has changed, from the tree and from the upper directory.
+fn without_unchanged_directories(
+    tree: Tree,
+    root: &Root,
+    active: &Active,
+) -> Result<Tree, WorkerError> {
+    let trees = root.trees()?;
+    let stack = Stack::new(trees.iter().map(|tree| &**tree));
+    let upper = RootDir::open(active.upper())?;
+    let mut kept = Vec::with_capacity(tree.entries().len());
+    // From the end, so that a directory comes after what is in it.
+    let mut entries = tree.into_entries();
+    while let Some(entry) = entries.pop() {
+        let is_used = || {
+            kept.last().is_some_and(|next: &formwork_layer::tree::Entry| {
+                next.path.starts_with(&entry.path)
+            })
+        };
+        let is_plain = matches!(entry.node, Node::Directory { opaque: false });
+        if is_plain && !entry.path.is_root() && !is_used() && is_same(&stack, &entry) {
+            remove_if_empty(&upper, &entry.path)?;
+        } else {
+            kept.push(entry);
+        }
+    }
+    kept.reverse();
+    Ok(Tree::new(kept)?)
+}
+
+/// Whether a directory below has the same owner, mode and attributes.
+fn is_same(stack: &Stack<'_>, entry: &formwork_layer::tree::Entry) -> bool {
+    let Ok(below) = stack.resolve(&entry.path, Last::Keep) else { return false };
+    below.found.is_some_and(|found| {
+        let (old, new) = (found.metadata(), &entry.metadata);
+        found.node().is_directory()
+            && (old.mode, old.uid, old.gid) == (new.mode, new.uid, new.gid)
+            && old.xattrs == new.xattrs
+    })
+}

@@ -1,0 +1,490 @@
+//! One layer, in whichever forms somebody has needed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use formwork_fs::RootDir;
+use formwork_image::ImageView;
+use formwork_layer::tree::{Bytes, Node, Origin as Directory};
+use formwork_layer::{
+    ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, Tree, adopt_implied,
+    materialize,
+};
+use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
+use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
+use serde::{Deserialize, Serialize};
+
+use crate::store::{LayerStore, now};
+use crate::{WorkerError, name};
+
+/// The fact of a snapshot that lists the layer's files.
+const TREE: &str = "tree";
+/// The fact of a snapshot that says when the layer was made, in seconds since 1970.
+const CREATED: &str = "created";
+
+/// A layer of a root file system. Its list of files, its directory and its blob are each made
+/// when they are asked for, once, and kept in the store.
+pub struct Layer {
+    name: SnapshotKey,
+    store: Arc<LayerStore>,
+    source: Source,
+    forms: Mutex<Forms>,
+}
+
+/// What there is of a layer in this process.
+#[derive(Default)]
+struct Forms {
+    tree: Option<Arc<Tree>>,
+    directory: Option<PathBuf>,
+}
+
+/// Where a layer comes from, if the store does not have it.
+pub(crate) enum Source {
+    /// From nowhere else.
+    Store,
+    /// From an image: the layer with this number.
+    Image {
+        view: Box<ImageView>,
+        index: usize,
+        /// The layers below it, lowest first.
+        below: Vec<Arc<Layer>>,
+        /// Whether somebody will need the directory, so that the blob is read only once.
+        unpack: bool,
+    },
+    /// From a plan, whose tree knows where the bytes are.
+    Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
+}
+
+/// In which form a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackForm {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The latest modification time, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}
+
+/// A layer as an image has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedLayer {
+    /// The digest of the tar archive.
+    pub diff_id: DiffId,
+    /// The packed layer in the content store; `None` if only the diff ID was asked for.
+    pub blob: Option<Descriptor>,
+}
+
+/// What is kept about a packed layer.
+#[derive(Serialize, Deserialize)]
+struct PackedFact {
+    diff_id: DiffId,
+    digest: Digest,
+    size: u64,
+}
+
+impl Layer {
+    /// A layer that may be in the store, and otherwise comes from somewhere else.
+    pub(crate) fn new(name: SnapshotKey, store: &Arc<LayerStore>, source: Source) -> Arc<Self> {
+        Arc::new(Self { name, store: Arc::clone(store), source, forms: Mutex::default() })
+    }
+
+    /// Keeps a layer that was built just now: its list of files, and the directory if there is
+    /// one already. `source` makes the directory later otherwise.
+    pub(crate) fn keep(
+        store: &Arc<LayerStore>,
+        tree: Tree,
+        directory: Option<Active>,
+        source: Source,
+    ) -> Result<Arc<Self>, WorkerError> {
+        let encoded = tree.encode();
+        let name = name::of_tree(&tree.digest(), &encoded)
+            .ok_or_else(|| WorkerError::Internal("a layer cannot be named".to_owned()))?;
+        let created = now().to_string();
+        let facts = [(TREE, &*encoded), (CREATED, created.as_bytes())];
+        let has_directory = directory.is_some();
+        let snapshot = store.snapshots.commit(&name, directory, &facts)?;
+        let layer = Self::new(name, store, source);
+        let mut forms = layer.lock();
+        if has_directory {
+            layer.found(&mut forms, &snapshot, tree)?;
+        } else {
+            forms.tree = Some(Arc::new(tree));
+        }
+        drop(forms);
+        Ok(layer)
+    }
+
+    /// What the layer is called in the store.
+    pub fn name(&self) -> &SnapshotKey {
+        &self.name
+    }
+
+    /// When the layer was made, in seconds since 1970; `None` for one of a base image.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read.
+    pub fn created(&self) -> Result<Option<i64>, WorkerError> {
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(None) };
+        let fact = snapshot.fact(CREATED)?;
+        Ok(fact.and_then(|fact| String::from_utf8(fact).ok()?.parse().ok()))
+    }
+
+    /// The number of bytes of the layer's files.
+    ///
+    /// # Errors
+    ///
+    /// Fails where [`Layer::tree`] does.
+    pub fn unpacked_size(&self) -> Result<u64, WorkerError> {
+        Ok(self.tree()?.size())
+    }
+
+    /// The image's descriptor of the layer, if it is one of a base image.
+    pub fn base_descriptor(&self) -> Option<(DiffId, Descriptor)> {
+        let Source::Image { view, index, .. } = &self.source else { return None };
+        let layer = view.layers().nth(*index)?;
+        Some((layer.diff_id.clone(), layer.descriptor.clone()))
+    }
+
+    /// The list of the layer's files; where the bytes are is known once the directory is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer can be neither read from the store nor be made.
+    pub fn tree(&self) -> Result<Arc<Tree>, WorkerError> {
+        let mut forms = self.lock();
+        if forms.tree.is_none() {
+            self.load(&mut forms)?;
+        }
+        if forms.tree.is_none() {
+            self.make(&mut forms, false)?;
+        }
+        forms.tree.clone().ok_or_else(|| self.lost())
+    }
+
+    /// The layer's directory: a lower directory of an overlay.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer can be neither read from the store nor be made.
+    pub fn directory(&self) -> Result<PathBuf, WorkerError> {
+        let mut forms = self.lock();
+        if forms.directory.is_none() {
+            self.load(&mut forms)?;
+        }
+        if forms.directory.is_none() {
+            self.make(&mut forms, true)?;
+        }
+        forms.directory.clone().ok_or_else(|| self.lost())
+    }
+
+    /// The list of the layer's files, with the place of each file's bytes.
+    pub(crate) fn tree_with_bytes(&self) -> Result<Arc<Tree>, WorkerError> {
+        let tree = self.tree()?;
+        if has_bytes(&tree) {
+            return Ok(tree);
+        }
+        self.directory()?;
+        self.tree()
+    }
+
+    /// Whether asking for a form of the layer will be answered at once.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        let forms = self.lock();
+        forms.directory.is_some() || matches!(self.store.snapshots.get(&self.name), Ok(Some(_)))
+    }
+
+    /// Whether the store has all that it takes to make any form of the layer.
+    pub(crate) fn is_complete(&self) -> Result<bool, WorkerError> {
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(false) };
+        if snapshot.fact(TREE)?.is_none() {
+            return Ok(false);
+        }
+        Ok(snapshot.layer().is_some()
+            || !matches!(self.source, Source::Store)
+            || self.kept_blob(&snapshot)?.is_some())
+    }
+
+    /// The layer as a blob in the content store. A layer of a base image stays as it is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be packed or, for a base image, not be fetched.
+    pub fn pack(&self, form: PackForm) -> Result<PackedLayer, WorkerError> {
+        if let Some((diff_id, descriptor)) = self.base_descriptor() {
+            return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
+        }
+        let fact = packed_fact_name(form);
+        if let Some(packed) = self.packed_fact(&fact)?
+            && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
+        {
+            return Ok(packed.into_layer(form.compression));
+        }
+        let mut staged = self.store.content.stage()?;
+        let tree = self.tree_with_bytes()?;
+        let packed = formwork_layer::pack(&tree, &self.pack_options(form), &mut staged)?;
+        staged.commit_hashed(packed.digest.clone())?;
+        let packed =
+            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        self.set_fact(&fact, &packed)?;
+        Ok(packed.into_layer(form.compression))
+    }
+
+    /// The layer's diff ID, without keeping a blob.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be packed.
+    pub fn measure(&self, epoch: Option<i64>) -> Result<PackedLayer, WorkerError> {
+        if let Some((diff_id, descriptor)) = self.base_descriptor() {
+            return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
+        }
+        let form = PackForm { compression: Compression::None, epoch };
+        let fact = packed_fact_name(form);
+        if let Some(packed) = self.packed_fact(&fact)? {
+            return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
+        }
+        let tree = self.tree_with_bytes()?;
+        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed =
+            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        self.set_fact(&fact, &packed)?;
+        Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
+    }
+
+    /// How large the layer is when it is packed, without keeping a blob.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be packed.
+    pub fn packed_size(&self, compression: Compression) -> Result<u64, WorkerError> {
+        let form = PackForm { compression, epoch: None };
+        let fact = packed_fact_name(form);
+        if let Some(packed) = self.packed_fact(&fact)? {
+            return Ok(packed.size);
+        }
+        let tree = self.tree_with_bytes()?;
+        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed =
+            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        self.set_fact(&fact, &packed)?;
+        Ok(packed.size)
+    }
+
+    fn pack_options(&self, form: PackForm) -> PackOptions {
+        PackOptions {
+            compression: form.compression,
+            latest_mtime: form.epoch,
+            threads: self.store.threads,
+            ..PackOptions::default()
+        }
+    }
+
+    /// Takes what the store has.
+    fn load(&self, forms: &mut Forms) -> Result<(), WorkerError> {
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(()) };
+        let Some(encoded) = snapshot.fact(TREE)? else { return Ok(()) };
+        match Tree::decode(&encoded) {
+            Ok(tree) => self.found(forms, &snapshot, tree),
+            // Damaged: made again, if it can be.
+            Err(_) => Ok(self.store.snapshots.remove(&self.name)?),
+        }
+    }
+
+    /// Takes a tree, and the directory of a snapshot if there is one.
+    fn found(
+        &self,
+        forms: &mut Forms,
+        snapshot: &Committed,
+        tree: Tree,
+    ) -> Result<(), WorkerError> {
+        let directory = snapshot.layer();
+        let tree = match &directory {
+            Some(path) => tree.with_bytes(&Directory::layer(RootDir::open(path)?)),
+            None => tree,
+        };
+        forms.tree = Some(Arc::new(tree));
+        forms.directory = directory;
+        Ok(())
+    }
+
+    /// Makes what the store does not have.
+    fn make(&self, forms: &mut Forms, needs_directory: bool) -> Result<(), WorkerError> {
+        match &self.source {
+            Source::Image { view, index, below, unpack } => {
+                let layer = view.layers().nth(*index).ok_or_else(|| self.lost())?;
+                let reader = view.open_layer(layer)?;
+                self.unpack(forms, reader, layer.diff_id, below, needs_directory || *unpack)
+            }
+            Source::Plan(plan) if needs_directory => {
+                let tree = match &forms.tree {
+                    Some(tree) if has_bytes(tree) => Tree::clone(tree),
+                    Some(tree) => with_bytes_of(Tree::clone(tree), plan()?),
+                    None => plan()?,
+                };
+                self.materialize(forms, tree)
+            }
+            Source::Plan(plan) => {
+                forms.tree = Some(Arc::new(plan()?));
+                Ok(())
+            }
+            Source::Store => self.unpack_kept_blob(forms),
+        }
+    }
+
+    fn unpack(
+        &self,
+        forms: &mut Forms,
+        reader: impl std::io::Read + Send,
+        diff_id: &DiffId,
+        below: &[Arc<Self>],
+        with_directory: bool,
+    ) -> Result<(), WorkerError> {
+        let active = with_directory.then(|| self.store.snapshots.prepare()).transpose()?;
+        let directory = active.as_ref().map(|active| RootDir::open(active.upper())).transpose()?;
+        let options = ApplyOptions { threads: self.store.threads, ..ApplyOptions::default() };
+        let applied = match &directory {
+            Some(directory) => formwork_layer::apply(reader, directory, &options)?,
+            None => formwork_layer::index(reader, &options)?,
+        };
+        if applied.diff_id != *diff_id {
+            return Err(WorkerError::WrongLayer {
+                expected: diff_id.clone(),
+                actual: applied.diff_id,
+            });
+        }
+        let tree = match applied.implied.as_slice() {
+            [] => applied.tree,
+            implied => {
+                let below =
+                    below.iter().map(|layer| layer.tree()).collect::<Result<Vec<_>, _>>()?;
+                let below = Stack::new(below.iter().map(|tree| &**tree));
+                adopt_implied(applied.tree, implied, &below, directory.as_ref())?
+            }
+        };
+        let snapshot =
+            self.store.snapshots.commit(&self.name, active, &[(TREE, &*tree.encode())])?;
+        self.found(forms, &snapshot, tree)
+    }
+
+    fn materialize(&self, forms: &mut Forms, tree: Tree) -> Result<(), WorkerError> {
+        let active = self.store.snapshots.prepare()?;
+        let directory = RootDir::open(active.upper())?;
+        let threads = self.store.threads;
+        let options = MaterializeOptions { hard_links: true, threads, ..Default::default() };
+        materialize(&tree, &directory, &options)?;
+        let facts = [(TREE, &*tree.encode())];
+        let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
+        self.found(forms, &snapshot, tree)
+    }
+
+    /// Makes the directory from a blob that was packed earlier.
+    fn unpack_kept_blob(&self, forms: &mut Forms) -> Result<(), WorkerError> {
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(()) };
+        let Some(packed) = self.kept_blob(&snapshot)? else { return Ok(()) };
+        let blob = self.store.content.get(&packed.digest)?.ok_or_else(|| self.lost())?;
+        self.unpack(forms, blob.open()?, &packed.diff_id, &[], true)
+    }
+
+    /// A blob of the layer that holds all of it: one whose modification times were not changed.
+    fn kept_blob(&self, snapshot: &Committed) -> Result<Option<PackedFact>, WorkerError> {
+        for compression in [Compression::default(), Compression::ZSTD, Compression::None] {
+            let name = packed_fact_name(PackForm { compression, epoch: None });
+            let fact = snapshot.fact(&name)?;
+            let Some(packed) = fact.and_then(|fact| decode_fact(&fact)) else { continue };
+            if self.store.content.get(&packed.digest)?.is_some() {
+                return Ok(Some(packed));
+            }
+        }
+        Ok(None)
+    }
+
+    fn packed_fact(&self, name: &str) -> Result<Option<PackedFact>, WorkerError> {
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(None) };
+        Ok(snapshot.fact(name)?.and_then(|fact| decode_fact(&fact)))
+    }
+
+    fn set_fact(&self, name: &str, packed: &PackedFact) -> Result<(), WorkerError> {
+        if let Some(snapshot) = self.store.snapshots.get(&self.name)? {
+            snapshot.set_fact(name, &serde_json::to_vec(packed).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn lost(&self) -> WorkerError {
+        WorkerError::Internal(format!("the layer {} is not in the store any more", self.name))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Forms> {
+        self.forms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A layer of the store by its name, if it is unpacked there.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn stored_layer(
+    store: &Arc<LayerStore>,
+    name: &str,
+) -> Result<Option<Arc<Layer>>, WorkerError> {
+    let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
+    let is_there = store.snapshots.get(&name)?.is_some();
+    Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
+}
+
+impl PackedFact {
+    fn into_layer(self, compression: Compression) -> PackedLayer {
+        let media_type = MediaType::OciLayer(compression.format());
+        let blob = Descriptor::new(media_type, self.digest, self.size);
+        PackedLayer { diff_id: self.diff_id, blob: Some(blob) }
+    }
+}
+
+fn decode_fact(bytes: &[u8]) -> Option<PackedFact> {
+    serde_json::from_slice(bytes).ok()
+}
+
+/// The fact about a packed form. The number is that of the formats that [`formwork_layer`] writes,
+/// which its digest tests pin.
+fn packed_fact_name(form: PackForm) -> String {
+    let compression = match form.compression {
+        Compression::None => "none".to_owned(),
+        Compression::Gzip { level } => format!("gzip-{level}"),
+        Compression::Zstd { level } => format!("zstd-{level}"),
+    };
+    let epoch = form.epoch.map(|epoch| format!("-until{epoch}")).unwrap_or_default();
+    format!("packed-v1-{compression}{epoch}")
+}
+
+/// Whether the bytes of all files are known.
+fn has_bytes(tree: &Tree) -> bool {
+    tree.entries().iter().all(|entry| match &entry.node {
+        Node::File(file) => !matches!(file.bytes, Bytes::Missing),
+        _ => true,
+    })
+}
+
+/// A tree with the bytes of one that holds the same, but for its modification times.
+fn with_bytes_of(tree: Tree, planned: Tree) -> Tree {
+    let planned = planned.into_entries();
+    let mut entries = tree.into_entries();
+    for (entry, planned) in entries.iter_mut().zip(planned) {
+        let is_same_place = entry.path == planned.path;
+        if let (Node::File(file), Node::File(planned)) = (&mut entry.node, planned.node)
+            && is_same_place
+            && *file == planned
+        {
+            file.bytes = planned.bytes;
+        }
+    }
+    // The entries are those of a valid tree.
+    Tree::new(entries).unwrap_or_default()
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Layer").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,42 @@
+//! Makes ops real.
+//!
+//! [`Worker`] implements the solver's [`OpRunner`](formwork_solver::OpRunner) over the stores and
+//! the sandbox. It is where everything meets: contexts are scanned (`context`), copies planned as
+//! arithmetic on trees (`files`), processes run (`exec`, `mounts`), images fetched and unpacked,
+//! and results packed ([`Layer`]).
+//!
+//! A [`Layer`] is lazy in each of its three forms: the list of its files, its directory and its
+//! blob are made when somebody asks, once, and kept in the store.
+//!
+//! This crate knows no Dockerfile: what to do comes as a graph, and errors go back without a
+//! place in any source.
+
+mod accounts;
+mod archive;
+mod cache_mount;
+mod container;
+mod context;
+mod error;
+mod exec;
+mod files;
+mod layer;
+mod missing;
+mod mounts;
+mod name;
+mod root;
+mod runner;
+mod secrets;
+mod store;
+mod trust;
+
+pub use accounts::UnknownAccount;
+pub use container::{ContainerSpec, inherited_stdio, run_container};
+pub use context::{Context, ContextConfig};
+pub use error::WorkerError;
+pub use layer::{Layer, PackForm, PackedLayer, stored_layer};
+pub use missing::{MissingSource, Reason};
+pub use root::{Output, Root};
+pub use runner::{BaseImage, Worker, WorkerConfig};
+pub use secrets::Secrets;
+pub use store::LayerStore;
+pub use trust::HostTrust;

@@ -1,0 +1,144 @@
+//! What ops yield.
+
+use std::sync::Arc;
+
+use formwork_cache::Identity;
+use formwork_fs::RelPath;
+use formwork_layer::tree::{Bytes, Last, Node};
+use formwork_layer::{Stack, Tree};
+
+use crate::context::Context;
+use crate::layer::Layer;
+use crate::{WorkerError, name};
+
+/// What an op yields; cheap to clone.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A root file system.
+    Root(Root),
+    /// A directory of the user's.
+    Context(Arc<Context>),
+}
+
+/// A root file system: layers, and their identity as a whole.
+#[derive(Clone, Debug)]
+pub struct Root {
+    identity: Identity,
+    layers: Arc<[Arc<Layer>]>,
+}
+
+impl Output {
+    /// The root file system.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a context, which a valid graph has in no such place.
+    pub fn root(&self) -> Result<&Root, WorkerError> {
+        match self {
+            Self::Root(root) => Ok(root),
+            Self::Context(_) => {
+                Err(WorkerError::Internal("a context is used as a root file system".to_owned()))
+            }
+        }
+    }
+}
+
+impl Root {
+    /// A root file system without layers.
+    pub(crate) fn scratch() -> Self {
+        Self { identity: Identity::scratch(), layers: Arc::default() }
+    }
+
+    /// The root file system of an image.
+    pub(crate) fn image(identity: Identity, layers: Vec<Arc<Layer>>) -> Self {
+        Self { identity, layers: layers.into() }
+    }
+
+    /// This root file system with a layer that was built here.
+    pub(crate) fn with(&self, layer: Arc<Layer>) -> Result<Self, WorkerError> {
+        let digest = name::tree_digest(layer.name()).ok_or_else(|| {
+            WorkerError::Internal(format!("the layer {} has no tree in its name", layer.name()))
+        })?;
+        let layers = self.layers.iter().cloned().chain([layer]).collect();
+        Ok(Self { identity: self.identity.with_layer(&digest), layers })
+    }
+
+    /// What cache keys say about it.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The layers, lowest first.
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
+    /// The lists of files of all layers, with the places of the files' bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a layer can be neither read from the store nor be made.
+    pub fn trees_with_bytes(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+        for_all(&self.layers, Layer::tree_with_bytes)
+    }
+
+    /// The lists of files of all layers, made side by side where they are missing.
+    pub(crate) fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+        for_all(&self.layers, Layer::tree)
+    }
+
+    /// The directories of all layers, made side by side where they are missing.
+    pub(crate) fn directories(&self) -> Result<Vec<std::path::PathBuf>, WorkerError> {
+        for_all(&self.layers, Layer::directory)
+    }
+
+    /// What a file holds, following links; `None` if there is no such file or it has more than
+    /// `limit` bytes.
+    pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WorkerError> {
+        let trees = self.trees()?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let Ok(path) = RelPath::clean(path) else { return Ok(None) };
+        // A path that leads in a circle is no file.
+        let Ok(resolved) = stack.resolve(&path, Last::Follow) else { return Ok(None) };
+        let Some(found) = resolved.found else { return Ok(None) };
+        let Node::File(file) = found.node() else { return Ok(None) };
+        if !matches!(file.bytes, Bytes::Missing) {
+            return Ok(file.read(limit)?);
+        }
+        // The list of files is there, and the files are not: the layer has to be unpacked.
+        let path = found.path();
+        let Some(at) = trees.iter().rposition(|tree| tree.get(path).is_some()) else {
+            return Ok(None);
+        };
+        let tree = self.layers[at].tree_with_bytes()?;
+        match tree.get(path).map(|entry| &tree.inode(entry).node) {
+            Some(Node::File(file)) => Ok(file.read(limit)?),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Does something for all layers, side by side; returns the results in order.
+fn for_all<T: Send>(
+    layers: &[Arc<Layer>],
+    work: impl Fn(&Layer) -> Result<T, WorkerError> + Sync,
+) -> Result<Vec<T>, WorkerError> {
+    let (ready, slow): (Vec<usize>, Vec<usize>) =
+        (0..layers.len()).partition(|index| layers[*index].is_at_hand());
+    let mut results: Vec<Option<Result<T, WorkerError>>> = layers.iter().map(|_| None).collect();
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> =
+            slow.iter().map(|index| (*index, scope.spawn(move || work(&layers[*index])))).collect();
+        for index in ready {
+            results[index] = Some(work(&layers[index]));
+        }
+        for (index, thread) in threads {
+            let result = thread.join();
+            results[index] = Some(result.unwrap_or_else(|_| {
+                Err(WorkerError::Internal("a thread that made a layer panicked".to_owned()))
+            }));
+        }
+    });
+    results.into_iter().flatten().collect()
+}

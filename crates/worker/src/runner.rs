@@ -1,0 +1,304 @@
+//! The worker as the solver sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use formwork_cache::{CacheRecord, Identity};
+use formwork_diagnostics::{EventSink, Outcome};
+use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
+use formwork_image::ImageView;
+use formwork_oci::{ChainId, DiffId, Digest};
+use formwork_sandbox::Launcher;
+use formwork_snapshot::SnapshotKey;
+use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
+
+use crate::context::{Context, ContextConfig};
+use crate::files::PlannedFiles;
+use crate::layer::{Layer, Source};
+use crate::mounts::{StubLayers, input};
+use crate::root::{Output, Root};
+use crate::store::LayerStore;
+use crate::{HostTrust, Secrets, WorkerError, name};
+
+/// What a worker is told about one build.
+#[derive(Debug, Default)]
+pub struct WorkerConfig {
+    /// The contexts by their names.
+    pub contexts: BTreeMap<String, ContextConfig>,
+    /// The images by their manifests' digests.
+    pub images: BTreeMap<Digest, BaseImage>,
+    /// Secrets for RUN.
+    pub secrets: Secrets,
+    /// What of the host reaches RUN.
+    pub trust: HostTrust,
+    /// The content of `/etc/resolv.conf` for RUN.
+    pub resolv_conf: Vec<u8>,
+}
+
+/// An image that a build is based on, or takes files from.
+#[derive(Clone, Debug)]
+pub enum BaseImage {
+    /// One whose layers are blobs somewhere.
+    View(Box<ImageView>),
+    /// One that was built here, by the names of its layers in the store and their diff IDs.
+    Local(Vec<(SnapshotKey, DiffId)>),
+}
+
+impl BaseImage {
+    /// The layers, lowest first; `unpack` says whether somebody will need their directories.
+    pub(crate) fn layers(
+        &self,
+        store: &Arc<LayerStore>,
+        unpack: bool,
+    ) -> Result<Vec<Arc<Layer>>, WorkerError> {
+        match self {
+            Self::Local(layers) => Ok(layers
+                .iter()
+                .map(|(key, _)| Layer::new(key.clone(), store, Source::Store))
+                .collect()),
+            Self::View(view) => {
+                let mut layers: Vec<Arc<Layer>> = Vec::new();
+                let diff_ids: Vec<&DiffId> = view.layers().map(|layer| layer.diff_id).collect();
+                for index in 0..diff_ids.len() {
+                    let chain = ChainId::of(diff_ids[..=index].iter().copied());
+                    let key = chain.as_ref().and_then(name::of_chain_id);
+                    let key = key.ok_or_else(|| {
+                        WorkerError::Internal(format!("the diff ID {} is odd", diff_ids[index]))
+                    })?;
+                    let below = layers.clone();
+                    let source = Source::Image { view: view.clone(), index, below, unpack };
+                    layers.push(Layer::new(key, store, source));
+                }
+                Ok(layers)
+            }
+        }
+    }
+}
+
+/// Carries ops out.
+pub struct Worker {
+    pub(crate) config: WorkerConfig,
+    pub(crate) store: Arc<LayerStore>,
+    pub(crate) events: Arc<dyn EventSink>,
+    pub(crate) launcher: Launcher,
+    /// Stops processes; thrown by the solver's switch.
+    pub(crate) stop: formwork_sandbox::Cancel,
+    pub(crate) stubs: StubLayers,
+    /// Copies that were planned in this build, by their ops.
+    pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
+    contexts: BTreeMap<String, Arc<Context>>,
+    /// Images of which somebody will need the files, not only their list.
+    unpacked: BTreeSet<OpId>,
+}
+
+impl Worker {
+    /// A worker for one build.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a context cannot be opened.
+    pub fn new(
+        graph: &Graph,
+        config: WorkerConfig,
+        store: Arc<LayerStore>,
+        events: Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Self, WorkerError> {
+        let mut contexts = BTreeMap::new();
+        for (name, patterns) in used_contexts(graph) {
+            let Some(context) = config.contexts.get(name) else {
+                return Err(WorkerError::Internal(format!("the context `{name}` is unknown")));
+            };
+            let context = Context::open(name, context.clone(), &patterns, store.threads)?;
+            contexts.insert(name.to_owned(), Arc::new(context));
+        }
+        let stop = formwork_sandbox::Cancel::new()?;
+        let switch = stop.clone();
+        cancel.when_canceled(move || switch.cancel());
+        Ok(Self {
+            config,
+            store,
+            events,
+            launcher: Launcher::new(),
+            stop,
+            stubs: StubLayers::default(),
+            plans: Mutex::default(),
+            contexts,
+            unpacked: unpacked_images(graph),
+        })
+    }
+
+    fn source(&self, id: OpId, source: &GraphSource) -> Result<Output, WorkerError> {
+        match source {
+            GraphSource::Scratch => Ok(Output::Root(Root::scratch())),
+            GraphSource::Context { name } => {
+                let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
+                self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
+            }
+            GraphSource::Image { name, manifest, layers, .. } => {
+                let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
+                let image = self.config.images.get(manifest).ok_or_else(unknown)?;
+                let unpack = self.unpacked.contains(&id);
+                let handles = image.layers(&self.store, unpack)?;
+                Ok(Output::Root(Root::image(Identity::image(layers), handles)))
+            }
+        }
+    }
+
+    /// What an op with a recorded layer yields.
+    fn restored(
+        &self,
+        task: &Task<'_, Output>,
+        base: OpId,
+        record: &CacheRecord,
+        source: Source,
+    ) -> Result<Option<Output>, WorkerError> {
+        let base = input(task, base)?.root()?;
+        if record.layer.is_empty() {
+            return Ok(Some(Output::Root(base.clone())));
+        }
+        let Ok(key) = record.layer.parse::<SnapshotKey>() else { return Ok(None) };
+        if name::tree_digest(&key).is_none() {
+            return Ok(None);
+        }
+        let layer = Layer::new(key, &self.store, source);
+        if !layer.is_complete()? {
+            return Ok(None);
+        }
+        base.with(layer).map(|root| Some(Output::Root(root)))
+    }
+}
+
+impl OpRunner for Worker {
+    type Output = Output;
+    type Error = WorkerError;
+
+    fn identity(&self, output: &Output) -> Option<Identity> {
+        match output {
+            Output::Root(root) => Some(root.identity()),
+            Output::Context(_) => None,
+        }
+    }
+
+    fn examine(&self, task: &Task<'_, Output>) -> Result<Examined, WorkerError> {
+        match &task.step.op {
+            Op::Source(_) => Ok(Examined::default()),
+            Op::Exec(exec) => {
+                let mut examined = Examined::default();
+                for (position, mount) in exec.mounts.iter().enumerate() {
+                    if let MountKind::Bind { from, source, .. } = &mount.kind {
+                        let identity = self.identity_of_part(input(task, *from)?, source)?;
+                        examined.mounted.insert(position, identity);
+                    }
+                }
+                Ok(examined)
+            }
+            Op::File(file) => self.examine_files(task, file),
+        }
+    }
+
+    fn restore(
+        &self,
+        task: &Task<'_, Output>,
+        record: &CacheRecord,
+    ) -> Result<Option<Output>, WorkerError> {
+        match &task.step.op {
+            Op::Source(_) => Ok(None),
+            Op::Exec(exec) => self.restored(task, exec.rootfs, record, Source::Store),
+            Op::File(file) => {
+                let source = self.planned_source(task, file);
+                self.restored(task, file.base, record, source)
+            }
+        }
+    }
+
+    fn run(&self, task: &Task<'_, Output>) -> Result<Done<Output>, WorkerError> {
+        match &task.step.op {
+            Op::Source(source) => {
+                let output = self.source(task.id, source)?;
+                Ok(Done { output, layer: None, outcome: Outcome::Done })
+            }
+            Op::Exec(exec) => self.exec(task, exec),
+            Op::File(file) => self.run_files(task, file),
+        }
+    }
+}
+
+/// The contexts that a graph uses, with the paths and patterns that are taken from them.
+fn used_contexts(graph: &Graph) -> BTreeMap<&str, Vec<&str>> {
+    let mut used: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let context = |op: OpId| match &graph.step(op).op {
+        Op::Source(GraphSource::Context { name }) => Some(name.as_str()),
+        _ => None,
+    };
+    for (_, step) in graph.steps() {
+        for (op, pattern) in taken(&step.op) {
+            if let Some(name) = context(op) {
+                used.entry(name).or_default().push(pattern);
+            }
+        }
+        if let Op::Source(GraphSource::Context { name }) = &step.op {
+            used.entry(name).or_default();
+        }
+    }
+    used
+}
+
+/// What an op takes from others, other than as its root: the op, and a path or pattern.
+fn taken(op: &Op) -> Vec<(OpId, &str)> {
+    match op {
+        Op::Source(_) => Vec::new(),
+        Op::Exec(exec) => exec
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Bind { from, source, .. } => Some((*from, source.as_str())),
+                MountKind::Cache { from: Some((from, source)), .. } => {
+                    Some((*from, source.as_str()))
+                }
+                _ => None,
+            })
+            .collect(),
+        Op::File(file) => file
+            .actions
+            .iter()
+            .flat_map(|action| match action {
+                FileAction::Copy { sources, .. } => sources.as_slice(),
+                FileAction::MakeDirectory { .. } => &[],
+            })
+            .filter_map(|source| match source {
+                CopySource::Path { from, pattern } => Some((*from, pattern.as_str())),
+                CopySource::Inline { .. } => None,
+            })
+            .collect(),
+    }
+}
+
+/// The images whose files somebody needs: those below a RUN, and those that something is taken
+/// from. Of the others only the list of files is needed, for copies on top of them.
+fn unpacked_images(graph: &Graph) -> BTreeSet<OpId> {
+    let mut needed: BTreeSet<OpId> = BTreeSet::new();
+    for (_, step) in graph.steps() {
+        needed.extend(taken(&step.op).into_iter().map(|(op, _)| op));
+        if let Op::Exec(exec) = &step.op {
+            needed.insert(exec.rootfs);
+        }
+    }
+    for (id, step) in graph.steps().rev() {
+        if needed.contains(&id) {
+            match &step.op {
+                Op::Exec(exec) => drop(needed.insert(exec.rootfs)),
+                Op::File(file) => drop(needed.insert(file.base)),
+                Op::Source(_) => {}
+            }
+        }
+    }
+    needed
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("config", &self.config).finish_non_exhaustive()
+    }
+}

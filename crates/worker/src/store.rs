@@ -1,0 +1,58 @@
+//! The part of the store that layers live in.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use formwork_content::{ContentStore, StoreLayout};
+use formwork_snapshot::DirectorySnapshots;
+
+use crate::WorkerError;
+
+/// Where layers are kept: as directories and lists of files, and as blobs.
+#[derive(Debug)]
+pub struct LayerStore {
+    pub(crate) layout: StoreLayout,
+    pub(crate) snapshots: DirectorySnapshots,
+    pub(crate) content: ContentStore,
+    /// How many threads one piece of work may use.
+    pub(crate) threads: usize,
+}
+
+impl LayerStore {
+    /// The layers of a store.
+    ///
+    /// `boot` identifies the current boot of the machine (`/proc/sys/kernel/random/boot_id`);
+    /// `threads` is how many threads one piece of work, such as packing a layer, may use.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn open(layout: &StoreLayout, boot: &str, threads: usize) -> Result<Self, WorkerError> {
+        Ok(Self {
+            snapshots: DirectorySnapshots::new(layout.snapshots(), layout.scratch()?, boot),
+            content: ContentStore::of(layout),
+            layout: layout.clone(),
+            threads: threads.max(1),
+        })
+    }
+
+    /// How many threads one piece of work may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The store's blobs.
+    pub fn content(&self) -> &ContentStore {
+        &self.content
+    }
+
+    /// The store's directories of layers.
+    pub fn snapshots(&self) -> &DirectorySnapshots {
+        &self.snapshots
+    }
+}
+
+/// The time in seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,3 @@
+module example.org/shortcut
+
+go 1.19

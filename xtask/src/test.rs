@@ -1,0 +1,47 @@
+//! `cargo xtask test`: sets up what is missing and runs every check and every test.
+//!
+//! Tests that cannot run on a machine say so in a file whose name they find in
+//! `FORMWORK_TEST_SKIPS`; they are listed at the end, with their reasons.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{setup, tidy};
+
+/// Runs everything, or only the tests whose names contain one of the filters.
+pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
+    setup::packages(&setup::TEST_PACKAGES)?;
+    setup::test_user()?;
+    if filters.is_empty() {
+        cargo(root, &["fmt", "--all", "--check"])?;
+        cargo(root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+        tidy::run(root)?;
+    }
+    let skips = root.join("target/test-skips");
+    fs_err::create_dir_all(root.join("target"))?;
+    fs_err::write(&skips, "")?;
+    let mut test = Command::new(env!("CARGO"));
+    test.args(["test", "--workspace", "--no-fail-fast"]).args(filters).current_dir(root);
+    let status =
+        test.env("FORMWORK_TEST_SKIPS", &skips).status().context("cannot run cargo test")?;
+    list_skipped(&fs_err::read_to_string(&skips)?);
+    if status.success() { Ok(()) } else { bail!("tests failed") }
+}
+
+fn list_skipped(text: &str) {
+    let mut skipped: Vec<&str> = text.lines().collect();
+    skipped.sort_unstable();
+    skipped.dedup();
+    println!("skipped tests: {}", skipped.len());
+    for line in skipped {
+        println!("  {line}");
+    }
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    println!("cargo {}", arguments.join(" "));
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { bail!("`cargo {}` failed", arguments.join(" ")) }
+}
