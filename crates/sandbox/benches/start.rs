@@ -15,11 +15,14 @@ const ROUNDS: usize = 50;
 
 fn main() {
     formwork_sandbox::init_if_child();
+    let started = Instant::now();
     let entered = formwork_sandbox::enter(RungChoice::Auto).unwrap();
+    println!("{:?}: entered in {:.2} ms", entered.rung, millis(started.elapsed()));
     let directory = tempfile::tempdir().unwrap();
     let layers = make_layers(directory.path());
     let launcher = Launcher::new();
-    run(&launcher, directory.path(), &layers, "warm-up");
+    let first = run(&launcher, directory.path(), &layers, "first");
+    println!("{:?}: first run, which starts the helper: {:.2} ms", entered.rung, millis(first));
     for pass in 0..5 {
         let mut times: Vec<Duration> = (0..ROUNDS)
             .map(|round| run(&launcher, directory.path(), &layers, &format!("{pass}-{round}")))

@@ -67,8 +67,13 @@ pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
     if rung == Rung::SubordinateIds {
         enter_user_namespace(&user).map_err(SandboxError::Rootless)?;
     }
-    sys::unshare(UnshareFlags::NEWNS)
-        .map_err(|errno| SandboxError::Rootless(RootlessProblem::MayNotMount(errno.into())))?;
+    sys::unshare(UnshareFlags::NEWNS).map_err(|errno| {
+        SandboxError::Rootless(match rung {
+            Rung::Root => RootlessProblem::MayNotMount(errno.into()),
+            // AppArmor lets ordinary users have a namespace, but no power in it.
+            Rung::SubordinateIds => RootlessProblem::UserNamespaces(errno.into()),
+        })
+    })?;
     world::private_mounts()?;
     Ok(Entered { rung, host_uid: user.uid, host_gid: user.gid })
 }

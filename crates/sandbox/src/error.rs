@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::wire;
+use crate::encoding;
 
 /// Why a process did not run, or nobody knows how it ended.
 ///
@@ -24,7 +24,7 @@ pub enum SandboxError {
         stage: Stage,
         /// What it was being done to: a path of the host, or a path inside where the stage is
         /// about the inside.
-        #[serde(with = "wire::path")]
+        #[serde(with = "encoding::one")]
         path: PathBuf,
         /// What the kernel said.
         source: OsError,
@@ -60,7 +60,7 @@ pub enum SandboxError {
     #[error("cannot mount on `{}`: {problem}", target.display())]
     Target {
         /// The path inside.
-        #[serde(with = "wire::path")]
+        #[serde(with = "encoding::one")]
         target: PathBuf,
         /// What is in the way.
         problem: TargetProblem,
@@ -106,7 +106,7 @@ pub enum Stage {
     Namespaces,
     /// Giving the user namespace its ids.
     IdMaps,
-    /// Taking the mount tree out of the host's sight.
+    /// Taking the mounts out of the host's sight, and other preparations.
     Private,
     /// Opening a layer.
     OpenLayer,
@@ -149,6 +149,9 @@ impl Stage {
             (Self::Namespaces, libc::ENOSPC) => {
                 "; raise the sysctls user.max_user_namespaces and user.max_mnt_namespaces"
             }
+            (Self::Namespaces, libc::ENOSYS) => {
+                "; a container's seccomp profile hides the call `clone3`: allow it there"
+            }
             (Self::Namespaces, libc::EPERM) => {
                 "; user namespaces are forbidden here: `formwork doctor` tells by what"
             }
@@ -174,7 +177,7 @@ impl fmt::Display for Stage {
         f.write_str(match self {
             Self::Namespaces => "make the namespaces of",
             Self::IdMaps => "map the ids of",
-            Self::Private => "detach from the host the mounts below",
+            Self::Private => "prepare mounting, which needs",
             Self::OpenLayer => "open the layer",
             Self::MountRoot => "mount the layers, of which the topmost is",
             Self::OpenSource => "open the mount's source",
@@ -384,7 +387,7 @@ impl fmt::Display for RootlessProblem {
             ),
             Self::UserNamespaces(error) => write!(
                 f,
-                "the kernel refuses a user namespace ({error}): check the sysctls \
+                "the kernel refuses user namespaces, or power in them ({error}): check the sysctls \
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
                  kernel.apparmor_restrict_unprivileged_userns, or build as root"
             ),
@@ -403,7 +406,8 @@ impl fmt::Display for RootlessProblem {
             Self::MapperFailed { program, message } => write!(
                 f,
                 "{program} failed: {message}; it must be setuid root (or have file capabilities), \
-                 and the ranges must be this user's in /etc/subuid and /etc/subgid"
+                 no_new_privs must not be set, and the ranges must be this user's in /etc/subuid \
+                 and /etc/subgid"
             ),
             Self::Step { action, source } => write!(f, "cannot {action}: {source}"),
         }

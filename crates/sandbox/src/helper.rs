@@ -6,16 +6,16 @@
 //!
 //! It obeys nobody but the builder. It is in a session of its own, since Ctrl-C on the terminal
 //! reaches the whole foreground group, and stopping the steps is the builder's decision; signals
-//! from elsewhere are held back. It ends when the
-//! control socket does, which the kernel sees to however the builder ends. (A parent-death signal
-//! would not do: it comes when the *thread* that started the helper ends.) The sandboxes in turn
-//! get a parent-death signal from the helper, which has one thread.
+//! from elsewhere are held back. It ends when the control socket does, which the kernel sees to
+//! however the builder ends. (A parent-death signal would not do: it comes when the *thread* that
+//! started the helper ends.) The sandboxes in turn get a parent-death signal from the helper, which
+//! has one thread.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
@@ -124,30 +124,28 @@ impl Helper {
     }
 }
 
-/// Forks the first process of a sandbox.
+/// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
+/// only its own id by itself; more takes power over the namespace outside, which is here.
 fn start(world: &World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
-    let failed =
-        |stage| move |error: rustix::io::Errno| SandboxError::setup(stage, "the sandbox", error);
-    let (go, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(failed(Stage::Messages))?;
-    match sys::fork(world.namespaces()).map_err(failed(Stage::Namespaces))? {
+    let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
+    let fork = sys::fork(world.namespaces())
+        .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the sandbox", errno))?;
+    let (pid, process) = match fork {
         Fork::Child => {
             drop(tell);
             init::main(world, job, go)
         }
-        Fork::Parent(pid, process) => {
-            // A process may map only its own id by itself; more takes power in the namespace
-            // outside, which is here.
-            let mapped = world.ids.write_identity(pid);
-            if mapped.is_ok() {
-                let _ = rustix::io::write(&tell, &[1]);
-                return Ok((pid, process));
-            }
-            drop(tell);
-            let _ = sys::wait(Some(pid), true);
-            Err(failed(Stage::IdMaps)(mapped.err().map_or(Errno::IO, errno_of)))
-        }
+        Fork::Parent(pid, process) => (pid, process),
+    };
+    if let Err(error) = world.ids.write_identity(pid) {
+        // Without the word it ends by itself.
+        drop(tell);
+        let _ = sys::wait(Some(pid), true);
+        return Err(SandboxError::setup(Stage::IdMaps, "the sandbox", error));
     }
+    let _ = rustix::io::write(&tell, &[1]);
+    Ok((pid, process))
 }
 
 /// A sandbox that is running.
@@ -228,8 +226,4 @@ fn until(deadline: Instant) -> Timespec {
         tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(time.subsec_nanos()),
     }
-}
-
-fn errno_of(error: std::io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

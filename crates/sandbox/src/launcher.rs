@@ -4,7 +4,6 @@
 //! child), so the builder never does: it executes itself once more as the helper, which has one
 //! thread and forks.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -12,6 +11,7 @@ use std::process::{Child, Command, Stdio as CommandStdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::wire::{self, Answer, Gone, Request, Stop};
@@ -78,11 +78,13 @@ impl Launcher {
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
-        let result = self.helper()?.start(spec, stdio).and_then(|channel| {
+        // Held until the end: dropping the last one ends the helper and all that it runs.
+        let helper = self.helper()?;
+        let result = helper.start(spec, stdio).and_then(|channel| {
             Run { channel, started: Instant::now(), grace: spec.stop_grace }.wait(cancel)
         });
         if let Err(SandboxError::Helper(_)) = &result {
-            self.forget_helper();
+            self.forget(&helper);
         }
         result
     }
@@ -93,15 +95,21 @@ impl Launcher {
         if let Some(running) = &*helper {
             return Ok(Arc::clone(running));
         }
+        if crate::is_child() {
+            // Going on would start helpers of helpers without end.
+            let text = "this is the helper, and did not serve: `main` must call `init_if_child`";
+            return Err(SandboxError::Helper(text.to_owned()));
+        }
         let started = Helper::start_program(&self.program).map_err(|error| {
             SandboxError::Helper(format!("cannot start `{}`: {error}", self.program.display()))
         })?;
         Ok(Arc::clone(helper.insert(Arc::new(started))))
     }
 
-    /// Lets the next run start another helper.
-    fn forget_helper(&self) {
-        *self.helper.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Lets the next run start another helper than this one.
+    fn forget(&self, lost: &Arc<Helper>) {
+        let mut helper = self.helper.lock().unwrap_or_else(PoisonError::into_inner);
+        helper.take_if(|current| Arc::ptr_eq(current, lost));
     }
 }
 
@@ -165,11 +173,13 @@ impl Drop for Helper {
 
 /// A directory of the host as standard input would be a way out of the root (CVE-2024-21626).
 fn refuse_directory(fd: &OwnedFd) -> Result<(), SandboxError> {
-    let file = File::from(fd.try_clone().map_err(messages)?);
-    if file.metadata().map_err(messages)?.is_dir() {
-        return Err(SandboxError::Spec("standard input or output is a directory".to_owned()));
+    let mode = rustix::fs::fstat(fd).map_err(messages)?.st_mode;
+    match FileType::from_raw_mode(mode) {
+        FileType::Directory => {
+            Err(SandboxError::Spec("standard input or output is a directory".to_owned()))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A process that was asked for.
@@ -182,50 +192,51 @@ struct Run {
 impl Run {
     /// Waits until nothing of the sandbox is left, and passes on that it should stop.
     fn wait(&self, cancel: &Cancel) -> Result<ExitReport, SandboxError> {
+        let channel = self.channel.as_fd();
         let mut outcome = None;
-        let mut cancelled = false;
+        let mut running = true;
         loop {
-            let [answer, stop] = match cancelled {
-                true => [true, false],
-                false => {
-                    wire::wait_readable([self.channel.as_fd(), cancel.as_fd()]).map_err(messages)?
+            if running {
+                let [answer, stop] =
+                    wire::wait_readable([channel, cancel.as_fd()]).map_err(messages)?;
+                if stop {
+                    self.stop();
+                    running = false;
                 }
-            };
-            if stop {
-                cancelled = true;
-                let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-                // Where the helper is gone, the end of the channel tells so next.
-                let _ = wire::send(self.channel.as_fd(), &Stop { grace_ms });
+                if !answer {
+                    continue;
+                }
             }
-            if answer {
-                match wire::receive(self.channel.as_fd()) {
-                    Ok(Some(Answer::Outcome(result))) => outcome = Some(result),
-                    Ok(Some(Answer::Gone(gone))) => {
-                        return outcome.unwrap_or_else(|| self.killed(gone));
-                    }
-                    Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => {
-                        return Err(gone());
-                    }
-                    Err(errno) => return Err(messages(errno)),
-                }
+            match wire::receive(channel) {
+                Ok(Some(Answer::Outcome(result))) => outcome = Some(result),
+                Ok(Some(Answer::Gone(end))) => return outcome.unwrap_or_else(|| self.killed(end)),
+                Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => return Err(gone()),
+                Err(errno) => return Err(messages(errno)),
             }
         }
     }
 
+    /// Asks for the end.
+    fn stop(&self) {
+        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        // Where the helper is gone, the end of the channel tells so next.
+        let _ = wire::send(self.channel.as_fd(), &Stop { grace_ms });
+    }
+
     /// The report where the sandbox's first process could give none.
-    fn killed(&self, gone: Gone) -> Result<ExitReport, SandboxError> {
-        let Some(signal) = gone.signal else {
+    fn killed(&self, end: Gone) -> Result<ExitReport, SandboxError> {
+        let Some(signal) = end.signal else {
             return Err(SandboxError::Helper("a sandbox ended without a report".to_owned()));
         };
-        if !gone.by_request {
+        if !end.by_request {
             return Err(SandboxError::Killed { signal });
         }
         Ok(ExitReport {
             status: ExitStatus::Signaled(signal),
             wall_time: self.started.elapsed(),
-            user_time: gone.user_time,
-            system_time: gone.system_time,
-            peak_memory: gone.peak_memory,
+            user_time: end.user_time,
+            system_time: end.system_time,
+            peak_memory: end.peak_memory,
             created: Vec::new(),
         })
     }

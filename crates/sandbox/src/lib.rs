@@ -7,8 +7,8 @@
 //!        └─────────── outcome, then "gone" ◀────────────────────  then waits and reaps
 //! ```
 //!
-//! [`init_if_child`] must be the first call in `main`, [`enter`] comes before the first thread;
-//! a [`Launcher`] then runs [`ProcessSpec`]s from any thread. [`probe`] tells what the machine
+//! [`init_if_child`] must be the first call in `main`, [`enter()`] comes before the first thread;
+//! a [`Launcher`] then runs [`ProcessSpec`]s from any thread. [`probe()`] tells what the machine
 //! gives. Linux 5.12 or later.
 //!
 //! What a process finds: its own mount, PID, IPC and UTS namespaces, in a user namespace with the
@@ -22,6 +22,7 @@
 //! the workspace, in one module of system calls.
 
 mod cancel;
+mod encoding;
 mod enter;
 mod error;
 #[cfg(feature = "test-harness")]
@@ -61,7 +62,12 @@ pub(crate) const HELPER_NAME: &str = "formwork-sandbox";
 ///
 /// The first call in `main`: before anything starts a thread, reads arguments or prints.
 pub fn init_if_child() {
-    if std::env::args_os().next().is_some_and(|name| name == HELPER_NAME) {
+    if is_child() {
         helper::serve();
     }
+}
+
+/// Whether the program was executed as the helper.
+fn is_child() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == HELPER_NAME)
 }

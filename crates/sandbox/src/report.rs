@@ -5,7 +5,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::wire;
+use crate::encoding;
 
 /// How a process ended, and what it took.
 ///
@@ -25,7 +25,7 @@ pub struct ExitReport {
     /// Mount targets that were missing in the root file system and had to be made in it, those on
     /// the way included, deepest last. They lie in the upper directory, and are no work of the
     /// process.
-    #[serde(with = "wire::rel_paths")]
+    #[serde(with = "encoding::list")]
     pub created: Vec<RelPath>,
 }
 

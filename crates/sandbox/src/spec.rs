@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{SandboxError, wire};
+use crate::{SandboxError, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -29,7 +29,7 @@ pub struct ProcessSpec {
     /// The environment: exactly these.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, which must exist.
-    #[serde(with = "wire::rel_path")]
+    #[serde(with = "encoding::one")]
     pub cwd: RelPath,
     /// Who the process is.
     pub user: User,
@@ -97,7 +97,7 @@ pub struct RootFs {
     ///
     /// At least one and at most [`MAX_LAYERS`]. A single one without `upper` is bind-mounted, so
     /// whiteouts in it would show as devices; they can hide nothing.
-    #[serde(with = "wire::paths")]
+    #[serde(with = "encoding::list")]
     pub layers: Vec<PathBuf>,
     /// What takes the changes; without it the tree is read-only.
     pub upper: Option<Upper>,
@@ -146,10 +146,10 @@ impl RootFs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upper {
     /// Takes the changes, with overlayfs conventions. Its own mode and owner are those of `/`.
-    #[serde(with = "wire::path")]
+    #[serde(with = "encoding::one")]
     pub upper: PathBuf,
     /// The kernel's scratch directory; a new one for every run where the tree is volatile.
-    #[serde(with = "wire::path")]
+    #[serde(with = "encoding::one")]
     pub work: PathBuf,
 }
 
@@ -157,7 +157,7 @@ pub struct Upper {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPoint {
     /// Where, as a path inside. Symbolic links on the way are followed as the process would.
-    #[serde(with = "wire::rel_path")]
+    #[serde(with = "encoding::one")]
     pub target: RelPath,
     /// What.
     pub kind: MountKind,
@@ -192,11 +192,11 @@ pub enum MountKind {
     /// devices.
     Bind {
         /// Where the host has it: an absolute path, trusted.
-        #[serde(with = "wire::path")]
+        #[serde(with = "encoding::one")]
         source: PathBuf,
         /// The part of it that is mounted, found as a process in a chroot at `source` would find
         /// it: symbolic links cannot lead out.
-        #[serde(with = "wire::rel_path")]
+        #[serde(with = "encoding::one")]
         subpath: RelPath,
         /// Whether the process may change nothing through it.
         read_only: bool,
@@ -208,7 +208,7 @@ pub enum MountKind {
         /// The tree.
         tree: RootFs,
         /// The part of it that is mounted, found as by a process inside that tree.
-        #[serde(with = "wire::rel_path")]
+        #[serde(with = "encoding::one")]
         subpath: RelPath,
         /// What that part is.
         stub: Stub,
@@ -237,7 +237,7 @@ pub enum MountKind {
 
 /// The content of a file, which may be secret: its `Debug` form tells only the length.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileData(#[serde(with = "wire::bytes")] pub Vec<u8>);
+pub struct FileData(#[serde(with = "encoding::one")] pub Vec<u8>);
 
 impl fmt::Debug for FileData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

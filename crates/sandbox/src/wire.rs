@@ -1,7 +1,8 @@
 //! What passes between the builder and its helper, and how.
 //!
-//! Three kinds of messages, each one datagram of a Unix `SOCK_SEQPACKET` pair, so the kernel keeps
-//! their borders and a message is there whole or not at all. A specification may be larger than a
+//! Every message is one datagram of a Unix `SOCK_SEQPACKET` pair, so the kernel keeps their borders
+//! and a message is there whole or not at all. Each run has a pair of its own, so no message needs
+//! to say whom it is for. A specification may be larger than a
 //! datagram; it travels as a descriptor of a file in memory. The two sides are always the same
 //! binary, so the format needs no version.
 
@@ -25,7 +26,7 @@ use crate::{ExitReport, Probe, SandboxError};
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Run a process. Comes with five descriptors: the specification, the run's own channel,
+    /// Run a process. Comes with five descriptors: the run's own channel, the specification,
     /// standard input, output and error.
     Run,
     /// Look at the machine. Comes with one descriptor: the channel for the answer.
@@ -168,8 +169,7 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
     }
 }
 
-/// Waits until one of the sockets has something to say, or the time is over; `None` waits for
-/// ever. Tells for each whether it has.
+/// Waits until one of the descriptors is readable or at its end; tells for each whether it is.
 pub(crate) fn wait_readable<const N: usize>(
     sockets: [BorrowedFd<'_>; N],
 ) -> rustix::io::Result<[bool; N]> {
@@ -185,103 +185,89 @@ pub(crate) fn null() -> rustix::io::Result<OwnedFd> {
     rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Bytes, whatever they are.
-pub(crate) mod bytes {
-    use std::fmt;
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
 
-    use serde::de::{Deserializer, Error, Visitor};
-    use serde::ser::Serializer;
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        from.deserialize_bytes(Bytes)
-    }
-}
-
-/// Paths: serde has only those that are UTF-8.
-pub(crate) mod path {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::{OsStrExt, OsStringExt};
-    use std::path::{Path, PathBuf};
-
-    use serde::de::Deserializer;
-    use serde::ser::Serializer;
-
-    pub(crate) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-        super::bytes::serialize(path.as_os_str().as_bytes(), to)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
-        super::bytes::deserialize(from).map(OsString::from_vec).map(PathBuf::from)
-    }
-}
-
-/// Paths inside.
-pub(crate) mod rel_path {
-    use formwork_fs::RelPath;
-    use serde::de::{Deserializer, Error};
-    use serde::ser::Serializer;
-
-    pub(crate) fn serialize<S: Serializer>(path: &RelPath, to: S) -> Result<S::Ok, S::Error> {
-        super::bytes::serialize(path.as_bytes(), to)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<RelPath, D::Error> {
-        RelPath::new(super::bytes::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
-/// Declares a serde module for a list of what another module of this file is for one.
-macro_rules! list_of {
-    ($(#[$doc:meta])* $name:ident, $item:ident, $type:ty, $ty_text:literal) => {
-        $(#[$doc])*
-        pub(crate) mod $name {
-            use serde::de::Deserializer;
-            use serde::ser::Serializer;
-            use serde::{Deserialize, Serialize};
-
-            #[derive(Serialize)]
-            struct Borrowed<'a>(#[serde(with = $ty_text)] &'a $type);
-
-            #[derive(Deserialize)]
-            struct Owned(#[serde(with = $ty_text)] $type);
-
-            pub(crate) fn serialize<S: Serializer>(
-                list: &[$type],
-                to: S,
-            ) -> Result<S::Ok, S::Error> {
-                to.collect_seq(list.iter().map(Borrowed))
-            }
-
-            pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-                from: D,
-            ) -> Result<Vec<$type>, D::Error> {
-                Ok(Vec::<Owned>::deserialize(from)?.into_iter().map(|owned| owned.0).collect())
-            }
-        }
+    use super::*;
+    use crate::{
+        ExitStatus, FileData, MountKind, MountPoint, OsError, ProcessSpec, ProgramProblem, RootFs,
+        Stage, Stub,
     };
-}
 
-list_of! {
-    /// Lists of paths.
-    paths, path, std::path::PathBuf, "crate::wire::path"
-}
-list_of! {
-    /// Lists of paths inside.
-    rel_paths, rel_path, formwork_fs::RelPath, "crate::wire::rel_path"
+    fn odd() -> std::ffi::OsString {
+        std::os::unix::ffi::OsStringExt::from_vec(b"/no\xff utf-8\n".to_vec())
+    }
+
+    #[test]
+    fn specifications_arrive_as_they_were() {
+        let rel = |path: &[u8]| formwork_fs::RelPath::new(path).unwrap();
+        let data = FileData((0..=255).cycle().take(3_000_000).collect());
+        let file = MountKind::File { data, mode: 0o400, uid: 1, gid: 2, read_only: true };
+        let tree = RootFs::writable([odd(), "/b".into()], odd(), "/work");
+        let overlay =
+            MountKind::Overlay { tree: tree.clone(), subpath: rel(b"x/\xfe"), stub: Stub::File };
+        let mut spec = ProcessSpec::new(tree, [odd(), "".into()]);
+        spec.env = vec![("NAME".into(), odd())];
+        spec.cwd = rel(b"\xff/a");
+        spec.mounts = vec![
+            MountPoint { target: rel(b"f"), kind: file },
+            MountPoint { target: rel(b"o"), kind: overlay },
+        ];
+        let document = document(&spec).unwrap();
+        assert_eq!(read_document::<ProcessSpec>(document.as_fd()).unwrap(), spec);
+        // Reading it does not use it up.
+        assert_eq!(read_document::<ProcessSpec>(document.as_fd()).unwrap(), spec);
+    }
+
+    #[test]
+    fn answers_arrive_one_by_one_and_then_the_end() {
+        let report = ExitReport {
+            status: ExitStatus::Signaled(9),
+            wall_time: Duration::MAX,
+            user_time: Duration::from_nanos(1),
+            system_time: Duration::ZERO,
+            peak_memory: u64::MAX,
+            created: vec![formwork_fs::RelPath::new(b"a/\xff").unwrap()],
+        };
+        let program = SandboxError::Program {
+            program: odd(),
+            problem: ProgramProblem::InterpreterMissing(odd()),
+        };
+        let answers = [
+            Answer::Outcome(Ok(report)),
+            Answer::Outcome(Err(program)),
+            Answer::Outcome(Err(SandboxError::setup(Stage::Mount, odd(), OsError(5)))),
+            Answer::Gone(Gone { signal: Some(15), ..Gone::default() }),
+        ];
+        let (ours, theirs) = channel().unwrap();
+        for answer in &answers {
+            send(theirs.as_fd(), answer).unwrap();
+        }
+        drop(theirs);
+        for answer in answers {
+            assert_eq!(receive(ours.as_fd()).unwrap(), Some(answer));
+        }
+        assert_eq!(receive::<Answer>(ours.as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn requests_arrive_with_their_descriptors() {
+        let (ours, theirs) = channel().unwrap();
+        let document = document(&7_u64).unwrap();
+        let descriptors = [document.as_fd(), ours.as_fd()];
+        send_request(ours.as_fd(), Request::Run, &descriptors).unwrap();
+        let (request, received) = receive_request(theirs.as_fd()).unwrap().unwrap();
+        assert_eq!((request, received.len()), (Request::Run, 2));
+        assert_eq!(read_document::<u64>(received[0].as_fd()).unwrap(), 7);
+        drop((ours, received));
+        assert!(receive_request(theirs.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        let (ours, theirs) = channel().unwrap();
+        rustix::net::send(&ours, b"\xff\xff\xff\xff\xff", SendFlags::empty()).unwrap();
+        assert_eq!(receive::<Answer>(theirs.as_fd()), Err(Errno::BADMSG));
+    }
 }

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
 use rustix::thread::UnshareFlags;
 
 use crate::idmap::IdMaps;
@@ -105,19 +108,29 @@ pub(crate) fn private_mounts() -> Result<(), SandboxError> {
 /// The kernel allows it only to whoever owns the network namespace, so not to ordinary users; they
 /// keep the host's, where none of these is readable for them.
 fn clear_sys(cgroup2: bool) {
+    let Ok(sys) = new_sys() else { return };
     let clone = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let cgroups = rustix::mount::open_tree(CWD, "/sys/fs/cgroup", clone);
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None).is_ok()
-        && !cgroup2
-        && let Ok(cgroups) = cgroups
-    {
+    // The kernel does not mount a file system on itself.
+    let _ = rustix::mount::unmount("/sys", UnmountFlags::DETACH);
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    let moved = rustix::mount::move_mount(sys, "", CWD, "/sys", flags);
+    if let (Ok(()), Ok(cgroups), false) = (moved, cgroups, cgroup2) {
         // Without it, programs in the sandbox do not see their limits; no more.
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let _ = rustix::mount::move_mount(cgroups, "", CWD, "/sys/fs/cgroup", flags);
     }
+}
+
+fn new_sys() -> rustix::io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Makes the mounts of the devices read-only: they can be read and written all the same, but root

@@ -97,7 +97,6 @@ fn await_ids(go: OwnedFd) -> Result<(), SandboxError> {
 
 /// Makes all that the process will find; returns the mount targets that had to be made.
 fn make_world(world: &World, spec: &ProcessSpec) -> Result<Vec<RelPath>, SandboxError> {
-    crate::world::private_mounts()?;
     // From here to the change of the root, a descriptor's number is a path to what it refers to,
     // and nothing is ever looked up twice.
     rustix::process::chdir("/proc/self/fd")

@@ -17,7 +17,7 @@ use crate::world::World;
 use crate::{MountKind, MountPoint, RootFs, SandboxError, Stage, Stub, sys};
 
 /// The name under which a file is written before it is mounted where it belongs.
-const SCRATCH: &str = ".file";
+const SCRATCH: &str = ".formwork-file";
 
 /// Mounts one of the specification's mount points; `dev` is the sandbox's `/dev`.
 pub(super) fn mount(

@@ -105,27 +105,25 @@ fn mount_dev(
     mount_at("tmpfs", &name(target), flags, c"mode=755,size=65536k", "/dev")?;
     let dev = open_dir(targets.root(), "dev")?;
     for device in DEVICES {
-        // A namespace of its own may not make devices, so the host's are used.
-        let made =
-            rustix::fs::mknodat(&dev, device, FileType::RegularFile, Mode::from_raw_mode(0o666), 0);
-        made.and_then(|()| {
-            let target = format!("{}/{device}", name(&dev));
-            rustix::mount::mount_bind(format!("/dev/{device}"), target)
-        })
-        .map_err(|errno| SandboxError::setup(Stage::Device, format!("/dev/{device}"), errno))?;
+        bind_device(&dev, device).map_err(no_device(device))?;
     }
     for (link, to) in LINKS {
-        rustix::fs::symlinkat(to, &dev, link)
-            .map_err(|errno| SandboxError::setup(Stage::Device, format!("/dev/{link}"), errno))?;
+        rustix::fs::symlinkat(to, &dev, link).map_err(no_device(link))?;
     }
     let group = if world.ids.has_group(TTY_GROUP) { ",gid=5" } else { "" };
-    let inert = BARE | MountFlags::NOEXEC;
-    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     let pts = format!("newinstance,ptmxmode=0666,mode=0620{group}");
-    mount_in(&dev, "pts", "devpts", quiet, &pts)?;
+    let inert = BARE | MountFlags::NOEXEC;
+    mount_in(&dev, "pts", "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, &pts)?;
     mount_in(&dev, "shm", "tmpfs", inert, &format!("mode=1777,size={}", spec.shm_size))?;
     mount_in(&dev, "mqueue", "mqueue", inert, "")?;
     Ok(dev)
+}
+
+/// A user namespace may not make devices, so the host's are used.
+fn bind_device(dev: &RootDir, device: &str) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(dev, device, FileType::RegularFile, mode, 0)?;
+    rustix::mount::mount_bind(format!("/dev/{device}"), format!("{}/{device}", name(dev)))
 }
 
 /// Mounts a file system in a new directory of `/dev`.
@@ -136,11 +134,15 @@ fn mount_in(
     flags: MountFlags,
     options: &str,
 ) -> Result<(), SandboxError> {
-    let shown = format!("/dev/{directory}");
-    rustix::fs::mkdirat(dev, directory, Mode::from_raw_mode(0o755))
-        .map_err(|errno| SandboxError::setup(Stage::Device, &shown, errno))?;
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::mkdirat(dev, directory, mode).map_err(no_device(directory))?;
     let options = CString::new(options).unwrap_or_default();
-    mount_at(kind, &format!("{}/{directory}", name(dev)), flags, &options, &shown)
+    let target = format!("{}/{directory}", name(dev));
+    mount_at(kind, &target, flags, &options, &format!("/dev/{directory}"))
+}
+
+fn no_device(name: &str) -> impl Fn(Errno) -> SandboxError {
+    move |errno| SandboxError::setup(Stage::Device, format!("/dev/{name}"), errno)
 }
 
 /// Hides files of `/proc` and `/sys` behind `/dev/null` or an empty directory, and makes others

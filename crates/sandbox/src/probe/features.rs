@@ -112,17 +112,24 @@ fn subordinate_ids(user: &HostUser, kind: IdKind) -> Feature {
 fn mapper(name: &str) -> Feature {
     let path = find_tool(name);
     let setuid = path.as_deref().is_some_and(is_privileged);
+    let powerless = rustix::thread::no_new_privs().unwrap_or(false);
     Feature {
         name: name.to_owned(),
-        available: setuid,
+        available: setuid && !powerless,
         required: true,
         found: match &path {
+            Some(_) if powerless => "no_new_privs is set, so setuid is without effect".to_owned(),
             Some(path) if setuid => path.display().to_string(),
             Some(path) => format!("{} has neither setuid nor capabilities", path.display()),
             None => "not found".to_owned(),
         },
         purpose: "gives a user namespace its subordinate ids".to_owned(),
         remedy: Some(match path {
+            Some(_) if powerless => {
+                "inside a container: `allowPrivilegeEscalation: true` (Kubernetes), no \
+                 `--security-opt no-new-privileges` (docker, podman)"
+                    .to_owned()
+            }
             Some(path) => format!("as root: chmod u+s {}", path.display()),
             None => "install the package `uidmap` (Debian, Ubuntu) or `shadow-utils` (Fedora)"
                 .to_owned(),

@@ -18,7 +18,7 @@ use crate::{Rung, SandboxError, Stage};
 /// What the machine can do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// The rung that [`enter`](crate::enter) takes here, or why it fails.
+    /// The rung that [`enter`](crate::enter()) takes here, or why it fails.
     pub rung: Result<Rung, SandboxError>,
     /// What was looked at, the most important first.
     pub features: Vec<Feature>,
@@ -49,7 +49,7 @@ pub struct Feature {
     pub remedy: Option<String>,
 }
 
-/// Looks at the machine as the user who calls. Before [`enter`](crate::enter): inside, much looks
+/// Looks at the machine as the user who calls. Before [`enter`](crate::enter()): inside, much looks
 /// different.
 ///
 /// # Errors

@@ -47,13 +47,10 @@ pub(super) fn run() -> Trial {
 }
 
 fn try_all() -> Trial {
-    let rung = enter(RungChoice::Auto).map(|entered| entered.rung);
-    let world = match &rung {
-        Ok(_) => World::prepare(),
-        Err(error) => Err(error.clone()),
-    };
-    let mounts = match world {
-        Ok(world) => in_child(
+    let entered = enter(RungChoice::Auto);
+    let world = entered.and_then(|entered| Ok((entered.rung, World::prepare()?)));
+    let mounts = match &world {
+        Ok((_, world)) => in_child(
             world.namespaces(),
             |channel| wire::send(channel, &try_mounts()),
             |pid| world.ids.write_identity(pid).map_err(OsError::from),
@@ -61,7 +58,7 @@ fn try_all() -> Trial {
         Err(_) => Err(NOT_TRIED),
     };
     Trial {
-        rung,
+        rung: world.map(|(rung, _)| rung),
         namespaces: mounts.as_ref().map(drop).map_err(|error| *error),
         mounts: mounts.unwrap_or_else(Mounts::none),
     }

@@ -1,8 +1,16 @@
-//! What the probe says of this machine.
+//! What the probe and the errors say of machines that lack something.
 
-use formwork_sandbox::{Rung, probe};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
-use crate::rungs::{on_each_rung, rung};
+use formwork_sandbox::{Cancel, ProcessSpec, RootFs, Rung, RungChoice, SandboxError, probe};
+
+use crate::arena::Arena;
+use crate::payload::{self, PAYLOAD};
+use crate::rungs::{self, ENTERED, on_each_rung};
+
+/// A number that no line of `/etc/subuid` is about.
+const STRANGER: u32 = 60_999;
 
 #[test]
 fn where_sandboxes_run_the_probe_says_so_and_changes_nothing() {
@@ -19,6 +27,111 @@ fn where_sandboxes_run_the_probe_says_so_and_changes_nothing() {
     }
     on_each_rung(|arena| {
         // The claim is true.
-        assert_eq!(arena.sh("echo yes"), "yes\n", "{:?}", rung());
+        assert_eq!(arena.sh("echo yes"), "yes\n");
     });
+}
+
+#[test]
+fn entering_with_threads_is_refused() {
+    std::thread::scope(|scope| {
+        let (end, wait) = std::sync::mpsc::channel();
+        scope.spawn(move || wait.recv());
+        let error = formwork_sandbox::enter(RungChoice::Auto).unwrap_err();
+        assert!(matches!(error, SandboxError::Threaded { threads: 2.. }), "{error}");
+        end.send(()).unwrap();
+    });
+}
+
+/// What this program writes when it runs a payload as somebody else; `None` without root.
+fn as_user(uid: u32, name: &str, entered: bool) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: this needs root to be somebody else");
+        return None;
+    }
+    let arena = Arena::new();
+    let mut command = Command::new(arena.program());
+    command.args(["--exact", "payload::run", "--nocapture"]).env(PAYLOAD, name);
+    command.uid(uid).gid(uid);
+    if entered {
+        command.env(ENTERED, "1");
+    }
+    Some(written(&mut command))
+}
+
+fn written(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[test]
+fn users_without_subordinate_ids_are_told_which_line_to_add() {
+    let Some(text) = as_user(STRANGER, "nothing", true) else { return };
+    assert!(text.contains("NoSubordinateIds { kind: User, user: \"60999\" }"), "{text}");
+    let Some(text) = as_user(STRANGER, "probe", false) else { return };
+    assert!(text.contains("sufficient: false"), "{text}");
+    assert!(text.contains("/etc/subuid has no line for 60999: add `60999:100000:65536`"), "{text}");
+    assert!(text.contains("as root: echo '60999:100000:65536' >> /etc/subgid"), "{text}");
+}
+
+#[test]
+fn a_missing_mapper_is_told_with_its_package() {
+    let Ok(Some((uid, gid))) = rungs::other_user() else {
+        return eprintln!("skipped: this needs root, and a user with subordinate ids");
+    };
+    let arena = Arena::new();
+    let script = "mount --bind /dev/null /usr/bin/newgidmap && exec setpriv \
+                  --reuid=$1 --regid=$2 --clear-groups \"$0\" --exact payload::run --nocapture";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(arena.program());
+    command.args([uid.to_string(), gid.to_string()]).env(PAYLOAD, "probe");
+    let text = written(&mut command);
+    assert!(text.contains("cannot run newgidmap (Permission denied"), "{text}");
+    assert!(text.contains("install the package `uidmap`"), "{text}");
+    assert!(text.contains("sufficient: false"), "{text}");
+}
+
+#[test]
+fn setuid_without_effect_is_told() {
+    let arena = Arena::new();
+    let mut command = Command::new("setpriv");
+    command.args(["--no-new-privs", "--reuid=60999", "--regid=60999", "--clear-groups"]);
+    command.arg(arena.program()).args(["--exact", "payload::run", "--nocapture"]);
+    let text = written(command.env(PAYLOAD, "probe"));
+    if !text.contains("sufficient") {
+        return eprintln!("skipped: this needs root and setpriv");
+    }
+    assert!(text.contains("newuidmap: no_new_privs is set"), "{text}");
+    assert!(text.contains("allowPrivilegeEscalation"), "{text}");
+}
+
+#[test]
+fn a_limit_on_namespaces_is_told_with_its_sysctl() {
+    on_each_rung(|arena| {
+        let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                      exec \"$0\" --exact payload::run --nocapture";
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(arena.program());
+        command.env(PAYLOAD, "probe").env_remove(ENTERED);
+        let text = written(&mut command);
+        assert!(text.contains("sufficient: false"), "{text}");
+        assert!(text.contains("sysctl -w user.max_user_namespaces=16384"), "{text}");
+        assert!(text.contains("raise the sysctls user.max_user_namespaces"), "{text}");
+    });
+}
+
+/// The payload: what the probe says, and what happens without asking it.
+pub(crate) fn report() {
+    let probe = probe().unwrap();
+    println!("sufficient: {}", probe.is_sufficient());
+    for feature in &probe.features {
+        println!("{}: {} {:?}", feature.name, feature.found, feature.remedy);
+    }
+    if let Err(error) = &probe.rung {
+        return println!("{error}");
+    }
+    let spec = ProcessSpec::new(RootFs::read_only(["/"]), ["true"]);
+    let arena = Arena::new();
+    let result = crate::arena::run(&arena.launcher, &spec, &Cancel::new().unwrap());
+    println!("{:?}", result.map(|ended| ended.report).map_err(|error| error.to_string()));
+    payload::until(|| payload::descendants(std::process::id()).len() <= 1);
 }

@@ -5,10 +5,11 @@ use std::os::unix::fs::symlink;
 use formwork_fs::RelPath;
 use formwork_sandbox::{
     ExitStatus, FileData, IdKind, MountKind, MountPoint, ProcessSpec, RootFs, Rung, SandboxError,
-    Stub,
+    Stub, User,
 };
+use rustix::fs::{CWD, FileType, Mode};
 
-use crate::arena::{Arena, bind, list, rel};
+use crate::arena::{Arena, bind, elf_that_exits_with_its_effective_user, list, rel};
 use crate::rungs::{on_each_rung, rung};
 
 fn with(mut spec: ProcessSpec, mounts: impl IntoIterator<Item = MountPoint>) -> ProcessSpec {
@@ -55,6 +56,25 @@ fn bind_mounts_are_read_only_or_not() {
         arena.run(with(arena.script(script), [part(&source, "", Stub::Dir, false)])).unwrap();
         assert_eq!(fs_err::read(source.join("file")).unwrap(), b"new\n");
         assert_eq!(list(&source), ["/file", "/more"]);
+    });
+}
+
+#[test]
+fn setuid_programs_and_devices_of_the_host_are_powerless() {
+    on_each_rung(|arena| {
+        let source = arena.tree("source", &[]);
+        elf_that_exits_with_its_effective_user(&source.join("setuid"), 0o4755);
+        let mut spec = with(arena.spec(&["/mnt/setuid"]), [part(&source, "", Stub::Dir, true)]);
+        spec.user = User { uid: 77, gid: 77, groups: vec![] };
+        assert_eq!(arena.run(spec).unwrap().report.status, ExitStatus::Exited(77));
+        // Only real root can make the device.
+        let (zero, mode) = (rustix::fs::makedev(1, 5), Mode::from_raw_mode(0o666));
+        let device = source.join("zero");
+        if rustix::fs::mknodat(CWD, device, FileType::CharacterDevice, mode, zero).is_ok() {
+            let script = "head -c 1 /mnt/zero | wc -c";
+            let spec = with(arena.script(script), [part(&source, "", Stub::Dir, true)]);
+            assert_eq!(arena.run(spec).unwrap().stdout, "0\n");
+        }
     });
 }
 
@@ -263,6 +283,9 @@ fn another_tree_can_be_mounted_whole_or_in_part() {
         assert_eq!(ended.report.status, ExitStatus::Exited(1));
         let ended = run(mount(&one, "", Stub::Dir), "touch /mnt/x /mnt/usr/lib/a");
         assert_eq!(ended.report.status, ExitStatus::Exited(1));
+        // What was needed on the way is gone: there is nothing on top of the root.
+        let script = "[ \"$(ls /..)\" = \"$(ls /)\" ] && grep -c overlay /proc/self/mountinfo";
+        assert_eq!(run(mount(&tree, "usr", Stub::Dir), script).stdout, "2\n");
         let error = arena.refused(with(arena.script("true"), [mount(&tree, "no", Stub::Dir)]));
         assert!(error.contains("mount's source `/no`: No such file"), "{error}");
     });

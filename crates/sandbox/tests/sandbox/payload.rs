@@ -6,10 +6,10 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use formwork_sandbox::{Cancel, ExitStatus, SandboxError};
+use formwork_sandbox::{Cancel, ExitStatus, MountKind, MountPoint, SandboxError};
 
 use crate::arena::{self, Arena};
-use crate::{isolation, rungs, syscalls};
+use crate::{doctor, isolation, root, rungs, syscalls};
 
 /// Names what to do; in the environment of the executed program.
 pub(crate) const PAYLOAD: &str = "FORMWORK_TEST_PAYLOAD";
@@ -21,6 +21,10 @@ fn run() {
         Err(_) => {}
         Ok("sleeper") => drop(sleep(&Arena::new(), "1000")),
         Ok("deaf") => assert_eq!(sleep(&Arena::new(), "1"), Ok(ExitStatus::Exited(0))),
+        Ok("nothing") => {}
+        Ok("probe") => doctor::report(),
+        Ok("unmounted") => root::report_mounts(),
+        Ok("umask") => run_with_a_strict_umask(),
         Ok("orphans") => lose_the_helper(),
         Ok("syscalls") => syscalls::report(),
         Ok("cgroups") => isolation::report_cgroups(),
@@ -29,11 +33,12 @@ fn run() {
     }
 }
 
-/// Executes this program with a payload, in a process group of its own and deaf to the terminal's
-/// signals.
+/// Executes this program with a payload: in a process group of its own, deaf to the terminal's
+/// signals, and making files for itself only.
 pub(crate) fn spawn(payload: &str, arena: &Arena) -> Child {
     let program = std::env::current_exe().unwrap();
-    let script = "trap '' INT HUP TERM QUIT; exec \"$0\" --exact payload::run --nocapture";
+    let script =
+        "trap '' INT HUP TERM QUIT; umask 077; exec \"$0\" --exact payload::run --nocapture";
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(program).env(PAYLOAD, payload);
     // It is user 0 already where this process is, and leaves its files where this one cleans up.
@@ -45,6 +50,17 @@ pub(crate) fn spawn(payload: &str, arena: &Arena) -> Child {
 fn sleep(arena: &Arena, seconds: &str) -> Result<ExitStatus, SandboxError> {
     let spec = arena.with_stubs(arena.spec(&["sleep", seconds]));
     arena::run(&arena.launcher, &spec, &Cancel::new().unwrap()).map(|ended| ended.report.status)
+}
+
+/// What the sandbox makes must be for everybody all the same.
+fn run_with_a_strict_umask() {
+    let arena = Arena::new();
+    let mut spec = arena.script("umask; stat -c %a /dev /proc /sys /dev/pts /a /a/b");
+    spec.root.layers.insert(0, arena.tree("stubs", &[("dev/", ""), ("proc/", ""), ("sys/", "")]));
+    let kind = MountKind::Tmpfs { size: None, mode: 0o750 };
+    spec.mounts.push(MountPoint { target: arena::rel("a/b"), kind });
+    let ended = arena::run(&arena.launcher, &spec, &Cancel::new().unwrap()).unwrap();
+    assert_eq!(ended.success(), "0022\n755\n555\n555\n755\n755\n750\n");
 }
 
 /// Kills the helper while a sandbox runs, and runs another.

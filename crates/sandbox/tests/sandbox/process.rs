@@ -51,6 +51,18 @@ fn input_is_what_is_given_and_empty_by_default() {
 }
 
 #[test]
+fn directories_are_no_input_and_no_output() {
+    on_each_rung(|arena| {
+        let spec = arena.with_stubs(arena.script("true"));
+        let null = || fs_err::File::create("/dev/null").unwrap().into_parts().0.into();
+        let directory = fs_err::File::open("/").unwrap().into_parts().0.into();
+        let stdio = Stdio { stdin: Some(directory), stdout: null(), stderr: null() };
+        let error = arena.launcher.run(&spec, stdio, &Cancel::new().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("is a directory"), "{error}");
+    });
+}
+
+#[test]
 fn much_output_arrives_whole() {
     on_each_rung(|arena| {
         let text = arena.sh("yes 0123456789abcde | head -c 50000000");
@@ -273,9 +285,15 @@ fn the_report_tells_time_and_memory() {
                       x=$(yes | head -c 30000000 | tr -d '\\n'); wait; exit 0";
         let report = arena.run(arena.script(script)).unwrap().report;
         assert!(report.peak_memory > 15_000_000 && report.peak_memory < 1 << 32, "{report:?}");
-        assert!(report.user_time > Duration::from_millis(5), "{report:?}");
-        assert!(report.user_time < Duration::from_secs(60), "{report:?}");
-        assert!(report.wall_time > Duration::from_millis(5), "{report:?}");
+        assert!(report.user_time > Duration::ZERO, "{report:?}");
+        assert!(report.wall_time > Duration::ZERO, "{report:?}");
+    });
+}
+
+#[test]
+fn the_builders_umask_is_its_own_matter() {
+    on_each_rung(|arena| {
+        assert!(payload::spawn("umask", arena).wait().unwrap().success());
     });
 }
 

@@ -7,9 +7,11 @@ use formwork_sandbox::{
     ExitStatus, FileData, MAX_LAYERS, MountKind, MountPoint, ProcessSpec, RootFs, SandboxError,
 };
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::arena::{Arena, bind, list, rel};
-use crate::rungs::on_each_rung;
+use crate::payload;
+use crate::rungs::{self, on_each_rung};
 
 /// The directory that took the changes of a process.
 fn upper(spec: &ProcessSpec) -> std::path::PathBuf {
@@ -217,4 +219,58 @@ fn the_hosts_paths_do_not_show() {
         assert!(!store[0].contains(directory.to_str().unwrap()), "{mounts}");
         assert!(Path::new("/proc/self/mountinfo").exists());
     });
+}
+
+#[test]
+fn the_upper_directory_is_nobodys_when_the_run_returns() {
+    on_each_rung(|arena| {
+        // In a mount namespace of its own, since it mounts something to find out.
+        let script = "exec \"$0\" --exact payload::run --nocapture";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(arena.program());
+        command.env(payload::PAYLOAD, "unmounted").env_remove(rungs::ENTERED);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("while it runs: true\nafterwards: false\n"), "{text}");
+    });
+}
+
+/// The payload: whether the kernel says that an upper directory is in use, while a process runs
+/// and right after each of some.
+pub(crate) fn report_mounts() {
+    let arena = Arena::new();
+    let in_use = |upper: &Path| {
+        let [lower, root] = ["lower", "root"].map(|name| arena.tree(name, &[]));
+        let (_, work) = arena.upper();
+        // With an index, the kernel refuses to share.
+        let options = format!(
+            "userxattr,index=on,lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        let options = std::ffi::CString::new(options).unwrap();
+        let mounted =
+            rustix::mount::mount("overlay", &root, "overlay", MountFlags::empty(), &*options);
+        if mounted.is_ok() {
+            rustix::mount::unmount(&root, UnmountFlags::empty()).unwrap();
+        }
+        mounted == Err(rustix::io::Errno::BUSY)
+    };
+    let spec = arena.with_stubs(arena.script("echo > /file; sleep 1000"));
+    let cancel = formwork_sandbox::Cancel::new().unwrap();
+    std::thread::scope(|scope| {
+        let (launcher, cancel, spec) = (&arena.launcher, &cancel, &spec);
+        scope.spawn(move || crate::arena::run(launcher, spec, cancel));
+        payload::until(|| upper(spec).join("file").exists());
+        print!("\nwhile it runs: {}\nafterwards: ", in_use(&upper(spec)));
+        cancel.cancel();
+    });
+    let again = (0..30).any(|_| {
+        let spec = arena.script("echo > /file");
+        let upper = upper(&spec);
+        arena.run(spec).unwrap();
+        in_use(&upper)
+    });
+    println!("{}", again || in_use(&upper(&spec)));
 }

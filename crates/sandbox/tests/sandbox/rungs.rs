@@ -69,6 +69,11 @@ fn user() -> Result<(u32, u32), String> {
     USER_IDS.get_or_init(find_or_make_user).clone()
 }
 
+/// For root: an ordinary user with subordinate ids.
+pub(crate) fn other_user() -> Result<Option<(u32, u32)>, String> {
+    if rustix::process::geteuid().is_root() { user().map(Some) } else { Ok(None) }
+}
+
 fn find_or_make_user() -> Result<(u32, u32), String> {
     if passwd_entry().is_none() {
         run("useradd", &["--no-create-home", "--user-group", USER])?;
