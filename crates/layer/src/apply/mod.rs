@@ -181,4 +181,6 @@ impl Read for Blocks {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

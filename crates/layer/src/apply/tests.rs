@@ -8,7 +8,7 @@ use formwork_fs::{RelPath, RootDir};
 
 use super::*;
 use crate::archive::made::{Made, archive, made, pax};
-use crate::tree::testing::{dir, file, one_of_everything, path, tree};
+use crate::tree::testing::{dir, file, one_of_everything, path, temporary, tree};
 use crate::tree::{Entry, Metadata, Node, Origin, Stack};
 use crate::{Compression, PackOptions, pack, scan_upper};
 
@@ -27,8 +27,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        // Not in /tmp, which may lack extended attributes.
-        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let directory = temporary();
         fs_err::create_dir(directory.path().join("layer")).unwrap();
         fs_err::write(directory.path().join("outside"), "untouched").unwrap();
         Self { directory }
