@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
 
+mod bench;
 mod demo;
 mod formwork;
 mod setup;
@@ -18,6 +19,8 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
+  bench [CASE...] [--runs N] [--json FILE] [--alone]
+                  time formwork beside the installed peers, in turns
   demo [NAME...]  build the examples both ways, run them, compare them
   test [NAME...]  set up what is missing, then run every check and test, or the named tests
   tidy            check what compilers do not: borders between crates, docs, lengths, dependencies";
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
+        Some("bench") => bench::run(&root(), &bench::Options::parse(arguments)?),
         Some("demo") => demo::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("test") => test::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("tidy") => tidy::run(&root()),

@@ -160,7 +160,7 @@ impl Delivery<'_> {
             let tree = self.merged()?;
             let options = MaterializeOptions {
                 ownership: Ownership::Caller,
-                threads: std::thread::available_parallelism().map_or(1, usize::from),
+                threads: self.host.layers.threads(),
                 ..MaterializeOptions::default()
             };
             materialize(&tree, &RootDir::open(directory)?, &options)?;

@@ -59,7 +59,7 @@ impl Images {
     fn add(&mut self, key: ImageKey, found: Found) {
         let Found { manifest, config, base } = found;
         if let BaseImage::View(view) = &base {
-            self.views.insert(manifest.clone(), view.clone());
+            self.views.insert(manifest.clone(), ImageView::clone(view));
         }
         self.bases.insert(manifest.clone(), base);
         self.resolved.insert(key, ResolvedImage { manifest, config });
@@ -213,7 +213,8 @@ fn local_base(
     }
     match &image.manifest {
         Some(manifest) => {
-            Ok(BaseImage::View(ImageView::open(manifest.clone(), blobs(host, image, events))?))
+            let view = ImageView::open(manifest.clone(), blobs(host, image, events))?;
+            Ok(BaseImage::View(Box::new(view)))
         }
         None => {
             let title = image.title();
@@ -254,7 +255,7 @@ fn of_view(view: ImageView) -> Found {
     Found {
         manifest: view.descriptor().digest.clone(),
         config: view.config().clone(),
-        base: BaseImage::View(view),
+        base: BaseImage::View(Box::new(view)),
     }
 }
 

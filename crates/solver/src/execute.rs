@@ -148,6 +148,8 @@ struct Solving<'a, 'r, R: OpRunner> {
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
+/// An earlier result with its record.
+type Recorded<R> = (<R as OpRunner>::Output, CacheRecord);
 
 impl<R: OpRunner> Solving<'_, '_, R> {
     fn solve(mut self) -> Result<Solution<R>, SolveError<R::Error>> {
@@ -262,7 +264,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     fn equal_result(
         &self,
         identity: Option<Identity>,
-    ) -> Result<Option<(R::Output, CacheRecord)>, SolveError<R::Error>> {
+    ) -> Result<Option<Recorded<R>>, SolveError<R::Error>> {
         let Some(identity) = identity else { return Ok(None) };
         let Some(record) = self.run.index.find(&result_key(identity).key())? else {
             return Ok(None);

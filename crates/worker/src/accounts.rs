@@ -41,11 +41,23 @@ pub(crate) struct ProcessUser {
 
 /// A name that the root file system does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnknownAccount {
+pub enum UnknownAccount {
+    /// A user.
     #[error("the user `{name}` is not in /etc/passwd of the image{}", hint(.nearest))]
-    User { name: String, nearest: Option<String> },
+    User {
+        /// The name.
+        name: String,
+        /// A user who is spelled like it.
+        nearest: Option<String>,
+    },
+    /// A group.
     #[error("the group `{name}` is not in /etc/group of the image{}", hint(.nearest))]
-    Group { name: String, nearest: Option<String> },
+    Group {
+        /// The name.
+        name: String,
+        /// A group that is spelled like it.
+        nearest: Option<String>,
+    },
 }
 
 fn hint(nearest: &Option<String>) -> String {

@@ -56,7 +56,9 @@ impl CacheMount {
             AtomicFile::write(&label, id.as_bytes())?;
         }
         let lock = match sharing {
-            CacheSharing::Shared => FileLock::shared(own.join("0.lock")).map(|lock| Some((0, lock))),
+            CacheSharing::Shared => {
+                FileLock::shared(own.join("0.lock")).map(|lock| Some((0, lock)))
+            }
             CacheSharing::Locked => wait(&own.join("0.lock"), cancel),
             CacheSharing::Private => first_free(&own),
         };

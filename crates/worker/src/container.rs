@@ -81,9 +81,8 @@ fn environment(spec: &ContainerSpec, home: &str) -> Vec<(String, String)> {
 /// The caller's own standard streams; standard input only if the process shall have it.
 pub fn inherited_stdio(with_input: bool) -> std::io::Result<Stdio> {
     use std::os::fd::AsFd;
-    let clone = |fd: std::os::fd::BorrowedFd<'_>| -> std::io::Result<OwnedFd> {
-        fd.try_clone_to_owned()
-    };
+    let clone =
+        |fd: std::os::fd::BorrowedFd<'_>| -> std::io::Result<OwnedFd> { fd.try_clone_to_owned() };
     Ok(Stdio {
         stdin: with_input.then(|| clone(std::io::stdin().as_fd())).transpose()?,
         stdout: clone(std::io::stdout().as_fd())?,

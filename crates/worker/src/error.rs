@@ -31,9 +31,11 @@ pub enum WorkerError {
     Missing(MissingSource),
     /// A user or a group that the image does not know.
     #[error(transparent)]
-    Account(UnknownAccount),
+    Account(#[from] UnknownAccount),
     /// A secret that a step requires and nobody has given.
-    #[error("the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`")]
+    #[error(
+        "the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`"
+    )]
     MissingSecret(String),
     /// A layer or a blob of an image.
     #[error(transparent)]
@@ -48,7 +50,9 @@ pub enum WorkerError {
     #[error(transparent)]
     File(#[from] FsError),
     /// A layer of an image that is not the one that its configuration names.
-    #[error("the image's layer has the diff ID {actual} instead of {expected}: the image is damaged or was tampered with")]
+    #[error(
+        "the image's layer has the diff ID {actual} instead of {expected}: the image is damaged or was tampered with"
+    )]
     WrongLayer {
         /// What the configuration says.
         expected: DiffId,

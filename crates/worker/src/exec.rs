@@ -10,19 +10,17 @@ use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
 use formwork_layer::tree::{Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
-use formwork_sandbox::{
-    ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
-};
+use formwork_sandbox::{ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 
+use crate::WorkerError;
 use crate::accounts::{Accounts, ProcessUser};
 use crate::layer::{Layer, Source};
 use crate::mounts::{Mounts, input, path};
 use crate::root::{Output, Root};
 use crate::runner::Worker;
-use crate::WorkerError;
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
@@ -206,9 +204,7 @@ fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     let parent = upper.open_dir(&parent, formwork_fs::Follow::Never)?;
     match rustix::fs::unlinkat(&parent, path.name(), flags) {
         Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT | Errno::EXIST) => Ok(()),
-        Err(errno) => {
-            Err(formwork_fs::FsError::new("remove", upper.path_of(path), errno).into())
-        }
+        Err(errno) => Err(formwork_fs::FsError::new("remove", upper.path_of(path), errno).into()),
     }
 }
 
@@ -226,9 +222,11 @@ fn without_unchanged_directories(
     // From the end, so that a directory comes after what is in it.
     let mut entries = tree.into_entries();
     while let Some(entry) = entries.pop() {
-        let is_used = || kept.last().is_some_and(|next: &formwork_layer::tree::Entry| {
-            next.path.starts_with(&entry.path)
-        });
+        let is_used = || {
+            kept.last().is_some_and(|next: &formwork_layer::tree::Entry| {
+                next.path.starts_with(&entry.path)
+            })
+        };
         let is_plain = matches!(entry.node, Node::Directory { opaque: false });
         if is_plain && !entry.path.is_root() && !is_used() && is_same(&stack, &entry) {
             remove_if_empty(&upper, &entry.path)?;

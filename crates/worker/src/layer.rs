@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use formwork_fs::RootDir;
 use formwork_image::ImageView;
-use formwork_layer::tree::{Node, Origin as Directory};
+use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, Tree, adopt_implied,
+    materialize,
 };
-use formwork_oci::{Descriptor, DiffId, Digest, LayerCompression, MediaType};
+use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +45,7 @@ pub(crate) enum Source {
     Store,
     /// From an image: the layer with this number.
     Image {
-        view: ImageView,
+        view: Box<ImageView>,
         index: usize,
         /// The layers below it, lowest first.
         below: Vec<Arc<Layer>>,
@@ -244,8 +245,7 @@ impl Layer {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
         let tree = self.tree_with_bytes()?;
-        let packed =
-            formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
         self.set_fact(&fact, &packed)?;
@@ -356,7 +356,8 @@ impl Layer {
         let tree = match applied.implied.as_slice() {
             [] => applied.tree,
             implied => {
-                let below = below.iter().map(|layer| layer.tree()).collect::<Result<Vec<_>, _>>()?;
+                let below =
+                    below.iter().map(|layer| layer.tree()).collect::<Result<Vec<_>, _>>()?;
                 let below = Stack::new(below.iter().map(|tree| &**tree));
                 adopt_implied(applied.tree, implied, &below, directory.as_ref())?
             }
@@ -369,8 +370,9 @@ impl Layer {
     fn materialize(&self, forms: &mut Forms, tree: Tree) -> Result<(), WorkerError> {
         let active = self.store.snapshots.prepare()?;
         let directory = RootDir::open(active.upper())?;
-        let options = MaterializeOptions { threads: self.store.threads, ..Default::default() };
-        formwork_layer::materialize(&tree, &directory, &options)?;
+        let threads = self.store.threads;
+        let options = MaterializeOptions { hard_links: true, threads, ..Default::default() };
+        materialize(&tree, &directory, &options)?;
         let facts = [(TREE, &*tree.encode())];
         let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
         self.found(forms, &snapshot, tree)
@@ -434,7 +436,7 @@ pub fn stored_layer(
 
 impl PackedFact {
     fn into_layer(self, compression: Compression) -> PackedLayer {
-        let media_type = MediaType::OciLayer(LayerCompression::from(compression.format()));
+        let media_type = MediaType::OciLayer(compression.format());
         let blob = Descriptor::new(media_type, self.digest, self.size);
         PackedLayer { diff_id: self.diff_id, blob: Some(blob) }
     }
@@ -459,7 +461,7 @@ fn packed_fact_name(form: PackForm) -> String {
 /// Whether the bytes of all files are known.
 fn has_bytes(tree: &Tree) -> bool {
     tree.entries().iter().all(|entry| match &entry.node {
-        Node::File(file) => !file.bytes.is_missing(),
+        Node::File(file) => !matches!(file.bytes, Bytes::Missing),
         _ => true,
     })
 }
@@ -469,9 +471,10 @@ fn with_bytes_of(tree: Tree, planned: Tree) -> Tree {
     let planned = planned.into_entries();
     let mut entries = tree.into_entries();
     for (entry, planned) in entries.iter_mut().zip(planned) {
+        let is_same_place = entry.path == planned.path;
         if let (Node::File(file), Node::File(planned)) = (&mut entry.node, planned.node)
-            && entry.path == planned.path
-            && file.content == planned.content
+            && is_same_place
+            && *file == planned
         {
             file.bytes = planned.bytes;
         }

@@ -12,6 +12,7 @@
 //! place in any source.
 
 mod accounts;
+mod archive;
 mod cache_mount;
 mod container;
 mod context;
@@ -28,6 +29,7 @@ mod secrets;
 mod store;
 mod trust;
 
+pub use accounts::UnknownAccount;
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::WorkerError;

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use formwork_content::StoreLayout;
 use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, MountKind, MountSpec, OpId};
-use formwork_layer::Stack;
 use formwork_layer::tree::Last;
+use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox as sandbox;
 use formwork_sandbox::{FileData, MountPoint, ProcessSpec, RootFs, Stub};
 use formwork_snapshot::{Active, Snapshotter};
@@ -149,7 +149,8 @@ impl Worker {
         kind: &MountKind,
         mounts: &mut Mounts,
     ) -> Result<Option<sandbox::MountKind>, WorkerError> {
-        let MountKind::Cache { id, sharing, from, subpath, read_only, mode, uid, gid } = kind else {
+        let MountKind::Cache { id, sharing, from, subpath, read_only, mode, uid, gid } = kind
+        else {
             return Ok(None);
         };
         let new = NewDirectory { mode: *mode, uid: *uid, gid: *gid };
@@ -160,11 +161,9 @@ impl Worker {
         if let Some((from, source)) = from.as_ref().filter(|_| cache.is_new) {
             let tree = self.part_of(input(task, *from)?, source)?;
             let directory = RootDir::open(&cache.directory)?;
-            let options = formwork_layer::MaterializeOptions {
-                threads: self.store.threads,
-                ..Default::default()
-            };
-            formwork_layer::materialize(&tree, &directory, &options)?;
+            let threads = self.store.threads;
+            let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
+            materialize(&tree, &directory, &options)?;
         }
         let kind = sandbox::MountKind::Bind {
             source: cache.directory.clone(),
@@ -245,10 +244,7 @@ fn hosts(hostname: &str) -> Vec<u8> {
 }
 
 /// What an input of the task yielded.
-pub(crate) fn input<'t>(
-    task: &'t Task<'_, Output>,
-    op: OpId,
-) -> Result<&'t Output, WorkerError> {
+pub(crate) fn input<'t>(task: &'t Task<'_, Output>, op: OpId) -> Result<&'t Output, WorkerError> {
     let missing = || WorkerError::Internal(format!("the input {op} is not there"));
     task.inputs.get(op).ok_or_else(missing)
 }

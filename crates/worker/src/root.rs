@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use formwork_cache::Identity;
-use formwork_layer::tree::{Last, Node};
-use formwork_layer::{Stack, Tree};
 use formwork_fs::RelPath;
+use formwork_layer::tree::{Bytes, Last, Node};
+use formwork_layer::{Stack, Tree};
 
 use crate::context::Context;
 use crate::layer::Layer;
@@ -102,7 +102,7 @@ impl Root {
         let Ok(resolved) = stack.resolve(&path, Last::Follow) else { return Ok(None) };
         let Some(found) = resolved.found else { return Ok(None) };
         let Node::File(file) = found.node() else { return Ok(None) };
-        if !file.bytes.is_missing() {
+        if !matches!(file.bytes, Bytes::Missing) {
             return Ok(file.read(limit)?);
         }
         // The list of files is there, and the files are not: the layer has to be unpacked.
@@ -128,10 +128,8 @@ fn for_all<T: Send>(
     let mut results: Vec<Option<Result<T, WorkerError>>> = layers.iter().map(|_| None).collect();
     std::thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = slow
-            .iter()
-            .map(|index| (*index, scope.spawn(move || work(&layers[*index]))))
-            .collect();
+        let threads: Vec<_> =
+            slow.iter().map(|index| (*index, scope.spawn(move || work(&layers[*index])))).collect();
         for index in ready {
             results[index] = Some(work(&layers[index]));
         }

@@ -8,7 +8,7 @@ use formwork_cache::{CacheRecord, Identity};
 use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::ImageView;
-use formwork_oci::{ChainId, Digest, DiffId};
+use formwork_oci::{ChainId, DiffId, Digest};
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
@@ -40,7 +40,7 @@ pub struct WorkerConfig {
 #[derive(Clone, Debug)]
 pub enum BaseImage {
     /// One whose layers are blobs somewhere.
-    View(ImageView),
+    View(Box<ImageView>),
     /// One that was built here, by the names of its layers in the store and their diff IDs.
     Local(Vec<(SnapshotKey, DiffId)>),
 }
@@ -207,7 +207,7 @@ impl OpRunner for Worker {
             Op::Source(_) => Ok(None),
             Op::Exec(exec) => self.restored(task, exec.rootfs, record, Source::Store),
             Op::File(file) => {
-                let source = self.plan_source(task, file)?;
+                let source = self.planned_source(task, file);
                 self.restored(task, file.base, record, source)
             }
         }
@@ -254,7 +254,9 @@ fn taken(op: &Op) -> Vec<(OpId, &str)> {
             .iter()
             .filter_map(|mount| match &mount.kind {
                 MountKind::Bind { from, source, .. } => Some((*from, source.as_str())),
-                MountKind::Cache { from: Some((from, source)), .. } => Some((*from, source.as_str())),
+                MountKind::Cache { from: Some((from, source)), .. } => {
+                    Some((*from, source.as_str()))
+                }
                 _ => None,
             })
             .collect(),

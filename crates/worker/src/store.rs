@@ -35,6 +35,11 @@ impl LayerStore {
         })
     }
 
+    /// How many threads one piece of work may use.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// The store's blobs.
     pub fn content(&self) -> &ContentStore {
         &self.content

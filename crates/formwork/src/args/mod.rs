@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use build::{BuildArgs, ProgressMode};
+pub(crate) use build::BuildArgs;
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 

@@ -33,8 +33,9 @@ fn table(probe: &Probe) -> String {
         let _ = writeln!(text, "{mark:<4} {:width$}  {}", feature.name, feature.found);
         if !feature.available {
             let _ = writeln!(text, "     {:width$}  {}", "", feature.purpose);
-            let remedy = feature.remedy.iter();
-            remedy.for_each(|remedy| drop(writeln!(text, "     {:width$}  → {remedy}", "")));
+            if let Some(remedy) = &feature.remedy {
+                let _ = writeln!(text, "     {:width$}  → {remedy}", "");
+            }
         }
     }
     text

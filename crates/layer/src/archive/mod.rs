@@ -15,10 +15,12 @@ mod header;
 #[cfg(test)]
 pub(crate) mod made;
 mod pax;
+mod probe;
 mod reader;
 mod sparse;
 mod writer;
 
+pub use probe::is_archive;
 pub use reader::{ArchiveEntry, ArchiveNode, Reader};
 pub(crate) use writer::{END, Times, padding, put_entry};
 

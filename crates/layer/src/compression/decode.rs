@@ -47,22 +47,30 @@ pub(crate) fn decode(
             return Ok(());
         }
     }
-    let input = BufReader::with_capacity(INPUT_BUFFER, start.chain(input));
+    copy(&mut *decoder(format, start.chain(input))?, format, pool, send)
+}
+
+/// What a stream holds, read by one thread.
+pub(crate) fn reader<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
+    let mut input = Input(input);
+    let start = read_up_to(&mut input, MAGIC_BYTES)?;
+    decoder(Format::detect(&start), io::Cursor::new(start).chain(input))
+}
+
+fn decoder<'a>(format: Format, input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
+    let input = BufReader::with_capacity(INPUT_BUFFER, input);
     let failed = |source| LayerError::from_decoder(format, source);
-    match format {
-        Format::Plain => copy(input, format, pool, send),
-        Format::Gzip => copy(flate2::bufread::MultiGzDecoder::new(input), format, pool, send),
-        Format::Bzip2 => copy(bzip2::bufread::MultiBzDecoder::new(input), format, pool, send),
-        Format::Xz => {
-            let decoder = lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY_KIB);
-            copy(decoder, format, pool, send)
-        }
+    Ok(match format {
+        Format::Plain => Box::new(input),
+        Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY_KIB)),
         Format::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(failed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(failed)?;
-            copy(decoder, format, pool, send)
+            Box::new(decoder)
         }
-    }
+    })
 }
 
 /// Decodes members of ours with several threads, for as long as they come; `start` is the header

@@ -68,10 +68,16 @@ fn plain_node(directory: &RootDir, entry: &WalkEntry) -> Result<Option<Node>, La
 }
 
 /// The names of files that have several, but for the first of each: by the path, the first name.
+///
+/// Whiteouts are no files: overlayfs makes them as links to one and the same device.
 fn further_names(entries: &[WalkEntry]) -> HashMap<&RelPath, &RelPath> {
     let mut first = HashMap::new();
     let mut further = HashMap::new();
-    for entry in entries.iter().filter(|entry| entry.stat.links > 1 && !entry.stat.is_dir()) {
+    let has_several = |entry: &&WalkEntry| {
+        let is_whiteout = entry.stat.kind == FileKind::CharDevice && entry.stat.rdev == (0, 0);
+        entry.stat.links > 1 && !entry.stat.is_dir() && !is_whiteout
+    };
+    for entry in entries.iter().filter(has_several) {
         // Numbers of files are only unique within a device.
         match first.entry((entry.stat.device, entry.stat.inode)) {
             Vacant(vacant) => drop(vacant.insert(&entry.path)),

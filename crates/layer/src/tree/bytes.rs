@@ -101,7 +101,11 @@ impl File {
     }
 
     /// Opens the file that holds the bytes.
-    pub(crate) fn open(&self) -> Result<std::fs::File, FsError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails where it cannot be opened, and for bytes that are in no file.
+    pub fn open(&self) -> Result<std::fs::File, FsError> {
         match &self.bytes {
             Bytes::At { origin, path } => origin.directory.open_file(path, Follow::Never),
             Bytes::Inline(_) | Bytes::Missing => Err(missing()),

@@ -245,3 +245,18 @@ fn the_root_counts_only_if_it_changed() {
     let mode = fs_err::metadata(dir.path()).unwrap().mode() & 0o7777;
     assert_eq!(tree.entries()[0].metadata.mode, mode);
 }
+
+#[test]
+fn whiteouts_are_no_links_although_they_share_a_device() {
+    if !is_root("whiteouts") {
+        return;
+    }
+    // As overlayfs makes them since Linux 5.8.
+    let dir = tempfile::tempdir().unwrap();
+    let one = dir.path().join("a");
+    rustix::fs::mknodat(CWD, &one, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+    fs_err::hard_link(&one, dir.path().join("b")).unwrap();
+    let tree = upper(dir.path());
+    assert_eq!(names(&tree), ["/a", "/b"]);
+    assert!(tree.entries().iter().all(|entry| entry.node == Node::Whiteout));
+}

@@ -1,0 +1,162 @@
+//! What is measured.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::bases::{BUSYBOX, LARGE};
+use super::peers::Peer;
+use super::random::Random;
+
+/// One thing to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// What it is called in the table.
+    pub(crate) name: &'static str,
+    /// What is done.
+    pub(crate) kind: Kind,
+    /// The Dockerfile.
+    pub(crate) dockerfile: String,
+    /// How many small files the context has.
+    pub(crate) files: u64,
+    /// How many processes may run at once.
+    pub(crate) jobs: usize,
+    /// What formwork should need at most, in seconds.
+    pub(crate) budget: f64,
+    /// How often each tool runs it by default.
+    pub(crate) runs: usize,
+}
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The program starts and tells its version.
+    Version,
+    /// A build without cache, exported as an OCI archive.
+    Fresh,
+    /// A build of what was built just before, exported as an OCI archive.
+    Unchanged,
+    /// A build in a store that knows nothing, of a base from a registry.
+    Pull,
+}
+
+/// The figures of one case.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) name: &'static str,
+    pub(crate) budget: f64,
+    pub(crate) times: BTreeMap<Peer, Vec<Duration>>,
+    /// formwork's peak memory in bytes, the largest of its processes.
+    pub(crate) peak_memory: u64,
+}
+
+/// All cases, in the order of the design's budgets.
+pub(crate) fn all() -> Vec<Case> {
+    let fifty: String = (0..50).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
+    let fifty = format!("FROM {BUSYBOX}\n{fifty}");
+    let sleeps: String = (0..16)
+        .map(|i| format!("FROM {BUSYBOX} AS s{i}\nRUN sleep 0.5; echo {i} > /f{i}\n"))
+        .collect();
+    let copies: String = (0..16).map(|i| format!("COPY --from=s{i} /f{i} /f{i}\n")).collect();
+    let sleeps = format!("{sleeps}FROM {BUSYBOX}\n{copies}");
+    let files = format!("FROM {BUSYBOX}\nCOPY . /src\n");
+    let case = |name, kind, dockerfile: &str, budget| Case {
+        name,
+        kind,
+        dockerfile: dockerfile.to_owned(),
+        files: 0,
+        jobs: 4,
+        budget,
+        runs: 5,
+    };
+    let context = |case: Case| Case { files: 50_000, runs: 3, ..case };
+    let slow = |case: Case| Case { runs: 3, ..case };
+    let nine = nine_steps();
+    vec![
+        Case { runs: 20, ..case("start", Kind::Version, "", 0.003) },
+        Case { files: 20, ..case("9 steps, unchanged", Kind::Unchanged, &nine, 0.02) },
+        slow(case("50 RUN, no cache", Kind::Fresh, &fifty, 0.4)),
+        case("50 RUN, unchanged", Kind::Unchanged, &fifty, 0.02),
+        slow(Case { jobs: 16, ..case("16 × sleep 0.5, 16 jobs", Kind::Fresh, &sleeps, 0.8) }),
+        context(case("50,000 files, no cache", Kind::Fresh, &files, 2.0)),
+        context(case("50,000 files, unchanged", Kind::Unchanged, &files, 0.25)),
+        slow(case(
+            "3 × cp -a, 450 MB",
+            Kind::Fresh,
+            &format!(
+                "FROM {LARGE}\n{}",
+                (0..3)
+                    .map(|i| format!("RUN mkdir /c{i} && cp -a /usr/lib/d{i}* /c{i}\n"))
+                    .collect::<String>()
+            ),
+            5.0,
+        )),
+        slow(case(
+            "COPY --from, 27,000 files, 900 MB",
+            Kind::Fresh,
+            &format!("FROM {LARGE} AS b\nFROM {BUSYBOX}\nCOPY --from=b /usr /usr\nRUN true\n"),
+            6.0,
+        )),
+        slow(case("pull 285 MB, RUN true", Kind::Pull, &format!("FROM {LARGE}\nRUN true\n"), 4.0)),
+    ]
+}
+
+/// Two stages with nine steps, as a compiled program has them.
+fn nine_steps() -> String {
+    format!(
+        "FROM {BUSYBOX} AS build\nWORKDIR /src\nCOPY f0 f1 ./\nRUN cat f0 f1 > deps\nCOPY . .\n\
+         RUN cat f* > /app\nFROM scratch\nCOPY --from=build /app /app\nCOPY --from=build /src/deps /deps\n\
+         USER 65532\nENTRYPOINT [\"/app\"]\n"
+    )
+}
+
+impl Case {
+    /// The directory with the case's Dockerfile and files.
+    pub(crate) fn context(&self, work: &Path) -> Result<PathBuf> {
+        let context = work.join("contexts").join(format!("files-{}", self.files));
+        if !context.exists() {
+            let mut random = Random::new(7);
+            for number in 0..self.files {
+                let directory = match self.files {
+                    0..1000 => context.clone(),
+                    _ => context.join(format!("d{}/e{}", number % 20, number % 1000)),
+                };
+                fs_err::create_dir_all(&directory)?;
+                let size = 200 + random.below(11_600);
+                fs_err::write(
+                    directory.join(format!("f{number}")),
+                    random.content(usize::try_from(size)?),
+                )?;
+            }
+            fs_err::create_dir_all(&context)?;
+        }
+        fs_err::write(work.join("Dockerfile"), &self.dockerfile)?;
+        Ok(context)
+    }
+}
+
+impl Measured {
+    /// A case without figures.
+    pub(crate) fn new(case: &Case) -> Self {
+        Self { name: case.name, budget: case.budget, times: BTreeMap::new(), peak_memory: 0 }
+    }
+
+    /// Adds a run.
+    pub(crate) fn add(&mut self, peer: Peer, time: Duration) {
+        self.times.entry(peer).or_default().push(time);
+    }
+
+    /// A tool's median in seconds.
+    pub(crate) fn median(&self, peer: Peer) -> Option<f64> {
+        let mut times = self.times.get(&peer)?.clone();
+        times.sort();
+        let middle = times.len() / 2;
+        let median = match times.len() % 2 {
+            0 => (times.get(middle - 1)?.as_secs_f64() + times.get(middle)?.as_secs_f64()) / 2.0,
+            _ => times.get(middle)?.as_secs_f64(),
+        };
+        Some(median)
+    }
+}

@@ -1,0 +1,117 @@
+//! `cargo xtask bench`: formwork beside the installed peers, in turns.
+//!
+//! Every case is generated from a fixed seed. Tools take turns (A B C A B C …), so that a machine
+//! whose speed drifts treats all of them alike; the table shows medians of whole processes, from
+//! the start of the command to its end, and how many times longer each peer took. Peers are
+//! Debian's buildah, and BuildKit where `buildkitd` and `buildctl` are on PATH.
+
+mod bases;
+mod case;
+mod peers;
+mod random;
+mod report;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::formwork::Formwork;
+use crate::setup;
+use case::{Case, Measured};
+use peers::{Peer, Tool};
+
+/// What the benchmark needs, beside a compiler.
+const PACKAGES: [&str; 6] =
+    ["buildah", "busybox-static", "crun", "docker-registry", "skopeo", "time"];
+
+/// What the user asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// Parts of names of cases; all cases if there are none.
+    pub(crate) filters: Vec<String>,
+    /// How often each tool runs each case.
+    pub(crate) runs: Option<usize>,
+    /// Where the figures go as JSON.
+    pub(crate) json: Option<String>,
+    /// Only formwork, without peers.
+    pub(crate) alone: bool,
+}
+
+impl Options {
+    /// Reads the command line.
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self::default();
+        let mut arguments = arguments.peekable();
+        while let Some(argument) = arguments.next() {
+            let mut value =
+                || arguments.next().ok_or_else(|| anyhow::anyhow!("`{argument}` needs a value"));
+            match argument.as_str() {
+                "--runs" => options.runs = Some(value()?.parse()?),
+                "--json" => options.json = Some(value()?),
+                "--alone" => options.alone = true,
+                _ => options.filters.push(argument),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Runs all cases and prints the table.
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    setup::packages(&PACKAGES)?;
+    println!("bench: building formwork");
+    let formwork = Formwork::build(root)?;
+    let work = root.join("target/bench");
+    fs_err::create_dir_all(&work)?;
+    let bases = bases::Bases::make(&work, &formwork)?;
+    let mut tools = vec![Tool::formwork(&formwork, &work)?];
+    if !options.alone {
+        tools.extend(Tool::peers(&work)?);
+    }
+    println!("bench: {}", report::machine(&tools));
+    let mut results = Vec::new();
+    for case in case::all() {
+        if !options.filters.is_empty()
+            && !options.filters.iter().any(|f| case.name.contains(f.as_str()))
+        {
+            continue;
+        }
+        let measured = measure(&case, &mut tools, &bases, &work, options.runs)?;
+        println!("{}", report::line(&measured));
+        results.push(measured);
+    }
+    println!("\n{}", report::table(&results));
+    if let Some(file) = &options.json {
+        fs_err::write(file, report::json(&results, &tools))?;
+    }
+    Ok(())
+}
+
+/// Runs one case with all tools in turns.
+fn measure(
+    case: &Case,
+    tools: &mut [Tool],
+    bases: &bases::Bases,
+    work: &Path,
+    runs: Option<usize>,
+) -> Result<Measured> {
+    let context = case.context(work)?;
+    let mut measured = Measured::new(case);
+    let mut ready: Vec<&mut Tool> = Vec::new();
+    for tool in tools.iter_mut() {
+        match tool.prepare(case, &context, bases) {
+            Ok(()) => ready.push(tool),
+            Err(error) => println!("  {} skips {}: {error:#}", tool.name(), case.name),
+        }
+    }
+    for _ in 0..runs.unwrap_or(case.runs) {
+        for tool in &mut ready {
+            let time = tool.run(case, &context, bases)?;
+            measured.add(tool.peer(), time);
+        }
+    }
+    if let Some(tool) = ready.iter_mut().find(|tool| tool.peer() == Peer::Formwork) {
+        measured.peak_memory = tool.peak_memory(case, &context, bases)?;
+    }
+    Ok(measured)
+}
