@@ -298,6 +298,15 @@ fn archives_may_be_limited() {
     assert!(with(10).is_ok());
     let error = with(9).unwrap_err().to_string();
     assert!(error.contains("`/b` is larger than a layer may be"), "{error}");
+    let records: &[(&str, &[u8])] = &[
+        ("GNU.sparse.major", b"0"),
+        ("GNU.sparse.minor", b"1"),
+        ("GNU.sparse.map", b"0,1"),
+        ("GNU.sparse.realsize", b"9000000000000000000"),
+    ];
+    let endless = archive([pax(records), f("a", "x")]);
+    let error = index(&*endless, &ApplyOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("`/a` is larger than a layer may be"), "{error}");
 }
 
 #[test]
