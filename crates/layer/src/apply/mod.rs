@@ -34,7 +34,8 @@ use unpack::{Target, Unpacker, Writers};
 pub struct ApplyOptions {
     /// What names mean that begin with `.wh.`.
     pub whiteouts: Whiteouts,
-    /// How many bytes all files together may have, for archives that nobody vouches for.
+    /// How many bytes all files together may have. A sparse file can claim any size in a few
+    /// bytes; by default the limit is a tebibyte, far beyond any layer.
     pub max_size: u64,
     /// How many threads may write, and how many may decompress, at once.
     pub threads: usize,
@@ -68,7 +69,7 @@ pub struct Applied {
 impl Default for ApplyOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { whiteouts: Whiteouts::Interpret, max_size: u64::MAX, threads }
+        Self { whiteouts: Whiteouts::Interpret, max_size: 1 << 40, threads }
     }
 }
 
@@ -180,5 +181,7 @@ impl Read for Blocks {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use super::pax::put_record;
 use super::{BLOCK, END, padding};
 
 /// One entry: a header with a wrong or right size, and data of any length.
+#[derive(Clone, Debug)]
 pub(crate) struct Made {
     pub(crate) kind: u8,
     pub(crate) name: Vec<u8>,

@@ -1,7 +1,7 @@
 //! How layers are compressed.
 //!
 //! Compression uses all processors and gives the same bytes with any number of them: gzip as
-//! members of 1 MiB each ([`gzip`]), zstd with libzstd's own workers, of which there is always at
+//! members of 1 MiB each (module `gzip`), zstd with libzstd's own workers, of which there is always at
 //! least one, since without workers it gives other bytes.
 //!
 //! The default is gzip at level 2 of libdeflate. Of a tar of 527 MB (programs, Python, Vim), on

@@ -127,7 +127,7 @@ mod tests {
     /// No program can make a file change without a trace, so the test lies to the cache.
     #[test]
     fn what_is_known_is_not_read() {
-        let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let directory = crate::tree::testing::temporary();
         let context = directory.path().join("context");
         fs_err::create_dir(&context).unwrap();
         fs_err::write(context.join("known"), "content").unwrap();

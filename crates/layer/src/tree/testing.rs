@@ -4,6 +4,12 @@ use formwork_fs::{RelPath, Timestamp};
 
 use super::{Entry, File, Metadata, Node, Tree};
 
+/// A directory beside the test program: those in /tmp may lack extended attributes.
+pub(crate) fn temporary() -> tempfile::TempDir {
+    let program = std::env::current_exe().unwrap();
+    tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+}
+
 pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text).unwrap()
 }

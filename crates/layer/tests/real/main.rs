@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod materialize;
 #[cfg(test)]
+mod rootless;
+#[cfg(test)]
 mod scan;
 #[cfg(test)]
 mod support;

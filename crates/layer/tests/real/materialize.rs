@@ -47,6 +47,12 @@ fn a_layer_comes_out_exactly() {
 /// A layer's directory with some files, and its tree.
 fn source(entries: impl IntoIterator<Item = Entry>) -> (tempfile::TempDir, Tree) {
     let directory = temporary();
+    // An ordinary user may only make files of their own.
+    let mut entries: Vec<Entry> = entries.into_iter().collect();
+    for entry in &mut entries {
+        entry.metadata.uid = rustix::process::geteuid().as_raw();
+        entry.metadata.gid = rustix::process::getegid().as_raw();
+    }
     fill(directory.path(), &tree(entries)).unwrap();
     let tree = scan(directory.path());
     (directory, tree)
