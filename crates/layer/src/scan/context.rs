@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use formwork_fs::{FileKind, Follow, FsError, RelPath, WalkEntry, WalkFilter, walk};
+use formwork_fs::{FileKind, Follow, FsError, RelPath, Timestamp, WalkEntry, WalkFilter, walk};
 
 use super::stat_cache::{StatCache, keeps_change_times, now};
 use super::{further_names, hash, is_large, plain_node};
@@ -12,7 +12,7 @@ use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree,
 
 /// What was found out about an entry.
 struct Examined {
-    /// `None` for what a context cannot hold.
+    /// `None` for what a context cannot hold, and for what has gone meanwhile.
     node: Option<Node>,
     /// Whether the content was read and nobody wrote to the file meanwhile.
     was_read: bool,
@@ -37,7 +37,17 @@ pub fn scan_context(
     cache: Option<&mut StatCache>,
     threads: usize,
 ) -> Result<Tree, LayerError> {
-    let started = now();
+    scan(origin, filter, cache, threads, now())
+}
+
+/// The scan, which began at some time: by that, the cache decides what to remember.
+fn scan(
+    origin: &Arc<Origin>,
+    filter: &dyn WalkFilter,
+    cache: Option<&mut StatCache>,
+    threads: usize,
+    started: Timestamp,
+) -> Result<Tree, LayerError> {
     let directory = origin.directory();
     let entries = walk(directory, filter, threads)?;
     let further_names = further_names(&entries);
@@ -49,13 +59,12 @@ pub fn scan_context(
         Some((cache, device)) if entry.stat.device == *device => cache.content(&entry.stat),
         _ => None,
     };
-    let examined = flow::map(&entries, threads, is_large, |entry| match entry.stat.kind {
-        _ if further_names.contains_key(&entry.path) => {
-            let target = further_names[&entry.path].clone();
-            Ok(Examined { node: Some(Node::HardLink { target }), was_read: false })
+    let examined = flow::map(&entries, threads, is_large, |entry| {
+        match (further_names.get(&entry.path), entry.stat.kind) {
+            (Some(first), _) => Ok(Examined::new(Node::HardLink { target: (*first).clone() })),
+            (None, FileKind::Regular) => examine_file(origin, entry, known(entry)),
+            (None, kind) => examine_other(origin, entry, kind),
         }
-        FileKind::Regular => examine_file(origin, entry, known(entry)),
-        kind => Ok(Examined { node: other_node(origin, entry, kind)?, was_read: false }),
     })?;
     if let Some((cache, device)) = cache {
         let files = entries.iter().zip(&examined).filter(|(entry, _)| entry.stat.device == device);
@@ -67,6 +76,15 @@ pub fn scan_context(
     }
     let entries = entries.into_iter().zip(examined);
     Tree::new(entries.filter_map(|(entry, examined)| to_entry(entry, examined.node?)).collect())
+}
+
+impl Examined {
+    fn new(node: Node) -> Self {
+        Self { node: Some(node), was_read: false }
+    }
+
+    /// What has gone since the walk saw it.
+    const GONE: Self = Self { node: None, was_read: false };
 }
 
 fn to_entry(entry: WalkEntry, node: Node) -> Option<Entry> {
@@ -83,15 +101,19 @@ fn to_entry(entry: WalkEntry, node: Node) -> Option<Entry> {
     })
 }
 
-fn other_node(
+fn examine_other(
     origin: &Origin,
     entry: &WalkEntry,
     kind: FileKind,
-) -> Result<Option<Node>, LayerError> {
+) -> Result<Examined, LayerError> {
     match kind {
-        FileKind::Directory => Ok(Some(Node::Directory { opaque: false })),
-        FileKind::Socket => Ok(Some(Node::File(File::inline([])))),
-        _ => plain_node(origin.directory(), entry),
+        FileKind::Directory => Ok(Examined::new(Node::Directory { opaque: false })),
+        FileKind::Socket => Ok(Examined::new(Node::File(File::inline([])))),
+        _ => match plain_node(origin.directory(), entry) {
+            Ok(node) => Ok(Examined { node, was_read: false }),
+            Err(error) if is_gone(&error) => Ok(Examined::GONE),
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -102,10 +124,20 @@ fn examine_file(
 ) -> Result<Examined, LayerError> {
     let (size, content, was_read) = match known {
         Some(content) => (entry.stat.size, content, false),
-        None => read_file(origin, entry)?,
+        None => match read_file(origin, entry) {
+            Ok(read) => read,
+            Err(error) if is_gone(&error) => return Ok(Examined::GONE),
+            Err(error) => return Err(error),
+        },
     };
     let bytes = Bytes::At { origin: Arc::clone(origin), path: entry.path.clone() };
-    Ok(Examined { node: Some(Node::File(File { size, content, bytes })), was_read })
+    let node = Node::File(File { size, content, bytes });
+    Ok(Examined { node: Some(node), was_read })
+}
+
+/// Whether something is no longer there: then it is left out, as if the walk had come later.
+fn is_gone(error: &LayerError) -> bool {
+    matches!(error, LayerError::Fs(error) if error.is_not_found())
 }
 
 /// Size and hash of what a file holds, and whether it is still the file that the walk saw.
@@ -124,31 +156,99 @@ mod tests {
 
     use super::*;
 
+    /// A context with a cache beside it.
+    struct Cached {
+        directory: tempfile::TempDir,
+    }
+
+    impl Cached {
+        fn new() -> Self {
+            let directory = crate::tree::testing::temporary();
+            fs_err::create_dir(directory.path().join("context")).unwrap();
+            Self { directory }
+        }
+
+        /// Whether anything is remembered here; says what is left out if not.
+        fn is_reliable(&self) -> bool {
+            let reliable = keeps_change_times(&RootDir::open(self.at("")).unwrap());
+            if !reliable {
+                formwork_testing::skipped("stat cache (needs ext4, xfs, btrfs, f2fs or bcachefs)");
+            }
+            reliable
+        }
+
+        fn at(&self, name: &str) -> std::path::PathBuf {
+            self.directory.path().join("context").join(name)
+        }
+
+        fn cache(&self) -> StatCache {
+            StatCache::load(self.directory.path().join("cache"))
+        }
+
+        fn stat(&self, name: &str) -> formwork_fs::FileStat {
+            let root = RootDir::open(self.at("")).unwrap();
+            root.stat(&RelPath::new(name).unwrap(), Follow::Never).unwrap().unwrap()
+        }
+
+        /// Scans at a time when everything has long been settled.
+        fn scan(&self) -> Tree {
+            let origin = Origin::context(RootDir::open(self.at("")).unwrap());
+            let keep = |_: &RelPath, _: bool| Verdict::Keep;
+            scan(&origin, &keep, Some(&mut self.cache()), 2, later()).unwrap()
+        }
+
+        fn hash(&self, name: &str) -> ContentHash {
+            match &self.scan().get(&RelPath::new(name).unwrap()).unwrap().node {
+                Node::File(file) => file.content,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn later() -> Timestamp {
+        Timestamp { seconds: now().seconds + 1000, nanoseconds: 0 }
+    }
+
     /// No program can make a file change without a trace, so the test lies to the cache.
     #[test]
     fn what_is_known_is_not_read() {
-        let directory = crate::tree::testing::temporary();
-        let context = directory.path().join("context");
-        fs_err::create_dir(&context).unwrap();
-        fs_err::write(context.join("known"), "content").unwrap();
-        fs_err::write(context.join("new"), "content").unwrap();
-        let origin = Origin::context(RootDir::open(&context).unwrap());
-        let stat = |name: &str| {
-            let path = RelPath::new(name).unwrap();
-            origin.directory().stat(&path, Follow::Never).unwrap().unwrap()
-        };
-        let mut cache = StatCache::load(directory.path().join("cache"));
-        let later = Timestamp { seconds: now().seconds + 1000, nanoseconds: 0 };
+        let cached = Cached::new();
+        if !cached.is_reliable() {
+            return;
+        }
+        fs_err::write(cached.at("known"), "content").unwrap();
+        fs_err::write(cached.at("new"), "content").unwrap();
         let lie = ContentHash::of(b"something else");
-        cache.update([(stat("known"), lie)], [stat("known")], later).unwrap();
+        let known = cached.stat("known");
+        cached.cache().update([(known, lie)], [known], later()).unwrap();
+        assert_eq!(cached.hash("known"), lie);
+        assert_eq!(cached.hash("new"), ContentHash::of(b"content"));
+    }
 
+    #[test]
+    fn files_that_change_places_are_not_mixed_up() {
+        let cached = Cached::new();
+        if !cached.is_reliable() {
+            return;
+        }
+        fs_err::write(cached.at("a"), "aaa").unwrap();
+        fs_err::write(cached.at("b"), "bbb").unwrap();
+        cached.scan();
+        assert!(cached.cache().content(&cached.stat("a")).is_some());
+        for (from, to) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            fs_err::rename(cached.at(from), cached.at(to)).unwrap();
+        }
+        assert_eq!(cached.hash("a"), ContentHash::of(b"bbb"));
+        assert_eq!(cached.hash("b"), ContentHash::of(b"aaa"));
+    }
+
+    #[test]
+    fn only_what_nobody_wrote_to_meanwhile_is_remembered() {
+        let cached = Cached::new();
+        fs_err::write(cached.at("a"), "a").unwrap();
         let keep = |_: &RelPath, _: bool| Verdict::Keep;
-        let tree = scan_context(&origin, &keep, Some(&mut cache), 2).unwrap();
-        let hash = |name: &str| match &tree.get(&RelPath::new(name).unwrap()).unwrap().node {
-            Node::File(file) => file.content,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(hash("known"), lie);
-        assert_eq!(hash("new"), ContentHash::of(b"content"));
+        let origin = Origin::context(RootDir::open(cached.at("")).unwrap());
+        scan(&origin, &keep, Some(&mut cached.cache()), 1, now()).unwrap();
+        assert_eq!(cached.cache().content(&cached.stat("a")), None);
     }
 }

@@ -2,12 +2,19 @@
 //!
 //! A file's content cannot change without a change of its `ctime`, which nobody can set back. So
 //! where device, inode, size, `mtime` and `ctime` are those of an earlier scan, the content is that
-//! of the earlier scan, too, unless the file was written again within the same tick of the clock.
-//! Such a second write can only follow a first one that had just happened when the scan began:
-//! what changed less than [`RESOLUTION`] before that, or later, is not remembered at all.
+//! of the earlier scan, too. There are two exceptions, and both are about files that had just been
+//! written to when they were read:
 //!
-//! Only file systems of this machine are believed to keep `ctime` so; on others nothing is
-//! remembered, and every file is read every time.
+//! - A second write within the same tick of the file system's clock leaves the same `ctime`.
+//! - What a process writes through a mapping (`mmap(2)`) changes `ctime` once, and then again only
+//!   after the kernel has written the page to the disk, which it does within half a minute.
+//!
+//! So what changed less than [`SETTLED`] before a scan began, or later, is not remembered at all,
+//! and read again by the next scan.
+//!
+//! Only some file systems of this very machine are known to keep `ctime` so, mappings included
+//! (not tmpfs, which never writes pages anywhere, nor ZFS, which is late with `ctime`). On others
+//! nothing is remembered, and every file is read every time.
 //!
 //! ```text
 //! "fwstat1\n"
@@ -29,9 +36,10 @@ use formwork_fs::{AtomicFile, FileStat, FsError, RootDir, Timestamp};
 
 use crate::tree::ContentHash;
 
-/// How long before a scan a file must have been left alone for its content to be remembered.
-/// Coarser than the clock of any file system in use (FAT's has two seconds).
-const RESOLUTION: i64 = 2;
+/// How many seconds before a scan a file must have been left alone for its content to be
+/// remembered: twice the age at which the kernel writes out dirty pages by default
+/// (`vm.dirty_expire_centisecs`), and far more than the tick of any clock.
+const SETTLED: i64 = 60;
 /// After how many scans that did not come across a file it is forgotten. Several, since builds
 /// with different `.dockerignore` files may take turns.
 const FORGOTTEN_AFTER: u8 = 8;
@@ -108,7 +116,7 @@ impl StatCache {
 
 /// Whether a file had been left alone long enough when a scan began.
 fn is_settled(stat: &FileStat, started: Timestamp) -> bool {
-    let limit = Timestamp { seconds: started.seconds - RESOLUTION, ..started };
+    let limit = Timestamp { seconds: started.seconds - SETTLED, ..started };
     stat.mtime < limit && stat.ctime < limit
 }
 
@@ -120,21 +128,12 @@ pub(super) fn now() -> Timestamp {
     Timestamp { seconds, nanoseconds: now.subsec_nanos() }
 }
 
-/// Whether a directory is on a file system whose change times are kept by this very kernel.
+/// Whether a directory is on a file system whose change times can be relied on.
 pub(super) fn keeps_change_times(directory: &RootDir) -> bool {
-    // From the kernel's `magic.h`: ext4, xfs, btrfs, tmpfs, overlayfs, f2fs, bcachefs; and zfs.
-    const LOCAL: [u32; 8] = [
-        0xef53,
-        0x5846_5342,
-        0x9123_683e,
-        0x0102_1994,
-        0x794c_7630,
-        0xf2f5_2010,
-        0xca45_1a4e,
-        0x2fc1_2fc1,
-    ];
+    // From the kernel's `magic.h`: ext4, xfs, btrfs, f2fs, bcachefs.
+    const RELIABLE: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0xca45_1a4e];
     // The field has another width on every architecture, but the numbers have 32 bits.
-    rustix::fs::fstatfs(directory).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u32)))
+    rustix::fs::fstatfs(directory).is_ok_and(|stat| RELIABLE.contains(&(stat.f_type as u32)))
 }
 
 fn key(stat: &FileStat) -> (u64, u64) {
@@ -257,7 +256,7 @@ mod tests {
         let mut cache = cache(&directory);
         let content = ContentHash::of(b"content");
         for (changed, remembered) in
-            [(997, true), (998, false), (999, false), (1000, false), (2000, false)]
+            [(939, true), (940, false), (999, false), (1000, false), (2000, false)]
         {
             let changed_then = stat(5, changed);
             cache.update([(changed_then, content)], [changed_then], STARTED).unwrap();

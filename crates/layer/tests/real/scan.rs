@@ -167,22 +167,6 @@ fn writes_right_after_a_scan_are_seen() {
     }
 }
 
-#[test]
-fn files_that_changed_places_are_not_mixed_up() {
-    let cached = Cached::new();
-    let at = |name: &str| cached.context.join(name);
-    fs_err::write(at("a"), "aaa").unwrap();
-    fs_err::write(at("b"), "bbb").unwrap();
-    // Old enough to be remembered.
-    std::thread::sleep(Duration::from_millis(2100));
-    cached.scan();
-    fs_err::rename(at("a"), at("c")).unwrap();
-    fs_err::rename(at("b"), at("a")).unwrap();
-    fs_err::rename(at("c"), at("b")).unwrap();
-    assert_eq!(cached.hash("a"), ContentHash::of(b"bbb"));
-    assert_eq!(cached.hash("b"), ContentHash::of(b"aaa"));
-}
-
 fn upper(directory: &Path) -> Tree {
     let stat = fs_err::metadata(directory).unwrap();
     let below = Metadata {
