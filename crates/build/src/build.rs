@@ -12,10 +12,10 @@ use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
 };
 
-use crate::error::kind_of_image_error;
+use crate::error::{kind_of_worker_error, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
+use crate::{BuildError, BuildOutcome, BuildRequest, Host, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -132,7 +132,7 @@ impl Place<'_> {
         if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
             return BuildError::canceled();
         }
-        let mut diagnostic = Diagnostic::error(code(error), error.to_string());
+        let mut diagnostic = told(code(error), error);
         if let Some((start, end)) = op.and_then(|op| self.graph.step(op).location) {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
@@ -140,7 +140,7 @@ impl Place<'_> {
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
         }
-        BuildError::new(kind(error), diagnostic)
+        BuildError::new(kind_of_worker_error(error), diagnostic)
     }
 
     /// Tells why a source of a copy is not there.
@@ -180,18 +180,5 @@ fn code(error: &WorkerError) -> &'static str {
         WorkerError::MissingSecret(_) => "missing-secret",
         WorkerError::Internal(_) => "internal",
         _ => "step",
-    }
-}
-
-fn kind(error: &WorkerError) -> ErrorKind {
-    match error {
-        WorkerError::Image(error) => kind_of_image_error(error),
-        WorkerError::Exit { .. }
-        | WorkerError::Missing(_)
-        | WorkerError::Account(_)
-        | WorkerError::MissingSecret(_)
-        | WorkerError::Layer(_)
-        | WorkerError::WrongLayer { .. } => ErrorKind::Input,
-        _ => ErrorKind::Machine,
     }
 }

@@ -89,7 +89,7 @@ impl Delivery<'_> {
     }
 
     fn view(&self, compression: Compression) -> Result<&formwork_image::ImageView, BuildError> {
-        let missing = || BuildError::store("the image was not packed as the output needs it");
+        let missing = || BuildError::internal("the image was not packed as the output needs it");
         self.image.view(compression).ok_or_else(missing)
     }
 
@@ -100,7 +100,7 @@ impl Delivery<'_> {
         for layer in self.image.root.layers() {
             // A planned copy has its bytes elsewhere, where they may change.
             if layer.base_descriptor().is_none() {
-                layer.directory().map_err(BuildError::store)?;
+                layer.directory().map_err(|error| BuildError::worker(&error))?;
             }
         }
         if let Some((_, view)) = self.image.views.first() {
@@ -166,7 +166,7 @@ impl Delivery<'_> {
             materialize(&tree, &RootDir::open(directory)?, &options)?;
             Ok(())
         };
-        files().map_err(BuildError::store)
+        files().map_err(|error| BuildError::worker(&error))
     }
 
     fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
@@ -192,7 +192,7 @@ impl Delivery<'_> {
             }
             Ok(())
         };
-        tar().map_err(BuildError::store)
+        tar().map_err(|error| BuildError::worker(&error))
     }
 
     /// The files of all layers together.

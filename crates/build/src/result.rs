@@ -56,7 +56,7 @@ pub(crate) fn assemble(
     let root = outputs
         .get(&lowered.target)
         .and_then(|output| output.root().ok())
-        .ok_or_else(|| BuildError::store("the target has no result"))?
+        .ok_or_else(|| BuildError::internal("the target has no result"))?
         .clone();
     let compressions: Vec<Compression> = unique(&request.outputs);
     let packed = pack_all(&root, &compressions, request.epoch)?;
@@ -149,7 +149,7 @@ fn pack_all(
             |_| Err(WorkerError::Internal("a thread that packed a layer panicked".to_owned()));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
     });
-    results.into_iter().collect::<Result<_, _>>().map_err(BuildError::store)
+    results.into_iter().collect::<Result<_, _>>().map_err(|error| BuildError::worker(&error))
 }
 
 fn forms(
@@ -189,7 +189,7 @@ fn add_history(
     for HistoryEntry { created_by, layer } in &lowered.history {
         let layer = layer.and_then(|op| new_layer(lowered, outputs, op));
         if let Some(layer) = &layer {
-            let created = layer.created().map_err(BuildError::store)?;
+            let created = layer.created().map_err(|error| BuildError::worker(&error))?;
             time = created.and_then(rfc3339).or(time);
         }
         entries.push(History {
@@ -265,5 +265,5 @@ fn stored_layers(
             origin: None,
         })
     });
-    layers.collect::<Result<_, WorkerError>>().map_err(BuildError::store)
+    layers.collect::<Result<_, WorkerError>>().map_err(|error| BuildError::worker(&error))
 }

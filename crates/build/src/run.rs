@@ -65,7 +65,7 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
 }
 
 fn failed(error: &WorkerError) -> BuildError {
-    BuildError::new(ErrorKind::Machine, Diagnostic::error("run", error.to_string()))
+    BuildError::worker(error)
 }
 
 /// The entry point, and the command behind it, as docker puts them together.
