@@ -139,6 +139,14 @@ impl StoreLayout {
         Ok(self.scratch.get_or_init(|| new).path())
     }
 
+    /// Removes the directory of [`StoreLayout::scratch`] and all that is in it, for a process that is
+    /// about to end while some of its threads still work.
+    pub fn remove_scratch(&self) {
+        if let Some(scratch) = self.scratch.get() {
+            scratch.remove();
+        }
+    }
+
     /// Removes what killed processes have left in [`StoreLayout::tmp`]; returns how many
     /// temporary directories that were.
     ///

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use formwork_fs::{FileLock, FsError, RootDir, remove_tree};
-use rustix::fs::{Dir, Mode, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use crate::{ContentError, StoreLayout};
@@ -28,7 +28,7 @@ pub struct Temporary {
     name: String,
     path: PathBuf,
     /// Held until the directory is gone.
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 impl Temporary {
@@ -45,7 +45,7 @@ impl Temporary {
             let Some(lock) = lock else { continue };
             let path = layout.tmp().join(&name);
             match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
-                Ok(()) => return Ok(Self { parent, name, path, _lock: lock }),
+                Ok(()) => return Ok(Self { parent, name, path, lock }),
                 Err(Errno::EXIST) => {}
                 Err(errno) => {
                     return Err(FsError::new("create the directory", path, errno).into());
@@ -57,6 +57,19 @@ impl Temporary {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Temporary {
+    /// Removes the directory while others may still work in it, so that they fail.
+    pub(crate) fn remove(&self) {
+        // Under another name nothing new comes into it by its path.
+        let aside = [self.name.as_bytes(), REMOVED_SUFFIX].concat();
+        if rustix::fs::renameat(&self.parent, &*self.name, &self.parent, &*aside).is_ok() {
+            // What is left all the same is stale as soon as this process ends.
+            let _ = remove_tree(&self.parent, &aside);
+        }
+        let _ = rustix::fs::unlinkat(CWD, self.lock.path(), AtFlags::empty());
     }
 }
 
@@ -162,6 +175,16 @@ mod tests {
             .unwrap();
         drop(temporary);
         assert!(left(&layout).is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_is_removed_under_those_who_use_it() {
+        let (_dir, layout) = store();
+        let temporary = Temporary::create(&layout).unwrap();
+        fs_err::write(temporary.path().join("file"), "").unwrap();
+        temporary.remove();
+        assert!(left(&layout).is_empty());
+        assert!(fs_err::write(temporary.path().join("other"), "").is_err());
     }
 
     #[test]
