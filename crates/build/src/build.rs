@@ -32,16 +32,19 @@ pub fn build(
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
     let ignores = parse_ignore_files(request, events)?;
-    let images = resolve(host, request, &dockerfile, events)?;
+    // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
+    let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
+    let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered =
         lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
     lowered.diagnostics.iter().for_each(|warning| emit(events, warning.clone()));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
-    let image = result::assemble(host, request, &images, &lowered, &outputs, events)?;
+    let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
+        .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
-    output::deliver(host, request, &image, events)?;
+    output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
     Ok(image.into_outcome())
 }
 

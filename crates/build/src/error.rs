@@ -67,7 +67,8 @@ impl BuildError {
         Self::worker(&WorkerError::Internal(what.to_owned()))
     }
 
-    pub(crate) fn canceled() -> Self {
+    /// Somebody has stopped the build.
+    pub fn canceled() -> Self {
         let message = "the build was stopped";
         Self::new(ErrorKind::Canceled, Diagnostic::error("canceled", message))
     }

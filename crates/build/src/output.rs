@@ -14,6 +14,7 @@ use formwork_image::export::{self, Form, PushOptions};
 use formwork_layer::{
     Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
 };
+use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
@@ -28,6 +29,7 @@ pub(crate) fn deliver(
     request: &BuildRequest,
     image: &BuiltImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<(), BuildError> {
     for output in &request.outputs {
         let step = StepId(NEXT_EXPORT.fetch_add(1, Ordering::Relaxed));
@@ -38,6 +40,7 @@ pub(crate) fn deliver(
         let result = delivery.deliver(output);
         let outcome = match &result {
             Ok(()) => Outcome::Done,
+            Err(_) if cancel.is_canceled() => Outcome::Canceled,
             Err(error) => Outcome::Failed(error.to_string()),
         };
         events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });

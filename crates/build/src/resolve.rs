@@ -15,6 +15,7 @@ use formwork_image::{Choice, ImageError, ImageView, Location, StoredImage, Store
 use formwork_oci::{Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, from_json};
 use formwork_registry::RegistryError;
 use formwork_snapshot::Snapshotter;
+use formwork_solver::Cancel;
 use formwork_worker::BaseImage;
 
 use crate::blobs::PulledBlobs;
@@ -39,9 +40,10 @@ pub(crate) fn resolve(
     request: &BuildRequest,
     dockerfile: &formwork_dockerfile::Dockerfile,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<Images, BuildError> {
     let mut images = Images::default();
-    let resolver = Resolver { host, request, events };
+    let resolver = Resolver { host, request, events, cancel };
     loop {
         let missing = image_requests(dockerfile, &request.options, &images.resolved)
             .map_err(BuildError::input)?;
@@ -84,6 +86,7 @@ struct Resolver<'a> {
     host: &'a Host,
     request: &'a BuildRequest,
     events: &'a Arc<dyn EventSink>,
+    cancel: &'a Cancel,
 }
 
 impl Resolver<'_> {
@@ -147,7 +150,7 @@ impl Resolver<'_> {
         let bytes = self.host.layers.content().read(&image.config, CONFIG_LIMIT)?;
         let config: ImageConfig = from_json("image configuration", &bytes)
             .map_err(|error| Failure::Store(error.to_string()))?;
-        let base = local_base(self.host, image, self.events)?;
+        let base = local_base(self.host, image, self.events, self.cancel)?;
         let manifest = image.manifest.as_ref().map(|manifest| manifest.digest.clone());
         let manifest = manifest.unwrap_or_else(|| image.config.clone());
         Ok(Found { manifest, config, base })
@@ -185,7 +188,7 @@ impl Resolver<'_> {
             descriptor,
             resolved.document.bytes,
             resolved.config_bytes,
-            blobs(self.host, &image, self.events),
+            blobs(self.host, &image, self.events, self.cancel),
         )?))
     }
 }
@@ -195,8 +198,9 @@ pub(crate) fn base_of(
     host: &Host,
     image: &StoredImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BaseImage, BuildError> {
-    local_base(host, image, events).map_err(|failure| {
+    local_base(host, image, events, cancel).map_err(|failure| {
         let (kind, message) = failure.tell();
         BuildError::new(kind, Diagnostic::error("image", message))
     })
@@ -207,13 +211,14 @@ fn local_base(
     host: &Host,
     image: &StoredImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BaseImage, Failure> {
     if let Some(base) = built_here(host, image)? {
         return Ok(base);
     }
     match &image.manifest {
         Some(manifest) => {
-            let view = ImageView::open(manifest.clone(), blobs(host, image, events))?;
+            let view = ImageView::open(manifest.clone(), blobs(host, image, events, cancel))?;
             Ok(BaseImage::View(Box::new(view)))
         }
         None => {
@@ -242,11 +247,17 @@ fn built_here(host: &Host, image: &StoredImage) -> Result<Option<BaseImage>, Fai
     Ok(is_built_here.then_some(BaseImage::Local(layers)))
 }
 
-fn blobs(host: &Host, image: &StoredImage, events: &Arc<dyn EventSink>) -> Arc<PulledBlobs> {
+fn blobs(
+    host: &Host,
+    image: &StoredImage,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Arc<PulledBlobs> {
     Arc::new(PulledBlobs {
         content: host.layers.content().clone(),
         registries: Arc::clone(&host.registries),
         events: Arc::clone(events),
+        cancel: cancel.clone(),
         origins: image.origins(),
     })
 }

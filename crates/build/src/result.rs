@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use formwork_diagnostics::EventSink;
 use formwork_frontend::{HistoryEntry, Lowered};
 use formwork_graph::{Op, OpId};
 use formwork_image::{
@@ -13,6 +12,7 @@ use formwork_layer::Compression;
 use formwork_oci::{
     Annotations, Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json,
 };
+use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
@@ -51,7 +51,7 @@ pub(crate) fn assemble(
     images: &Images,
     lowered: &Lowered,
     outputs: &BTreeMap<OpId, OpOutput>,
-    _events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BuiltImage, BuildError> {
     let root = outputs
         .get(&lowered.target)
@@ -59,7 +59,7 @@ pub(crate) fn assemble(
         .ok_or_else(|| BuildError::internal("the target has no result"))?
         .clone();
     let compressions: Vec<Compression> = unique(&request.outputs);
-    let packed = pack_all(&root, &compressions, request.epoch)?;
+    let packed = pack_all(&root, &compressions, request.epoch, cancel)?;
     let mut config = lowered.config.clone();
     config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
     add_history(&mut config, lowered, outputs, request.epoch)?;
@@ -137,12 +137,13 @@ fn pack_all(
     root: &Root,
     compressions: &[Compression],
     epoch: Option<i64>,
+    cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
     let results: Vec<Result<Forms, WorkerError>> = std::thread::scope(|scope| {
         let pack = |layer: &Arc<Layer>| {
             let layer = Arc::clone(layer);
             let compressions = compressions.to_vec();
-            scope.spawn(move || forms(&layer, &compressions, epoch))
+            scope.spawn(move || forms(&layer, &compressions, epoch, cancel))
         };
         let threads: Vec<_> = root.layers().iter().map(pack).collect();
         let failed =
@@ -156,15 +157,16 @@ fn forms(
     layer: &Layer,
     compressions: &[Compression],
     epoch: Option<i64>,
+    cancel: &Cancel,
 ) -> Result<Forms, WorkerError> {
     if compressions.is_empty() {
-        let PackedLayer { diff_id, blob } = layer.measure(epoch)?;
+        let PackedLayer { diff_id, blob } = layer.measure(epoch, cancel)?;
         return Ok(Forms { diff_id, blobs: blob.into_iter().collect() });
     }
     let mut diff_id = None;
     let mut blobs = Vec::new();
     for compression in compressions {
-        let packed = layer.pack(PackForm { compression: *compression, epoch })?;
+        let packed = layer.pack(PackForm { compression: *compression, epoch }, cancel)?;
         blobs.extend(packed.blob);
         diff_id = Some(packed.diff_id);
     }

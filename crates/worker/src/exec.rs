@@ -25,7 +25,7 @@ use crate::runner::Worker;
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
 /// How long a step that is stopped has between the request and the end.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Runs a process and keeps what it changes.

@@ -1,18 +1,22 @@
 //! One layer, in whichever forms somebody has needed.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_fs::RootDir;
+use formwork_content::ContentError;
+use formwork_fs::{FsError, RootDir};
 use formwork_image::ImageView;
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
-    ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, Tree, adopt_implied,
-    materialize,
+    ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
+    adopt_implied, materialize,
 };
 use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
+use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
+use formwork_solver::Cancel;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{LayerStore, now};
@@ -72,6 +76,12 @@ pub struct PackedLayer {
     pub diff_id: DiffId,
     /// The packed layer in the content store; `None` if only the diff ID was asked for.
     pub blob: Option<Descriptor>,
+}
+
+/// Takes bytes as long as nobody asks to stop.
+struct Stoppable<'a, W> {
+    sink: W,
+    cancel: &'a Cancel,
 }
 
 /// What is kept about a packed layer.
@@ -209,8 +219,9 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// Fails where the layer cannot be packed or, for a base image, not be fetched.
-    pub fn pack(&self, form: PackForm) -> Result<PackedLayer, WorkerError> {
+    /// Fails where the layer cannot be packed or, for a base image, not be fetched, and where
+    /// somebody asks to stop meanwhile.
+    pub fn pack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
@@ -221,8 +232,7 @@ impl Layer {
             return Ok(packed.into_layer(form.compression));
         }
         let mut staged = self.store.content.stage()?;
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), &mut staged)?;
+        let packed = self.pack_into(&mut staged, form, cancel)?;
         staged.commit_hashed(packed.digest.clone())?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
@@ -235,7 +245,7 @@ impl Layer {
     /// # Errors
     ///
     /// Fails where the layer cannot be packed.
-    pub fn measure(&self, epoch: Option<i64>) -> Result<PackedLayer, WorkerError> {
+    pub fn measure(&self, epoch: Option<i64>, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
@@ -244,8 +254,7 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed = self.pack_into(std::io::sink(), form, cancel)?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
         self.set_fact(&fact, &packed)?;
@@ -263,21 +272,36 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(packed.size);
         }
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed = self.pack_into(std::io::sink(), form, &Cancel::default())?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
         self.set_fact(&fact, &packed)?;
         Ok(packed.size)
     }
 
-    fn pack_options(&self, form: PackForm) -> PackOptions {
-        PackOptions {
+    fn pack_into(
+        &self,
+        sink: impl Write,
+        form: PackForm,
+        cancel: &Cancel,
+    ) -> Result<Packed, WorkerError> {
+        let options = PackOptions {
             compression: form.compression,
             latest_mtime: form.epoch,
             threads: self.store.threads,
             ..PackOptions::default()
-        }
+        };
+        let tree = self.tree_with_bytes()?;
+        formwork_layer::pack(&tree, &options, Stoppable { sink, cancel }).map_err(|error| {
+            match error {
+                LayerError::Write(_) if cancel.is_canceled() => SandboxError::Cancelled.into(),
+                LayerError::Write(error) => {
+                    let store = self.store.content.directory();
+                    ContentError::from(FsError::new("write a layer to", store, error)).into()
+                }
+                other => other.into(),
+            }
+        })
     }
 
     /// Takes what the store has.
@@ -432,6 +456,19 @@ pub fn stored_layer(
     let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
     let is_there = store.snapshots.get(&name)?.is_some();
     Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.cancel.is_canceled() {
+            true => Err(io::Error::other("stopped")),
+            false => self.sink.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
 }
 
 impl PackedFact {
