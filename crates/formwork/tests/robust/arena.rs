@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use formwork_testing::{is_root, program, skipped};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 /// The ordinary user as whom the tests also run, if the machine has them; the sandbox's tests make
@@ -48,8 +49,8 @@ pub(crate) struct Ran {
 /// A run of the program.
 pub(crate) struct Running {
     child: Child,
-    stdout: std::thread::JoinHandle<String>,
-    stderr: std::thread::JoinHandle<String>,
+    stdout: Collected,
+    stderr: Collected,
     started: Instant,
 }
 
@@ -83,6 +84,11 @@ impl Arena {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// The image layout with the base image.
+    pub(crate) fn base(&self) -> PathBuf {
+        self.shared.base()
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -143,10 +149,15 @@ impl Arena {
     }
 
     pub(crate) fn start(&self, mut command: Command) -> Running {
-        let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let piped = command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Running { stdout: collect(stdout), stderr: collect(stderr), child, started: Instant::now() }
+        let (stdout, stderr) = (Collected::from(stdout), Collected::from(stderr));
+        Running { stdout, stderr, child, started: Instant::now() }
     }
 }
 
@@ -218,21 +229,48 @@ fn ids_of(name: &str) -> Option<(u32, u32)> {
     Some((ids.next()??, ids.next()??))
 }
 
-fn collect(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// What has come so far from a stream, and the thread that waits for more.
+struct Collected {
+    text: Arc<Mutex<Vec<u8>>>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Collected {
+    fn from(mut stream: impl Read + Send + 'static) -> Self {
+        let text: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let sink = Arc::clone(&text);
+        let thread = std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        Self { text, thread }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
+    }
+
+    fn whole(self) -> String {
+        self.thread.join().unwrap();
+        String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
+    }
 }
 
 impl Running {
-    pub(crate) fn id(&self) -> rustix::process::Pid {
-        rustix::process::Pid::from_child(&self.child)
+    /// Sends a signal to all that runs, as a terminal does on Ctrl-C.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process_group(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        rustix::process::kill_process(self.id(), signal).unwrap();
+    /// Whether one of some texts has come on standard error. What has ended says no more.
+    pub(crate) fn has_said(&mut self, texts: &[&str]) -> bool {
+        let is_over = !self.runs();
+        let said = self.stderr.so_far();
+        let has_come = texts.iter().any(|text| said.contains(text));
+        assert!(!is_over || has_come, "{said}");
+        has_come
     }
 
     /// Whether it still runs.
@@ -259,7 +297,7 @@ impl Running {
 
     fn end(mut self) -> Ran {
         let status = self.child.wait().unwrap();
-        let (stdout, stderr) = (self.stdout.join().unwrap(), self.stderr.join().unwrap());
+        let (stdout, stderr) = (self.stdout.whole(), self.stderr.whole());
         Ran { status, stdout, stderr }
     }
 }

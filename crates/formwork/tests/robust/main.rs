@@ -7,6 +7,7 @@
 
 mod arena;
 mod input;
+mod registry;
 mod signals;
 mod steps;
 mod traces;
