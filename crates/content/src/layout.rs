@@ -147,7 +147,8 @@ impl StoreLayout {
         }
     }
 
-    /// Removes what killed processes have left in [`StoreLayout::tmp`]; returns how many
+    /// Removes what killed processes have left in [`StoreLayout::tmp`] and, of the locks that are
+    /// called `step-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
     /// temporary directories that were.
     ///
     /// # Errors

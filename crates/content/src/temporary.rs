@@ -92,8 +92,18 @@ fn lock_path(layout: &StoreLayout, name: &[u8]) -> PathBuf {
     layout.tmp().join(OsStr::from_bytes(&[name, LOCK_SUFFIX].concat()))
 }
 
-/// Removes the directories whose owners are gone; returns how many.
+/// How the names begin of locks that go with their holder.
+const TRANSIENT_PREFIX: &[u8] = b"step-";
+
+/// Removes the directories whose owners are gone, and the files of locks that nobody holds any
+/// more; returns how many directories.
 pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> {
+    for name in names(&RootDir::open(layout.locks())?)? {
+        if name.starts_with(TRANSIENT_PREFIX) {
+            // Taken and given back, which removes it.
+            FileLock::try_transient(layout.locks().join(OsStr::from_bytes(&name)))?;
+        }
+    }
     let parent = RootDir::open(layout.tmp())?;
     for name in owned_names(&parent)? {
         set_aside(layout, &parent, &name)?;
@@ -214,6 +224,19 @@ mod tests {
         layout.remove_stale().unwrap();
         assert!(left(&layout).is_empty(), "{:?}", left(&layout));
         assert!(kept.join("file").exists());
+    }
+
+    #[test]
+    fn locks_of_steps_that_nobody_holds_are_removed() {
+        let (_dir, layout) = store();
+        let held = FileLock::try_transient(layout.lock("step-held")).unwrap();
+        for name in ["step-stale", "use"] {
+            fs_err::write(layout.lock(name), "").unwrap();
+        }
+        layout.remove_stale().unwrap();
+        let exists = |name| layout.lock(name).exists();
+        assert!(exists("step-held") && exists("use") && !exists("step-stale"));
+        drop(held);
     }
 
     #[test]
