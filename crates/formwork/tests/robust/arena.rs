@@ -98,6 +98,10 @@ impl Arena {
     /// Makes a file of the build context.
     pub(crate) fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path("context").join(name);
+        // Others may be reading it.
+        if fs_err::read(&path).is_ok_and(|old| old == content.as_ref()) {
+            return;
+        }
         fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, content).unwrap();
     }
@@ -146,6 +150,11 @@ impl Arena {
 
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.start(self.command(args)).wait()
+    }
+
+    /// Whether the program works as root.
+    pub(crate) fn is_root(&self) -> bool {
+        self.user.is_none()
     }
 
     pub(crate) fn start(&self, mut command: Command) -> Running {
@@ -259,9 +268,13 @@ impl Collected {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends a signal to all that runs, as a terminal does on Ctrl-C.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process_group(Pid::from_child(&self.child), signal).unwrap();
+        kill_process_group(self.id(), signal).unwrap();
     }
 
     /// Whether one of some texts has come on standard error. What has ended says no more.

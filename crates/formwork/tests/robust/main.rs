@@ -7,6 +7,7 @@
 
 mod arena;
 mod input;
+mod kill;
 mod registry;
 mod signals;
 mod steps;
