@@ -6,7 +6,7 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
-use formwork_graph::{Graph, OpId};
+use formwork_graph::{Graph, Op, OpId, Source};
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
@@ -136,7 +136,7 @@ impl Place<'_> {
             return BuildError::canceled();
         }
         let mut diagnostic = told(code(error), error);
-        if let Some((start, end)) = op.and_then(|op| self.graph.step(op).location) {
+        if let Some((start, end)) = self.location(op, error) {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
         }
@@ -144,6 +144,20 @@ impl Place<'_> {
             diagnostic = self.explain(diagnostic, missing);
         }
         BuildError::new(kind_of_worker_error(error), diagnostic)
+    }
+
+    /// The place in the Dockerfile: that of the op, or that of the `FROM` whose image is at fault.
+    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<(u32, u32)> {
+        let from = match error {
+            WorkerError::BaseLayer { diff_id, .. } => {
+                self.graph.steps().map(|(_, step)| step).find(|step| match &step.op {
+                    Op::Source(Source::Image { layers, .. }) => layers.contains(diff_id),
+                    _ => false,
+                })
+            }
+            _ => None,
+        };
+        from.and_then(|step| step.location).or_else(|| self.graph.step(op?).location)
     }
 
     /// Tells why a source of a copy is not there.
@@ -181,6 +195,7 @@ fn code(error: &WorkerError) -> &'static str {
         WorkerError::Missing(_) => "missing-source",
         WorkerError::Account(_) => "unknown-account",
         WorkerError::MissingSecret(_) => "missing-secret",
+        WorkerError::BaseLayer { .. } => "base-image",
         WorkerError::Internal(_) => "internal",
         _ => "step",
     }

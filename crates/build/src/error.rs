@@ -8,7 +8,7 @@ use formwork_image::ImageError;
 use formwork_layer::LayerError;
 use formwork_registry::RegistryError;
 use formwork_sandbox::SandboxError;
-use formwork_worker::WorkerError;
+use formwork_worker::{BaseLayerError, WorkerError};
 
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,12 @@ impl BuildError {
 
     /// A failure of the store.
     pub(crate) fn store(error: impl Error + 'static) -> Self {
-        Self::new(ErrorKind::Machine, told("store", &error))
+        let mut diagnostic = told("store", &error);
+        if is_forbidden(&error) {
+            let help = "the store must belong to whoever builds; choose another one with `--root`";
+            diagnostic = diagnostic.with_help(help);
+        }
+        Self::new(ErrorKind::Machine, diagnostic)
     }
 
     /// A failure of an image's source.
@@ -86,7 +91,10 @@ pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
         | WorkerError::Account(_)
         | WorkerError::MissingSecret(_)
         | WorkerError::Layer(_)
-        | WorkerError::WrongLayer { .. } => ErrorKind::Input,
+        | WorkerError::BaseLayer { problem: BaseLayerError::Other(_), .. } => ErrorKind::Input,
+        WorkerError::BaseLayer { problem: BaseLayerError::Failed(error), .. } => {
+            kind_of_worker_error(error)
+        }
         _ => ErrorKind::Machine,
     }
 }
@@ -143,10 +151,18 @@ pub(crate) fn lack_of_machine(error: &(dyn Error + 'static)) -> Option<&'static 
     }
 }
 
+/// Whether an error comes from a file that the user may not use.
+fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
+    let Some(known) = error.downcast_ref::<io::Error>() else {
+        return error.source().is_some_and(is_forbidden);
+    };
+    matches!(known.kind(), IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem)
+}
+
 /// `EMFILE`: the process may not open more files.
 const TOO_MANY_FILES: i32 = 24;
 
 fn first_message(diagnostics: &[Diagnostic]) -> String {
     let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
-    first.map_or_else(|| "the build failed".to_owned(), Diagnostic::to_string)
+    first.map_or_else(|| "the build failed".to_owned(), |first| first.message.clone())
 }

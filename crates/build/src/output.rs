@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
+use formwork_image::copy_blob;
 use formwork_image::export::{self, Form, PushOptions};
 use formwork_layer::{
-    Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
 };
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
@@ -106,6 +107,13 @@ impl Delivery<'_> {
                 layer.directory().map_err(|error| BuildError::worker(&error))?;
             }
         }
+        for layer in self.image.layers.iter().filter(|layer| layer.origin.is_none()) {
+            // One that came with an image which was no registry's, and may go away.
+            if let Some(blob) = &layer.blob {
+                copy_blob(&*self.image.blobs, blob, content)
+                    .map_err(|error| BuildError::image(&error))?;
+            }
+        }
         if let Some((_, view)) = self.image.views.first() {
             content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
         }
@@ -187,7 +195,10 @@ impl Delivery<'_> {
                 Destination::File(path) => {
                     let mut file = AtomicFile::create(path)?;
                     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-                    pack(&tree, &options, &mut writer)?;
+                    pack(&tree, &options, &mut writer).map_err(|error| match error {
+                        LayerError::Write(error) => FsError::new("write", path, error).into(),
+                        other => WorkerError::from(other),
+                    })?;
                     writer.flush().map_err(|error| FsError::new("write", path, error))?;
                     drop(writer);
                     file.commit()?;

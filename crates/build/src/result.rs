@@ -1,6 +1,6 @@
 //! From layers and instructions to an image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use formwork_frontend::{HistoryEntry, Lowered};
@@ -40,7 +40,9 @@ pub(crate) struct BuiltImage {
     pub(crate) root: Root,
     /// The image with packed layers, by how new ones are compressed.
     pub(crate) views: Vec<(Compression, ImageView)>,
-    layers: Vec<StoredLayer>,
+    /// Where all blobs are.
+    pub(crate) blobs: Arc<ResultBlobs>,
+    pub(crate) layers: Vec<StoredLayer>,
     names: Vec<Reference>,
 }
 
@@ -79,7 +81,8 @@ pub(crate) fn assemble(
         views.push((*compression, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
-    Ok(BuiltImage { config, config_bytes, root, views, layers, names: request.tags.clone() })
+    let names = request.tags.clone();
+    Ok(BuiltImage { config, config_bytes, root, views, blobs, layers, names })
 }
 
 impl BuiltImage {
@@ -236,13 +239,7 @@ fn rfc3339(seconds: i64) -> Option<String> {
 
 /// The sources of the result's blobs.
 fn result_blobs(host: &Host, images: &Images) -> ResultBlobs {
-    let mut base: BTreeMap<Digest, Arc<dyn BlobSource>> = BTreeMap::new();
-    for view in images.views.values() {
-        for layer in view.layers() {
-            base.insert(layer.descriptor.digest.clone(), Arc::clone(view.blobs()));
-        }
-    }
-    ResultBlobs { content: host.layers.content().clone(), base }
+    ResultBlobs { content: host.layers.content().clone(), base: images.blobs.clone() }
 }
 
 fn stored_layers(
@@ -250,21 +247,16 @@ fn stored_layers(
     packed: &[Forms],
     images: &Images,
 ) -> Result<Vec<StoredLayer>, BuildError> {
-    let from_images: BTreeSet<&Digest> = images
-        .views
-        .values()
-        .flat_map(|view| view.layers())
-        .map(|l| &l.descriptor.digest)
-        .collect();
     let layers = root.layers().iter().zip(packed).map(|(layer, forms)| {
         let blob = forms.blobs.first().cloned();
-        let is_base = blob.as_ref().is_some_and(|blob| from_images.contains(&blob.digest));
+        let is_base = layer.base_descriptor().is_some();
+        let origin = blob.as_ref().and_then(|blob| images.origins.get(&blob.digest)).cloned();
         Ok(StoredLayer {
             diff_id: forms.diff_id.clone(),
             unpacked_size: if is_base { 0 } else { layer.unpacked_size()? },
             blob,
             snapshot: Some(layer.name().to_string()),
-            origin: None,
+            origin,
         })
     });
     layers.collect::<Result<_, WorkerError>>().map_err(|error| BuildError::worker(&error))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use formwork_content::ContentError;
 use formwork_fs::{FsError, RootDir};
-use formwork_image::ImageView;
+use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
@@ -20,7 +20,7 @@ use formwork_solver::Cancel;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{LayerStore, now};
-use crate::{WorkerError, name};
+use crate::{BaseLayerError, WorkerError, name};
 
 /// The fact of a snapshot that lists the layer's files.
 const TREE: &str = "tree";
@@ -47,10 +47,11 @@ struct Forms {
 pub(crate) enum Source {
     /// From nowhere else.
     Store,
-    /// From an image: the layer with this number.
+    /// From an image: a packed layer.
     Image {
-        view: Box<ImageView>,
-        index: usize,
+        blobs: Arc<dyn BlobSource>,
+        diff_id: DiffId,
+        descriptor: Box<Descriptor>,
         /// The layers below it, lowest first.
         below: Vec<Arc<Layer>>,
         /// Whether somebody will need the directory, so that the blob is read only once.
@@ -151,9 +152,12 @@ impl Layer {
 
     /// The image's descriptor of the layer, if it is one of a base image.
     pub fn base_descriptor(&self) -> Option<(DiffId, Descriptor)> {
-        let Source::Image { view, index, .. } = &self.source else { return None };
-        let layer = view.layers().nth(*index)?;
-        Some((layer.diff_id.clone(), layer.descriptor.clone()))
+        match &self.source {
+            Source::Image { diff_id, descriptor, .. } => {
+                Some((diff_id.clone(), Descriptor::clone(descriptor)))
+            }
+            Source::Store | Source::Plan(_) => None,
+        }
     }
 
     /// The list of the layer's files; where the bytes are is known once the directory is there.
@@ -335,10 +339,13 @@ impl Layer {
     /// Makes what the store does not have.
     fn make(&self, forms: &mut Forms, needs_directory: bool) -> Result<(), WorkerError> {
         match &self.source {
-            Source::Image { view, index, below, unpack } => {
-                let layer = view.layers().nth(*index).ok_or_else(|| self.lost())?;
-                let reader = view.open_layer(layer)?;
-                self.unpack(forms, reader, layer.diff_id, below, needs_directory || *unpack)
+            Source::Image { blobs, diff_id, descriptor, below, unpack } => {
+                VerifiedBytes::open(&**blobs, descriptor)
+                    .map_err(WorkerError::from)
+                    .and_then(|reader| {
+                        self.unpack(forms, reader, diff_id, below, needs_directory || *unpack)
+                    })
+                    .map_err(|error| unusable(diff_id, error))
             }
             Source::Plan(plan) if needs_directory => {
                 let tree = match &forms.tree {
@@ -372,10 +379,8 @@ impl Layer {
             None => formwork_layer::index(reader, &options)?,
         };
         if applied.diff_id != *diff_id {
-            return Err(WorkerError::WrongLayer {
-                expected: diff_id.clone(),
-                actual: applied.diff_id,
-            });
+            let (diff_id, problem) = (diff_id.clone(), BaseLayerError::Other(applied.diff_id));
+            return Err(WorkerError::BaseLayer { diff_id, problem });
         }
         let tree = match applied.implied.as_slice() {
             [] => applied.tree,
@@ -441,6 +446,17 @@ impl Layer {
 
     fn lock(&self) -> MutexGuard<'_, Forms> {
         self.forms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an error means that came up with a layer of a base image.
+fn unusable(diff_id: &DiffId, error: WorkerError) -> WorkerError {
+    match error {
+        told @ WorkerError::BaseLayer { .. } => told,
+        other => WorkerError::BaseLayer {
+            diff_id: diff_id.clone(),
+            problem: BaseLayerError::Failed(Box::new(other)),
+        },
     }
 }
 
