@@ -140,6 +140,22 @@ impl Arena {
         command
     }
 
+    /// The program below another one, such as `sh -c SCRIPT`, which finds it in `$FORMWORK`.
+    pub(crate) fn below(&self, wrapper: &[&str]) -> Command {
+        let mut command = Command::new(wrapper[0]);
+        let program = match self.user {
+            None => PathBuf::from(FORMWORK),
+            Some(_) => self.shared.program(),
+        };
+        command.args(&wrapper[1..]).current_dir(self.directory.path());
+        self.settle(&mut command);
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
+        command.env("FORMWORK", program).env("BASE", self.shared.base());
+        command
+    }
+
     fn settle(&self, command: &mut Command) {
         command
             .env_clear()

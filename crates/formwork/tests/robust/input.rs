@@ -223,3 +223,12 @@ fn ordinary_users_are_told_the_same() {
         arena.assert_nothing_is_left();
     });
 }
+#[test]
+fn triggers_of_a_base_are_checked_and_named() {
+    let Some(arena) = Arena::new() else { return };
+    let dockerfile = "FROM base\nONBUILD COPY nothing-like-it /\n";
+    arena.build(dockerfile, &["-t", "with-trigger"]).image();
+    arena.build("FROM with-trigger\nRUN true\n", &[]).fails(1, &["nothing-like-it", "^"]);
+    arena.build("FROM base\nONBUILD RUNN x\n", &[]).fails(1, &["RUNN", "Dockerfile:2", "^"]);
+    arena.build("FROM base\nONBUILD FROM x\n", &[]).fails(1, &["Dockerfile:2", "^"]);
+}

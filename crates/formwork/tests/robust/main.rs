@@ -6,9 +6,12 @@
 #![cfg(test)]
 
 mod arena;
+mod full;
+mod images;
 mod input;
 mod kill;
 mod registry;
 mod signals;
 mod steps;
+mod store;
 mod traces;
