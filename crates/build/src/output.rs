@@ -166,7 +166,10 @@ impl Delivery<'_> {
     /// All files as they are in the image, into a directory of the user's.
     fn files(&self, directory: &Path) -> Result<(), BuildError> {
         let files = || -> Result<(), WorkerError> {
-            fs_err::create_dir_all(directory)
+            // The error names the path, so it need not come from `fs_err`.
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .create(directory)
                 .map_err(|error| FsError::new("create the directory", directory, error))?;
             let tree = self.merged()?;
             let options = MaterializeOptions {
