@@ -46,7 +46,7 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
     let _in_use = host.use_store()?;
     let config = host.config_of(&request.image)?;
     let spec = ContainerSpec {
-        image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>))?,
+        image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>), cancel)?,
         args: arguments(request, &config)?,
         env: environment(request, &config),
         cwd: request.workdir.clone().unwrap_or_else(|| config.config.working_dir.clone()),
@@ -65,7 +65,7 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
 }
 
 fn failed(error: &WorkerError) -> BuildError {
-    BuildError::new(ErrorKind::Machine, Diagnostic::error("run", error.to_string()))
+    BuildError::worker(error)
 }
 
 /// The entry point, and the command behind it, as docker puts them together.

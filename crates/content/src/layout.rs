@@ -144,7 +144,16 @@ impl StoreLayout {
         Ok(self.scratch.get_or_init(|| new).path())
     }
 
-    /// Removes what killed processes have left in [`StoreLayout::tmp`]; returns how many
+    /// Removes the directory of [`StoreLayout::scratch`] and all that is in it, for a process that is
+    /// about to end while some of its threads still work.
+    pub fn remove_scratch(&self) {
+        if let Some(scratch) = self.scratch.get() {
+            scratch.remove();
+        }
+    }
+
+    /// Removes what killed processes have left in [`StoreLayout::tmp`] and, of the locks that are
+    /// called `step-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
     /// temporary directories that were.
     ///
     /// # Errors
