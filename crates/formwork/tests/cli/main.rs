@@ -9,6 +9,7 @@
 mod cache;
 mod cases;
 mod outputs;
+mod peers;
 mod progress;
 mod sources;
 mod store;
