@@ -24,9 +24,8 @@ impl Formwork {
         if !status.success() {
             bail!("formwork does not build");
         }
-        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = target.map_or_else(|| sources.join("target"), |target| sources.join(target));
-        Ok(Self { program: target.join("release/formwork"), root: None })
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        Ok(Self { program: sources.join(target).join("release/formwork"), root: None })
     }
 
     /// The same program with a store of its own.

@@ -10,6 +10,7 @@ use formwork_content::ContentStore;
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_image::{BlobBytes, BlobSource, ImageError};
 use formwork_oci::{Descriptor, Digest, Repository};
+use formwork_solver::Cancel;
 
 use crate::host::Registries;
 
@@ -20,6 +21,8 @@ pub(crate) struct PulledBlobs {
     pub(crate) content: ContentStore,
     pub(crate) registries: Arc<Registries>,
     pub(crate) events: Arc<dyn EventSink>,
+    /// Ends a transfer.
+    pub(crate) cancel: Cancel,
     /// The repositories that have blobs, by the blobs' digests.
     pub(crate) origins: BTreeMap<Digest, Repository>,
 }
@@ -47,12 +50,14 @@ impl PulledBlobs {
         let progress = |current| {
             let label = Arc::clone(&label);
             self.events.emit(Event::StepProgress { step, label, current, total });
+            !self.cancel.is_canceled()
         };
         let result = self.registries.client().map_err(ImageError::from).and_then(|client| {
             formwork_image::fetch(client, repository, descriptor, &self.content, &progress)
         });
         let outcome = match &result {
             Ok(_) => Outcome::Done,
+            Err(_) if self.cancel.is_canceled() => Outcome::Canceled,
             Err(error) => Outcome::Failed(error.to_string()),
         };
         self.events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });

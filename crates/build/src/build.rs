@@ -6,16 +6,16 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
-use formwork_graph::{Graph, OpId};
+use formwork_graph::{Graph, Op, OpId, Source};
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
 };
 
-use crate::error::kind_of_image_error;
+use crate::error::{kind_of_worker_error, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
+use crate::{BuildError, BuildOutcome, BuildRequest, Host, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -32,16 +32,19 @@ pub fn build(
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
     let ignores = parse_ignore_files(request, events)?;
-    let images = resolve(host, request, &dockerfile, events)?;
+    // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
+    let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
+    let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered =
         lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
     lowered.diagnostics.iter().for_each(|warning| emit(events, warning.clone()));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
-    let image = result::assemble(host, request, &images, &lowered, &outputs, events)?;
+    let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
+        .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
-    output::deliver(host, request, &image, events)?;
+    output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
     Ok(image.into_outcome())
 }
 
@@ -132,15 +135,29 @@ impl Place<'_> {
         if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
             return BuildError::canceled();
         }
-        let mut diagnostic = Diagnostic::error(code(error), error.to_string());
-        if let Some((start, end)) = op.and_then(|op| self.graph.step(op).location) {
+        let mut diagnostic = told(code(error), error);
+        if let Some((start, end)) = self.location(op, error) {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
         }
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
         }
-        BuildError::new(kind(error), diagnostic)
+        BuildError::new(kind_of_worker_error(error), diagnostic)
+    }
+
+    /// The place in the Dockerfile: that of the op, or that of the `FROM` whose image is at fault.
+    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<(u32, u32)> {
+        let from = match error {
+            WorkerError::BaseLayer { diff_id, .. } => {
+                self.graph.steps().map(|(_, step)| step).find(|step| match &step.op {
+                    Op::Source(Source::Image { layers, .. }) => layers.contains(diff_id),
+                    _ => false,
+                })
+            }
+            _ => None,
+        };
+        from.and_then(|step| step.location).or_else(|| self.graph.step(op?).location)
     }
 
     /// Tells why a source of a copy is not there.
@@ -178,20 +195,8 @@ fn code(error: &WorkerError) -> &'static str {
         WorkerError::Missing(_) => "missing-source",
         WorkerError::Account(_) => "unknown-account",
         WorkerError::MissingSecret(_) => "missing-secret",
+        WorkerError::BaseLayer { .. } => "base-image",
         WorkerError::Internal(_) => "internal",
         _ => "step",
-    }
-}
-
-fn kind(error: &WorkerError) -> ErrorKind {
-    match error {
-        WorkerError::Image(error) => kind_of_image_error(error),
-        WorkerError::Exit { .. }
-        | WorkerError::Missing(_)
-        | WorkerError::Account(_)
-        | WorkerError::MissingSecret(_)
-        | WorkerError::Layer(_)
-        | WorkerError::WrongLayer { .. } => ErrorKind::Input,
-        _ => ErrorKind::Machine,
     }
 }

@@ -1,8 +1,14 @@
 //! Why a build failed, as diagnostics with a place in the Dockerfile.
 
+use std::error::Error;
+use std::io::{self, ErrorKind as IoErrorKind};
+
 use formwork_diagnostics::Diagnostic;
 use formwork_image::ImageError;
+use formwork_layer::LayerError;
 use formwork_registry::RegistryError;
+use formwork_sandbox::SandboxError;
+use formwork_worker::{BaseLayerError, WorkerError};
 
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,27 +49,78 @@ impl BuildError {
     }
 
     /// A failure of the store.
-    pub(crate) fn store(error: impl std::fmt::Display) -> Self {
-        Self::new(ErrorKind::Machine, Diagnostic::error("store", error.to_string()))
+    pub(crate) fn store(error: impl Error + 'static) -> Self {
+        let mut diagnostic = told("store", &error);
+        if is_forbidden(&error) {
+            let help = "the store must belong to whoever builds; choose another one with `--root`";
+            diagnostic = diagnostic.with_help(help);
+        }
+        Self::new(ErrorKind::Machine, diagnostic)
     }
 
     /// A failure of an image's source.
     pub(crate) fn image(error: &ImageError) -> Self {
-        let diagnostic = Diagnostic::error("image", error.to_string());
-        Self::new(kind_of_image_error(error), diagnostic)
+        Self::new(kind_of_image_error(error), told("image", error))
     }
 
-    pub(crate) fn canceled() -> Self {
+    /// A failure to make or to read a layer, outside any step.
+    pub(crate) fn worker(error: &WorkerError) -> Self {
+        match error {
+            WorkerError::Sandbox(SandboxError::Cancelled) => Self::canceled(),
+            _ => Self::new(kind_of_worker_error(error), told("layer", error)),
+        }
+    }
+
+    /// Something that cannot be: a mistake in formwork.
+    pub(crate) fn internal(what: &str) -> Self {
+        Self::worker(&WorkerError::Internal(what.to_owned()))
+    }
+
+    /// Somebody has stopped the build.
+    pub fn canceled() -> Self {
         let message = "the build was stopped";
         Self::new(ErrorKind::Canceled, Diagnostic::error("canceled", message))
+    }
+}
+
+/// Whose fault an error of the worker is.
+pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
+    match error {
+        _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
+        WorkerError::Image(error) => kind_of_image_error(error),
+        WorkerError::Sandbox(error) => kind_of_sandbox_error(error),
+        WorkerError::Layer(LayerError::Fs(_) | LayerError::Encoding { .. }) => ErrorKind::Machine,
+        WorkerError::Exit { .. }
+        | WorkerError::Missing(_)
+        | WorkerError::Account(_)
+        | WorkerError::MissingSecret(_)
+        | WorkerError::Layer(_)
+        | WorkerError::BaseLayer { problem: BaseLayerError::Other(_), .. } => ErrorKind::Input,
+        WorkerError::BaseLayer { problem: BaseLayerError::Failed(error), .. } => {
+            kind_of_worker_error(error)
+        }
+        _ => ErrorKind::Machine,
+    }
+}
+
+/// Whose fault a process that does not run is: the image may lack the program.
+fn kind_of_sandbox_error(error: &SandboxError) -> ErrorKind {
+    match error {
+        SandboxError::Program { .. }
+        | SandboxError::Target { .. }
+        | SandboxError::Spec(_)
+        | SandboxError::TooManyLayers { .. } => ErrorKind::Input,
+        SandboxError::Cancelled => ErrorKind::Canceled,
+        _ => ErrorKind::Machine,
     }
 }
 
 /// Whose fault an error about an image is.
 pub(crate) fn kind_of_image_error(error: &ImageError) -> ErrorKind {
     match error {
+        _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
         ImageError::Registry(error) => kind_of_registry_error(error),
-        ImageError::Content(_) => ErrorKind::Machine,
+        ImageError::Content(_) | ImageError::Record { .. } => ErrorKind::Machine,
         _ => ErrorKind::Input,
     }
 }
@@ -76,7 +133,40 @@ pub(crate) fn kind_of_registry_error(error: &RegistryError) -> ErrorKind {
     }
 }
 
+/// An error as a diagnostic, with the way out where the machine lacks something.
+pub(crate) fn told(code: &'static str, error: &(dyn Error + 'static)) -> Diagnostic {
+    let message = error.to_string();
+    let lack = lack_of_machine(error).filter(|way_out| !message.contains(way_out));
+    let diagnostic = Diagnostic::error(code, message);
+    lack.into_iter().fold(diagnostic, Diagnostic::with_help)
+}
+
+/// What to do where an error comes from something that the machine is short of.
+pub(crate) fn lack_of_machine(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let Some(known) = error.downcast_ref::<io::Error>() else {
+        return error.source().and_then(lack_of_machine);
+    };
+    match known.kind() {
+        IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded => Some("free some space there"),
+        _ if known.raw_os_error() == Some(TOO_MANY_FILES) => {
+            Some("let formwork open more files at once, such as by `ulimit -n 4096`")
+        }
+        _ => lack_of_machine(known.get_ref()?),
+    }
+}
+
+/// Whether an error comes from a file that the user may not use.
+fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
+    let Some(known) = error.downcast_ref::<io::Error>() else {
+        return error.source().is_some_and(is_forbidden);
+    };
+    matches!(known.kind(), IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem)
+}
+
+/// `EMFILE`: the process may not open more files.
+const TOO_MANY_FILES: i32 = 24;
+
 fn first_message(diagnostics: &[Diagnostic]) -> String {
     let first = diagnostics.iter().find(|diagnostic| diagnostic.is_error());
-    first.map_or_else(|| "the build failed".to_owned(), Diagnostic::to_string)
+    first.map_or_else(|| "the build failed".to_owned(), |first| first.message.clone())
 }

@@ -167,6 +167,11 @@ impl Host {
         FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
     }
 
+    /// Removes what a build that was given up has not finished, while its threads may still run.
+    pub fn abandon(&self) {
+        self.layout.remove_scratch();
+    }
+
     /// Removes what killed processes have left.
     ///
     /// # Errors

@@ -10,10 +10,12 @@ use std::time::Instant;
 
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
+use formwork_image::copy_blob;
 use formwork_image::export::{self, Form, PushOptions};
 use formwork_layer::{
-    Compression, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
 };
+use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
@@ -28,6 +30,7 @@ pub(crate) fn deliver(
     request: &BuildRequest,
     image: &BuiltImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<(), BuildError> {
     for output in &request.outputs {
         let step = StepId(NEXT_EXPORT.fetch_add(1, Ordering::Relaxed));
@@ -38,6 +41,7 @@ pub(crate) fn deliver(
         let result = delivery.deliver(output);
         let outcome = match &result {
             Ok(()) => Outcome::Done,
+            Err(_) if cancel.is_canceled() => Outcome::Canceled,
             Err(error) => Outcome::Failed(error.to_string()),
         };
         events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });
@@ -89,7 +93,7 @@ impl Delivery<'_> {
     }
 
     fn view(&self, compression: Compression) -> Result<&formwork_image::ImageView, BuildError> {
-        let missing = || BuildError::store("the image was not packed as the output needs it");
+        let missing = || BuildError::internal("the image was not packed as the output needs it");
         self.image.view(compression).ok_or_else(missing)
     }
 
@@ -100,7 +104,14 @@ impl Delivery<'_> {
         for layer in self.image.root.layers() {
             // A planned copy has its bytes elsewhere, where they may change.
             if layer.base_descriptor().is_none() {
-                layer.directory().map_err(BuildError::store)?;
+                layer.directory().map_err(|error| BuildError::worker(&error))?;
+            }
+        }
+        for layer in self.image.layers.iter().filter(|layer| layer.origin.is_none()) {
+            // One that came with an image which was no registry's, and may go away.
+            if let Some(blob) = &layer.blob {
+                copy_blob(&*self.image.blobs, blob, content)
+                    .map_err(|error| BuildError::image(&error))?;
             }
         }
         if let Some((_, view)) = self.image.views.first() {
@@ -155,7 +166,10 @@ impl Delivery<'_> {
     /// All files as they are in the image, into a directory of the user's.
     fn files(&self, directory: &Path) -> Result<(), BuildError> {
         let files = || -> Result<(), WorkerError> {
-            fs_err::create_dir_all(directory)
+            // The error names the path, so it need not come from `fs_err`.
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .create(directory)
                 .map_err(|error| FsError::new("create the directory", directory, error))?;
             let tree = self.merged()?;
             let options = MaterializeOptions {
@@ -166,7 +180,7 @@ impl Delivery<'_> {
             materialize(&tree, &RootDir::open(directory)?, &options)?;
             Ok(())
         };
-        files().map_err(BuildError::store)
+        files().map_err(|error| BuildError::worker(&error))
     }
 
     fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
@@ -184,7 +198,10 @@ impl Delivery<'_> {
                 Destination::File(path) => {
                     let mut file = AtomicFile::create(path)?;
                     let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-                    pack(&tree, &options, &mut writer)?;
+                    pack(&tree, &options, &mut writer).map_err(|error| match error {
+                        LayerError::Write(error) => FsError::new("write", path, error).into(),
+                        other => WorkerError::from(other),
+                    })?;
                     writer.flush().map_err(|error| FsError::new("write", path, error))?;
                     drop(writer);
                     file.commit()?;
@@ -192,7 +209,7 @@ impl Delivery<'_> {
             }
             Ok(())
         };
-        tar().map_err(BuildError::store)
+        tar().map_err(|error| BuildError::worker(&error))
     }
 
     /// The files of all layers together.

@@ -11,14 +11,19 @@ use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_frontend::{
     ImageKey, ImageLocation, ImageRequest, ResolvedImage, ResolvedImages, image_requests,
 };
-use formwork_image::{Choice, ImageError, ImageView, Location, StoredImage, StoredLayer, source};
-use formwork_oci::{Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, from_json};
+use formwork_image::{
+    BlobSource, Choice, ImageError, ImageView, Location, StoredImage, StoredLayer, source,
+};
+use formwork_oci::{
+    Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, Repository, from_json,
+};
 use formwork_registry::RegistryError;
-use formwork_snapshot::Snapshotter;
-use formwork_worker::BaseImage;
+use formwork_snapshot::{SnapshotKey, Snapshotter};
+use formwork_solver::Cancel;
+use formwork_worker::{BaseImage, LocalLayer, is_of_image};
 
 use crate::blobs::PulledBlobs;
-use crate::error::{kind_of_image_error, kind_of_registry_error};
+use crate::error::{kind_of_image_error, kind_of_registry_error, lack_of_machine};
 use crate::{BuildError, BuildRequest, ErrorKind, Host};
 
 /// The images of a build: what the frontend and what the worker have to know of each.
@@ -26,8 +31,10 @@ use crate::{BuildError, BuildRequest, ErrorKind, Host};
 pub(crate) struct Images {
     pub(crate) resolved: ResolvedImages,
     pub(crate) bases: BTreeMap<Digest, BaseImage>,
-    /// The sources of the base images' blobs.
-    pub(crate) views: BTreeMap<Digest, ImageView>,
+    /// Where the blobs of the base images' layers are, by their digests.
+    pub(crate) blobs: BTreeMap<Digest, Arc<dyn BlobSource>>,
+    /// The repositories that have blobs, by their digests.
+    pub(crate) origins: BTreeMap<Digest, Repository>,
 }
 
 /// The largest configuration that is read from the store.
@@ -39,9 +46,10 @@ pub(crate) fn resolve(
     request: &BuildRequest,
     dockerfile: &formwork_dockerfile::Dockerfile,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<Images, BuildError> {
     let mut images = Images::default();
-    let resolver = Resolver { host, request, events };
+    let resolver = Resolver { host, request, events, cancel };
     loop {
         let missing = image_requests(dockerfile, &request.options, &images.resolved)
             .map_err(BuildError::input)?;
@@ -57,10 +65,19 @@ pub(crate) fn resolve(
 
 impl Images {
     fn add(&mut self, key: ImageKey, found: Found) {
-        let Found { manifest, config, base } = found;
-        if let BaseImage::View(view) = &base {
-            self.views.insert(manifest.clone(), ImageView::clone(view));
+        let Found { manifest, config, base, origins } = found;
+        match &base {
+            BaseImage::View(view) => {
+                let digests = view.layers().map(|layer| layer.descriptor.digest.clone());
+                self.blobs.extend(digests.map(|digest| (digest, Arc::clone(view.blobs()))));
+            }
+            BaseImage::Local(layers, blobs) => {
+                let packed = layers.iter().filter_map(|layer| layer.packed.as_ref());
+                let digests = packed.map(|blob| blob.digest.clone());
+                self.blobs.extend(digests.map(|digest| (digest, Arc::clone(blobs))));
+            }
         }
+        self.origins.extend(origins);
         self.bases.insert(manifest.clone(), base);
         self.resolved.insert(key, ResolvedImage { manifest, config });
     }
@@ -71,6 +88,8 @@ struct Found {
     manifest: Digest,
     config: ImageConfig,
     base: BaseImage,
+    /// The repositories that have its layers.
+    origins: BTreeMap<Digest, Repository>,
 }
 
 /// Why an image was not found.
@@ -84,6 +103,7 @@ struct Resolver<'a> {
     host: &'a Host,
     request: &'a BuildRequest,
     events: &'a Arc<dyn EventSink>,
+    cancel: &'a Cancel,
 }
 
 impl Resolver<'_> {
@@ -147,10 +167,10 @@ impl Resolver<'_> {
         let bytes = self.host.layers.content().read(&image.config, CONFIG_LIMIT)?;
         let config: ImageConfig = from_json("image configuration", &bytes)
             .map_err(|error| Failure::Store(error.to_string()))?;
-        let base = local_base(self.host, image, self.events)?;
+        let base = local_base(self.host, image, self.events, self.cancel)?;
         let manifest = image.manifest.as_ref().map(|manifest| manifest.digest.clone());
         let manifest = manifest.unwrap_or_else(|| image.config.clone());
-        Ok(Found { manifest, config, base })
+        Ok(Found { manifest, config, base, origins: image.origins() })
     }
 
     /// Asks a registry, and keeps what it says.
@@ -181,12 +201,13 @@ impl Resolver<'_> {
             MediaType::Other(_) => Descriptor { media_type: MediaType::OciManifest, ..manifest },
             _ => manifest,
         };
-        Ok(of_view(ImageView::new(
+        let found = of_view(ImageView::new(
             descriptor,
             resolved.document.bytes,
             resolved.config_bytes,
-            blobs(self.host, &image, self.events),
-        )?))
+            blobs(self.host, &image, self.events, self.cancel),
+        )?);
+        Ok(Found { origins: image.origins(), ..found })
     }
 }
 
@@ -195,10 +216,12 @@ pub(crate) fn base_of(
     host: &Host,
     image: &StoredImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BaseImage, BuildError> {
-    local_base(host, image, events).map_err(|failure| {
-        let (kind, message) = failure.tell();
-        BuildError::new(kind, Diagnostic::error("image", message))
+    local_base(host, image, events, cancel).map_err(|failure| {
+        let (kind, message, help) = failure.tell();
+        let diagnostic = Diagnostic::error("image", message);
+        BuildError::new(kind, help.into_iter().fold(diagnostic, Diagnostic::with_help))
     })
 }
 
@@ -207,13 +230,14 @@ fn local_base(
     host: &Host,
     image: &StoredImage,
     events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BaseImage, Failure> {
-    if let Some(base) = built_here(host, image)? {
-        return Ok(base);
+    if let Some(layers) = built_here(host, image)? {
+        return Ok(BaseImage::Local(layers, blobs(host, image, events, cancel)));
     }
     match &image.manifest {
         Some(manifest) => {
-            let view = ImageView::open(manifest.clone(), blobs(host, image, events))?;
+            let view = ImageView::open(manifest.clone(), blobs(host, image, events, cancel))?;
             Ok(BaseImage::View(Box::new(view)))
         }
         None => {
@@ -225,28 +249,48 @@ fn local_base(
     }
 }
 
-/// The layers of an image that was built here, if all of them are still there.
-fn built_here(host: &Host, image: &StoredImage) -> Result<Option<BaseImage>, Failure> {
+/// The layers of an image that was built here, if all of them are still there or, if they came
+/// with its base, can be had.
+fn built_here(host: &Host, image: &StoredImage) -> Result<Option<Vec<LocalLayer>>, Failure> {
     let mut layers = Vec::new();
     for layer in &image.layers {
         let key = layer.snapshot.as_deref().and_then(|name| name.parse().ok());
         let Some(key) = key else { return Ok(None) };
+        let packed = packed(host, layer, &key)?;
         let snapshot = host.layers.snapshots().get(&key);
-        if snapshot.map_err(|error| Failure::Store(error.to_string()))?.is_none() {
+        let is_there = snapshot.map_err(|error| Failure::Store(error.to_string()))?.is_some();
+        if !is_there && packed.is_none() {
             return Ok(None);
         }
-        layers.push((key, layer.diff_id.clone()));
+        layers.push(LocalLayer { key, diff_id: layer.diff_id.clone(), packed });
     }
     // An image without layers that was never packed is complete, too.
     let is_built_here = !layers.is_empty() || image.manifest.is_none();
-    Ok(is_built_here.then_some(BaseImage::Local(layers)))
+    Ok(is_built_here.then_some(layers))
 }
 
-fn blobs(host: &Host, image: &StoredImage, events: &Arc<dyn EventSink>) -> Arc<PulledBlobs> {
+/// The blob of a layer that came with an image, if it is in the store or some registry has it.
+fn packed(
+    host: &Host,
+    layer: &StoredLayer,
+    key: &SnapshotKey,
+) -> Result<Option<Descriptor>, Failure> {
+    let Some(blob) = layer.blob.as_ref().filter(|_| is_of_image(key)) else { return Ok(None) };
+    let can_be_had = layer.origin.is_some() || host.layers.content().find(blob)?.is_some();
+    Ok(can_be_had.then(|| blob.clone()))
+}
+
+fn blobs(
+    host: &Host,
+    image: &StoredImage,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Arc<PulledBlobs> {
     Arc::new(PulledBlobs {
         content: host.layers.content().clone(),
         registries: Arc::clone(&host.registries),
         events: Arc::clone(events),
+        cancel: cancel.clone(),
         origins: image.origins(),
     })
 }
@@ -256,24 +300,31 @@ fn of_view(view: ImageView) -> Found {
         manifest: view.descriptor().digest.clone(),
         config: view.config().clone(),
         base: BaseImage::View(Box::new(view)),
+        origins: BTreeMap::new(),
     }
 }
 
 impl Failure {
-    fn tell(&self) -> (ErrorKind, String) {
+    /// Whose fault it is, what is wrong, and the way out where the machine lacks something.
+    fn tell(&self) -> (ErrorKind, String, Option<&'static str>) {
         match self {
-            Self::Image(error) => (kind_of_image_error(error), error.to_string()),
-            Self::Registry(error) => (kind_of_registry_error(error), error.to_string()),
-            Self::Store(message) => (ErrorKind::Machine, message.clone()),
+            Self::Image(error) => {
+                (kind_of_image_error(error), error.to_string(), lack_of_machine(error))
+            }
+            Self::Registry(error) => {
+                (kind_of_registry_error(error), error.to_string(), lack_of_machine(error))
+            }
+            Self::Store(message) => (ErrorKind::Machine, message.clone(), None),
         }
     }
 
     fn into_error(self, wanted: &ImageRequest) -> BuildError {
-        let (kind, message) = self.tell();
+        let (kind, message, help) = self.tell();
         let (source, span) = &wanted.place;
         let title = format!("the image `{}` cannot be had", wanted.key.location);
         let mut diagnostic =
             Diagnostic::error("unresolved-image", title).at(source, *span, "").with_note(message);
+        diagnostic = help.into_iter().fold(diagnostic, Diagnostic::with_help);
         if let Some(stage) = &wanted.nearest_stage {
             diagnostic = diagnostic.with_help(format!("did you mean the stage `{stage}`?"));
         }

@@ -1,9 +1,8 @@
 //! From layers and instructions to an image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use formwork_diagnostics::EventSink;
 use formwork_frontend::{HistoryEntry, Lowered};
 use formwork_graph::{Op, OpId};
 use formwork_image::{
@@ -13,6 +12,7 @@ use formwork_layer::Compression;
 use formwork_oci::{
     Annotations, Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json,
 };
+use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
@@ -40,7 +40,9 @@ pub(crate) struct BuiltImage {
     pub(crate) root: Root,
     /// The image with packed layers, by how new ones are compressed.
     pub(crate) views: Vec<(Compression, ImageView)>,
-    layers: Vec<StoredLayer>,
+    /// Where all blobs are.
+    pub(crate) blobs: Arc<ResultBlobs>,
+    pub(crate) layers: Vec<StoredLayer>,
     names: Vec<Reference>,
 }
 
@@ -51,15 +53,15 @@ pub(crate) fn assemble(
     images: &Images,
     lowered: &Lowered,
     outputs: &BTreeMap<OpId, OpOutput>,
-    _events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
 ) -> Result<BuiltImage, BuildError> {
     let root = outputs
         .get(&lowered.target)
         .and_then(|output| output.root().ok())
-        .ok_or_else(|| BuildError::store("the target has no result"))?
+        .ok_or_else(|| BuildError::internal("the target has no result"))?
         .clone();
     let compressions: Vec<Compression> = unique(&request.outputs);
-    let packed = pack_all(&root, &compressions, request.epoch)?;
+    let packed = pack_all(&root, &compressions, request.epoch, cancel)?;
     let mut config = lowered.config.clone();
     config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
     add_history(&mut config, lowered, outputs, request.epoch)?;
@@ -79,7 +81,8 @@ pub(crate) fn assemble(
         views.push((*compression, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
-    Ok(BuiltImage { config, config_bytes, root, views, layers, names: request.tags.clone() })
+    let names = request.tags.clone();
+    Ok(BuiltImage { config, config_bytes, root, views, blobs, layers, names })
 }
 
 impl BuiltImage {
@@ -137,34 +140,36 @@ fn pack_all(
     root: &Root,
     compressions: &[Compression],
     epoch: Option<i64>,
+    cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
     let results: Vec<Result<Forms, WorkerError>> = std::thread::scope(|scope| {
         let pack = |layer: &Arc<Layer>| {
             let layer = Arc::clone(layer);
             let compressions = compressions.to_vec();
-            scope.spawn(move || forms(&layer, &compressions, epoch))
+            scope.spawn(move || forms(&layer, &compressions, epoch, cancel))
         };
         let threads: Vec<_> = root.layers().iter().map(pack).collect();
         let failed =
             |_| Err(WorkerError::Internal("a thread that packed a layer panicked".to_owned()));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
     });
-    results.into_iter().collect::<Result<_, _>>().map_err(BuildError::store)
+    results.into_iter().collect::<Result<_, _>>().map_err(|error| BuildError::worker(&error))
 }
 
 fn forms(
     layer: &Layer,
     compressions: &[Compression],
     epoch: Option<i64>,
+    cancel: &Cancel,
 ) -> Result<Forms, WorkerError> {
     if compressions.is_empty() {
-        let PackedLayer { diff_id, blob } = layer.measure(epoch)?;
+        let PackedLayer { diff_id, blob } = layer.measure(epoch, cancel)?;
         return Ok(Forms { diff_id, blobs: blob.into_iter().collect() });
     }
     let mut diff_id = None;
     let mut blobs = Vec::new();
     for compression in compressions {
-        let packed = layer.pack(PackForm { compression: *compression, epoch })?;
+        let packed = layer.pack(PackForm { compression: *compression, epoch }, cancel)?;
         blobs.extend(packed.blob);
         diff_id = Some(packed.diff_id);
     }
@@ -189,7 +194,7 @@ fn add_history(
     for HistoryEntry { created_by, layer } in &lowered.history {
         let layer = layer.and_then(|op| new_layer(lowered, outputs, op));
         if let Some(layer) = &layer {
-            let created = layer.created().map_err(BuildError::store)?;
+            let created = layer.created().map_err(|error| BuildError::worker(&error))?;
             time = created.and_then(rfc3339).or(time);
         }
         entries.push(History {
@@ -234,13 +239,7 @@ fn rfc3339(seconds: i64) -> Option<String> {
 
 /// The sources of the result's blobs.
 fn result_blobs(host: &Host, images: &Images) -> ResultBlobs {
-    let mut base: BTreeMap<Digest, Arc<dyn BlobSource>> = BTreeMap::new();
-    for view in images.views.values() {
-        for layer in view.layers() {
-            base.insert(layer.descriptor.digest.clone(), Arc::clone(view.blobs()));
-        }
-    }
-    ResultBlobs { content: host.layers.content().clone(), base }
+    ResultBlobs { content: host.layers.content().clone(), base: images.blobs.clone() }
 }
 
 fn stored_layers(
@@ -248,22 +247,17 @@ fn stored_layers(
     packed: &[Forms],
     images: &Images,
 ) -> Result<Vec<StoredLayer>, BuildError> {
-    let from_images: BTreeSet<&Digest> = images
-        .views
-        .values()
-        .flat_map(|view| view.layers())
-        .map(|l| &l.descriptor.digest)
-        .collect();
     let layers = root.layers().iter().zip(packed).map(|(layer, forms)| {
         let blob = forms.blobs.first().cloned();
-        let is_base = blob.as_ref().is_some_and(|blob| from_images.contains(&blob.digest));
+        let is_base = layer.base_descriptor().is_some();
+        let origin = blob.as_ref().and_then(|blob| images.origins.get(&blob.digest)).cloned();
         Ok(StoredLayer {
             diff_id: forms.diff_id.clone(),
             unpacked_size: if is_base { 0 } else { layer.unpacked_size()? },
             blob,
             snapshot: Some(layer.name().to_string()),
-            origin: None,
+            origin,
         })
     });
-    layers.collect::<Result<_, WorkerError>>().map_err(BuildError::store)
+    layers.collect::<Result<_, WorkerError>>().map_err(|error| BuildError::worker(&error))
 }

@@ -10,6 +10,7 @@ use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
 
+use crate::error::told;
 use crate::resolve::base_of;
 use crate::{BuildError, ErrorKind, Host};
 
@@ -47,7 +48,7 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
     let _in_use = host.use_store()?;
     let config = host.config_of(&request.image)?;
     let spec = ContainerSpec {
-        image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>))?,
+        image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>), cancel)?,
         args: arguments(request, &config)?,
         env: environment(request, &config),
         cwd: request.workdir.clone().unwrap_or_else(|| config.config.working_dir.clone()),
@@ -66,14 +67,14 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
 }
 
 fn failed(error: &WorkerError) -> BuildError {
-    let kind = match error {
-        WorkerError::Sandbox(SandboxError::Program { problem, .. }) => match problem {
-            ProgramProblem::NotInPath(_) | ProgramProblem::Missing => ErrorKind::ProgramMissing,
-            _ => ErrorKind::ProgramUnusable,
-        },
-        _ => ErrorKind::Machine,
+    let WorkerError::Sandbox(SandboxError::Program { problem, .. }) = error else {
+        return BuildError::worker(error);
     };
-    BuildError::new(kind, Diagnostic::error("run", error.to_string()))
+    let kind = match problem {
+        ProgramProblem::NotInPath(_) | ProgramProblem::Missing => ErrorKind::ProgramMissing,
+        _ => ErrorKind::ProgramUnusable,
+    };
+    BuildError::new(kind, told("run", error))
 }
 
 /// The entry point, and the command behind it, as docker puts them together.

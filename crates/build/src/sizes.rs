@@ -29,13 +29,13 @@ pub fn measure(host: &Host, image: &StoredImage) -> Result<ImageSizes, BuildErro
         .iter()
         .map(|layer| unpacked(host, layer))
         .collect::<Result<_, _>>()
-        .map_err(BuildError::store)?;
+        .map_err(|error| BuildError::worker(&error))?;
     let packed: Vec<Option<u64>> = image
         .layers
         .iter()
         .map(|layer| packed(host, layer))
         .collect::<Result<_, _>>()
-        .map_err(BuildError::store)?;
+        .map_err(|error| BuildError::worker(&error))?;
     Ok(ImageSizes {
         unpacked: layers.iter().copied().sum(),
         packed: packed.into_iter().sum(),

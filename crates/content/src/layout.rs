@@ -19,8 +19,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use formwork_fs::FsError;
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use formwork_fs::{FsError, RootDir};
+use rustix::fs::{AtFlags, CWD, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::{ContentError, ContentStore, Temporary};
@@ -63,8 +63,13 @@ impl StoreLayout {
     pub fn open(root: impl AsRef<Path>) -> Result<Self, ContentError> {
         let root = root.as_ref();
         claim(root)?;
+        let failed = |error| unusable(root, error);
+        let is_new = !exists(&root.join(TMP)).map_err(failed)?;
         for name in DIRECTORIES {
-            make_directory(&root.join(name), 0o755).map_err(|error| unusable(root, error))?;
+            make_directory(&root.join(name), 0o755).map_err(failed)?;
+        }
+        if is_new {
+            scatter(&root.join(TMP));
         }
         let layout = Self { root: root.into(), scratch: Arc::default() };
         ContentStore::create(layout.content()).map_err(|error| match error {
@@ -139,7 +144,16 @@ impl StoreLayout {
         Ok(self.scratch.get_or_init(|| new).path())
     }
 
-    /// Removes what killed processes have left in [`StoreLayout::tmp`]; returns how many
+    /// Removes the directory of [`StoreLayout::scratch`] and all that is in it, for a process that is
+    /// about to end while some of its threads still work.
+    pub fn remove_scratch(&self) {
+        if let Some(scratch) = self.scratch.get() {
+            scratch.remove();
+        }
+    }
+
+    /// Removes what killed processes have left in [`StoreLayout::tmp`] and, of the locks that are
+    /// called `step-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
     /// temporary directories that were.
     ///
     /// # Errors
@@ -170,6 +184,19 @@ fn exists(path: &Path) -> Result<bool, FsError> {
         Ok(_) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
         Err(errno) => Err(FsError::new("examine", path, errno)),
+    }
+}
+
+/// Asks the file system to keep what is made in a directory apart from its neighbours, as at the
+/// top of a disk (`chattr(1)`, attribute T); file systems that know no such thing do not mind.
+///
+/// Each process fills its new layers in a directory of its own there. Without this, ext4 puts them
+/// where the layers of the last process were, and if those have just been removed, it first walks
+/// past each inode that was freed in the last minutes: forty times slower with 27,000 files.
+fn scatter(directory: &Path) {
+    let Ok(directory) = RootDir::open(directory) else { return };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
+        let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use formwork_fs::{FileLock, FsError, RootDir, remove_tree};
-use rustix::fs::{Dir, Mode, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use crate::{ContentError, StoreLayout};
@@ -28,7 +28,7 @@ pub struct Temporary {
     name: String,
     path: PathBuf,
     /// Held until the directory is gone.
-    _lock: FileLock,
+    lock: FileLock,
 }
 
 impl Temporary {
@@ -45,7 +45,7 @@ impl Temporary {
             let Some(lock) = lock else { continue };
             let path = layout.tmp().join(&name);
             match rustix::fs::mkdirat(&parent, &name, Mode::RWXU) {
-                Ok(()) => return Ok(Self { parent, name, path, _lock: lock }),
+                Ok(()) => return Ok(Self { parent, name, path, lock }),
                 Err(Errno::EXIST) => {}
                 Err(errno) => {
                     return Err(FsError::new("create the directory", path, errno).into());
@@ -57,6 +57,19 @@ impl Temporary {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+impl Temporary {
+    /// Removes the directory while others may still work in it, so that they fail.
+    pub(crate) fn remove(&self) {
+        // Under another name nothing new comes into it by its path.
+        let aside = [self.name.as_bytes(), REMOVED_SUFFIX].concat();
+        if rustix::fs::renameat(&self.parent, &*self.name, &self.parent, &*aside).is_ok() {
+            // What is left all the same is stale as soon as this process ends.
+            let _ = remove_tree(&self.parent, &aside);
+        }
+        let _ = rustix::fs::unlinkat(CWD, self.lock.path(), AtFlags::empty());
     }
 }
 
@@ -79,8 +92,18 @@ fn lock_path(layout: &StoreLayout, name: &[u8]) -> PathBuf {
     layout.tmp().join(OsStr::from_bytes(&[name, LOCK_SUFFIX].concat()))
 }
 
-/// Removes the directories whose owners are gone; returns how many.
+/// How the names begin of locks that go with their holder.
+const TRANSIENT_PREFIX: &[u8] = b"step-";
+
+/// Removes the directories whose owners are gone, and the files of locks that nobody holds any
+/// more; returns how many directories.
 pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> {
+    for name in names(&RootDir::open(layout.locks())?)? {
+        if name.starts_with(TRANSIENT_PREFIX) {
+            // Taken and given back, which removes it.
+            FileLock::try_transient(layout.locks().join(OsStr::from_bytes(&name)))?;
+        }
+    }
     let parent = RootDir::open(layout.tmp())?;
     for name in owned_names(&parent)? {
         set_aside(layout, &parent, &name)?;
@@ -165,6 +188,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_is_removed_under_those_who_use_it() {
+        let (_dir, layout) = store();
+        let temporary = Temporary::create(&layout).unwrap();
+        fs_err::write(temporary.path().join("file"), "").unwrap();
+        temporary.remove();
+        assert!(left(&layout).is_empty());
+        assert!(fs_err::write(temporary.path().join("other"), "").is_err());
+    }
+
+    #[test]
     fn what_others_use_is_not_stale() {
         let (_dir, layout) = store();
         let temporary = Temporary::create(&layout).unwrap();
@@ -191,6 +224,19 @@ mod tests {
         layout.remove_stale().unwrap();
         assert!(left(&layout).is_empty(), "{:?}", left(&layout));
         assert!(kept.join("file").exists());
+    }
+
+    #[test]
+    fn locks_of_steps_that_nobody_holds_are_removed() {
+        let (_dir, layout) = store();
+        let held = FileLock::try_transient(layout.lock("step-held")).unwrap();
+        for name in ["step-stale", "use"] {
+            fs_err::write(layout.lock(name), "").unwrap();
+        }
+        layout.remove_stale().unwrap();
+        let exists = |name| layout.lock(name).exists();
+        assert!(exists("step-held") && exists("use") && !exists("step-stale"));
+        drop(held);
     }
 
     #[test]

@@ -52,7 +52,9 @@ impl Settings {
         let resolv_conf = fs_err::read("/etc/resolv.conf").unwrap_or_default();
         let registries = self.registries();
         if let Some(parent) = self.root.parent() {
-            fs_err::create_dir_all(parent).map_err(Failure::machine)?;
+            fs_err::create_dir_all(parent).map_err(|error| {
+                Failure::machine(error).with_help("choose a place for the store with `--root`")
+            })?;
         }
         Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
     }

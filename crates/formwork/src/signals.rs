@@ -1,23 +1,67 @@
 //! Ctrl-C and its kin stop the build; the second time, at once.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{RecvError, channel};
+use std::time::Duration;
 
-use formwork_build::Cancel;
+use formwork_build::{BuildError, Cancel};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
+
+/// How long work has to end by itself after somebody has asked for it. After two seconds people
+/// press Ctrl-C again.
+const GRACE: Duration = Duration::from_millis(1700);
 
 /// The signal that came, if one did.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received(Arc<AtomicI32>);
 
 impl Received {
-    /// The exit code of a program that a signal has ended: 128 and the signal's number.
-    pub(crate) fn exit_code(&self) -> Option<u8> {
-        let signal = self.0.load(Ordering::Relaxed);
-        (signal != 0).then(|| u8::try_from(128 + signal).unwrap_or(130))
+    /// What an error means after this: that of a program which a signal has ended has the exit
+    /// code 128 and the signal's number.
+    pub(crate) fn failure(&self, error: BuildError) -> Failure {
+        let failure = Failure::from(error);
+        match self.0.load(Ordering::Relaxed) {
+            0 => failure,
+            signal => failure.stopped(u8::try_from(128 + signal).unwrap_or(130)),
+        }
+    }
+}
+
+/// Does something that a switch stops, on a thread of its own. `None` if the switch was thrown and
+/// the work does not end, since it waits for a network or a disk; it goes on, then, until the
+/// program ends.
+pub(crate) fn stoppable<T: Send + 'static>(
+    cancel: &Cancel,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    enum News {
+        Ended,
+        Stopped,
+    }
+    let (sender, news) = channel();
+    let stopped = sender.clone();
+    cancel.when_canceled(move || drop(stopped.send(News::Stopped)));
+    let thread = std::thread::spawn(move || {
+        let result = std::panic::catch_unwind(AssertUnwindSafe(work));
+        // Nobody listens any more where the work was given up.
+        let _ = sender.send(News::Ended);
+        result
+    });
+    let gave_up = match news.recv() {
+        Ok(News::Ended) | Err(RecvError) => false,
+        Ok(News::Stopped) => news.recv_timeout(GRACE).is_err(),
+    };
+    if gave_up {
+        return None;
+    }
+    match thread.join() {
+        Ok(Ok(result)) => Some(result),
+        Ok(Err(panic)) | Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
@@ -38,4 +82,29 @@ pub(crate) fn stop_on_signals(cancel: &Cancel) -> Result<Received, Failure> {
         }
     });
     Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_ends_gives_its_result() {
+        let cancel = Cancel::default();
+        assert_eq!(stoppable(&cancel, || 7), Some(7));
+        cancel.cancel();
+        assert_eq!(stoppable(&cancel, || 8), Some(8));
+    }
+
+    #[test]
+    fn work_that_does_not_end_is_given_up() {
+        let cancel = Cancel::default();
+        let canceler = cancel.clone();
+        let (_sender, never) = channel::<()>();
+        let result = stoppable(&cancel, move || {
+            canceler.cancel();
+            never.recv()
+        });
+        assert!(result.is_none());
+    }
 }

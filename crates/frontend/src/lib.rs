@@ -14,6 +14,7 @@ mod lower;
 mod plan;
 mod ports;
 mod scope;
+mod unused;
 
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};

@@ -339,7 +339,10 @@ impl<'a> Planner<'a, '_> {
             return;
         }
         let nearest_stage = match &key.location {
-            ImageLocation::Named(_) => nearest(text, self.dockerfile.stage_names()),
+            ImageLocation::Named(_) => {
+                let others = self.dockerfile.stage_names().filter(|name| *name != text);
+                nearest(text, others)
+            }
             _ => None,
         };
         let nearest_stage = nearest_stage.map(str::to_owned);

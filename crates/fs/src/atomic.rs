@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,17 +11,17 @@ use rustix::io::Errno;
 
 use crate::FsError;
 
-/// A file that is written beside its destination and then renamed over it.
+/// A file that is written without a name, or beside its destination, and then moved there.
 ///
 /// Nothing is synced: after a power loss the file may be missing or empty, after a crash of the
 /// program it is either the old one or the new one. Dropped without [`AtomicFile::commit`], it
-/// leaves nothing.
+/// leaves nothing; nor does a killed process, where the file system knows files without a name.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
-    temporary: PathBuf,
+    /// `None` as long as the file has no name at all.
+    temporary: Option<PathBuf>,
     destination: PathBuf,
-    committed: bool,
 }
 
 impl AtomicFile {
@@ -31,10 +32,21 @@ impl AtomicFile {
     /// Fails where the destination's directory cannot be written.
     pub fn create(destination: impl AsRef<Path>) -> Result<Self, FsError> {
         let destination = destination.as_ref();
-        let directory = destination.parent().unwrap_or(Path::new("."));
-        // The temporary name would tell the user nothing.
-        Self::create_in(directory, destination)
-            .map_err(|error| FsError { path: destination.to_owned(), ..error })
+        let directory = directory_of(destination);
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, directory, flags, Mode::from_raw_mode(0o666)) {
+            Ok(fd) => {
+                let destination = destination.to_owned();
+                Ok(Self { file: File::from(fd), temporary: None, destination })
+            }
+            // The file system has no files without a name, or the kernel is older than them.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                Self::create_in(directory, destination)
+                    // The temporary name would tell the user nothing.
+                    .map_err(|error| FsError { path: destination.to_owned(), ..error })
+            }
+            Err(errno) => Err(FsError::new("create", destination, errno)),
+        }
     }
 
     /// Begins a file in a directory for temporary files, which must be on the destination's file
@@ -53,12 +65,8 @@ impl AtomicFile {
             match rustix::fs::openat(CWD, &temporary, flags, Mode::from_raw_mode(0o666)) {
                 Ok(fd) => {
                     let destination = destination.as_ref().to_owned();
-                    return Ok(Self {
-                        file: File::from(fd),
-                        temporary,
-                        destination,
-                        committed: false,
-                    });
+                    let temporary = Some(temporary);
+                    return Ok(Self { file: File::from(fd), temporary, destination });
                 }
                 // A process of the same number, in another container or killed long ago, was here.
                 Err(Errno::EXIST) => {}
@@ -85,7 +93,7 @@ impl AtomicFile {
     /// Fails where the file system does not take them.
     pub fn set_mode(&self, mode: u32) -> Result<(), FsError> {
         rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))
-            .map_err(|errno| FsError::new("change the mode of", &self.temporary, errno))
+            .map_err(|errno| FsError::new("change the mode of", &self.destination, errno))
     }
 
     /// Changes where the file will appear, for names that depend on the content.
@@ -104,9 +112,41 @@ impl AtomicFile {
     ///
     /// Fails where the rename does; the temporary file is then removed.
     pub fn commit(mut self) -> Result<(), FsError> {
-        self.replace().map_err(|errno| FsError::new("move a file to", &self.destination, errno))?;
-        self.committed = true;
+        self.place().map_err(|errno| FsError::new("move a file to", &self.destination, errno))?;
+        self.temporary = None;
         Ok(())
+    }
+
+    /// Gives the file its name.
+    fn place(&mut self) -> Result<(), Errno> {
+        if self.temporary.is_none() {
+            // Without an old file, there is nothing more to do.
+            match self.link(&self.destination) {
+                Err(Errno::EXIST) => self.link_beside()?,
+                result => return result,
+            }
+        }
+        self.temporary.as_deref().map_or(Ok(()), |temporary| self.replace(temporary))
+    }
+
+    /// Gives a file without a name a temporary one.
+    fn link_beside(&mut self) -> Result<(), Errno> {
+        loop {
+            let temporary = directory_of(&self.destination).join(temporary_name());
+            match self.link(&temporary) {
+                Err(Errno::EXIST) => {}
+                result => {
+                    result?;
+                    self.temporary = Some(temporary);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn link(&self, name: &Path) -> Result<(), Errno> {
+        let open = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        rustix::fs::linkat(CWD, open, CWD, name, AtFlags::SYMLINK_FOLLOW)
     }
 
     /// Renames without waiting for the disk.
@@ -114,27 +154,39 @@ impl AtomicFile {
     /// When a file is renamed over another, ext4 and btrfs first write the new one out, which is a
     /// sync by another name: a millisecond for a small file, the disk's speed for a large one. They
     /// do not when the two change places, after which the old one is removed.
-    fn replace(&self) -> Result<(), Errno> {
-        match self.rename(RenameFlags::NOREPLACE) {
+    fn replace(&self, temporary: &Path) -> Result<(), Errno> {
+        match self.rename(temporary, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST) => {}
             // The file system has no such flags.
-            Err(Errno::INVAL | Errno::NOSYS) => return self.rename(RenameFlags::empty()),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                return self.rename(temporary, RenameFlags::empty());
+            }
             result => return result,
         }
-        match self.rename(RenameFlags::EXCHANGE) {
+        match self.rename(temporary, RenameFlags::EXCHANGE) {
             Ok(()) => {}
             // What was there is gone by now.
-            Err(_) => return self.rename(RenameFlags::empty()),
+            Err(_) => return self.rename(temporary, RenameFlags::empty()),
         }
-        match rustix::fs::unlinkat(CWD, &self.temporary, AtFlags::empty()) {
+        match rustix::fs::unlinkat(CWD, temporary, AtFlags::empty()) {
             // A file never takes the place of a directory.
-            Err(Errno::ISDIR) => self.rename(RenameFlags::EXCHANGE).and(Err(Errno::ISDIR)),
+            Err(Errno::ISDIR) => {
+                self.rename(temporary, RenameFlags::EXCHANGE).and(Err(Errno::ISDIR))
+            }
             result => result,
         }
     }
 
-    fn rename(&self, flags: RenameFlags) -> Result<(), Errno> {
-        rustix::fs::renameat_with(CWD, &self.temporary, CWD, &self.destination, flags)
+    fn rename(&self, temporary: &Path, flags: RenameFlags) -> Result<(), Errno> {
+        rustix::fs::renameat_with(CWD, temporary, CWD, &self.destination, flags)
+    }
+}
+
+/// The directory that a file is in; that of a plain name is the working directory.
+fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -157,9 +209,9 @@ impl Write for AtomicFile {
 
 impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if !self.committed {
+        if let Some(temporary) = &self.temporary {
             // Nothing can be done about a failure here; the store removes what is left over.
-            let _ = rustix::fs::unlinkat(CWD, &self.temporary, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(CWD, temporary, AtFlags::empty());
         }
     }
 }
@@ -184,6 +236,15 @@ mod tests {
         file.commit().unwrap();
         assert_eq!(fs_err::read(&path).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn an_unfinished_file_has_no_name_for_which_a_killed_process_would_have_to_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let _file = AtomicFile::create(dir.path().join("file")).unwrap();
+        assert!(names(dir.path()).is_empty());
+        let _file = AtomicFile::create_in(dir.path(), dir.path().join("file")).unwrap();
+        assert_eq!(names(dir.path()).len(), 1);
     }
 
     #[test]

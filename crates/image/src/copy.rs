@@ -55,7 +55,12 @@ pub(crate) fn copy_bytes(
 }
 
 /// Copies a blob into an image layout unless it is there.
-pub(crate) fn copy_blob(
+///
+/// # Errors
+///
+/// Fails where the source does not have it, or something else under its digest, and where the
+/// layout cannot be written.
+pub fn copy_blob(
     source: &dyn BlobSource,
     descriptor: &Descriptor,
     target: &ContentStore,

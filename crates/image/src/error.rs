@@ -69,7 +69,9 @@ pub enum ImageError {
         place: String,
     },
     /// A blob is not what its descriptor says.
-    #[error("the blob {digest} in {place} is damaged: {reason}; copy or pull the image again")]
+    #[error(
+        "the blob {digest} in {place} is damaged: {reason}; remove it there, and copy, pull or build the image again"
+    )]
     Damaged {
         /// The blob, as the descriptor names it.
         digest: Digest,

@@ -1,8 +1,10 @@
 //! Blobs that are fetched from registries when somebody needs them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 
-use formwork_content::{Blob, ContentStore};
+use formwork_content::{Blob, ContentStore, StagedBlob};
 use formwork_oci::{Descriptor, Digest, Repository};
 use formwork_registry::RegistryClient;
 
@@ -22,7 +24,7 @@ pub struct FetchedBlobs {
 
 /// Fetches a blob into the content store unless it is there.
 ///
-/// `progress` is told how many bytes have come so far.
+/// `progress` is told how many bytes have come so far, and says whether more are wanted.
 ///
 /// # Errors
 ///
@@ -33,21 +35,41 @@ pub fn fetch(
     repository: &Repository,
     descriptor: &Descriptor,
     content: &ContentStore,
-    progress: &dyn Fn(u64),
+    progress: &dyn Fn(u64) -> bool,
 ) -> Result<Blob, ImageError> {
     if let Some(blob) = content.find(descriptor)? {
         return Ok(blob);
     }
-    let mut staged = content.stage()?;
+    let is_wanted = Cell::new(true);
+    let mut sink = Stoppable { staged: content.stage()?, is_wanted: &is_wanted };
     // The client answers for the digest.
-    client.blob(repository, descriptor, &mut staged, progress)?;
-    Ok(staged.commit_hashed(descriptor.digest.clone())?)
+    client.blob(repository, descriptor, &mut sink, &|done| is_wanted.set(progress(done)))?;
+    Ok(sink.staged.commit_hashed(descriptor.digest.clone())?)
+}
+
+/// Takes bytes as long as they are wanted.
+struct Stoppable<'a> {
+    staged: StagedBlob,
+    is_wanted: &'a Cell<bool>,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_wanted.get() {
+            return Err(io::Error::other("stopped"));
+        }
+        self.staged.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.staged.flush()
+    }
 }
 
 impl BlobSource for FetchedBlobs {
     fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes, ImageError> {
         if let Some(repository) = self.origins.get(&descriptor.digest) {
-            fetch(&self.client, repository, descriptor, &self.content, &|_| {})?;
+            fetch(&self.client, repository, descriptor, &self.content, &|_| true)?;
         }
         self.content.open(descriptor)
     }

@@ -29,6 +29,7 @@ mod view;
 
 pub use assemble::{Assembly, Family, assemble};
 pub use blob::{BlobBytes, BlobSource, VerifiedBytes};
+pub use copy::copy_blob;
 pub use error::ImageError;
 pub use fetch::{FetchedBlobs, fetch};
 pub use local::{Listing, LocalImages, StoredImage, StoredLayer};

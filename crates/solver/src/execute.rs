@@ -107,10 +107,14 @@ impl<R: OpRunner> Run<'_, R> {
         self.spare_workers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Stops everything. Only the first failure counts: those after it are mostly its effect.
+    /// Stops everything. Only the first failure counts: those after it are mostly its effect, and
+    /// where somebody asked to stop, all of them are.
     fn fail(&self, error: SolveError<R::Error>) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        if failure.is_none() {
+            let asked = self.cancel.is_canceled();
+            *failure = Some(if asked { SolveError::Canceled } else { error });
+        }
         drop(failure);
         self.cancel.cancel();
         self.schedule.stop();

@@ -15,10 +15,12 @@ use crate::accounts::UnknownAccount;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// A process ended with an error of its own.
-    #[error("{}", describe(*.status))]
+    #[error("{}{}", describe(*.status), if *.disk_is_full { DISK_IS_FULL } else { "" })]
     Exit {
         /// How it ended.
         status: ExitStatus,
+        /// Whether there was no more room where the process wrote.
+        disk_is_full: bool,
     },
     /// A process could not be started, or not be kept apart from the machine.
     #[error(transparent)]
@@ -49,20 +51,32 @@ pub enum WorkerError {
     /// A file of the store or of a context.
     #[error(transparent)]
     File(#[from] FsError),
-    /// A layer of an image that is not the one that its configuration names.
-    #[error(
-        "the image's layer has the diff ID {actual} instead of {expected}: the image is damaged or was tampered with"
-    )]
-    WrongLayer {
-        /// What the configuration says.
-        expected: DiffId,
-        /// What was unpacked.
-        actual: DiffId,
+    /// A layer of a base image.
+    #[error("the image's layer {diff_id} cannot be used: {problem}")]
+    BaseLayer {
+        /// The layer as the image's configuration names it.
+        diff_id: DiffId,
+        /// What is wrong with it.
+        #[source]
+        problem: BaseLayerError,
     },
     /// Something that cannot be: a mistake in formwork.
     #[error("formwork has a bug: {0}; please report it")]
     Internal(String),
 }
+
+/// What is wrong with a layer of a base image.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseLayerError {
+    /// It is another one than the configuration names.
+    #[error("it has the diff ID {0}; the image is damaged or was tampered with")]
+    Other(DiffId),
+    /// It cannot be had, or not be unpacked.
+    #[error(transparent)]
+    Failed(Box<WorkerError>),
+}
+
+const DISK_IS_FULL: &str = "; the disk with the store is full, which may be why: free some space";
 
 fn describe(status: ExitStatus) -> String {
     match status {

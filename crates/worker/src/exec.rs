@@ -25,7 +25,7 @@ use crate::runner::Worker;
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
 /// How long a step that is stopped has between the request and the end.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Runs a process and keeps what it changes.
@@ -44,7 +44,9 @@ impl Worker {
         let spec = self.spec(exec, root, &user, &mounts, &active)?;
         let report = self.run_logged(task, &spec)?;
         if !report.status.is_success() {
-            return Err(WorkerError::Exit { status: report.status });
+            // As long as what it has written is there.
+            let disk_is_full = is_full(&active);
+            return Err(WorkerError::Exit { status: report.status, disk_is_full });
         }
         let layer = self.commit(root, active, &below, &report)?;
         let Some(layer) = layer else {
@@ -177,6 +179,12 @@ pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), Work
     let mode = Mode::from_raw_mode(below.mode);
     rustix::fs::chmodat(CWD, &upper, mode, AtFlags::empty()).map_err(failed)?;
     Ok(())
+}
+
+/// Whether the file system of a layer has no more room, for bytes or for files.
+fn is_full(active: &Active) -> bool {
+    rustix::fs::statvfs(active.upper())
+        .is_ok_and(|stat| stat.f_bavail == 0 || (stat.f_files > 0 && stat.f_favail == 0))
 }
 
 /// Removes the mount targets that had to be made in the upper directory, as far as they are empty.

@@ -1,22 +1,26 @@
 //! One layer, in whichever forms somebody has needed.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_fs::RootDir;
-use formwork_image::ImageView;
+use formwork_content::ContentError;
+use formwork_fs::{FsError, RootDir};
+use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
-    ApplyOptions, Compression, MaterializeOptions, PackOptions, Stack, Tree, adopt_implied,
-    materialize,
+    ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
+    adopt_implied, materialize,
 };
 use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
+use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
+use formwork_solver::Cancel;
 use serde::{Deserialize, Serialize};
 
 use crate::store::{LayerStore, now};
-use crate::{WorkerError, name};
+use crate::{BaseLayerError, WorkerError, name};
 
 /// The fact of a snapshot that lists the layer's files.
 const TREE: &str = "tree";
@@ -43,10 +47,11 @@ struct Forms {
 pub(crate) enum Source {
     /// From nowhere else.
     Store,
-    /// From an image: the layer with this number.
+    /// From an image: a packed layer.
     Image {
-        view: Box<ImageView>,
-        index: usize,
+        blobs: Arc<dyn BlobSource>,
+        diff_id: DiffId,
+        descriptor: Box<Descriptor>,
         /// The layers below it, lowest first.
         below: Vec<Arc<Layer>>,
         /// Whether somebody will need the directory, so that the blob is read only once.
@@ -72,6 +77,12 @@ pub struct PackedLayer {
     pub diff_id: DiffId,
     /// The packed layer in the content store; `None` if only the diff ID was asked for.
     pub blob: Option<Descriptor>,
+}
+
+/// Takes bytes as long as nobody asks to stop.
+struct Stoppable<'a, W> {
+    sink: W,
+    cancel: &'a Cancel,
 }
 
 /// What is kept about a packed layer.
@@ -141,9 +152,12 @@ impl Layer {
 
     /// The image's descriptor of the layer, if it is one of a base image.
     pub fn base_descriptor(&self) -> Option<(DiffId, Descriptor)> {
-        let Source::Image { view, index, .. } = &self.source else { return None };
-        let layer = view.layers().nth(*index)?;
-        Some((layer.diff_id.clone(), layer.descriptor.clone()))
+        match &self.source {
+            Source::Image { diff_id, descriptor, .. } => {
+                Some((diff_id.clone(), Descriptor::clone(descriptor)))
+            }
+            Source::Store | Source::Plan(_) => None,
+        }
     }
 
     /// The list of the layer's files; where the bytes are is known once the directory is there.
@@ -209,8 +223,9 @@ impl Layer {
     ///
     /// # Errors
     ///
-    /// Fails where the layer cannot be packed or, for a base image, not be fetched.
-    pub fn pack(&self, form: PackForm) -> Result<PackedLayer, WorkerError> {
+    /// Fails where the layer cannot be packed or, for a base image, not be fetched, and where
+    /// somebody asks to stop meanwhile.
+    pub fn pack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
@@ -221,8 +236,7 @@ impl Layer {
             return Ok(packed.into_layer(form.compression));
         }
         let mut staged = self.store.content.stage()?;
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), &mut staged)?;
+        let packed = self.pack_into(&mut staged, form, cancel)?;
         staged.commit_hashed(packed.digest.clone())?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
@@ -235,7 +249,7 @@ impl Layer {
     /// # Errors
     ///
     /// Fails where the layer cannot be packed.
-    pub fn measure(&self, epoch: Option<i64>) -> Result<PackedLayer, WorkerError> {
+    pub fn measure(&self, epoch: Option<i64>, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
@@ -244,8 +258,7 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed = self.pack_into(std::io::sink(), form, cancel)?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
         self.set_fact(&fact, &packed)?;
@@ -263,21 +276,36 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(packed.size);
         }
-        let tree = self.tree_with_bytes()?;
-        let packed = formwork_layer::pack(&tree, &self.pack_options(form), std::io::sink())?;
+        let packed = self.pack_into(std::io::sink(), form, &Cancel::default())?;
         let packed =
             PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
         self.set_fact(&fact, &packed)?;
         Ok(packed.size)
     }
 
-    fn pack_options(&self, form: PackForm) -> PackOptions {
-        PackOptions {
+    fn pack_into(
+        &self,
+        sink: impl Write,
+        form: PackForm,
+        cancel: &Cancel,
+    ) -> Result<Packed, WorkerError> {
+        let options = PackOptions {
             compression: form.compression,
             latest_mtime: form.epoch,
             threads: self.store.threads,
             ..PackOptions::default()
-        }
+        };
+        let tree = self.tree_with_bytes()?;
+        formwork_layer::pack(&tree, &options, Stoppable { sink, cancel }).map_err(|error| {
+            match error {
+                LayerError::Write(_) if cancel.is_canceled() => SandboxError::Cancelled.into(),
+                LayerError::Write(error) => {
+                    let store = self.store.content.directory();
+                    ContentError::from(FsError::new("write a layer to", store, error)).into()
+                }
+                other => other.into(),
+            }
+        })
     }
 
     /// Takes what the store has.
@@ -311,10 +339,13 @@ impl Layer {
     /// Makes what the store does not have.
     fn make(&self, forms: &mut Forms, needs_directory: bool) -> Result<(), WorkerError> {
         match &self.source {
-            Source::Image { view, index, below, unpack } => {
-                let layer = view.layers().nth(*index).ok_or_else(|| self.lost())?;
-                let reader = view.open_layer(layer)?;
-                self.unpack(forms, reader, layer.diff_id, below, needs_directory || *unpack)
+            Source::Image { blobs, diff_id, descriptor, below, unpack } => {
+                VerifiedBytes::open(&**blobs, descriptor)
+                    .map_err(WorkerError::from)
+                    .and_then(|reader| {
+                        self.unpack(forms, reader, diff_id, below, needs_directory || *unpack)
+                    })
+                    .map_err(|error| unusable(diff_id, error))
             }
             Source::Plan(plan) if needs_directory => {
                 let tree = match &forms.tree {
@@ -348,10 +379,8 @@ impl Layer {
             None => formwork_layer::index(reader, &options)?,
         };
         if applied.diff_id != *diff_id {
-            return Err(WorkerError::WrongLayer {
-                expected: diff_id.clone(),
-                actual: applied.diff_id,
-            });
+            let (diff_id, problem) = (diff_id.clone(), BaseLayerError::Other(applied.diff_id));
+            return Err(WorkerError::BaseLayer { diff_id, problem });
         }
         let tree = match applied.implied.as_slice() {
             [] => applied.tree,
@@ -420,6 +449,17 @@ impl Layer {
     }
 }
 
+/// What an error means that came up with a layer of a base image.
+fn unusable(diff_id: &DiffId, error: WorkerError) -> WorkerError {
+    match error {
+        told @ WorkerError::BaseLayer { .. } => told,
+        other => WorkerError::BaseLayer {
+            diff_id: diff_id.clone(),
+            problem: BaseLayerError::Failed(Box::new(other)),
+        },
+    }
+}
+
 /// A layer of the store by its name, if it is unpacked there.
 ///
 /// # Errors
@@ -432,6 +472,19 @@ pub fn stored_layer(
     let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
     let is_there = store.snapshots.get(&name)?.is_some();
     Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.cancel.is_canceled() {
+            true => Err(io::Error::other("stopped")),
+            false => self.sink.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
 }
 
 impl PackedFact {

@@ -32,6 +32,11 @@ pub(crate) fn tree_digest(name: &SnapshotKey) -> Option<[u8; 32]> {
     blake3::Hash::from_hex(digest).ok().map(|hash| *hash.as_bytes())
 }
 
+/// Whether a layer was not built here but came with an image.
+pub fn is_of_image(name: &SnapshotKey) -> bool {
+    tree_digest(name).is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use formwork_oci::Digest;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use formwork_cache::{CacheRecord, Identity};
 use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
-use formwork_image::ImageView;
-use formwork_oci::{ChainId, DiffId, Digest};
+use formwork_image::{BlobSource, ImageView};
+use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
@@ -41,8 +41,19 @@ pub struct WorkerConfig {
 pub enum BaseImage {
     /// One whose layers are blobs somewhere.
     View(Box<ImageView>),
-    /// One that was built here, by the names of its layers in the store and their diff IDs.
-    Local(Vec<(SnapshotKey, DiffId)>),
+    /// One that was built here, by its layers, and where the packed ones are.
+    Local(Vec<LocalLayer>, Arc<dyn BlobSource>),
+}
+
+/// A layer of an image that was built here.
+#[derive(Clone, Debug)]
+pub struct LocalLayer {
+    /// What it is called in the store.
+    pub key: SnapshotKey,
+    /// The digest of its archive.
+    pub diff_id: DiffId,
+    /// The blob of one that came with the base of that image, which need not be unpacked yet.
+    pub packed: Option<Descriptor>,
 }
 
 impl BaseImage {
@@ -52,27 +63,39 @@ impl BaseImage {
         store: &Arc<LayerStore>,
         unpack: bool,
     ) -> Result<Vec<Arc<Layer>>, WorkerError> {
-        match self {
-            Self::Local(layers) => Ok(layers
-                .iter()
-                .map(|(key, _)| Layer::new(key.clone(), store, Source::Store))
-                .collect()),
-            Self::View(view) => {
-                let mut layers: Vec<Arc<Layer>> = Vec::new();
-                let diff_ids: Vec<&DiffId> = view.layers().map(|layer| layer.diff_id).collect();
-                for index in 0..diff_ids.len() {
-                    let chain = ChainId::of(diff_ids[..=index].iter().copied());
-                    let key = chain.as_ref().and_then(name::of_chain_id);
-                    let key = key.ok_or_else(|| {
-                        WorkerError::Internal(format!("the diff ID {} is odd", diff_ids[index]))
-                    })?;
-                    let below = layers.clone();
-                    let source = Source::Image { view: view.clone(), index, below, unpack };
-                    layers.push(Layer::new(key, store, source));
+        let (parts, blobs) = self.parts()?;
+        let mut layers: Vec<Arc<Layer>> = Vec::new();
+        for LocalLayer { key, diff_id, packed } in parts {
+            let source = match packed {
+                None => Source::Store,
+                Some(descriptor) => {
+                    let (blobs, below) = (Arc::clone(blobs), layers.clone());
+                    let descriptor = Box::new(descriptor);
+                    Source::Image { blobs, diff_id, descriptor, below, unpack }
                 }
-                Ok(layers)
-            }
+            };
+            layers.push(Layer::new(key, store, source));
         }
+        Ok(layers)
+    }
+
+    fn parts(&self) -> Result<(Vec<LocalLayer>, &Arc<dyn BlobSource>), WorkerError> {
+        let view = match self {
+            Self::Local(layers, blobs) => return Ok((layers.clone(), blobs)),
+            Self::View(view) => view,
+        };
+        let mut chain: Vec<&DiffId> = Vec::new();
+        let mut parts = Vec::new();
+        for layer in view.layers() {
+            chain.push(layer.diff_id);
+            let key = ChainId::of(chain.iter().copied()).as_ref().and_then(name::of_chain_id);
+            let key = key.ok_or_else(|| {
+                WorkerError::Internal(format!("the diff ID {} is odd", layer.diff_id))
+            })?;
+            let (diff_id, packed) = (layer.diff_id.clone(), Some(layer.descriptor.clone()));
+            parts.push(LocalLayer { key, diff_id, packed });
+        }
+        Ok((parts, view.blobs()))
     }
 }
 

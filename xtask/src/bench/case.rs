@@ -34,7 +34,7 @@ pub(crate) struct Case {
 pub(crate) enum Kind {
     /// The program starts and tells its version.
     Version,
-    /// A build without cache, exported as an OCI archive.
+    /// A build in a store that knows nothing but the unpacked bases, exported as an OCI archive.
     Fresh,
     /// A build of what was built just before, exported as an OCI archive.
     Unchanged,
@@ -52,8 +52,8 @@ pub(crate) struct Measured {
     pub(crate) peak_memory: u64,
 }
 
-/// All cases, in the order of the design's budgets.
-pub(crate) fn all() -> Vec<Case> {
+/// All cases, in the order of the design's budgets; `pulled` is the large base in a registry.
+pub(crate) fn all(pulled: &str) -> Vec<Case> {
     let fifty: String = (0..50).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
     let fifty = format!("FROM {BUSYBOX}\n{fifty}");
     let sleeps: String = (0..16)
@@ -77,10 +77,10 @@ pub(crate) fn all() -> Vec<Case> {
     vec![
         Case { runs: 20, ..case("start", Kind::Version, "", 0.003) },
         Case { files: 20, ..case("9 steps, unchanged", Kind::Unchanged, &nine, 0.02) },
-        slow(case("50 RUN, no cache", Kind::Fresh, &fifty, 0.4)),
+        slow(case("50 RUN, nothing known", Kind::Fresh, &fifty, 0.4)),
         case("50 RUN, unchanged", Kind::Unchanged, &fifty, 0.02),
         slow(Case { jobs: 16, ..case("16 × sleep 0.5, 16 jobs", Kind::Fresh, &sleeps, 0.8) }),
-        context(case("50,000 files, no cache", Kind::Fresh, &files, 2.0)),
+        context(case("50,000 files, nothing known", Kind::Fresh, &files, 2.0)),
         context(case("50,000 files, unchanged", Kind::Unchanged, &files, 0.25)),
         slow(case(
             "3 × cp -a, 450 MB",
@@ -99,7 +99,7 @@ pub(crate) fn all() -> Vec<Case> {
             &format!("FROM {LARGE} AS b\nFROM {BUSYBOX}\nCOPY --from=b /usr /usr\nRUN true\n"),
             6.0,
         )),
-        slow(case("pull 285 MB, RUN true", Kind::Pull, &format!("FROM {LARGE}\nRUN true\n"), 4.0)),
+        slow(case("pull 285 MB, RUN true", Kind::Pull, &format!("FROM {pulled}\nRUN true\n"), 4.0)),
     ]
 }
 
@@ -132,8 +132,18 @@ impl Case {
             }
             fs_err::create_dir_all(&context)?;
         }
-        fs_err::write(work.join("Dockerfile"), &self.dockerfile)?;
         Ok(context)
+    }
+
+    /// A build that brings the bases of this case into a store, unpacked, and nothing else.
+    pub(crate) fn of_bases_alone(&self) -> Self {
+        let mut dockerfile = format!("FROM {BUSYBOX}\nRUN true\n");
+        if self.dockerfile.contains(LARGE) {
+            dockerfile = format!(
+                "FROM {LARGE} AS large\nRUN true\n{dockerfile}COPY --from=large /bin/sh /large\n"
+            );
+        }
+        Self { kind: Kind::Unchanged, dockerfile, files: 0, ..self.clone() }
     }
 }
 

@@ -9,6 +9,7 @@ mod bases;
 mod case;
 mod peers;
 mod random;
+mod registry;
 mod report;
 
 use std::path::Path;
@@ -70,13 +71,14 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     println!("bench: {}", report::machine(&tools));
     let mut results = Vec::new();
-    for case in case::all() {
+    let registry = registry::Registry::start(&work, &bases)?;
+    for case in case::all(&registry.large()) {
         if !options.filters.is_empty()
             && !options.filters.iter().any(|f| case.name.contains(f.as_str()))
         {
             continue;
         }
-        let measured = measure(&case, &mut tools, &bases, &work, options.runs)?;
+        let measured = measure(&case, &tools, &bases, &work, options.runs)?;
         println!("{}", report::line(&measured));
         results.push(measured);
     }
@@ -90,27 +92,31 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 /// Runs one case with all tools in turns.
 fn measure(
     case: &Case,
-    tools: &mut [Tool],
+    tools: &[Tool],
     bases: &bases::Bases,
     work: &Path,
     runs: Option<usize>,
 ) -> Result<Measured> {
     let context = case.context(work)?;
     let mut measured = Measured::new(case);
-    let mut ready: Vec<&mut Tool> = Vec::new();
-    for tool in tools.iter_mut() {
+    let mut ready: Vec<&Tool> = Vec::new();
+    for tool in tools {
         match tool.prepare(case, &context, bases) {
             Ok(()) => ready.push(tool),
             Err(error) => println!("  {} skips {}: {error:#}", tool.name(), case.name),
         }
     }
     for _ in 0..runs.unwrap_or(case.runs) {
-        for tool in &mut ready {
-            let time = tool.run(case, &context, bases)?;
-            measured.add(tool.peer(), time);
+        for tool in &ready {
+            match tool.run(case, &context, bases) {
+                Ok(time) => measured.add(tool.peer(), time),
+                Err(error) if tool.peer() == Peer::Formwork => return Err(error),
+                // Debian's buildah trips over itself now and then.
+                Err(error) => println!("  {} fails {}: {error:#}", tool.name(), case.name),
+            }
         }
     }
-    if let Some(tool) = ready.iter_mut().find(|tool| tool.peer() == Peer::Formwork) {
+    if let Some(tool) = ready.iter().find(|tool| tool.peer() == Peer::Formwork) {
         measured.peak_memory = tool.peak_memory(case, &context, bases)?;
     }
     Ok(measured)

@@ -89,38 +89,31 @@ impl Tool {
         &self.version
     }
 
-    /// Brings the tool to where a case begins.
-    pub(crate) fn prepare(&mut self, case: &Case, context: &Path, bases: &Bases) -> Result<()> {
-        match case.kind {
-            Kind::Version => Ok(()),
-            Kind::Pull => bail!("there is no registry for it yet"),
-            Kind::Fresh | Kind::Unchanged => {
-                if self.peer == Peer::Buildah {
-                    self.import(bases)?;
-                }
-                // The first build brings the base into the store; a second one settles what the
-                // tool remembers of files that were new a moment ago.
-                self.once(case, context, bases)?;
-                std::thread::sleep(Duration::from_millis(2200));
-                self.once(case, context, bases).map(drop)
-            }
+    /// Brings the tool to where a case begins: what costs much and is done once.
+    pub(crate) fn prepare(&self, case: &Case, context: &Path, bases: &Bases) -> Result<()> {
+        if case.kind != Kind::Unchanged {
+            return Ok(());
         }
+        self.forget()?;
+        self.import(bases)?;
+        // The first build fills the cache; a second one settles what the tool remembers of files
+        // that were new a moment ago.
+        self.build(case, context, bases)?;
+        std::thread::sleep(Duration::from_millis(2200));
+        self.build(case, context, bases).map(drop)
     }
 
-    /// Runs a case once; returns how long it took.
-    pub(crate) fn run(&mut self, case: &Case, context: &Path, bases: &Bases) -> Result<Duration> {
-        self.once(case, context, bases)
+    /// Runs a case once, from where it begins; returns how long it took.
+    pub(crate) fn run(&self, case: &Case, context: &Path, bases: &Bases) -> Result<Duration> {
+        self.begin(case, bases)?;
+        self.build(case, context, bases)
     }
 
     /// The largest resident set of a run, in bytes.
-    pub(crate) fn peak_memory(
-        &mut self,
-        case: &Case,
-        context: &Path,
-        bases: &Bases,
-    ) -> Result<u64> {
+    pub(crate) fn peak_memory(&self, case: &Case, context: &Path, bases: &Bases) -> Result<u64> {
+        self.begin(case, bases)?;
         let log = self.work.join("memory");
-        let script = self.script(case, context, bases)?;
+        let script = self.write(case, context, bases)?;
         let status = Command::new("/usr/bin/time")
             .args(["-f", "%M", "-o"])
             .arg(&log)
@@ -135,23 +128,52 @@ impl Tool {
         Ok(kilobytes * 1024)
     }
 
-    fn once(&self, case: &Case, context: &Path, bases: &Bases) -> Result<Duration> {
-        let script = self.script(case, context, bases)?;
-        let log = fs_err::File::create(self.work.join("log"))?.into_parts().0;
-        let start = Instant::now();
-        let status = Command::new("sh")
-            .args(["-c", &script])
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .status()?;
-        let time = start.elapsed();
-        if !status.success() {
-            let text = fs_err::read_to_string(self.work.join("log")).unwrap_or_default();
-            let tail: Vec<&str> = text.lines().rev().take(15).collect();
-            let tail: Vec<&str> = tail.into_iter().rev().collect();
-            bail!("{} failed: {script}\n{}", self.name(), tail.join("\n"));
+    /// Brings the tool to where each run of a case begins; this is not measured.
+    fn begin(&self, case: &Case, bases: &Bases) -> Result<()> {
+        match case.kind {
+            Kind::Version | Kind::Unchanged => {}
+            Kind::Pull => self.forget()?,
+            Kind::Fresh => {
+                self.forget()?;
+                self.import(bases)?;
+                let empty = self.work.join("empty");
+                self.build(&case.of_bases_alone(), &empty, bases)?;
+            }
         }
-        Ok(time)
+        // What earlier runs have left for the disk to write is not this one's.
+        self.shell("sync")
+    }
+
+    fn build(&self, case: &Case, context: &Path, bases: &Bases) -> Result<Duration> {
+        let script = self.write(case, context, bases)?;
+        let start = Instant::now();
+        self.shell(&script)?;
+        Ok(start.elapsed())
+    }
+
+    /// Runs a script; its output is shown only if it fails.
+    fn shell(&self, script: &str) -> Result<()> {
+        let log = self.work.join("log");
+        let output = fs_err::File::create(&log)?.into_parts().0;
+        let status = Command::new("sh")
+            .args(["-c", script])
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .status()?;
+        if status.success() {
+            return Ok(());
+        }
+        let text = fs_err::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines.split_at(lines.len().saturating_sub(15)).1;
+        bail!("{} failed: {script}\n{}", self.name(), tail.join("\n"))
+    }
+
+    /// Writes the Dockerfile; returns the command line that builds it.
+    fn write(&self, case: &Case, context: &Path, bases: &Bases) -> Result<String> {
+        fs_err::create_dir_all(context)?;
+        fs_err::write(self.work.join("Dockerfile"), &case.dockerfile)?;
+        self.script(case, context, bases)
     }
 
     /// The command line; a shell runs it, which costs all tools the same millisecond.
@@ -161,78 +183,80 @@ impl Tool {
             return Ok(format!("exec {program} --version"));
         }
         let work = self.work.display();
-        let dockerfile = self.work.with_file_name("Dockerfile");
-        let (dockerfile, context) = (dockerfile.display(), context.display());
-        let no_cache = if case.kind == Kind::Fresh { " --no-cache" } else { "" };
-        let mut script = String::new();
-        // Writing into a string cannot fail.
-        let _ = match self.peer {
-            Peer::Formwork => {
-                let contexts: String = [BUSYBOX, LARGE]
-                    .map(|name| {
-                        let layout = bases.layout(name);
-                        format!(" --build-context {name}=oci-layout://{}", layout.display())
-                    })
-                    .concat();
-                write!(
-                    script,
-                    "exec {program} --root {work}/store build --progress=plain{no_cache} --jobs {} \
-                     -f {dockerfile}{contexts} -o type=oci,dest={work}/out.tar {context}",
-                    case.jobs
-                )
-            }
-            Peer::Buildkit => {
-                let mut contexts = String::new();
-                for (id, name) in [("busybox", BUSYBOX), ("large", LARGE)] {
-                    let (layout, digest) = (bases.layout(name), bases.digest(name)?);
-                    let _ = write!(
-                        contexts,
-                        " --oci-layout {id}={} --opt context:{name}=oci-layout://{id}@{digest}",
-                        layout.display()
-                    );
-                }
-                write!(
-                    script,
-                    "exec {program} --addr unix://{work}/socket build --progress=plain \
-                     --frontend dockerfile.v0{no_cache} --local context={context} \
-                     --local dockerfile={}{contexts} --output type=oci,dest={work}/out.tar",
-                    dockerfile.to_string().trim_end_matches("/Dockerfile")
-                )
-            }
-            Peer::Buildah => write!(
-                script,
-                "{buildah} build --layers --isolation chroot{no_cache} --jobs {} \
+        let context = context.display();
+        let contexts = self.contexts(case, bases)?;
+        Ok(match self.peer {
+            Peer::Formwork => format!(
+                "exec {program} --root {work}/store build --progress=plain --jobs {} \
+                 -f {work}/Dockerfile{contexts} -o type=oci,dest={work}/out.tar {context}",
+                case.jobs
+            ),
+            Peer::Buildkit => format!(
+                "exec {program} --addr unix://{work}/socket build --progress=plain \
+                 --frontend dockerfile.v0 --local context={context} \
+                 --local dockerfile={work}{contexts} --output type=oci,dest={work}/out.tar"
+            ),
+            Peer::Buildah => format!(
+                "{buildah} build --layers --isolation chroot --jobs {} \
                  --ulimit nofile=1024:1024 --ulimit nproc=10000:10000 \
-                 --pull-never -f {dockerfile} -t localhost/bench/result {context} \
+                 --tls-verify=false {pull} -f {work}/Dockerfile -t localhost/bench/result {context} \
                  && rm -f {work}/out.tar \
                  && {buildah} push --quiet localhost/bench/result oci-archive:{work}/out.tar",
                 case.jobs,
-                buildah = self.buildah()
+                buildah = self.buildah(),
+                pull = if case.kind == Kind::Pull { "--pull-always" } else { "--pull-never" }
             ),
-        };
-        Ok(script)
+        })
+    }
+
+    /// The options that tell where the bases are; a base that is pulled is where its name says.
+    fn contexts(&self, case: &Case, bases: &Bases) -> Result<String> {
+        let mut options = String::new();
+        if case.kind == Kind::Pull {
+            return Ok(options);
+        }
+        for (id, name) in [("busybox", BUSYBOX), ("large", LARGE)] {
+            let layout = bases.layout(name).display().to_string();
+            // Writing into a string cannot fail.
+            let _ = match self.peer {
+                Peer::Formwork => {
+                    write!(options, " --build-context {name}=oci-layout://{layout}")
+                }
+                Peer::Buildkit => write!(
+                    options,
+                    " --oci-layout {id}={layout} --opt context:{name}=oci-layout://{id}@{}",
+                    bases.digest(name)?
+                ),
+                Peer::Buildah => Ok(()),
+            };
+        }
+        Ok(options)
+    }
+
+    /// Empties what a tool knows.
+    fn forget(&self) -> Result<()> {
+        let (work, program) = (self.work.display(), self.program.display());
+        self.shell(&match self.peer {
+            Peer::Formwork => format!("rm -rf {work}/store"),
+            Peer::Buildkit => format!("{program} --addr unix://{work}/socket prune --all"),
+            Peer::Buildah => format!("{} rmi --all --force", self.buildah()),
+        })
     }
 
     fn buildah(&self) -> String {
         let work = self.work.display();
-        format!("buildah --root {work}/storage --runroot {work}/run --storage-driver overlay")
+        format!("buildah --root {work}/store --runroot {work}/run --storage-driver overlay")
     }
 
-    /// Brings the bases into buildah's storage.
+    /// Brings the bases into buildah's storage, since it takes them from nowhere else.
     fn import(&self, bases: &Bases) -> Result<()> {
+        if self.peer != Peer::Buildah {
+            return Ok(());
+        }
         for name in [BUSYBOX, LARGE] {
-            let layout = bases.layout(name).display().to_string();
-            let short = if name == LARGE { "large:1" } else { "busybox:1" };
-            let _ = short;
-            let script = format!(
-                "{buildah} inspect --type image {name} > /dev/null 2>&1 || \
-                 {buildah} tag $({buildah} pull --quiet oci:{layout}) {name}",
-                buildah = self.buildah()
-            );
-            let status = Command::new("sh").args(["-c", &script]).stdout(Stdio::null()).status()?;
-            if !status.success() {
-                bail!("buildah cannot import {layout}");
-            }
+            let (buildah, layout) = (self.buildah(), bases.layout(name));
+            let layout = layout.display();
+            self.shell(&format!("{buildah} tag $({buildah} pull --quiet oci:{layout}) {name}"))?;
         }
         Ok(())
     }

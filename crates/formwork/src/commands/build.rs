@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination, HostTrust,
-    ImageLocation, NamedContext, Options, Output, Secrets, build,
+    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination,
+    HostTrust, ImageLocation, NamedContext, Options, Output, Secrets, build,
 };
 use formwork_diagnostics::{EventSink, SourceFile};
 use formwork_oci::{Platform, Reference};
@@ -34,14 +34,19 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(args.progress_mode());
     let events = Arc::clone(&view) as Arc<dyn EventSink>;
-    let result = build(&host, &request, &events, &cancel);
+    let request = Arc::new(request);
+    let result = {
+        let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
+        signals::stoppable(&cancel.clone(), move || build(&host, &request, &events, &cancel))
+    };
     view.close();
     match result {
-        Ok(outcome) => report(args, &request, &outcome),
-        Err(error) => Err(match received.exit_code() {
-            Some(code) => Failure::from(error).stopped(code),
-            None => error.into(),
-        }),
+        Some(Ok(outcome)) => report(args, &request, &outcome),
+        Some(Err(error)) => Err(received.failure(error)),
+        None => {
+            host.abandon();
+            Err(received.failure(BuildError::canceled()))
+        }
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever read has read enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Failure::machine),
+        result => result
+            .map_err(|error| Failure::machine(format!("cannot write to standard output: {error}"))),
     }
 }

@@ -17,6 +17,7 @@ use formwork_graph::{Graph, GraphBuilder, Op, OpId, Source, Step};
 use formwork_oci::ImageConfig;
 
 use crate::plan::{Plan, Reference};
+use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
 use stage::{StageLowerer, StageState};
 
@@ -66,7 +67,7 @@ pub fn lower(
         resolved,
         builder: GraphBuilder::default(),
         states: BTreeMap::new(),
-        diagnostics: Vec::new(),
+        diagnostics: unused_build_args(&plan, options),
     };
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();

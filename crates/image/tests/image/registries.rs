@@ -186,7 +186,7 @@ fn a_fetched_blob_is_whole_or_not_there() {
     let layer = image.manifest().layers[0].clone();
     let here = Sample::new();
     let content = &here.content;
-    let get = |layer: &Descriptor| fetch(&client(), name.repository(), layer, content, &|_| {});
+    let get = |layer: &Descriptor| fetch(&client(), name.repository(), layer, content, &|_| true);
     let missing = Descriptor { digest: Digest::of(b"missing"), ..layer.clone() };
     let longer = Descriptor { size: layer.size + 1, ..layer.clone() };
     for wrong in [&missing, &longer] {

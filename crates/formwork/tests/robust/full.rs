@@ -1,0 +1,113 @@
+//! Disks that are full at any point of a build.
+
+use formwork_testing::skipped;
+
+use crate::arena::{Arena, Ran};
+
+const DOCKERFILE: &str = "FROM base AS a\nRUN head -c 700000 /dev/zero > /zeros\nCOPY tree /tree\n\
+    FROM base\nCOPY --from=a /zeros /tree /\nRUN cat zeros zeros > /more && echo done > /last\n";
+
+/// A disk of some size with the store on it, and a build on it that may fail; then the disk gets
+/// larger, and the build must succeed.
+const SCRIPT: &str = r#"
+    mount -t tmpfs -o size=$SIZE,nr_inodes=$INODES none store || exit 99
+    build() {
+        "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+            --build-arg SOURCE_DATE_EPOCH=1 --output type=image --output type=oci,dest=$1 context
+    }
+    build first.tar > /dev/null
+    echo $? > code
+    ls -A store/tmp >&2
+    mount -o remount,size=100m,nr_inodes=100000 none store || exit 99
+    rm -f first.tar
+    build out.tar 2> second
+    code=$?
+    cat second >&2
+    ls -A store/tmp >&2
+    exit $code
+"#;
+
+/// An arena whose programs may mount.
+fn arena() -> Option<Arena> {
+    let arena = Arena::new()?;
+    let may_mount = arena.start(arena.below(&["unshare", "-m", "true"])).wait().status.success();
+    if !may_mount {
+        skipped("only root may mount small disks");
+        return None;
+    }
+    for file in 0..30 {
+        arena.file(&format!("tree/{file}"), format!("{file}").repeat(3000));
+    }
+    arena.file("Dockerfile", DOCKERFILE);
+    fs_err::create_dir(arena.store()).unwrap();
+    Some(arena)
+}
+
+fn build(arena: &Arena, size: &str, inodes: u32) -> (String, Ran) {
+    let mut command = arena.below(&["unshare", "-m", "sh", "-c", SCRIPT]);
+    command.env("SIZE", size).env("INODES", inodes.to_string());
+    let ran = arena.start(command).wait();
+    arena.assert_nothing_runs();
+    (fs_err::read_to_string(arena.path("code")).unwrap().trim().to_owned(), ran)
+}
+
+fn sweep(disks: impl Iterator<Item = (String, u32)>) {
+    let Some(arena) = arena() else { return };
+    let (code, ran) = build(&arena, "100m", 100_000);
+    assert_eq!(code, "0", "{}", ran.stderr);
+    let expected = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
+    let mut failed = 0;
+    for (size, inodes) in disks {
+        let (code, ran) = build(&arena, &size, inodes);
+        match &*code {
+            "0" => {}
+            // The process in the step met the full disk.
+            "1" => ran.fails(0, &["exit code", "the disk with the store is full", "Dockerfile:"]),
+            _ => {
+                assert_eq!(code, "4", "{size} {inodes} {}", ran.stderr);
+                ran.fails(0, &["error", "No space left on device"]);
+                ran.fails(0, &["free some space"]);
+            }
+        }
+        failed += i32::from(code != "0");
+        let result = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
+        assert!(result == expected, "{size} {inodes}");
+    }
+    assert!(failed > 2);
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_point_is_told_and_harmless() {
+    sweep((0..36).map(|step| (format!("{}k", 40 + step * 240), 100_000)));
+}
+
+#[test]
+fn a_disk_without_inodes_is_told_and_harmless() {
+    sweep((0..16).map(|step| ("100m".to_owned(), 12 + step * 12)));
+}
+
+#[test]
+fn an_output_that_does_not_fit_leaves_the_old_one() {
+    let Some(arena) = arena() else { return };
+    let script = r#"
+        mkdir small
+        mount -t tmpfs -o size=600k none small || exit 99
+        echo old > small/out.tar
+        "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+            --output $OUTPUT context
+        code=$?
+        ls -A small >&2
+        test "$(cat small/out.tar)" = old || exit 98
+        exit $code
+    "#;
+    for kind in ["oci", "docker", "tar"] {
+        let mut command = arena.below(&["unshare", "-m", "sh", "-c", script]);
+        command.env("OUTPUT", format!("type={kind},dest=small/out.tar"));
+        let ran = arena.start(command).wait();
+        ran.fails(4, &["error", "small/out.tar", "No space left on device"]);
+        ran.fails(4, &["free some space"]);
+        assert_eq!(ran.stderr.lines().last(), Some("out.tar"), "{}", ran.stderr);
+        arena.assert_nothing_is_left();
+        fs_err::remove_dir(arena.path("small")).unwrap();
+    }
+}
