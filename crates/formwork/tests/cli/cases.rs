@@ -56,6 +56,11 @@ fn ignore_files() {
     check_all(include_str!("cases/ignore.txt"));
 }
 
+#[test]
+fn the_language() {
+    check_all(include_str!("cases/language.txt"));
+}
+
 /// All cases of all files.
 pub(crate) fn all() -> Vec<Case<'static>> {
     let files = [
@@ -66,6 +71,7 @@ pub(crate) fn all() -> Vec<Case<'static>> {
         include_str!("cases/run.txt"),
         include_str!("cases/mounts.txt"),
         include_str!("cases/ignore.txt"),
+        include_str!("cases/language.txt"),
     ];
     files.into_iter().flat_map(cases).collect()
 }
