@@ -83,6 +83,7 @@ impl Delivery<'_> {
             }
             Output::Layout { docker, directory, compression } => {
                 let view = self.view(*compression)?;
+                make_directory(directory).map_err(BuildError::store)?;
                 export::to_directory(view, self.image.names(), form(*docker), directory)
                     .map(drop)
                     .map_err(|error| BuildError::image(&error))
@@ -166,11 +167,7 @@ impl Delivery<'_> {
     /// All files as they are in the image, into a directory of the user's.
     fn files(&self, directory: &Path) -> Result<(), BuildError> {
         let files = || -> Result<(), WorkerError> {
-            // The error names the path, so it need not come from `fs_err`.
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .create(directory)
-                .map_err(|error| FsError::new("create the directory", directory, error))?;
+            make_directory(directory)?;
             let tree = self.merged()?;
             let options = MaterializeOptions {
                 ownership: Ownership::Caller,
@@ -217,6 +214,13 @@ impl Delivery<'_> {
         let trees = self.image.root.trees_with_bytes()?;
         Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())
     }
+}
+
+/// Makes a directory of the user's, and those above it, unless it is there.
+fn make_directory(directory: &Path) -> Result<(), FsError> {
+    // The error names the path, so it need not come from `fs_err`.
+    let made = std::fs::DirBuilder::new().recursive(true).create(directory);
+    made.map_err(|error| FsError::new("create the directory", directory, error))
 }
 
 fn form(docker: bool) -> Form {

@@ -10,6 +10,7 @@ use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
 
+use crate::error::told;
 use crate::resolve::base_of;
 use crate::{BuildError, ErrorKind, Host};
 
@@ -66,16 +67,14 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
 }
 
 fn failed(error: &WorkerError) -> BuildError {
-    match error {
-        WorkerError::Sandbox(SandboxError::Program { problem, .. }) => {
-            let kind = match problem {
-                ProgramProblem::NotInPath(_) | ProgramProblem::Missing => ErrorKind::ProgramMissing,
-                _ => ErrorKind::ProgramUnusable,
-            };
-            BuildError::new(kind, Diagnostic::error("run", error.to_string()))
-        }
-        _ => BuildError::worker(error),
-    }
+    let WorkerError::Sandbox(SandboxError::Program { problem, .. }) = error else {
+        return BuildError::worker(error);
+    };
+    let kind = match problem {
+        ProgramProblem::NotInPath(_) | ProgramProblem::Missing => ErrorKind::ProgramMissing,
+        _ => ErrorKind::ProgramUnusable,
+    };
+    BuildError::new(kind, told("run", error))
 }
 
 /// The entry point, and the command behind it, as docker puts them together.

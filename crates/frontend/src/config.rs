@@ -13,10 +13,11 @@ pub(crate) const DEFAULT_PATH: &str =
 /// The shell of an image that has none of its own.
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-/// The configuration that `FROM scratch` begins with.
+/// The configuration that `FROM scratch` begins with, which is BuildKit's.
 pub(crate) fn scratch(platform: &Platform) -> ImageConfig {
     let mut config = ImageConfig::for_platform(platform);
     config.config.set_env("PATH", DEFAULT_PATH);
+    "/".clone_into(&mut config.config.working_dir);
     config
 }
 

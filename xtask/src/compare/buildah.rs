@@ -12,6 +12,8 @@ use crate::formwork::Formwork;
 
 /// The host's certificates, which formwork mounts into each step by itself.
 const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Where steps of buildah find them.
+const MOUNTED: &str = "/run/host-certificates.crt";
 /// The variables by which programs find them.
 const BUNDLE_VARIABLES: [&str; 7] = [
     "CARGO_HTTP_CAINFO",
@@ -44,25 +46,17 @@ impl<'a> Buildah<'a> {
     /// Builds the Dockerfile of a context, on the very bases that formwork has used.
     pub(super) fn build(&self, context: &Path, work: &Path) -> Result<Built> {
         let text = fs_err::read_to_string(context.join("Dockerfile"))?;
-        let bases = bases(&text);
-        let mut set_by_bases = String::new();
-        for base in &bases {
-            self.import(base)?;
-            let inspected = self.formwork.inspect(base)?.unwrap_or_default();
-            set_by_bases.push_str(&inspected["Config"]["Env"].to_string());
+        for base in bases(&text) {
+            self.import(&base)?;
         }
+        let file = work.join("Dockerfile");
+        fs_err::write(&file, with_certificates(&text))?;
         let name = format!("localhost/{}", work.file_name().unwrap_or_default().display());
         let mut build = self.command(&["build", "--isolation=chroot", "--format=docker"]);
         build.args(["--ulimit=nofile=20000:20000", "--ulimit=nproc=20000:20000"]);
         build.args(["--pull=never", "--identity-label=false", "--volume"]);
-        build.arg(format!("{BUNDLE}:/run/host-certificates.crt:ro"));
-        // What is unset at the end must not be what a base has set.
-        let is_own = |name: &&str| !set_by_bases.contains(&format!("\"{name}="));
-        for variable in BUNDLE_VARIABLES.into_iter().filter(is_own) {
-            build.arg(format!("--env={variable}=/run/host-certificates.crt"));
-            build.arg(format!("--unsetenv={variable}"));
-        }
-        output(build.args(["--tag", &name]).arg(context))?;
+        build.arg(format!("{BUNDLE}:{MOUNTED}:ro"));
+        output(build.args(["--tag", &name, "--file"]).arg(file).arg(context))?;
         let inspected = output(&mut self.command(&["inspect", "--type=image", &name]))?;
         let mut inspected: Value = serde_json::from_str(&inspected)?;
         // The name of the container that was committed.
@@ -118,6 +112,17 @@ impl<'a> Buildah<'a> {
         command.args(["--storage-driver=overlay"]).args(arguments);
         command
     }
+}
+
+/// A Dockerfile whose steps know where the host's certificates are. Arguments leave nothing in the
+/// configuration, unlike what `buildah build --env` sets.
+fn with_certificates(dockerfile: &str) -> String {
+    let arguments = BUNDLE_VARIABLES.map(|name| format!("ARG {name}={MOUNTED}\n")).concat();
+    let line = |line: &str| {
+        let arguments = if line.starts_with("FROM ") { arguments.as_str() } else { "" };
+        format!("{line}\n{arguments}")
+    };
+    dockerfile.lines().map(line).collect()
 }
 
 /// The images that the stages of a Dockerfile start from.

@@ -4,16 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// A difference that is meant: the example (or all), how its line begins and ends, and the reason.
+/// A difference that is meant: the example (or all), how its line begins, what it holds, and the
+/// reason.
 struct Known {
     example: Option<&'static str>,
     begins: &'static str,
-    ends: &'static str,
+    holds: &'static str,
     reason: &'static str,
 }
 
 /// Every difference that has a reason.
-const KNOWN: [Known; 0] = [];
+const KNOWN: [Known; 2] = [
+    Known {
+        example: None,
+        begins: "Config.Env: ",
+        holds: "another order",
+        reason: "buildah moves a variable that is set again behind the others; formwork and \
+                 BuildKit leave it in its place",
+    },
+    Known {
+        example: Some("python"),
+        begins: "/venv/lib/",
+        holds: ".pyc content: ",
+        reason: "compiled Python holds the time at which pip has written its source",
+    },
+];
 
 /// The keys of two configurations that do not hold the same.
 pub(super) fn of_configurations(own: &Value, theirs: &Value) -> Vec<String> {
@@ -22,10 +37,22 @@ pub(super) fn of_configurations(own: &Value, theirs: &Value) -> Vec<String> {
         object.into_iter().map(|(key, _)| key).collect::<BTreeSet<String>>()
     };
     let all = keys(own).into_iter().chain(keys(theirs)).collect::<BTreeSet<String>>();
-    let differs = |key: &String| is_set(&own[key]) != is_set(&theirs[key]);
-    let line =
-        |key: &String| format!("Config.{key}: formwork {}, buildah {}", own[key], theirs[key]);
-    all.iter().filter(|key| differs(key)).map(line).collect()
+    let line = |key: &String| {
+        let (own, theirs) = (is_set(&own[key]), is_set(&theirs[key]));
+        match own == theirs {
+            true => None,
+            false if key == "Env" && sorted(own) == sorted(theirs) => {
+                Some(format!("Config.{key}: the same in another order"))
+            }
+            false => Some(format!("Config.{key}: formwork {own:?}, buildah {theirs:?}")),
+        }
+    };
+    all.iter().filter_map(line).collect()
+}
+
+/// The elements of a list, in their order.
+fn sorted(list: Option<&Value>) -> BTreeSet<String> {
+    list.and_then(Value::as_array).into_iter().flatten().map(Value::to_string).collect()
 }
 
 /// A value, unless it says nothing: docker's own format writes all keys.
@@ -51,7 +78,7 @@ pub(super) fn judge(
         let known = KNOWN.iter().find(|known| {
             known.example.is_none_or(|name| name == example)
                 && difference.starts_with(known.begins)
-                && difference.ends_with(known.ends)
+                && difference.contains(known.holds)
         });
         match known {
             Some(known) => *explained.entry(known.reason).or_default() += 1,

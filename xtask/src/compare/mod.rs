@@ -84,7 +84,8 @@ impl<'a> Comparison<'a> {
         buildah.release(&built)?;
         let entries = own.len();
         let (explained, unexplained) = differences::judge(&self.service.directory, found);
-        println!("  buildah builds the same {entries} files and configuration, but for");
+        let but = if explained.is_empty() && unexplained.is_empty() { "" } else { ", but for" };
+        println!("  buildah builds the same {entries} files and configuration{but}");
         for (reason, count) in explained {
             println!("    {count:5} × {reason}");
         }

@@ -12,6 +12,7 @@
 //! - `== config`: parts of what `formwork inspect` shows, as `KEY: JSON`; `null` is for what is
 //!   missing;
 //! - `== history`: the instructions in the image's history, with `#` before those without a layer;
+//! - `== buildkit`: lines of the difference to what BuildKit does, below a comment that says why;
 //! - `== fails`: the build fails, and each line is part of the message.
 //!
 //! Each case is built as root and as an ordinary user, and the images have to be the same.
@@ -55,13 +56,38 @@ fn ignore_files() {
     check_all(include_str!("cases/ignore.txt"));
 }
 
+#[test]
+fn the_language() {
+    check_all(include_str!("cases/language.txt"));
+}
+
+/// All cases of all files.
+pub(crate) fn all() -> Vec<Case<'static>> {
+    let files = [
+        include_str!("cases/from.txt"),
+        include_str!("cases/copy.txt"),
+        include_str!("cases/metadata.txt"),
+        include_str!("cases/args.txt"),
+        include_str!("cases/run.txt"),
+        include_str!("cases/mounts.txt"),
+        include_str!("cases/ignore.txt"),
+        include_str!("cases/language.txt"),
+    ];
+    files.into_iter().flat_map(cases).collect()
+}
+
+fn cases(text: &str) -> Vec<Case<'_>> {
+    text.split("\n==== ").skip(1).map(Case::parse).collect()
+}
+
 /// A case as it is read.
 #[derive(Debug, Default)]
-struct Case<'a> {
-    title: &'a str,
+pub(crate) struct Case<'a> {
+    pub(crate) title: &'a str,
     arguments: Vec<&'a str>,
     files: Vec<(&'a str, String)>,
-    dockerfile: String,
+    pub(crate) dockerfile: String,
+    pub(crate) differences_to_buildkit: Vec<&'a str>,
     tree: Option<Vec<&'a str>>,
     files_of_result: Option<Vec<&'a str>>,
     config: Vec<(&'a str, Value)>,
@@ -70,7 +96,7 @@ struct Case<'a> {
 }
 
 fn check_all(text: &str) {
-    let cases: Vec<Case<'_>> = text.split("\n==== ").skip(1).map(Case::parse).collect();
+    let cases = cases(text);
     assert!(!cases.is_empty(), "no cases");
     let ids = std::cell::RefCell::new(Vec::new());
     let problems = std::cell::RefCell::new(Vec::new());
@@ -124,17 +150,50 @@ impl<'a> Case<'a> {
             ("files", "") => self.files_of_result = Some(lines),
             ("config", "") => self.config = lines.into_iter().map(config_line).collect(),
             ("history", "") => self.history = Some(lines),
+            ("buildkit", "") => {
+                lines.retain(|line| !line.starts_with('#'));
+                self.differences_to_buildkit = lines;
+            }
             ("fails", "") => self.fails = Some(lines),
             _ => panic!("{}: {head}", self.title),
         }
     }
 
-    /// Builds the case and notes what is not as it should be; returns the image's id.
-    fn build(&self, site: &Site, problems: &mut Vec<String>) -> Option<String> {
+    /// Makes the build context.
+    pub(crate) fn write_context(&self, site: &Site) {
         site.clear_context();
         for (head, content) in &self.files {
             write(site, head, content);
         }
+    }
+
+    /// The options of `buildctl build` that mean the same as the case's arguments.
+    pub(crate) fn arguments_for_buildctl(&self) -> Vec<String> {
+        let pairs = self.arguments.chunks_exact(2);
+        let option = |pair: &[&str]| match pair[0] {
+            "--build-arg" => format!("--opt=build-arg:{}", pair[1]),
+            "--label" => format!("--opt=label:{}", pair[1]),
+            "--secret" => format!("--secret={}", pair[1]),
+            option => format!("--opt={}={}", &option[2..], pair[1]),
+        };
+        pairs.map(option).collect()
+    }
+
+    /// What formwork makes of the case: its files and its configuration; `None` if it fails.
+    pub(crate) fn result(&self, site: &Site) -> Option<(Tree, Value)> {
+        let archive = site.outside("tree.tar");
+        let output = format!("type=tar,dest={archive}");
+        let outputs = ["-t", "case", "-o", "type=image", "-o", &output];
+        let arguments = [self.arguments.as_slice(), &outputs].concat();
+        let ran = Ran::of(&mut site.build_command(&arguments, &self.dockerfile));
+        let read =
+            || (Tree::from_archive(archive.as_ref()), site.inspect("case")["Config"].clone());
+        (ran.code == Some(0)).then(read)
+    }
+
+    /// Builds the case and notes what is not as it should be; returns the image's id.
+    fn build(&self, site: &Site, problems: &mut Vec<String>) -> Option<String> {
+        self.write_context(site);
         let mut problem = |what: &str, expected: &str, found: &str| {
             let who = if site.user().is_some() { "user" } else { "root" };
             let title = self.title;

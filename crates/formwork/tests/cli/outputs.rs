@@ -57,7 +57,7 @@ fn files_in_a_tar_archive() {
 fn files_in_a_directory_belong_to_the_user() {
     on_each_rung(|site| {
         site.write("a", "A");
-        let directory = site.outside("files");
+        let directory = site.outside("made/for/files");
         site.build(&["-o", &directory], "FROM scratch\nCOPY --chown=5:6 a /dir/a\n");
         let file = Path::new(&directory).join("dir/a");
         assert_eq!(fs_err::read(&file).unwrap(), b"A");
@@ -71,7 +71,7 @@ fn files_in_a_directory_belong_to_the_user() {
 fn an_oci_layout_holds_what_the_metadata_says() {
     on_each_rung(|site| {
         site.write("a", "A");
-        let layout = site.outside("layout");
+        let layout = site.outside("made/for/layout");
         let output = format!("type=oci,tar=false,dest={layout}");
         let (ids, metadata) = (site.outside("id"), site.outside("metadata.json"));
         let files = ["--iidfile", &ids, "--metadata-file", &metadata];

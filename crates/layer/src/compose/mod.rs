@@ -15,7 +15,7 @@
 //! - Symbolic links in the destination are followed, inside the root; those in what is copied are
 //!   copied. A source that is itself a link stands for what it leads to ([`select()`]).
 //! - Directories that are missing on the way are made with mode 0755 and belong to root, unless
-//!   the copy has a mode and an owner of its own.
+//!   the copy has an owner and an octal mode of its own.
 //! - Of the extended attributes, copies keep file capabilities.
 //! - Names of one file that are copied together stay names of one file.
 //!
@@ -54,14 +54,23 @@ pub struct CopyOptions<'a> {
     pub into_directory: bool,
     /// Whom the copies belong to, and the directories that are made for them (`--chown`).
     pub owner: Option<Owner>,
-    /// What becomes of the modes of the copies, and of the directories that are made for them
-    /// (`--chmod`).
+    /// What becomes of the modes of the copies, and if it is octal, of the directories that are
+    /// made for them (`--chmod`).
     pub mode: Option<ModeChange>,
     /// What is left out (`--exclude`), by its path in the directory that is copied, or by its name
     /// if it is no directory.
     pub exclude: Option<&'a IgnorePatterns>,
     /// The modification time of directories that are made, and of files that have none.
     pub created: Timestamp,
+}
+
+impl CopyOptions<'_> {
+    /// The same for directories that are made on the way: a symbolic mode changes what is copied,
+    /// and these have nothing that it could change.
+    fn for_made_directories(&self) -> Self {
+        let mode = self.mode.clone().filter(ModeChange::is_octal);
+        Self { mode, ..self.clone() }
+    }
 }
 
 /// A user and a group.
@@ -281,7 +290,7 @@ impl Composer<'_> {
             None => transfer::adjusted(
                 Metadata { mtime: options.created, ..Metadata::root_owned(DIRECTORY_MODE) },
                 &Node::Directory { opaque: false },
-                options,
+                &options.for_made_directories(),
             ),
         };
         let node = Node::Directory { opaque: false };

@@ -6,6 +6,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModeChange {
     steps: Vec<Step>,
+    is_octal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +48,19 @@ impl ModeChange {
             let bits = text.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)?;
             let bits = u32::from_str_radix(bits, 8).ok().filter(|bits| *bits <= ALL)?;
             let what = What::Bits { bits, execute_if_any: false };
-            return Some(Self { steps: vec![Step { who: ALL, operation: Operation::Set, what }] });
+            let steps = vec![Step { who: ALL, operation: Operation::Set, what }];
+            return Some(Self { steps, is_octal: true });
         }
         let mut steps = Vec::new();
         for clause in text.split(',') {
             parse_clause(clause.as_bytes(), &mut steps)?;
         }
-        Some(Self { steps })
+        Some(Self { steps, is_octal: false })
+    }
+
+    /// Whether this is a number, which gives every file the same mode.
+    pub fn is_octal(&self) -> bool {
+        self.is_octal
     }
 
     /// The mode that comes out for something with a mode.

@@ -299,7 +299,7 @@ fn owners_and_modes_apply_to_what_is_copied_and_to_what_is_made_for_it() {
             "dir",
             "/new",
             with(None, Some("go-rwx")),
-            "/new/(700) /new/private/(700) /new/sub/(700) /new/sub/y=y(600) /new/x=x(600)",
+            "/new/ /new/private/(700) /new/sub/(700) /new/sub/y=y(600) /new/x=x(600)",
         ),
         (
             "links",

@@ -4,13 +4,16 @@
 //! Every difference that is meant stands in [`BUILDAH`] or [`BUILDKIT`] with its reason. BuildKit
 //! is compared where `buildkitd` and `buildctl` are on the PATH.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+mod buildkit;
+
+use std::path::Path;
+use std::process::Command;
 
 use formwork_testing::program;
 use serde_json::Value;
 
 use crate::support::{Ran, Site, Tree};
+use buildkit::BuildKit;
 
 const DOCKERFILE: &str = "\
 FROM busybox AS build
@@ -134,9 +137,13 @@ fn assert_meant(found: &[String], meant: &[(&str, &str)]) {
     assert_eq!(found, expected, "{found:#?}");
 }
 
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&fs_err::read(path.as_ref()).unwrap()).unwrap()
+}
+
 /// Exports an image of the store as an OCI layout.
 fn export(site: &Site, name: &str) -> String {
-    let layout = site.outside(name);
+    let layout = site.outside(&format!("base/images/{name}"));
     let output = format!("type=oci,tar=false,dest={layout}");
     site.build(&["-t", &format!("{name}:latest"), "-o", &output], &format!("FROM {name}\n"));
     layout
@@ -190,67 +197,41 @@ fn buildah_builds_the_same() {
     assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDAH);
 }
 
-/// `buildkitd`, until it is dropped.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Its own children end with it, and its mounts go.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn buildkit_builds_the_same() {
-    let (Some(buildctl), Some(buildkitd)) = (program("buildctl"), program("buildkitd")) else {
-        return;
-    };
     let Some(site) = site() else { return };
-    let address = format!("unix://{}", site.outside("socket"));
-    let root = site.outside("buildkit");
-    let daemon = ["--root", &root, "--addr", &address, "--oci-worker-snapshotter=native"];
-    let mut daemon = site.command(buildkitd.to_str().unwrap(), &daemon);
-    let _daemon = Daemon(daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    let call = |arguments: &[&str]| {
-        let global = ["--addr", &address];
-        Ran::of(&mut site.command(buildctl.to_str().unwrap(), &[&global, arguments].concat()))
-    };
-    let start = Instant::now();
-    while call(&["debug", "workers"]).code != Some(0) {
-        assert!(start.elapsed() < Duration::from_secs(30), "buildkitd does not answer");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let base = export(&site, "busybox");
-    let index = fs_err::read(format!("{base}/index.json")).unwrap();
-    let index: Value = serde_json::from_slice(&index).unwrap();
-    let digest = index["manifests"][0]["digest"].as_str().unwrap();
-    site.write("../file/Dockerfile", DOCKERFILE);
-    let (layout, archive) = (site.outside("theirs"), site.outside("theirs.tar"));
-    call(&[
-        "build",
-        "--frontend=dockerfile.v0",
-        "--local=context=.",
-        "--local=dockerfile=../file",
-        &format!("--oci-layout=base={base}"),
-        &format!("--opt=context:busybox=oci-layout://base@{digest}"),
-        &format!("--output=type=oci,tar=false,name=theirs,dest={layout}"),
-        &format!("--output=type=tar,dest={archive}"),
-    ])
-    .succeeded();
-    let read = |digest: &Value| -> Value {
-        let path = digest.as_str().unwrap().replace(':', "/");
-        serde_json::from_slice(&fs_err::read(format!("{layout}/blobs/{path}")).unwrap()).unwrap()
-    };
-    let index = fs_err::read(format!("{layout}/index.json")).unwrap();
-    let index: Value = serde_json::from_slice(&index).unwrap();
-    let mut manifest = read(&index["manifests"][0]["digest"]);
-    if !manifest["manifests"].is_null() {
-        manifest = read(&manifest["manifests"][0]["digest"]);
-    }
-    let config = read(&manifest["config"]["digest"])["config"].clone();
-    let theirs = (Tree::from_archive(archive.as_ref()), config);
+    let Some(buildkit) = BuildKit::start(&site) else { return };
+    let theirs = buildkit.build(&[], DOCKERFILE).unwrap();
     assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDKIT);
+}
+
+/// All that [`crate::cases`] tells, but for what a case says BuildKit does otherwise.
+#[test]
+fn buildkit_does_the_same_in_every_case() {
+    let Some(site) = Site::as_root() else { return };
+    if !site.make_busybox() {
+        return;
+    }
+    let Some(buildkit) = BuildKit::start(&site) else { return };
+    let mut problems = Vec::new();
+    for case in crate::cases::all() {
+        let arguments = case.arguments_for_buildctl();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        case.write_context(&site);
+        let theirs = buildkit.build(&arguments, &case.dockerfile);
+        let found = match (case.result(&site), theirs) {
+            (Some(ours), Some(theirs)) => differences(&ours, &theirs),
+            (None, None) => Vec::new(),
+            (Some(_), None) => vec!["BuildKit fails".to_owned()],
+            (None, Some(_)) => vec!["BuildKit does not fail".to_owned()],
+        };
+        let is_meant = |line: &String| BUILDKIT.iter().any(|(known, _)| known == line);
+        let found: Vec<String> = found.into_iter().filter(|line| !is_meant(line)).collect();
+        if found != case.differences_to_buildkit {
+            problems.push(format!("{}\n{}", case.title, found.join("\n")));
+        }
+    }
+    assert!(problems.is_empty(), "{} problems\n\n{}", problems.len(), problems.join("\n\n"));
 }
 
 #[test]
@@ -266,7 +247,7 @@ fn podman_and_umoci_read_our_images() {
     let arguments = ["unpack", "--image", &image, &bundle];
     Ran::of(&mut site.command(umoci.to_str().unwrap(), &arguments)).succeeded();
     assert_eq!(fs_err::read_to_string(format!("{bundle}/rootfs/tmp/id")).unwrap(), "1000\n");
-    assert!(!std::path::Path::new(&format!("{bundle}/rootfs/etc/group")).exists());
+    assert!(!Path::new(&format!("{bundle}/rootfs/etc/group")).exists());
     let (storage, run) = (site.outside("storage"), site.outside("run"));
     let global = ["--root", &storage, "--runroot", &run, "--storage-driver=vfs"];
     let call = |arguments: &[&str]| {

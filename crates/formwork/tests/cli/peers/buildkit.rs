@@ -1,0 +1,95 @@
+//! A BuildKit daemon for one test.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use formwork_testing::program;
+use serde_json::Value;
+
+use super::{export, json};
+use crate::support::{Ran, Site, Tree};
+
+/// `buildkitd` with the image `busybox` of a site, until it is dropped.
+pub(super) struct BuildKit<'a> {
+    site: &'a Site,
+    daemon: Child,
+    program: String,
+    address: String,
+    /// The layout with the base image, and the digest of its manifest.
+    base: (String, String),
+}
+
+impl<'a> BuildKit<'a> {
+    /// Starts the daemon; `None` after noting that the running test is skipped.
+    pub(super) fn start(site: &'a Site) -> Option<Self> {
+        let (Some(buildctl), Some(buildkitd)) = (program("buildctl"), program("buildkitd")) else {
+            return None;
+        };
+        let address = format!("unix://{}", site.outside("store/buildkit.socket"));
+        let root = site.outside("store/buildkit");
+        let arguments = ["--root", &root, "--addr", &address, "--oci-worker-snapshotter=native"];
+        let mut daemon = site.command(buildkitd.to_str().unwrap(), &arguments);
+        let daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let layout = export(site, "busybox");
+        let digest = json(format!("{layout}/index.json"))["manifests"][0]["digest"].clone();
+        let base = (layout, digest.as_str().unwrap().to_owned());
+        let program = buildctl.to_str().unwrap().to_owned();
+        let buildkit = Self { site, daemon, program, address, base };
+        let start = Instant::now();
+        while buildkit.call(&["debug", "workers"]).code != Some(0) {
+            assert!(start.elapsed() < Duration::from_secs(30), "buildkitd does not answer");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(buildkit)
+    }
+
+    /// Builds a Dockerfile in the site's context; `None` if that fails.
+    pub(super) fn build(&self, arguments: &[&str], dockerfile: &str) -> Option<(Tree, Value)> {
+        self.site.write("../file/Dockerfile", dockerfile);
+        if let Ok(rules) = fs_err::read(self.site.context("../Dockerfile.dockerignore")) {
+            self.site.write("../file/Dockerfile.dockerignore", rules);
+        }
+        let (layout, archive) = (self.site.outside("theirs"), self.site.outside("theirs.tar"));
+        if std::path::Path::new(&layout).exists() {
+            fs_err::remove_dir_all(&layout).unwrap();
+        }
+        let (base, digest) = &self.base;
+        let call = [
+            "build",
+            "--frontend=dockerfile.v0",
+            "--local=context=.",
+            "--local=dockerfile=../file",
+            &format!("--oci-layout=base={base}"),
+            &format!("--opt=context:busybox=oci-layout://base@{digest}"),
+            &format!("--output=type=oci,tar=false,name=theirs,dest={layout}"),
+            &format!("--output=type=tar,dest={archive}"),
+        ];
+        if self.call(&[&call, arguments].concat()).code != Some(0) {
+            return None;
+        }
+        let read = |digest: &Value| {
+            let path = digest.as_str().unwrap().replace(':', "/");
+            json(format!("{layout}/blobs/{path}"))
+        };
+        let index = json(format!("{layout}/index.json"));
+        let mut manifest = read(&index["manifests"][0]["digest"]);
+        if !manifest["manifests"].is_null() {
+            manifest = read(&manifest["manifests"][0]["digest"]);
+        }
+        let config = read(&manifest["config"]["digest"])["config"].clone();
+        Some((Tree::from_archive(archive.as_ref()), config))
+    }
+
+    fn call(&self, arguments: &[&str]) -> Ran {
+        let global = ["--addr", &self.address];
+        Ran::of(&mut self.site.command(&self.program, &[&global, arguments].concat()))
+    }
+}
+
+impl Drop for BuildKit<'_> {
+    fn drop(&mut self) {
+        // What it has mounted goes with it.
+        let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
+        let _ = self.daemon.wait();
+    }
+}
