@@ -25,7 +25,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         dockerfile: "FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n",
         args: &[],
-        says: &["`b` → `a` → `b`", "Dockerfile:", "^", "comes before both"],
+        says: &["`b` → `a` → `b`", "Dockerfile:2:13", "^", "comes before both"],
     },
     Mistake {
         dockerfile: "FROM base\nCOPY mian.c /\n",
