@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for people at a terminal")]
 
 mod bench;
+mod compare;
 mod demo;
 mod formwork;
 mod setup;
@@ -21,6 +22,9 @@ usage: cargo xtask COMMAND
 
   bench [CASE...] [--runs N] [--json FILE] [--alone]
                   time formwork beside the installed peers, in turns
+  compare [NAME...]
+                  hold the images of the demo against what buildah, skopeo, umoci and crun make
+                  of the same Dockerfiles and images; needs root, and the demo before it
   demo [NAME...]  build the examples both ways, run them, compare them
   test [NAME...]  set up what is missing, then run every check and test, or the named tests
   tidy            check what compilers do not: borders between crates, docs, lengths, dependencies";
@@ -39,6 +43,7 @@ fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some("bench") => bench::run(&root(), &bench::Options::parse(arguments)?),
+        Some("compare") => compare::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("demo") => demo::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("test") => test::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("tidy") => tidy::run(&root()),

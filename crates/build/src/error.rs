@@ -31,6 +31,10 @@ pub enum ErrorKind {
     Machine,
     /// The user has stopped the build.
     Canceled,
+    /// The image's: it does not hold the program that `run` is to start.
+    ProgramMissing,
+    /// The image's: the program that `run` is to start cannot be executed.
+    ProgramUnusable,
 }
 
 impl BuildError {

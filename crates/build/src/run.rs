@@ -6,6 +6,7 @@ use std::time::Duration;
 use formwork_diagnostics::{Diagnostic, NoEvents};
 use formwork_image::StoredImage;
 use formwork_oci::ImageConfig;
+use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
 
@@ -65,7 +66,16 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
 }
 
 fn failed(error: &WorkerError) -> BuildError {
-    BuildError::worker(error)
+    match error {
+        WorkerError::Sandbox(SandboxError::Program { problem, .. }) => {
+            let kind = match problem {
+                ProgramProblem::NotInPath(_) | ProgramProblem::Missing => ErrorKind::ProgramMissing,
+                _ => ErrorKind::ProgramUnusable,
+            };
+            BuildError::new(kind, Diagnostic::error("run", error.to_string()))
+        }
+        _ => BuildError::worker(error),
+    }
 }
 
 /// The entry point, and the command behind it, as docker puts them together.

@@ -66,7 +66,8 @@ impl Failure {
 
     /// The same failure with the code that `docker run` has for it.
     pub(crate) fn of_run(self) -> Self {
-        Self { code: 125, ..self }
+        let code = if matches!(self.code, 126 | 127) { self.code } else { 125 };
+        Self { code, ..self }
     }
 
     /// Tells what is wrong; returns the exit code.
@@ -85,6 +86,8 @@ impl From<BuildError> for Failure {
             ErrorKind::Registry => 3,
             ErrorKind::Machine => 4,
             ErrorKind::Canceled => 130,
+            ErrorKind::ProgramMissing => 127,
+            ErrorKind::ProgramUnusable => 126,
         };
         Self { code, diagnostics: error.diagnostics }
     }

@@ -35,9 +35,15 @@ pub(crate) fn with_shell(config: &ImageConfig, command: &str) -> Vec<String> {
     shell.into_iter().chain([command.to_owned()]).collect()
 }
 
-/// `ENTRYPOINT`: takes away the command that was inherited, not one of the same stage.
+/// `CMD`. An empty list is left out of the configuration, as docker has it.
+pub(crate) fn set_command(config: &mut ImageConfig, args: Vec<String>) {
+    config.config.cmd = Some(args).filter(|args| !args.is_empty());
+}
+
+/// `ENTRYPOINT`: takes away the command that was inherited, not one of the same stage. An empty
+/// list is left out of the configuration.
 pub(crate) fn set_entrypoint(config: &mut ImageConfig, args: Vec<String>, has_own_command: bool) {
-    config.config.entrypoint = Some(args);
+    config.config.entrypoint = Some(args).filter(|args| !args.is_empty());
     if !has_own_command {
         config.config.cmd = None;
     }

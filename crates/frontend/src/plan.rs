@@ -40,13 +40,13 @@ pub(crate) struct PlannedStage<'a> {
     pub(crate) stage: &'a Stage,
     pub(crate) base: Reference,
     pub(crate) platform: Platform,
-    /// What the base image wants to be done first.
+    /// What the base wants to be done first.
     pub(crate) triggers: Vec<Trigger>,
     /// What `COPY --from` and `RUN --mount=from` name, by what is written there.
     pub(crate) references: BTreeMap<String, Reference>,
 }
 
-/// An `ONBUILD` instruction of a base image, in a source of its own.
+/// An `ONBUILD` instruction of a base, in a source of its own.
 pub(crate) struct Trigger {
     pub(crate) source: SourceFile,
     pub(crate) instruction: Instruction,
@@ -349,13 +349,21 @@ impl<'a> Planner<'a, '_> {
         self.missing.push(ImageRequest { key: key.clone(), place, nearest_stage });
     }
 
-    /// The parsed `ONBUILD` instructions of a base image that is already known.
+    /// The parsed `ONBUILD` instructions of a stage, or of a base image that is already known.
     fn triggers(&mut self, base: &Reference) -> Vec<Trigger> {
-        let Reference::Image(key) = base else { return Vec::new() };
-        let Some(image) = self.resolved.get(key) else { return Vec::new() };
+        let (name, texts) = match base {
+            Reference::Stage(index) => {
+                (self.name(*index), onbuild(&self.dockerfile.stages[*index]))
+            }
+            Reference::Image(key) => match self.resolved.get(key) {
+                Some(image) => (key.location.to_string(), image.config.config.on_build.clone()),
+                None => return Vec::new(),
+            },
+            Reference::Scratch | Reference::Context(_) => return Vec::new(),
+        };
         let mut triggers = Vec::new();
-        for text in &image.config.config.on_build {
-            let source = SourceFile::new(format!("ONBUILD of {}", key.location), text.as_str());
+        for text in texts {
+            let source = SourceFile::new(format!("ONBUILD of {name}"), text);
             let (instruction, diagnostics) = parse_trigger(source.text(), source.name());
             self.errors.extend(diagnostics.into_iter().filter(Diagnostic::is_error));
             triggers.extend(instruction.map(|instruction| Trigger { source, instruction }));
@@ -414,6 +422,15 @@ impl Reference {
             _ => None,
         }
     }
+}
+
+/// What the `ONBUILD` instructions of a stage hold for the stages that are based on it.
+fn onbuild(stage: &Stage) -> Vec<String> {
+    let text = |instruction: &Instruction| match &instruction.kind {
+        InstructionKind::Onbuild(onbuild) => Some(onbuild.expression.clone()),
+        _ => None,
+    };
+    stage.instructions.iter().filter_map(text).collect()
 }
 
 /// The words of an instruction that name a stage, an image or a context.

@@ -1,9 +1,14 @@
-//! What formwork's tests share.
+//! What formwork's tests share: skipping loudly, an ordinary user, a registry on loopback.
 //!
 //! Never part of the product.
 
 #![expect(clippy::print_stderr, reason = "tests tell people why they do not run")]
+#![expect(clippy::expect_used, reason = "a test cannot go on where its surroundings fail")]
 
+mod registry;
 mod skip;
+mod user;
 
+pub use registry::Registry;
 pub use skip::{is_root, program, skipped};
+pub use user::OrdinaryUser;

@@ -3,7 +3,7 @@
 
 mod bases;
 mod contents;
-mod services;
+pub(crate) mod services;
 mod table;
 
 use std::path::Path;

@@ -124,29 +124,37 @@ impl Example<'_> {
         arguments
     }
 
-    /// Runs an image, asks it for its page, its health and one call, and stops it.
+    /// Runs an image and asks it.
     fn ask(&self, image: &str) -> Result<()> {
         let port = free_port()?;
-        let log = fs_err::File::create(
-            self.work.join(format!("{}.out", image.replace(['/', ':'], "-"))),
-        )?;
-        let log = log.into_parts().0;
-        let child = self
-            .formwork
-            .command(&["run", "--env", &format!("PORT={port}"), image])
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        let log = self.work.join(format!("{}.out", image.replace(['/', ':'], "-")));
+        let mut command = self.formwork.command(&["run", "--env", &format!("PORT={port}"), image]);
+        self.service.ask(image, &mut command, port, &log)
+    }
+}
+
+impl Service {
+    /// Starts a service by a command that makes it listen on a port, asks it for its page, its
+    /// health and one call, and stops it.
+    pub(crate) fn ask(
+        &self,
+        image: &str,
+        command: &mut Command,
+        port: u16,
+        log: &Path,
+    ) -> Result<()> {
+        let log = fs_err::File::create(log)?.into_parts().0;
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn()?;
         let mut running = Running(child);
         let base = format!("http://127.0.0.1:{port}");
         let start = Instant::now();
         let page = running.first_answer(&base)?;
         let first = start.elapsed();
-        if !page.contains(&self.service.page) {
-            bail!("its page lacks {}", self.service.page);
+        if !page.contains(&self.page) {
+            bail!("its page lacks {}", self.page);
         }
         curl(&[&format!("{base}/healthz")])?;
-        self.service.call.check(&base)?;
+        self.call.check(&base)?;
         let stop = Instant::now();
         running.stop()?;
         println!(
@@ -216,6 +224,7 @@ fn curl(arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

@@ -29,11 +29,28 @@ pub(crate) struct RunArgs {
     /// Accepted for docker's users: nothing of the container is ever kept
     #[arg(long)]
     pub(crate) rm: bool,
-    /// The image
-    pub(crate) image: String,
-    /// The command and its arguments [default: the image's]
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// The image, then the command and its arguments [default: the image's]
+    // One argument, since clap takes what follows for the command only from its second value on.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_names = ["IMAGE", "COMMAND"])]
+    image_and_command: Vec<String>,
+}
+
+impl RunArgs {
+    /// The image, and the command with its arguments.
+    ///
+    /// # Errors
+    ///
+    /// Fails where an option that does not exist stands in the place of the image.
+    pub(crate) fn image_and_command(&self) -> Result<(&str, &[String]), String> {
+        match self.image_and_command.split_first() {
+            Some((option, _)) if option.starts_with('-') => {
+                Err(format!("`formwork run` has no option `{option}`"))
+            }
+            Some((image, command)) => Ok((image, command)),
+            None => Err("`formwork run` needs an image".to_owned()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -42,16 +59,30 @@ mod tests {
 
     use super::super::{Cli, Command};
 
-    #[test]
-    fn what_follows_the_image_belongs_to_the_command() {
-        let line = "formwork run -it --rm -e A=1 app:1 ls -l --rm";
+    fn parse(line: &str) -> Box<super::RunArgs> {
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
-            Command::Run(run) => {
-                assert_eq!(run.image, "app:1");
-                assert_eq!(run.command, ["ls", "-l", "--rm"]);
-                assert!(run.interactive && run.tty);
-            }
+            Command::Run(run) => Box::new(run),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_follows_the_image_belongs_to_the_command() {
+        for (line, image, command) in [
+            ("formwork run -it --rm -e A=1 app:1 ls -l --rm", "app:1", "ls -l --rm"),
+            ("formwork run -it app:1 -u --help", "app:1", "-u --help"),
+            ("formwork run -it app:1 -- -x", "app:1", "-- -x"),
+        ] {
+            let run = parse(line);
+            let expected: Vec<String> = command.split(' ').map(str::to_owned).collect();
+            assert_eq!(run.image_and_command(), Ok((image, expected.as_slice())), "{line}");
+            assert!(run.interactive && run.tty && run.user.is_none());
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_none_is_no_image() {
+        let run = parse("formwork run --memory app:1");
+        assert!(run.image_and_command().unwrap_err().contains("`--memory`"));
     }
 }

@@ -11,12 +11,14 @@ use crate::{commands, signals};
 
 /// Runs a command in a new container of an image.
 pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failure> {
+    let (image, command) =
+        args.image_and_command().map_err(|problem| Failure::usage(problem).of_run())?;
     commands::enter().map_err(Failure::of_run)?;
     let host = settings.host().map_err(Failure::of_run)?;
-    let image = host.images().resolve(&args.image).map_err(|e| Failure::input(e).of_run())?;
+    let image = host.images().resolve(image).map_err(|e| Failure::input(e).of_run())?;
     let request = RunRequest {
         image,
-        command: args.command.clone(),
+        command: command.to_vec(),
         entrypoint: args.entrypoint.clone(),
         env: environment(&args.env),
         workdir: args.workdir.clone(),

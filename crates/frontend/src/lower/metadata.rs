@@ -89,7 +89,7 @@ impl StageLowerer<'_, '_> {
     fn cmd(&mut self, command: &CommandLine) {
         let args = self.arguments(command);
         self.note(format!("CMD {}", json(&args)));
-        self.state.config.config.cmd = Some(args);
+        config::set_command(&mut self.state.config, args);
         self.state.has_own_command = true;
     }
 

@@ -101,7 +101,14 @@ impl<'a> Composer<'a> {
         let transfer = Transfer { options, include: None, conflict: Conflict::Refuse };
         if selected.path.is_root() || entries.first().is_some_and(|e| e.node.is_directory()) {
             let target = self.directory_for_contents(destination, options)?;
-            return transfer.contents(self, entries, &selected.path, &target);
+            let own = entries.first().filter(|entry| entry.path == selected.path);
+            let mtime = own.map(|directory| directory.metadata.mtime);
+            transfer.contents(self, entries, &selected.path, &target)?;
+            // Of the directory itself only the time goes over, as with BuildKit.
+            if let (Some(mtime), Some((_, metadata))) = (mtime, self.tree.get_mut(&target)) {
+                metadata.mtime = mtime;
+            }
+            return Ok(());
         }
         if transfer.is_excluded(&selected.name) {
             return Ok(());

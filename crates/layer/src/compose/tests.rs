@@ -175,6 +175,24 @@ fn existing_directories_take_over_the_sources_metadata_but_not_the_destination()
 }
 
 #[test]
+fn the_destination_takes_over_the_time_of_the_directory_that_is_copied() {
+    let at = |seconds| Timestamp { seconds, ..Timestamp::default() };
+    let mut directory = dir("dir");
+    directory.metadata.mtime = at(5);
+    let source = tree([directory, file("dir/x", "x")]);
+    let below = [tree([dir("there")])];
+    for destination in ["/there", "/new/place"] {
+        let mut composer = Composer::new(Stack::new(&below));
+        let options = CopyOptions { created: at(1), ..CopyOptions::default() };
+        copy(&mut composer, &source, "dir", destination, &options).unwrap();
+        let made = composer.finish().unwrap();
+        let mtime = |name| made.get(&path(name)).map(|entry| entry.metadata.mtime);
+        assert_eq!(mtime(destination), Some(at(5)), "{destination}");
+        assert!(mtime("/new").is_none_or(|time| time == at(1)));
+    }
+}
+
+#[test]
 fn links_in_the_destination_are_followed_inside_the_root() {
     for (pattern, destination, expected) in [
         ("a.txt", "/lib/", "/usr/ /usr/lib/ /usr/lib/a.txt=a"),

@@ -1,0 +1,229 @@
+//! What runs again after which change, and what does not.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use crate::support::{Site, on_each_rung};
+
+const STEPS: &str = "\
+FROM busybox AS build
+COPY src /src
+RUN cat /src/* > /out
+FROM busybox
+COPY --from=build /out /app
+RUN cp /app /final
+";
+
+fn site_with_sources() -> Site {
+    let site = Site::new().with_busybox();
+    site.write("src/a", "1");
+    site.write("src/b", "2");
+    site
+}
+
+/// Sets the modification time of a file of the context.
+fn set_mtime(site: &Site, path: &str, seconds: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let file = fs_err::File::open(site.context(path)).unwrap();
+    file.file().set_modified(time).unwrap();
+}
+
+#[test]
+fn a_second_build_runs_nothing() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("src/a", "1");
+        let first = site.build(&[], STEPS);
+        assert_eq!(
+            first.executed(),
+            [
+                "COPY src /src",
+                "RUN cat /src/* > /out",
+                "COPY --from=build /out /app",
+                "RUN cp /app /final"
+            ]
+        );
+        let second = site.build(&[], STEPS);
+        assert_eq!(second.executed(), [""; 0]);
+        assert_eq!(second.id, first.id);
+    });
+}
+
+#[test]
+fn a_file_that_was_only_touched_is_still_cached() {
+    let site = site_with_sources();
+    site.build(&[], STEPS);
+    set_mtime(&site, "src/a", 1_000_000_000);
+    let again = site.build(&[], STEPS);
+    assert!(!again.executed().contains(&"RUN cat /src/* > /out"), "{:?}", again.executed());
+}
+
+#[test]
+fn changed_content_runs_what_uses_it() {
+    let site = site_with_sources();
+    site.build(&[], STEPS);
+    site.write("src/a", "3");
+    let again = site.build(&[], STEPS);
+    assert_eq!(
+        again.executed(),
+        [
+            "COPY src /src",
+            "RUN cat /src/* > /out",
+            "COPY --from=build /out /app",
+            "RUN cp /app /final"
+        ]
+    );
+    assert_eq!(site.tree(&[], STEPS).text("/final"), "32");
+}
+
+#[test]
+fn content_that_is_back_is_cached_again() {
+    let site = site_with_sources();
+    let first = site.build(&[], STEPS);
+    site.write("src/a", "3");
+    site.build(&[], STEPS);
+    site.write("src/a", "1");
+    let third = site.build(&[], STEPS);
+    assert!(!third.executed().iter().any(|name| name.starts_with("RUN")), "{:?}", third.executed());
+    assert_eq!(third.id, first.id);
+}
+
+#[test]
+fn an_equal_size_and_time_do_not_hide_a_change() {
+    let site = site_with_sources();
+    set_mtime(&site, "src/a", 1_600_000_000);
+    site.build(&[], STEPS);
+    site.write("src/a", "7");
+    set_mtime(&site, "src/a", 1_600_000_000);
+    assert_eq!(site.tree(&[], STEPS).text("/final"), "72");
+}
+
+#[test]
+fn an_equal_result_of_a_changed_step_keeps_what_follows_cached() {
+    let site = site_with_sources();
+    site.build(&[], STEPS);
+    // The sum of both files stays the same.
+    site.write("src/a", "");
+    site.write("src/b", "12");
+    let again = site.build(&[], STEPS);
+    assert_eq!(again.executed(), ["COPY src /src", "RUN cat /src/* > /out"]);
+}
+
+#[test]
+fn permissions_count() {
+    let site = site_with_sources();
+    site.mkdir("src/d");
+    let dockerfile = "FROM busybox\nCOPY src /src\nRUN stat -c %a /src/d > /mode\n";
+    assert_eq!(site.tree(&[], dockerfile).text("/mode"), "755\n");
+    site.chmod("src/d", 0o700);
+    assert_eq!(site.tree(&[], dockerfile).text("/mode"), "700\n");
+}
+
+#[test]
+fn arguments_count_where_they_are_declared() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox\nRUN echo before > /1\nARG V\nRUN echo after > /2\n";
+    let build = |value: &str| site.build(&["--build-arg", value], dockerfile);
+    build("V=1");
+    assert_eq!(build("V=2").executed(), ["RUN echo after > /2"]);
+    assert_eq!(build("V=1").executed(), [""; 0]);
+    let undeclared = "FROM busybox\nRUN echo before > /1\n";
+    site.build(&["--build-arg", "HTTPS_PROXY=http://one"], undeclared);
+    let other = site.build(&["--build-arg", "HTTPS_PROXY=http://two"], undeclared);
+    assert_eq!(other.executed(), [""; 0]);
+}
+
+#[test]
+fn metadata_alone_runs_nothing() {
+    let site = site_with_sources();
+    let one = site.build(&[], "FROM busybox\nRUN echo 1 > /1\nLABEL a=1\nRUN echo 2 > /2\n");
+    let two = site.build(&[], "FROM busybox\nRUN echo 1 > /1\nLABEL a=2\nRUN echo 2 > /2\n");
+    assert_eq!(two.executed(), [""; 0]);
+    assert_ne!(one.id, two.id);
+    let env = site.build(&[], "FROM busybox\nRUN echo 1 > /1\nENV a=2\nRUN echo 2 > /2\n");
+    assert_eq!(env.executed(), ["RUN echo 2 > /2"]);
+}
+
+#[test]
+fn a_step_without_the_cache_runs() {
+    let site = site_with_sources();
+    let first = site.build(&[], STEPS);
+    let again = site.build(&["--no-cache"], STEPS);
+    assert_eq!(again.executed().len(), 4, "{:?}", again.executed());
+    assert_eq!(again.id, first.id);
+}
+
+#[test]
+fn a_failed_step_is_not_remembered() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox\nRUN --mount=target=/ctx . /ctx/script\n";
+    site.write("script", "exit 3");
+    crate::support::Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, "exit code 3");
+    site.write("script", "exit 0");
+    assert_eq!(site.build(&[], dockerfile).executed().len(), 1);
+}
+
+#[test]
+fn linked_copies_stay_when_the_base_changes() {
+    let site = site_with_sources();
+    let dockerfile =
+        |base: &str| format!("FROM busybox\nRUN echo {base} > /base\nCOPY --link src /src\n");
+    site.build(&[], &dockerfile("1"));
+    let again = site.build(&[], &dockerfile("2"));
+    assert_eq!(again.executed(), ["RUN echo 2 > /base"]);
+}
+
+#[test]
+fn what_a_bind_mount_shows_counts_and_nothing_else() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox\nRUN --mount=source=src,target=/s cat /s/a > /a\n";
+    site.build(&[], dockerfile);
+    site.write("other", "x");
+    assert_eq!(site.build(&[], dockerfile).executed(), [""; 0]);
+    site.write("src/a", "9");
+    assert_eq!(site.tree(&[], dockerfile).text("/a"), "9");
+}
+
+#[test]
+fn cache_mounts_outlive_builds_and_count_in_no_key() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = |n: u32| {
+            format!(
+                "FROM busybox\nRUN --mount=type=cache,target=/c echo {n} >> /c/n; cat /c/n > /n\n"
+            )
+        };
+        site.build(&[], &dockerfile(1));
+        assert_eq!(site.tree(&[], &dockerfile(2)).text("/n"), "1\n2\n");
+        assert_eq!(site.tree(&[], &dockerfile(1)).text("/n"), "1\n");
+    });
+}
+
+/// make and cargo go by modification times. A repeated step whose result is equal to that of an
+/// older build must not bring back times that are older than what it was made from.
+#[test]
+fn equal_results_never_bring_old_times_onto_newer_files() {
+    let site = site_with_sources();
+    let dockerfile = "\
+FROM busybox
+COPY src/a /src/a
+RUN if [ ! /out -nt /src/a ]; then echo constant > /out; fi
+RUN if [ /src/a -nt /out ]; then echo stale; else echo fresh; fi > /verdict; cat /verdict
+";
+    let verdict = |content: &str| {
+        site.write("src/a", content);
+        let mut command: Command = site.build_command(&[], dockerfile);
+        // Without an epoch, times are those of the real clock.
+        let built = crate::support::Built::of(command.env_remove("SOURCE_DATE_EPOCH"));
+        assert!(!built.log().contains(&"stale"), "{:?}", built.steps);
+    };
+    verdict("one");
+    // The file's time is now later than that of the first `/out`.
+    std::thread::sleep(Duration::from_millis(20));
+    verdict("two");
+    verdict("one");
+}

@@ -1,0 +1,17 @@
+//! Drives the real program with real Dockerfiles, as root and as an ordinary user.
+//!
+//! What instructions do to trees and configurations is told by the text files in `cases`, which
+//! [`cases`] reads; the other modules hold what needs more than one build, or other programs.
+//! Nothing here leaves the machine: registries run on loopback.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
+
+mod cache;
+mod cases;
+mod outputs;
+mod peers;
+mod progress;
+mod sources;
+mod store;
+mod support;
+mod surroundings;

@@ -1,0 +1,203 @@
+//! Where results go, and in which form.
+
+use std::path::Path;
+
+use formwork_testing::{Registry, program};
+use serde_json::Value;
+
+use crate::support::{Ran, Site, Tree, on_each_rung};
+
+const DOCKERFILE: &str = "\
+FROM scratch
+COPY --chown=5:6 --chmod=640 a /dir/a
+LABEL it=works
+CMD [\"/a\"]
+";
+const FILES: [&str; 2] = ["drwxr-xr-x 5:6 /dir", "-rw-r----- 5:6 /dir/a \"A\""];
+
+/// The modes of what COPY makes on the way follow `--chmod`.
+const MADE: [&str; 2] = ["drw-r----- 5:6 /dir", FILES[1]];
+
+fn site() -> Site {
+    let site = Site::new();
+    site.write("a", "A");
+    site
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&fs_err::read(path.as_ref()).unwrap()).unwrap()
+}
+
+/// The document with a digest in an OCI layout.
+fn blob(layout: &str, digest: &Value) -> Value {
+    json(Path::new(layout).join("blobs").join(digest.as_str().unwrap().replace(':', "/")))
+}
+
+/// The manifest of an OCI layout, which may have several names.
+fn manifest(layout: &str) -> Value {
+    let index = json(Path::new(layout).join("index.json"));
+    let manifests = index["manifests"].as_array().unwrap();
+    assert!(manifests.iter().all(|m| m["digest"] == manifests[0]["digest"]), "{index}");
+    blob(layout, &manifests[0]["digest"])
+}
+
+#[test]
+fn files_in_a_tar_archive() {
+    let site = site();
+    assert_eq!(site.tree(&[], DOCKERFILE).lines(), MADE);
+    let mut build = site.formwork(&["build", "-q", "-o", "-", "-f", "../Dockerfile", "."]);
+    let output = build.output().unwrap();
+    assert!(output.status.success());
+    let file = site.outside("stdout.tar");
+    fs_err::write(&file, &output.stdout).unwrap();
+    assert_eq!(Tree::from_archive(file.as_ref()).lines(), MADE);
+}
+
+#[test]
+fn files_in_a_directory_belong_to_the_user() {
+    on_each_rung(|site| {
+        site.write("a", "A");
+        let directory = site.outside("files");
+        site.build(&["-o", &directory], "FROM scratch\nCOPY --chown=5:6 a /dir/a\n");
+        let file = Path::new(&directory).join("dir/a");
+        assert_eq!(fs_err::read(&file).unwrap(), b"A");
+        let metadata = fs_err::metadata(&file).unwrap();
+        let expected = site.user().map_or(0, |user| user.uid);
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), expected);
+    });
+}
+
+#[test]
+fn an_oci_layout_holds_what_the_metadata_says() {
+    on_each_rung(|site| {
+        site.write("a", "A");
+        let layout = site.outside("layout");
+        let output = format!("type=oci,tar=false,dest={layout}");
+        let (ids, metadata) = (site.outside("id"), site.outside("metadata.json"));
+        let files = ["--iidfile", &ids, "--metadata-file", &metadata];
+        let arguments = [&["-t", "app:1", "-t", "app:2", "-o", &output], &files[..]].concat();
+        let built = site.build(&arguments, DOCKERFILE);
+        let manifest = manifest(&layout);
+        let layer = &manifest["layers"][0];
+        assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(layer["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+        assert_eq!(manifest["config"]["digest"], built.id.as_str());
+        assert_eq!(fs_err::read_to_string(ids).unwrap(), built.id);
+        let metadata = json(metadata);
+        assert_eq!(metadata["containerimage.config.digest"], built.id.as_str());
+        assert_eq!(blob(&layout, &metadata["containerimage.digest"]), manifest);
+        assert_eq!(metadata["image.name"], "docker.io/library/app:1,docker.io/library/app:2");
+        let config = blob(&layout, &manifest["config"]["digest"]);
+        assert_eq!(config["config"]["Labels"]["it"], "works");
+    });
+}
+
+#[test]
+fn compressions() {
+    let site = site();
+    let cases = [
+        ("gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("uncompressed", "application/vnd.oci.image.layer.v1.tar"),
+    ];
+    let mut ids = Vec::new();
+    for (compression, media_type) in cases {
+        let layout = site.outside(compression);
+        let output = format!("type=oci,tar=false,dest={layout},compression={compression}");
+        ids.push(site.build(&["-o", &output], DOCKERFILE).id);
+        assert_eq!(manifest(&layout)["layers"][0]["mediaType"], media_type);
+    }
+    assert_eq!(ids[0], ids[1]);
+    assert_eq!(ids[0], ids[2]);
+}
+
+#[test]
+fn a_directory_for_docker() {
+    let site = site();
+    let layout = site.outside("docker");
+    site.build(&["-t", "app:1", "-o", &format!("type=docker,tar=false,dest={layout}")], DOCKERFILE);
+    let list = json(Path::new(&layout).join("manifest.json"));
+    assert_eq!(list[0]["RepoTags"][0], "app:1");
+    assert!(Path::new(&layout).join(list[0]["Config"].as_str().unwrap()).is_file());
+}
+
+#[test]
+fn several_outputs_of_one_build() {
+    let site = site();
+    let (oci, docker) = (site.outside("a.tar"), site.outside("b.tar"));
+    let (first, second) = (format!("type=oci,dest={oci}"), format!("type=docker,dest={docker}"));
+    site.build(&["-o", &first, "-o", &second, "-o", &site.outside("files")], DOCKERFILE);
+    assert!(Path::new(&site.outside("files/dir/a")).is_file());
+    for archive in [oci, docker] {
+        assert!(fs_err::metadata(archive).unwrap().len() > 0);
+    }
+}
+
+#[test]
+fn an_epoch_makes_archives_equal_everywhere() {
+    let mut archives = Vec::new();
+    let remember = std::cell::RefCell::new(&mut archives);
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a", "A");
+        let archive = site.outside("image.tar");
+        let dockerfile = "\
+FROM busybox
+WORKDIR /w
+RUN mkdir -p d && echo 1 > d/f && ln d/f d/g && chown app:staff d && rm /etc/group
+COPY --chown=app a /made/on/the/way/
+COPY --from=busybox /etc /etc
+";
+        site.build(&["-t", "app", "-o", &format!("type=oci,dest={archive}")], dockerfile);
+        remember.borrow_mut().push(fs_err::read(archive).unwrap());
+    });
+    if let [root, user] = archives.as_slice() {
+        assert!(root == user, "the archives of root and user differ");
+    }
+}
+
+#[test]
+fn a_push_to_a_registry_and_a_build_from_it() {
+    let Some(registry) = Registry::start() else { return };
+    on_each_rung(|site| {
+        site.write("a", "A");
+        let name = format!("{}/team/app:1", registry.host());
+        site.build(&["-t", &name, "--push"], DOCKERFILE);
+        let other = format!("{}/team/other", registry.host());
+        site.build(&["-o", &format!("type=image,name={other},push=true")], DOCKERFILE);
+        site.run(&["rm", &other]);
+        let from = format!("FROM {other} AS o\nFROM {name}\nCOPY --from=o /dir/a /b\n");
+        let tree = site.tree(&["--pull"], &from);
+        assert_eq!(tree.lines(), ["-rw-r----- 5:6 /b \"A\"", MADE[0], MADE[1]]);
+    });
+}
+
+#[test]
+fn skopeo_reads_every_form() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let site = site();
+    let (oci, docker, layout) =
+        (site.outside("o.tar"), site.outside("d.tar"), site.outside("layout"));
+    let outputs = [
+        format!("type=oci,dest={oci}"),
+        format!("type=docker,dest={docker}"),
+        format!("type=oci,tar=false,dest={layout},compression=zstd"),
+    ];
+    let outputs = outputs.iter().flat_map(|output| ["-o", output.as_str()]);
+    let arguments: Vec<&str> =
+        ["-t", "app:1", "-o", "type=image"].into_iter().chain(outputs).collect();
+    site.build(&arguments, DOCKERFILE);
+    let image = site.inspect("app:1");
+    for source in
+        [format!("oci-archive:{oci}"), format!("docker-archive:{docker}"), format!("oci:{layout}")]
+    {
+        let mut command = site.command(skopeo.to_str().unwrap(), &["inspect", "--config", &source]);
+        let ran = Ran::of(&mut command).succeeded();
+        let config: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(config["config"]["Cmd"], image["Config"]["Cmd"], "{source}");
+        assert_eq!(config["rootfs"]["diff_ids"], image["RootFS"]["Layers"], "{source}");
+        assert_eq!(config["created"], image["Created"], "{source}");
+    }
+}

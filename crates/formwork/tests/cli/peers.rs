@@ -1,0 +1,282 @@
+//! The same Dockerfile built by formwork, buildah and BuildKit, and formwork's images read by
+//! podman and umoci.
+//!
+//! Every difference that is meant stands in [`BUILDAH`] or [`BUILDKIT`] with its reason. BuildKit
+//! is compared where `buildkitd` and `buildctl` are on the PATH.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use formwork_testing::program;
+use serde_json::Value;
+
+use crate::support::{Ran, Site, Tree};
+
+const DOCKERFILE: &str = "\
+FROM busybox AS build
+ARG V=1
+ENV A=$V
+WORKDIR /src
+COPY . .
+RUN mkdir -p /out/d && echo \"$A\" > /out/d/f && ln -s f /out/d/l && ln /out/d/f /out/d/h \
+    && echo 2 > /out/owned && chown app:staff /out/owned && chmod 4711 /out/owned
+RUN rm -r /src/gone && echo changed > /src/a && mv /src/dir /src/moved
+FROM busybox
+LABEL one=1 two=\"2 3\"
+ARG V=2
+ENV PATH=$PATH:/own V=$V
+COPY --from=build /out /out
+COPY --from=build /src /src
+COPY --chown=app:staff dir /owned/
+COPY --from=build --chown=0:0 --chmod=640 /out/d/f /single
+COPY a l /both/
+ADD archive.tar.gz /unpacked/
+ADD a /added/
+RUN rm /etc/group && rm -r /root && mkdir /root && echo x > /root/x
+VOLUME /data
+EXPOSE 80 53/udp
+WORKDIR /home/app/x
+USER app
+RUN id -u > /tmp/id
+ENTRYPOINT [\"/bin/sh\", \"-c\"]
+CMD [\"cat /tmp/id\"]
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=5s CMD true
+";
+
+/// What differs with buildah: a line of the comparison, and why.
+const BUILDAH: [(&str, &str); 8] = [
+    (
+        "+ drwxr-xr-x 0:0 /data",
+        "buildah makes a directory of a VOLUME, BuildKit and formwork do not",
+    ),
+    ("+ drwxr-xr-x 0:0 /dev", MOUNT_POINT),
+    ("+ -rwxr-xr-x 0:0 /etc/hostname \"\"", MOUNT_POINT),
+    ("+ -rwxr-xr-x 0:0 /etc/hosts \"\"", MOUNT_POINT),
+    ("+ -rwxr-xr-x 0:0 /etc/resolv.conf \"\"", MOUNT_POINT),
+    ("+ drwxr-xr-x 0:0 /proc", MOUNT_POINT),
+    ("+ drwxr-xr-x 0:0 /run", MOUNT_POINT),
+    ("+ drwxr-xr-x 0:0 /sys", MOUNT_POINT),
+];
+
+/// What differs with BuildKit: a line of the comparison, and why.
+const BUILDKIT: [(&str, &str); 4] = [
+    ("+ drwxr-xr-x 0:0 /dev", MOUNT_POINT),
+    ("+ drwxr-xr-x 0:0 /proc", MOUNT_POINT),
+    ("+ drwxr-xr-x 0:0 /sys", MOUNT_POINT),
+    ("ArgsEscaped: null, true", "it means something for Windows only"),
+];
+
+/// Why there are files that no instruction makes.
+const MOUNT_POINT: &str =
+    "the peer's runtime leaves mount points behind, formwork's sandbox does not";
+
+/// A context with what the Dockerfile copies.
+fn site() -> Option<Site> {
+    let site = Site::as_root()?;
+    if !site.make_busybox() {
+        return None;
+    }
+    site.write("a", "A");
+    site.write("dir/x", "X");
+    site.chmod("dir/x", 0o755);
+    site.write("dir/deep/y", "Y");
+    site.chmod("dir/deep", 0o700);
+    site.write("gone/z", "Z");
+    site.link("l", "a");
+    site.write("ignored", "");
+    site.write(".dockerignore", "ignored\narchive.tar.gz.not");
+    site.write("../packed/p/q", "Q");
+    let tar = ["-C", "../packed", "--owner=3", "--group=4", "-czf", "archive.tar.gz", "p"];
+    Ran::of(Command::new("tar").args(tar).current_dir(site.context(""))).succeeded();
+    Some(site)
+}
+
+/// What formwork makes of it: the files, and the configuration.
+fn by_formwork(site: &Site) -> (Tree, Value) {
+    let tree = site.tree(&["-t", "ours", "-o", "type=image"], DOCKERFILE);
+    (tree, site.inspect("ours")["Config"].clone())
+}
+
+/// The lines of `- ` formwork alone, and `+ ` the other alone.
+fn differences(ours: &(Tree, Value), theirs: &(Tree, Value)) -> Vec<String> {
+    let (own, other) = (ours.0.lines(), theirs.0.lines());
+    let minus = own.iter().filter(|line| !other.contains(line)).map(|line| format!("- {line}"));
+    let plus = other.iter().filter(|line| !own.contains(line)).map(|line| format!("+ {line}"));
+    let mut lines: Vec<String> = minus.chain(plus).collect();
+    let keys = |config: &Value| config.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let mut all = [keys(&ours.1), keys(&theirs.1)].concat();
+    all.sort();
+    all.dedup();
+    for key in all {
+        let (own, other) = (&ours.1[&key], &theirs.1[&key]);
+        if own != other && !(says_nothing(own) && says_nothing(other)) {
+            lines.push(format!("{key}: {own}, {other}"));
+        }
+    }
+    lines
+}
+
+/// Docker's own format writes all keys.
+fn says_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+        _ => false,
+    }
+}
+
+#[track_caller]
+fn assert_meant(found: &[String], meant: &[(&str, &str)]) {
+    let expected: Vec<&str> = meant.iter().map(|(line, _)| *line).collect();
+    assert_eq!(found, expected, "{found:#?}");
+}
+
+/// Exports an image of the store as an OCI layout.
+fn export(site: &Site, name: &str) -> String {
+    let layout = site.outside(name);
+    let output = format!("type=oci,tar=false,dest={layout}");
+    site.build(&["-t", &format!("{name}:latest"), "-o", &output], &format!("FROM {name}\n"));
+    layout
+}
+
+/// Copies an image of the store into the storage of podman and buildah.
+fn into_storage(site: &Site, name: &str, storage: &str, run: &str) {
+    let source = format!("oci:{}", export(site, name));
+    let target = format!("containers-storage:[vfs@{storage}+{run}]docker.io/library/{name}:latest");
+    let arguments = ["--insecure-policy", "copy", "-q", &source, &target];
+    Ran::of(&mut site.command("skopeo", &arguments)).succeeded();
+}
+
+/// The files of an image in an OCI layout.
+fn tree_of(site: &Site, layout: &str) -> Tree {
+    site.tree(&["--build-context", &format!("theirs=oci-layout://{layout}")], "FROM theirs\n")
+}
+
+#[test]
+fn buildah_builds_the_same() {
+    let (Some(buildah), Some(_)) = (program("buildah"), program("skopeo")) else { return };
+    let Some(site) = site() else { return };
+    let (storage, run) = (site.outside("storage"), site.outside("run"));
+    let call = |arguments: &[&str]| {
+        let global = ["--root", &storage, "--runroot", &run, "--storage-driver=vfs"];
+        let mut command = site.command(buildah.to_str().unwrap(), &[&global, arguments].concat());
+        Ran::of(&mut command).succeeded().stdout.trim().to_owned()
+    };
+    into_storage(&site, "busybox", &storage, &run);
+    site.write("../Dockerfile", DOCKERFILE);
+    call(&[
+        "build",
+        "-q",
+        "--isolation=chroot",
+        "--format=docker",
+        "--pull=never",
+        "--tag=theirs",
+        "--ulimit=nofile=20000:20000",
+        "--ulimit=nproc=20000:20000",
+        "--identity-label=false",
+        "--file=../Dockerfile",
+        ".",
+    ]);
+    let mut inspected: Value =
+        serde_json::from_str(&call(&["inspect", "--type=image", "theirs"])).unwrap();
+    // The name of the container that was committed.
+    inspected["Docker"]["config"]["Hostname"].take();
+    let layout = site.outside("theirs");
+    call(&["push", "-q", "theirs", &format!("oci:{layout}:latest")]);
+    let theirs = (tree_of(&site, &layout), inspected["Docker"]["config"].clone());
+    assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDAH);
+}
+
+/// `buildkitd`, until it is dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Its own children end with it, and its mounts go.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn buildkit_builds_the_same() {
+    let (Some(buildctl), Some(buildkitd)) = (program("buildctl"), program("buildkitd")) else {
+        return;
+    };
+    let Some(site) = site() else { return };
+    let address = format!("unix://{}", site.outside("socket"));
+    let root = site.outside("buildkit");
+    let daemon = ["--root", &root, "--addr", &address, "--oci-worker-snapshotter=native"];
+    let mut daemon = site.command(buildkitd.to_str().unwrap(), &daemon);
+    let _daemon = Daemon(daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let call = |arguments: &[&str]| {
+        let global = ["--addr", &address];
+        Ran::of(&mut site.command(buildctl.to_str().unwrap(), &[&global, arguments].concat()))
+    };
+    let start = Instant::now();
+    while call(&["debug", "workers"]).code != Some(0) {
+        assert!(start.elapsed() < Duration::from_secs(30), "buildkitd does not answer");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let base = export(&site, "busybox");
+    let index = fs_err::read(format!("{base}/index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    site.write("../file/Dockerfile", DOCKERFILE);
+    let (layout, archive) = (site.outside("theirs"), site.outside("theirs.tar"));
+    call(&[
+        "build",
+        "--frontend=dockerfile.v0",
+        "--local=context=.",
+        "--local=dockerfile=../file",
+        &format!("--oci-layout=base={base}"),
+        &format!("--opt=context:busybox=oci-layout://base@{digest}"),
+        &format!("--output=type=oci,tar=false,name=theirs,dest={layout}"),
+        &format!("--output=type=tar,dest={archive}"),
+    ])
+    .succeeded();
+    let read = |digest: &Value| -> Value {
+        let path = digest.as_str().unwrap().replace(':', "/");
+        serde_json::from_slice(&fs_err::read(format!("{layout}/blobs/{path}")).unwrap()).unwrap()
+    };
+    let index = fs_err::read(format!("{layout}/index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let mut manifest = read(&index["manifests"][0]["digest"]);
+    if !manifest["manifests"].is_null() {
+        manifest = read(&manifest["manifests"][0]["digest"]);
+    }
+    let config = read(&manifest["config"]["digest"])["config"].clone();
+    let theirs = (Tree::from_archive(archive.as_ref()), config);
+    assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDKIT);
+}
+
+#[test]
+fn podman_and_umoci_read_our_images() {
+    let [Some(podman), Some(umoci), Some(_)] = ["podman", "umoci", "skopeo"].map(program) else {
+        return;
+    };
+    let Some(site) = site() else { return };
+    by_formwork(&site);
+    let layout = export(&site, "ours");
+    let bundle = site.outside("bundle");
+    let image = format!("{layout}:latest");
+    let arguments = ["unpack", "--image", &image, &bundle];
+    Ran::of(&mut site.command(umoci.to_str().unwrap(), &arguments)).succeeded();
+    assert_eq!(fs_err::read_to_string(format!("{bundle}/rootfs/tmp/id")).unwrap(), "1000\n");
+    assert!(!std::path::Path::new(&format!("{bundle}/rootfs/etc/group")).exists());
+    let (storage, run) = (site.outside("storage"), site.outside("run"));
+    let global = ["--root", &storage, "--runroot", &run, "--storage-driver=vfs"];
+    let call = |arguments: &[&str]| {
+        let mut command = site.command(podman.to_str().unwrap(), &[&global, arguments].concat());
+        Ran::of(&mut command).succeeded().stdout
+    };
+    into_storage(&site, "ours", &storage, &run);
+    let inspected: Value = serde_json::from_str(&call(&["inspect", "ours"])).unwrap();
+    let ours = site.inspect("ours");
+    assert_eq!(format!("sha256:{}", inspected[0]["Id"].as_str().unwrap()), ours["Id"]);
+    assert_eq!(inspected[0]["RootFS"]["Layers"], ours["RootFS"]["Layers"]);
+    assert_eq!(inspected[0]["Config"]["Entrypoint"], ours["Config"]["Entrypoint"]);
+}

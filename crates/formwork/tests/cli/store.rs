@@ -1,0 +1,154 @@
+//! The commands for images that are in the store.
+
+use serde_json::Value;
+
+use crate::support::{Ran, Site, on_each_rung};
+
+const DOCKERFILE: &str = "\
+FROM busybox
+ENV WHO=world
+WORKDIR /w
+COPY a b
+USER app
+ENTRYPOINT [\"/bin/sh\", \"-c\"]
+CMD [\"echo hello $WHO from $(pwd)\"]
+";
+
+/// A site with `app:1` in its store.
+fn build_app(site: &Site) -> Option<String> {
+    if !site.make_busybox() {
+        return None;
+    }
+    site.write("a", "A");
+    Some(site.build(&["-t", "app:1"], DOCKERFILE).id)
+}
+
+/// The lines of a list in JSON.
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn images_are_listed_named_and_removed() {
+    on_each_rung(|site| {
+        let Some(id) = build_app(site) else { return };
+        site.run(&["tag", "app:1", "other/name:2"]);
+        let list = objects(&site.run(&["images", "--format", "json", "--no-trunc"]));
+        let names: std::collections::BTreeSet<String> = list
+            .iter()
+            .map(|image| {
+                format!(
+                    "{}:{}",
+                    image["Repository"].as_str().unwrap(),
+                    image["Tag"].as_str().unwrap()
+                )
+            })
+            .collect();
+        assert_eq!(names.iter().collect::<Vec<_>>(), ["app:1", "busybox:latest", "other/name:2"]);
+        assert_eq!(site.run(&["images", "-q", "--no-trunc", "other"]), format!("{id}\n"));
+        let table = site.run(&["images", "app"]);
+        assert!(table.starts_with("NAME"), "{table}");
+        assert!(table.contains(&id["sha256:".len()..][..12]), "{table}");
+        assert_eq!(
+            site.inspect("other/name:2")["RepoTags"],
+            serde_json::json!(["app:1", "other/name:2"])
+        );
+        assert_eq!(site.inspect(&id[7..19])["Id"], id.as_str());
+        let refused = Ran::of(&mut site.formwork(&["rm", &id]));
+        refused.failed(1, "2 names");
+        let removed = site.run(&["rm", "app:1"]);
+        assert_eq!(removed, "Untagged: app:1\n");
+        site.run(&["rm", "--force", &id, "no-such-image"]);
+        Ran::of(&mut site.formwork(&["inspect", "app:1"])).failed(1, "app:1");
+        Ran::of(&mut site.formwork(&["rm", "app:1"])).failed(1, "app:1");
+        // The build cache outlives the names.
+        assert_eq!(site.build(&["-t", "app:1"], DOCKERFILE).executed(), [""; 0]);
+    });
+}
+
+#[test]
+fn history_tells_sizes_and_instructions_from_the_newest() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let history = objects(&site.run(&["history", "--format", "json", "app:1"]));
+    let lines: Vec<(&str, bool)> = history
+        .iter()
+        .map(|entry| (entry["CreatedBy"].as_str().unwrap(), entry["Size"].as_u64().unwrap() > 0))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("CMD [\"echo hello $WHO from $(pwd)\"]", false),
+            ("ENTRYPOINT [\"/bin/sh\",\"-c\"]", false),
+            ("USER app", false),
+            ("COPY a b", true),
+            ("WORKDIR /w", false),
+            ("ENV WHO=world", false),
+            ("CMD [\"sh\"]", false),
+            ("COPY --from=files / /", true),
+        ]
+    );
+    assert!(site.run(&["history", "app:1"]).starts_with("CREATED"));
+}
+
+#[test]
+fn inspect_tells_configuration_and_layers() {
+    let site = Site::new();
+    let Some(id) = build_app(&site) else { return };
+    let image = site.inspect("app:1");
+    assert_eq!(image["Id"], id.as_str());
+    assert_eq!(image["Config"]["WorkingDir"], "/w");
+    assert_eq!(image["Config"]["User"], "app");
+    assert_eq!(image["Created"], "2023-11-14T22:13:20Z");
+    assert_eq!(image["RootFS"]["Layers"].as_array().unwrap().len(), 3);
+    let both: Value = serde_json::from_str(&site.run(&["inspect", "app:1", "busybox"])).unwrap();
+    assert_eq!(both.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn run_starts_what_the_image_says_and_what_the_caller_says() {
+    on_each_rung(|site| {
+        let Some(_) = build_app(site) else { return };
+        assert_eq!(site.run(&["run", "app:1"]), "hello world from /w\n");
+        assert_eq!(
+            site.run(&["run", "--rm", "-e", "WHO=you", "-w", "/tmp", "app:1"]),
+            "hello you from /tmp\n"
+        );
+        assert_eq!(site.run(&["run", "app:1", "id -un"]), "app\n");
+        assert_eq!(site.run(&["run", "--user", "0", "--entrypoint", "id", "app:1", "-u"]), "0\n");
+        assert_eq!(site.run(&["run", "--hostname", "box", "busybox", "hostname"]), "box\n");
+    });
+}
+
+#[test]
+fn run_has_the_exit_code_of_the_process() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let code =
+        |arguments: &[&str]| Ran::of(&mut site.formwork(&[&["run"], arguments].concat())).code;
+    assert_eq!(code(&["app:1", "exit 7"]), Some(7));
+    assert_eq!(code(&["busybox", "false"]), Some(1));
+    assert_eq!(code(&["busybox", "/no/such/program"]), Some(127));
+    assert_eq!(code(&["busybox", "/etc/passwd"]), Some(126));
+    assert_eq!(code(&["no-such-image"]), Some(125));
+}
+
+#[test]
+fn nothing_of_a_run_is_kept() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    site.run(&["run", "-u", "0", "busybox", "sh", "-c", "echo x > /new; rm -r /usr /etc/group"]);
+    assert_eq!(site.run(&["run", "busybox", "ls", "/etc/group"]), "/etc/group\n");
+    Ran::of(&mut site.formwork(&["run", "busybox", "ls", "/new"])).failed(1, "/new");
+}
+
+#[test]
+fn doctor_tells_the_rung() {
+    on_each_rung(|site| {
+        let report: Value =
+            serde_json::from_str(&site.run(&["doctor", "--format", "json"])).unwrap();
+        let expected = if site.user().is_some() { "subordinate-ids" } else { "root" };
+        assert_eq!(report["rung"], expected);
+        assert!(site.run(&["doctor"]).starts_with("Builds run as"));
+    });
+}
