@@ -32,13 +32,13 @@ impl Received {
     }
 }
 
-/// Does something that a switch stops, on a thread of its own. `None` if the switch was thrown and
-/// the work does not end, since it waits for a network or a disk; it goes on, then, until the
-/// program ends.
+/// Does something that a switch stops, on a thread of its own; fails where that panics. `None` if
+/// the switch was thrown and the work does not end, since it waits for a network or a disk; it goes
+/// on, then, until the program ends.
 pub(crate) fn stoppable<T: Send + 'static>(
     cancel: &Cancel,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
+) -> Option<std::thread::Result<T>> {
     enum News {
         Ended,
         Stopped,
@@ -59,10 +59,7 @@ pub(crate) fn stoppable<T: Send + 'static>(
     if gave_up {
         return None;
     }
-    match thread.join() {
-        Ok(Ok(result)) => Some(result),
-        Ok(Err(panic)) | Err(panic) => std::panic::resume_unwind(panic),
-    }
+    Some(thread.join().flatten())
 }
 
 /// Throws a switch when somebody wants the program to end. Starts a thread.
@@ -91,9 +88,10 @@ mod tests {
     #[test]
     fn work_that_ends_gives_its_result() {
         let cancel = Cancel::default();
-        assert_eq!(stoppable(&cancel, || 7), Some(7));
+        assert_eq!(stoppable(&cancel, || 7).unwrap().unwrap(), 7);
         cancel.cancel();
-        assert_eq!(stoppable(&cancel, || 8), Some(8));
+        assert_eq!(stoppable(&cancel, || 8).unwrap().unwrap(), 8);
+        assert!(stoppable(&cancel, || panic!("for the test")).unwrap().is_err());
     }
 
     #[test]
