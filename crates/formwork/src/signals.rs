@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvError, channel};
 use std::time::Duration;
 
 use formwork_build::{BuildError, Cancel};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
@@ -64,6 +64,8 @@ pub(crate) fn stoppable<T: Send + 'static>(
 
 /// Throws a switch when somebody wants the program to end. Starts a thread.
 pub(crate) fn stop_on_signals(cancel: &Cancel) -> Result<Received, Failure> {
+    // Where files may not be so large (`ulimit -f`), writing shall fail and not end the program.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(Failure::machine)?;
     let received = Received::default();
     let (mut signals, cancel) =
         (Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::machine)?, cancel.clone());

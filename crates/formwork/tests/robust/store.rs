@@ -167,6 +167,18 @@ fn few_open_files_are_enough_or_told() {
 }
 
 #[test]
+fn a_file_that_may_not_get_so_large_is_told() {
+    let Some(arena) = Arena::new() else { return };
+    arena.file("Dockerfile", "FROM base\nRUN true\n");
+    let script = "ulimit -f 100; exec \"$FORMWORK\" build --progress=plain --build-context \
+                  base=oci-layout://\"$BASE\" context -o type=oci,dest=out.tar";
+    let ran = arena.start(arena.below(&["sh", "-c", script])).wait();
+    ran.fails(4, &["error", "File too large"]);
+    arena.assert_nothing_is_left();
+    arena.build("FROM base\nRUN true\n", &[]).image();
+}
+
+#[test]
 fn closed_streams_do_not_matter() {
     let Some(arena) = Arena::new() else { return };
     arena.file("Dockerfile", "FROM base\nRUN echo hello; echo there >&2\n");
