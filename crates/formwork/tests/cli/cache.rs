@@ -227,3 +227,43 @@ RUN if [ /src/a -nt /out ]; then echo stale; else echo fresh; fi > /verdict; cat
     verdict("two");
     verdict("one");
 }
+
+/// Makes every layer of the store look as if the machine had been started again since.
+fn restart(site: &Site) {
+    let layers = site.store().join("snapshots-v1");
+    for layer in fs_err::read_dir(layers).unwrap() {
+        fs_err::write(layer.unwrap().path().join("boot"), "another boot").unwrap();
+    }
+}
+
+/// The files of a name in all layers of the store.
+fn files_in_layers(site: &Site, name: &str) -> Vec<std::path::PathBuf> {
+    let layers = fs_err::read_dir(site.store().join("snapshots-v1")).unwrap();
+    let files = layers.map(|layer| layer.unwrap().path().join("fs").join(name));
+    files.filter(|file| file.exists()).collect()
+}
+
+#[test]
+fn what_survives_a_restart_is_still_cached_and_runs() {
+    let site = site_with_sources();
+    let first = site.build(&["-t", "app:1"], STEPS);
+    restart(&site);
+    assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
+    restart(&site);
+    let second = site.build(&[], STEPS);
+    assert_eq!(second.executed(), [""; 0]);
+    assert_eq!(second.id, first.id);
+}
+
+#[test]
+fn bytes_that_a_restart_has_lost_are_made_again() {
+    let site = site_with_sources();
+    site.build(&[], STEPS);
+    restart(&site);
+    let lost = files_in_layers(&site, "final");
+    assert_eq!(lost.len(), 1);
+    fs_err::write(&lost[0], "\0\0").unwrap();
+    let again = site.build(&["-t", "app:1"], STEPS);
+    assert!(again.executed().contains(&"RUN cp /app /final"), "{:?}", again.executed());
+    assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
+}
