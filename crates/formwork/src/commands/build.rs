@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let request = Arc::new(request);
     let result = {
         let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
-        signals::stoppable(&cancel.clone(), move || build(&host, &request, &events, &cancel))
+        received.until_stopped(move || build(&host, &request, &events, &cancel))
     };
     view.close();
     match result {
