@@ -15,7 +15,7 @@ use formwork_oci::{Platform, Reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, render, signals};
+use crate::{commands, progress, signals};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -29,10 +29,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let request = request(args, settings)?;
     commands::enter()?;
     let host = settings.host()?;
-    if let Err(error) = host.remove_stale() {
-        // It takes room and is in nobody's way.
-        render::warning(&format!("what a killed build has left cannot be removed: {error}"));
-    }
+    commands::remove_stale(&host);
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(args.progress_mode());
