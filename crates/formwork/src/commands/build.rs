@@ -42,7 +42,11 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     view.close();
     match result {
         Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
-        Some(Ok(Err(error))) => Err(received.failure(error)),
+        Some(Ok(Err(error))) => {
+            // A transfer that somebody's failure has stopped may be waiting for the network still.
+            host.abandon();
+            Err(received.failure(error))
+        }
         Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
             .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
             .with_help("otherwise it is a mistake in formwork: please report it")),
