@@ -399,6 +399,11 @@ impl fmt::Display for RootlessProblem {
                 kind.file()
             ),
             Self::Unreadable { file, source } => write!(f, "cannot read {file}: {source}"),
+            Self::MapperMissing { program, source: source @ OsError(libc::EMFILE) } => write!(
+                f,
+                "cannot run {program} ({source}): let formwork open more files at once, such as \
+                 by `ulimit -n 4096`"
+            ),
             Self::MapperMissing { program, source } => write!(
                 f,
                 "cannot run {program} ({source}): install the package `uidmap` \

@@ -10,30 +10,40 @@ use rustix::io::Errno;
 
 use crate::{Active, Committed, SnapshotError, SnapshotKey, Snapshotter};
 
+/// The fact that says under which boot of the machine a snapshot was written, or last examined.
+const BOOT: &str = "boot";
+
 /// Snapshots in a directory.
 #[derive(Debug)]
 pub struct DirectorySnapshots {
     directory: PathBuf,
     temporary: PathBuf,
     boot: String,
+    survived: Survived,
     counter: AtomicU64,
 }
+
+/// Whether the bytes of a snapshot that another boot of the machine has left are all there.
+pub type Survived = fn(&Committed) -> bool;
 
 impl DirectorySnapshots {
     /// Keeps snapshots in `directory`, and those that are being filled in `temporary`, which must
     /// be on the same file system and belong to this process alone.
     ///
     /// `boot` identifies the current boot of the machine: the content of
-    /// `/proc/sys/kernel/random/boot_id`.
+    /// `/proc/sys/kernel/random/boot_id`. What another boot has left is asked about with
+    /// `survived` before it is used for the first time.
     pub fn new(
         directory: impl Into<PathBuf>,
         temporary: impl Into<PathBuf>,
         boot: impl Into<String>,
+        survived: Survived,
     ) -> Self {
         Self {
             directory: directory.into(),
             temporary: temporary.into(),
             boot: boot.into(),
+            survived,
             counter: AtomicU64::new(0),
         }
     }
@@ -54,10 +64,16 @@ impl DirectorySnapshots {
         Ok(Active { directory })
     }
 
-    /// Whether a snapshot's bytes can be relied on.
+    /// Whether a snapshot's bytes can be relied on; what has survived a boot is marked so.
     fn is_reliable(&self, snapshot: &Committed) -> Result<bool, SnapshotError> {
-        let boot = snapshot.fact("boot")?;
-        Ok(boot.as_deref() == Some(self.boot.as_bytes()) || snapshot.fact("synced")?.is_some())
+        if snapshot.fact(BOOT)?.as_deref() == Some(self.boot.as_bytes()) {
+            return Ok(true);
+        }
+        if !(self.survived)(snapshot) {
+            return Ok(false);
+        }
+        snapshot.set_fact(BOOT, self.boot.as_bytes())?;
+        Ok(true)
     }
 }
 
@@ -81,7 +97,7 @@ impl Snapshotter for DirectorySnapshots {
     ) -> Result<Committed, SnapshotError> {
         let active = active.map_or_else(|| self.new_directory(), Ok)?;
         remove_path(&active.work())?;
-        for (name, content) in facts.iter().copied().chain([("boot", self.boot.as_bytes())]) {
+        for (name, content) in facts.iter().copied().chain([(BOOT, self.boot.as_bytes())]) {
             let path = active.directory.join(name);
             fs_err::write(&path, content).map_err(|error| FsError::new("write", path, error))?;
         }
@@ -121,29 +137,6 @@ impl Snapshotter for DirectorySnapshots {
         }
         Ok(keys)
     }
-
-    fn sync(&self) -> Result<(), SnapshotError> {
-        let unsynced: Vec<Committed> = self
-            .list()?
-            .iter()
-            .map(|key| self.committed(key))
-            .filter(|snapshot| !snapshot.directory.join("synced").exists())
-            .collect();
-        if unsynced.is_empty() {
-            return Ok(());
-        }
-        let directory = RootDir::open(&self.directory)?;
-        rustix::fs::syncfs(&directory)
-            .map_err(|errno| FsError::new("sync", &self.directory, errno))?;
-        for snapshot in unsynced {
-            // One that was removed meanwhile needs no mark.
-            match snapshot.set_fact("synced", b"") {
-                Err(SnapshotError::File(error)) if error.is_not_found() => {}
-                result => result?,
-            }
-        }
-        Ok(())
-    }
 }
 
 impl DirectorySnapshots {
@@ -153,9 +146,8 @@ impl DirectorySnapshots {
             return Ok(());
         }
         let snapshot = self.committed(key);
-        // What comes now is unsynced, whatever was there before.
-        snapshot.set_fact("boot", self.boot.as_bytes())?;
-        remove_path(&snapshot.directory.join("synced"))?;
+        // Whatever was there before, this boot writes bytes now.
+        snapshot.set_fact(BOOT, self.boot.as_bytes())?;
         move_directory(&active.upper(), &snapshot.directory.join("fs"))?;
         Ok(())
     }
@@ -214,6 +206,7 @@ mod tests {
                 self.dir.path().join("snapshots"),
                 self.dir.path().join("tmp"),
                 boot,
+                |snapshot| content(snapshot) != "lost",
             )
         }
 
@@ -285,26 +278,29 @@ mod tests {
     }
 
     #[test]
-    fn unsynced_snapshots_of_another_boot_are_gone() {
+    fn what_another_boot_has_left_is_examined_once() {
         let store = Store::new();
         let before = store.open("before");
-        before.commit(&key("synced"), Some(filled(&before, "one")), &[]).unwrap();
-        before.sync().unwrap();
-        before.commit(&key("unsynced"), Some(filled(&before, "two")), &[]).unwrap();
+        before.commit(&key("whole"), Some(filled(&before, "one")), &[]).unwrap();
+        before.commit(&key("torn"), Some(filled(&before, "lost")), &[]).unwrap();
+        assert!(before.get(&key("torn")).unwrap().is_some());
         let after = store.open("after");
-        assert!(after.get(&key("synced")).unwrap().is_some());
-        assert!(after.get(&key("unsynced")).unwrap().is_none());
-        assert_eq!(after.list().unwrap(), [key("synced")]);
+        assert!(after.get(&key("torn")).unwrap().is_none());
+        let whole = after.get(&key("whole")).unwrap().unwrap();
+        assert_eq!(after.list().unwrap(), [key("whole")]);
+        fs_err::write(whole.layer().unwrap().join("file"), "lost").unwrap();
+        assert!(after.get(&key("whole")).unwrap().is_some());
         assert!(store.is_clean());
     }
 
     #[test]
-    fn a_directory_that_comes_later_has_to_be_synced_again() {
+    fn a_directory_that_comes_later_makes_the_snapshot_this_boots() {
         let store = Store::new();
         let before = store.open("before");
         before.commit(&key("a"), None, &[]).unwrap();
-        before.sync().unwrap();
-        before.commit(&key("a"), Some(filled(&before, "one")), &[]).unwrap();
+        let during = store.open("during");
+        during.commit(&key("a"), Some(filled(&during, "lost")), &[]).unwrap();
+        assert!(store.open("during").get(&key("a")).unwrap().is_some());
         assert!(store.open("after").get(&key("a")).unwrap().is_none());
     }
 

@@ -8,14 +8,13 @@
 //!
 //! ```text
 //! <directory>/<key>/fs/      the layer, as overlayfs takes it for a lower directory
-//! <directory>/<key>/boot     under which boot of the machine the snapshot was written
-//! <directory>/<key>/synced   present once its bytes are known to be on the disk
+//! <directory>/<key>/boot     under which boot of the machine it was written or last examined
 //! <directory>/<key>/<fact>
 //! ```
 //!
-//! Nothing is synced when a snapshot is committed. After a power loss the bytes of an earlier boot
-//! may be missing, so a snapshot of another boot that was never synced counts as absent and is
-//! removed; [`Snapshotter::sync`] says when the bytes are safe.
+//! Nothing is synced when a snapshot is committed, for that would cost more than most steps. After
+//! a power loss the bytes of an earlier boot may be missing, so a snapshot of another boot is
+//! examined, in a way that its owner knows ([`Survived`]), before it is used again.
 //!
 //! This crate mounts nothing and knows nothing of digests, tar archives or images.
 
@@ -25,7 +24,7 @@ mod key;
 
 use std::path::{Path, PathBuf};
 
-pub use directory::DirectorySnapshots;
+pub use directory::{DirectorySnapshots, Survived};
 pub use error::SnapshotError;
 pub use key::SnapshotKey;
 
@@ -73,13 +72,6 @@ pub trait Snapshotter: Send + Sync {
     ///
     /// Fails where the store cannot be read.
     fn list(&self) -> Result<Vec<SnapshotKey>, SnapshotError>;
-
-    /// Writes all snapshots that were committed before the call to the disk.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the disk does; the snapshots then stay unsynced.
-    fn sync(&self) -> Result<(), SnapshotError>;
 }
 
 /// A snapshot that is being filled. Dropped without a commit, it leaves nothing.

@@ -23,7 +23,7 @@ use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
 
 /// The fact of a snapshot that lists the layer's files.
-const TREE: &str = "tree";
+pub(crate) const TREE: &str = "tree";
 /// The fact of a snapshot that says when the layer was made, in seconds since 1970.
 const CREATED: &str = "created";
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Site, on_each_rung};
+use crate::support::{Built, Ran, Site, on_each_rung};
 
 const STEPS: &str = "\
 FROM busybox AS build
@@ -160,7 +160,7 @@ fn a_failed_step_is_not_remembered() {
     let site = site_with_sources();
     let dockerfile = "FROM busybox\nRUN --mount=target=/ctx . /ctx/script\n";
     site.write("script", "exit 3");
-    crate::support::Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, "exit code 3");
+    Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, "exit code 3");
     site.write("script", "exit 0");
     assert_eq!(site.build(&[], dockerfile).executed().len(), 1);
 }
@@ -203,6 +203,28 @@ fn cache_mounts_outlive_builds_and_count_in_no_key() {
     });
 }
 
+#[test]
+fn builds_at_the_same_time_share_their_steps() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "\
+FROM busybox
+RUN --mount=type=cache,target=/count echo x >> /count/n && sleep 0.3 && echo done > /done
+";
+        let mut first = site.build_command(&[], dockerfile);
+        let mut second = site.build_command(&[], dockerfile);
+        let (one, two) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| Built::of(&mut first));
+            (Built::of(&mut second), one.join().unwrap())
+        });
+        assert_eq!(one.id, two.id);
+        let count = "FROM busybox\nRUN --mount=type=cache,target=/count wc -l < /count/n > /n\n";
+        assert_eq!(site.tree(&[], count).text("/n"), "1\n");
+    });
+}
+
 /// make and cargo go by modification times. A repeated step whose result is equal to that of an
 /// older build must not bring back times that are older than what it was made from.
 #[test]
@@ -218,7 +240,7 @@ RUN if [ /src/a -nt /out ]; then echo stale; else echo fresh; fi > /verdict; cat
         site.write("src/a", content);
         let mut command: Command = site.build_command(&[], dockerfile);
         // Without an epoch, times are those of the real clock.
-        let built = crate::support::Built::of(command.env_remove("SOURCE_DATE_EPOCH"));
+        let built = Built::of(command.env_remove("SOURCE_DATE_EPOCH"));
         assert!(!built.log().contains(&"stale"), "{:?}", built.steps);
     };
     verdict("one");
@@ -226,4 +248,44 @@ RUN if [ /src/a -nt /out ]; then echo stale; else echo fresh; fi > /verdict; cat
     std::thread::sleep(Duration::from_millis(20));
     verdict("two");
     verdict("one");
+}
+
+/// Makes every layer of the store look as if the machine had been started again since.
+fn restart(site: &Site) {
+    let layers = site.store().join("snapshots-v1");
+    for layer in fs_err::read_dir(layers).unwrap() {
+        fs_err::write(layer.unwrap().path().join("boot"), "another boot").unwrap();
+    }
+}
+
+/// The files of a name in all layers of the store.
+fn files_in_layers(site: &Site, name: &str) -> Vec<std::path::PathBuf> {
+    let layers = fs_err::read_dir(site.store().join("snapshots-v1")).unwrap();
+    let files = layers.map(|layer| layer.unwrap().path().join("fs").join(name));
+    files.filter(|file| file.exists()).collect()
+}
+
+#[test]
+fn what_survives_a_restart_is_still_cached_and_runs() {
+    let site = site_with_sources();
+    let first = site.build(&["-t", "app:1"], STEPS);
+    restart(&site);
+    assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
+    restart(&site);
+    let second = site.build(&[], STEPS);
+    assert_eq!(second.executed(), [""; 0]);
+    assert_eq!(second.id, first.id);
+}
+
+#[test]
+fn bytes_that_a_restart_has_lost_are_made_again() {
+    let site = site_with_sources();
+    site.build(&[], STEPS);
+    restart(&site);
+    let lost = files_in_layers(&site, "final");
+    assert_eq!(lost.len(), 1);
+    fs_err::write(&lost[0], "\0\0").unwrap();
+    let again = site.build(&["-t", "app:1"], STEPS);
+    assert!(again.executed().contains(&"RUN cp /app /final"), "{:?}", again.executed());
+    assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
 }

@@ -127,7 +127,7 @@ fn several_outputs_of_one_build() {
     let (oci, docker) = (site.outside("a.tar"), site.outside("b.tar"));
     let (first, second) = (format!("type=oci,dest={oci}"), format!("type=docker,dest={docker}"));
     site.build(&["-o", &first, "-o", &second, "-o", &site.outside("files")], DOCKERFILE);
-    assert!(Path::new(&site.outside("files/dir/a")).is_file());
+    assert!(Path::new(&site.outside("files/dir")).is_dir());
     for archive in [oci, docker] {
         assert!(fs_err::metadata(archive).unwrap().len() > 0);
     }
@@ -168,9 +168,14 @@ fn a_push_to_a_registry_and_a_build_from_it() {
         let other = format!("{}/team/other", registry.host());
         site.build(&["-o", &format!("type=image,name={other},push=true")], DOCKERFILE);
         site.run(&["rm", &other]);
-        let from = format!("FROM {other} AS o\nFROM {name}\nCOPY --from=o /dir/a /b\n");
+        let from = format!("FROM {name}\nCOPY --from={other} /dir/a /b\n");
         let tree = site.tree(&["--pull"], &from);
         assert_eq!(tree.lines(), ["-rw-r----- 5:6 /b \"A\"", MADE[0], MADE[1]]);
+        let metadata = site.outside("metadata.json");
+        site.build(&["-t", &name, "--push", "--metadata-file", &metadata], DOCKERFILE);
+        let digest = json(metadata)["containerimage.digest"].as_str().unwrap().to_owned();
+        let pinned = format!("FROM {}/team/app@{digest}\n", registry.host());
+        assert_eq!(site.tree(&[], &pinned).lines(), MADE);
     });
 }
 

@@ -6,6 +6,7 @@
 //! is hashed, with several threads.
 
 mod context;
+mod intact;
 mod stat_cache;
 mod upper;
 
@@ -20,6 +21,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::retry_on_intr;
 
 pub use context::scan_context;
+pub use intact::is_intact;
 pub use stat_cache::StatCache;
 pub use upper::scan_upper;
 pub(crate) use upper::{CAPABILITY, OPAQUE};

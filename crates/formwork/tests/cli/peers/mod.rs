@@ -260,4 +260,9 @@ fn podman_and_umoci_read_our_images() {
     assert_eq!(format!("sha256:{}", inspected[0]["Id"].as_str().unwrap()), ours["Id"]);
     assert_eq!(inspected[0]["RootFS"]["Layers"], ours["RootFS"]["Layers"]);
     assert_eq!(inspected[0]["Config"]["Entrypoint"], ours["Config"]["Entrypoint"]);
+    let archive = site.outside("docker.tar");
+    let output = format!("type=docker,dest={archive}");
+    site.build(&["-t", "loaded:2", "-o", &output], "FROM ours\n");
+    let loaded = call(&["load", "-q", "-i", &archive]);
+    assert!(loaded.contains("loaded:2"), "{loaded}");
 }
