@@ -7,15 +7,16 @@ use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
 use formwork_graph::{Graph, Op, OpId, Source};
+use formwork_layer::LayerError;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
 };
 
-use crate::error::{kind_of_worker_error, told};
+use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
-use crate::{BuildError, BuildOutcome, BuildRequest, Host, output, result};
+use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -143,7 +144,22 @@ impl Place<'_> {
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
         }
-        BuildError::new(kind_of_worker_error(error), diagnostic)
+        let kind = if self.is_about_context(error) {
+            ErrorKind::Input
+        } else {
+            kind_of_worker_error(error)
+        };
+        BuildError::new(kind, diagnostic)
+    }
+
+    /// Whether a file of a context cannot be read.
+    fn is_about_context(&self, error: &WorkerError) -> bool {
+        let (WorkerError::File(file) | WorkerError::Layer(LayerError::Fs(file))) = error else {
+            return false;
+        };
+        let is_short = lack_of_machine(error).is_some();
+        let mut contexts = self.request.contexts.values();
+        !is_short && contexts.any(|context| file.path.starts_with(&context.directory))
     }
 
     /// The place in the Dockerfile: that of the op, or that of the `FROM` whose image is at fault.

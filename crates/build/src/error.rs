@@ -51,8 +51,8 @@ impl BuildError {
     /// A failure of the store.
     pub(crate) fn store(error: impl Error + 'static) -> Self {
         let mut diagnostic = told("store", &error);
-        if is_forbidden(&error) {
-            let help = "the store must belong to whoever builds; choose another one with `--root`";
+        if is_forbidden(&error) && !diagnostic.message.contains("--root") {
+            let help = "whoever builds must be able to write the store; `--root` names another one";
             diagnostic = diagnostic.with_help(help);
         }
         Self::new(ErrorKind::Machine, diagnostic)

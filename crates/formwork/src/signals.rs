@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvError, channel};
 use std::time::Duration;
 
 use formwork_build::{BuildError, Cancel};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
@@ -18,66 +18,70 @@ const GRACE: Duration = Duration::from_millis(1700);
 
 /// The signal that came, if one did.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Received(Arc<AtomicI32>);
+pub(crate) struct Received {
+    signal: Arc<AtomicI32>,
+    /// Thrown when it comes, and by nothing else.
+    asked: Cancel,
+}
 
 impl Received {
     /// What an error means after this: that of a program which a signal has ended has the exit
     /// code 128 and the signal's number.
     pub(crate) fn failure(&self, error: BuildError) -> Failure {
         let failure = Failure::from(error);
-        match self.0.load(Ordering::Relaxed) {
+        match self.signal.load(Ordering::Relaxed) {
             0 => failure,
             signal => failure.stopped(u8::try_from(128 + signal).unwrap_or(130)),
         }
     }
-}
 
-/// Does something that a switch stops, on a thread of its own. `None` if the switch was thrown and
-/// the work does not end, since it waits for a network or a disk; it goes on, then, until the
-/// program ends.
-pub(crate) fn stoppable<T: Send + 'static>(
-    cancel: &Cancel,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    enum News {
-        Ended,
-        Stopped,
-    }
-    let (sender, news) = channel();
-    let stopped = sender.clone();
-    cancel.when_canceled(move || drop(stopped.send(News::Stopped)));
-    let thread = std::thread::spawn(move || {
-        let result = std::panic::catch_unwind(AssertUnwindSafe(work));
-        // Nobody listens any more where the work was given up.
-        let _ = sender.send(News::Ended);
-        result
-    });
-    let gave_up = match news.recv() {
-        Ok(News::Ended) | Err(RecvError) => false,
-        Ok(News::Stopped) => news.recv_timeout(GRACE).is_err(),
-    };
-    if gave_up {
-        return None;
-    }
-    match thread.join() {
-        Ok(Ok(result)) => Some(result),
-        Ok(Err(panic)) | Err(panic) => std::panic::resume_unwind(panic),
+    /// Does something on a thread of its own; fails where that panics. `None` if the signal came and
+    /// the work does not end, since it waits for a network or a disk; it goes on, then, until the
+    /// program ends.
+    pub(crate) fn until_stopped<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<std::thread::Result<T>> {
+        enum News {
+            Ended,
+            Stopped,
+        }
+        let (sender, news) = channel();
+        let stopped = sender.clone();
+        self.asked.when_canceled(move || drop(stopped.send(News::Stopped)));
+        let thread = std::thread::spawn(move || {
+            let result = std::panic::catch_unwind(AssertUnwindSafe(work));
+            // Nobody listens any more where the work was given up.
+            let _ = sender.send(News::Ended);
+            result
+        });
+        let gave_up = match news.recv() {
+            Ok(News::Ended) | Err(RecvError) => false,
+            Ok(News::Stopped) => news.recv_timeout(GRACE).is_err(),
+        };
+        if gave_up {
+            return None;
+        }
+        Some(thread.join().flatten())
     }
 }
 
 /// Throws a switch when somebody wants the program to end. Starts a thread.
 pub(crate) fn stop_on_signals(cancel: &Cancel) -> Result<Received, Failure> {
+    // Where files may not be so large (`ulimit -f`), writing shall fail and not end the program.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(Failure::machine)?;
     let received = Received::default();
     let (mut signals, cancel) =
         (Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::machine)?, cancel.clone());
     let seen = received.clone();
     std::thread::spawn(move || {
         for signal in &mut signals {
-            if seen.0.swap(signal, Ordering::Relaxed) != 0 {
+            if seen.signal.swap(signal, Ordering::Relaxed) != 0 {
                 // The user insists. The kernel ends what still runs, and the next build removes
                 // what is left.
                 let _ = signal_hook::low_level::emulate_default_handler(SIGTERM);
             }
+            seen.asked.cancel();
             cancel.cancel();
         }
     });
@@ -90,19 +94,20 @@ mod tests {
 
     #[test]
     fn work_that_ends_gives_its_result() {
-        let cancel = Cancel::default();
-        assert_eq!(stoppable(&cancel, || 7), Some(7));
-        cancel.cancel();
-        assert_eq!(stoppable(&cancel, || 8), Some(8));
+        let received = Received::default();
+        assert_eq!(received.until_stopped(|| 7).unwrap().unwrap(), 7);
+        received.asked.cancel();
+        assert_eq!(received.until_stopped(|| 8).unwrap().unwrap(), 8);
+        assert!(received.until_stopped(|| panic!("for the test")).unwrap().is_err());
     }
 
     #[test]
     fn work_that_does_not_end_is_given_up() {
-        let cancel = Cancel::default();
-        let canceler = cancel.clone();
+        let received = Received::default();
+        let asked = received.asked.clone();
         let (_sender, never) = channel::<()>();
-        let result = stoppable(&cancel, move || {
-            canceler.cancel();
+        let result = received.until_stopped(move || {
+            asked.cancel();
             never.recv()
         });
         assert!(result.is_none());

@@ -389,10 +389,21 @@ impl<'a> Planner<'a, '_> {
             true => format!("the stage {} takes something from itself", self.name(to)),
             false => format!("stages need each other in a circle: {}", names.join(" → ")),
         };
-        let span = self.dockerfile.stages[from].from.span;
         Diagnostic::error("circular-stages", message)
-            .at(&self.dockerfile.source, span, "")
+            .at(&self.dockerfile.source, self.mention(from, to), "")
             .with_help("take what is needed from a stage that comes before both")
+    }
+
+    /// Where a stage names another one; its `FROM` if that does, or an ONBUILD instruction.
+    fn mention(&self, from: usize, to: usize) -> Span {
+        let count = self.dockerfile.stages.len();
+        let is_other = |word: &&Word| {
+            let by_number = || word.text().parse().ok();
+            self.dockerfile.stage_by_name(word.text(), count).or_else(by_number) == Some(to)
+        };
+        let stage = &self.dockerfile.stages[from];
+        let word = stage.instructions.iter().flat_map(froms).find(is_other);
+        word.map_or(stage.from.span, Word::span)
     }
 
     fn name(&self, index: usize) -> String {

@@ -166,6 +166,9 @@ impl Stage {
             (Self::OpenTarget, libc::EROFS) => {
                 "; the place does not exist, and the root file system is read-only"
             }
+            (_, libc::EAGAIN) => {
+                "; allow more processes: `ulimit -u`, or the limit of pids of the container"
+            }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
             (Self::WorkingDirectory, libc::ENOENT) => "; the working directory does not exist",
             _ => "",

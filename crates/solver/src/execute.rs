@@ -88,12 +88,25 @@ struct Run<'a, R: OpRunner> {
     failure: Mutex<Option<SolveError<R::Error>>>,
 }
 
+/// Lets nobody wait for a worker that has panicked.
+struct StopOnPanic<'r, 'a, R: OpRunner>(&'r Run<'a, R>);
+
+impl<R: OpRunner> Drop for StopOnPanic<'_, '_, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
+}
+
 impl<R: OpRunner> Run<'_, R> {
     /// Takes one op after another; starts another worker where there is work for one.
     fn work<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+        let _stop = StopOnPanic(self);
         while let Some(Assignment { op, inputs, more }) = self.schedule.next(self.graph) {
             if more && self.take_spare_worker() {
-                scope.spawn(|| self.work(scope));
+                // Where the machine has no more threads to give, those that are there do the work.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || self.work(scope));
             }
             match self.solve(op, OpInputs::new(inputs)) {
                 Ok(output) => self.schedule.finish(op, output),
@@ -116,6 +129,10 @@ impl<R: OpRunner> Run<'_, R> {
             *failure = Some(if asked { SolveError::Canceled } else { error });
         }
         drop(failure);
+        self.stop();
+    }
+
+    fn stop(&self) {
         self.cancel.cancel();
         self.schedule.stop();
         self.permits.wake();

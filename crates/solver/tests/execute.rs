@@ -149,6 +149,10 @@ impl OpRunner for Runner {
                 Some(program.clone())
             }
             Some(("fail", _)) => None,
+            Some(("panic", _)) => {
+                self.meet(2);
+                std::panic::resume_unwind(Box::new(program));
+            }
             Some(("fail-late", _)) => {
                 self.meet(2);
                 None
@@ -285,6 +289,21 @@ fn the_first_failure_stops_everything() {
 }
 
 #[test]
+fn nobody_waits_for_a_worker_that_panics() {
+    let mut build = Build::default();
+    let scratch = build.scratch();
+    let panic = build.exec(scratch, "panic:x");
+    let wait = build.exec(scratch, "wait:y");
+    let end = build.copy("copy", panic, wait);
+    let graph = build.graph();
+    let run = || {
+        let (runner, index) = (Runner::default(), MemoryIndex::default());
+        run(&graph, end, &runner, &index, 4).map(drop)
+    };
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err());
+}
+
+#[test]
 fn who_cancels_stops_everything() {
     let mut build = Build::default();
     let scratch = build.scratch();
@@ -299,7 +318,9 @@ fn who_cancels_stops_everything() {
         });
         let (runner, index) = (Runner::default(), MemoryIndex::default());
         let settings = Settings { jobs: 1 };
-        execute(&graph, &[wait], &runner, &index, settings, &cancel, &NoEvents).unwrap_err();
+        let error =
+            execute(&graph, &[wait], &runner, &index, settings, &cancel, &NoEvents).unwrap_err();
+        assert!(matches!(error, SolveError::Canceled), "{error}");
     });
 }
 

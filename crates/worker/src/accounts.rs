@@ -115,7 +115,8 @@ impl Accounts {
             (Err(_), Some(known)) => (known.uid, known.gid),
             (Err(_), None) => return Err(self.unknown_user(user)),
         };
-        Ok((uid, group.map_or(Ok(default_gid), |group| self.gid(group))?))
+        let gid = |group: &str| group.parse().or_else(|_| self.gid(group));
+        Ok((uid, group.map_or(Ok(default_gid), gid)?))
     }
 
     fn gid(&self, text: &str) -> Result<u32, UnknownAccount> {

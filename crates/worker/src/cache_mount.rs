@@ -10,6 +10,7 @@
 //! Locks hold between processes, and between the steps of one build. The id is hashed, never made
 //! part of a path, so no id can lead anywhere else.
 
+use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,7 +103,9 @@ fn create_directory(path: &Path) -> Result<(), FsError> {
 
 /// Makes a directory under a temporary name first, so that nobody sees it without its owner.
 fn create_owned(path: &Path, new: NewDirectory) -> Result<(), FsError> {
-    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    // Random, since what a killed process has left must not be in anybody's way.
+    let random = RandomState::new().hash_one(std::process::id());
+    let temporary = path.with_extension(format!("new-{random:016x}"));
     let failed = |error| FsError::new("create the directory", path, error);
     std::fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed)?;
     let mode = std::fs::Permissions::from_mode(new.mode);

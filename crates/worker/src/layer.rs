@@ -441,7 +441,9 @@ impl Layer {
     }
 
     fn lost(&self) -> WorkerError {
-        WorkerError::Internal(format!("the layer {} is not in the store any more", self.name))
+        let path = self.store.layout.snapshots().join(self.name.as_str());
+        let problem = "it is not in the store any more; build the image that it belongs to again";
+        FsError::new("use the layer", path, io::Error::new(io::ErrorKind::NotFound, problem)).into()
     }
 
     fn lock(&self) -> MutexGuard<'_, Forms> {

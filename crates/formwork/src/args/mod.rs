@@ -16,9 +16,21 @@ pub(crate) use build::BuildArgs;
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 
+/// What [`crate::exit`] gives back to the caller.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         it worked
+  1         the Dockerfile, the context or the image is wrong, or a step failed
+  2         the command line is wrong
+  3         a registry, or the way to it
+  4         the machine: the store, the disk, the kernel
+  125-127   `formwork run` could not start the process
+  130, 143  stopped by Ctrl-C or SIGTERM";
+
 /// Builds small container images: one binary, no daemon, no root needed.
 #[derive(Debug, Parser)]
 #[command(name = "formwork", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// What holds for every command.
     #[command(flatten)]

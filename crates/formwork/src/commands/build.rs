@@ -15,7 +15,7 @@ use formwork_oci::{Platform, Reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, signals};
+use crate::{commands, progress, render, signals};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -29,7 +29,10 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let request = request(args, settings)?;
     commands::enter()?;
     let host = settings.host()?;
-    host.remove_stale()?;
+    if let Err(error) = host.remove_stale() {
+        // It takes room and is in nobody's way.
+        render::warning(&format!("what a killed build has left cannot be removed: {error}"));
+    }
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(args.progress_mode());
@@ -37,12 +40,15 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let request = Arc::new(request);
     let result = {
         let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
-        signals::stoppable(&cancel.clone(), move || build(&host, &request, &events, &cancel))
+        received.until_stopped(move || build(&host, &request, &events, &cancel))
     };
     view.close();
     match result {
-        Some(Ok(outcome)) => report(args, &request, &outcome),
-        Some(Err(error)) => Err(received.failure(error)),
+        Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
+        Some(Ok(Err(error))) => Err(received.failure(error)),
+        Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
+            .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
+            .with_help("otherwise it is a mistake in formwork: please report it")),
         None => {
             host.abandon();
             Err(received.failure(BuildError::canceled()))

@@ -3,26 +3,26 @@
 //! Three views of the same events: [`Plain`] writes lines as they come, in the form that users of
 //! `docker build` know from their CI logs; [`Tty`] keeps what is under way at the bottom of the
 //! terminal; [`Json`] writes one object an event for programs. [`Quiet`] shows nothing but
-//! diagnostics.
+//! diagnostics and the end of what a step that fails has written.
 //!
 //! Views write to standard error: standard output belongs to results.
 
 mod json;
 mod lines;
 mod plain;
+mod quiet;
 mod step;
 mod tty;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use formwork_diagnostics::{Event, EventSink};
+use formwork_diagnostics::EventSink;
 
 use json::Json;
 use plain::Plain;
+use quiet::Quiet;
 use tty::Tty;
-
-use crate::render;
 
 /// Which view to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) trait View: EventSink {
 /// The view for a mode.
 pub(crate) fn view(mode: Mode) -> Arc<dyn View> {
     match mode {
-        Mode::Quiet => Arc::new(Quiet),
+        Mode::Quiet => Arc::new(Quiet::default()),
         Mode::Json => Arc::new(Json::default()),
         Mode::Tty => Tty::start(),
         Mode::Auto if std::io::stderr().is_terminal() && !is_dumb() => Tty::start(),
@@ -60,19 +60,4 @@ pub(crate) fn view(mode: Mode) -> Arc<dyn View> {
 /// Whether the terminal cannot move its cursor.
 fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term == "dumb")
-}
-
-/// Shows nothing but diagnostics.
-struct Quiet;
-
-impl EventSink for Quiet {
-    fn emit(&self, event: Event) {
-        if let Event::Message(diagnostic) = event {
-            render::diagnostic(&diagnostic);
-        }
-    }
-}
-
-impl View for Quiet {
-    fn close(&self) {}
 }

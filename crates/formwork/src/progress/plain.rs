@@ -103,7 +103,13 @@ impl State {
             Outcome::Cached => lines.push("CACHED".to_owned()),
             Outcome::Done => lines.push(format!("DONE {seconds:.1}s")),
             Outcome::Unchanged => lines.push(format!("DONE {seconds:.1}s (result unchanged)")),
-            Outcome::Failed(reason) => lines.push(format!("ERROR: {reason}")),
+            Outcome::Failed(reason) => {
+                lines.push(format!("ERROR: {reason}"));
+                // What it wrote last stands further up, among the lines of other steps.
+                if self.last != Some(id) {
+                    lines.extend(shown.step.last_lines.iter().map(|line| format!(" | {line}")));
+                }
+            }
             Outcome::Canceled if shown.number.is_none() => return,
             Outcome::Canceled => lines.push("CANCELED".to_owned()),
         }
@@ -214,7 +220,8 @@ mod tests {
         ]);
         assert_eq!(
             text,
-            "#1 one\n#1 0.000 a\n\n#2 two\n#2 0.000 b\n#2 0.000 c\n\n#1 ERROR: exit code 1\n"
+            "#1 one\n#1 0.000 a\n\n#2 two\n#2 0.000 b\n#2 0.000 c\n\n#1 ERROR: exit code 1\n\
+             #1  | a\n"
         );
     }
 

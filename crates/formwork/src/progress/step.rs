@@ -22,6 +22,9 @@ pub(super) struct StepState {
 
 impl StepState {
     pub(super) fn new(name: Arc<str>) -> Self {
+        // Nothing that a Dockerfile says may move the cursor.
+        let is_safe = !name.contains(char::is_control);
+        let name = if is_safe { name } else { name.replace(char::is_control, "\u{fffd}").into() };
         Self {
             name,
             started: None,

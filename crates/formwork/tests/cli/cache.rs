@@ -176,6 +176,21 @@ fn linked_copies_stay_when_the_base_changes() {
 }
 
 #[test]
+fn linked_copies_with_names_of_users_ask_the_base() {
+    let site = site_with_sources();
+    let dockerfile = |uid: u32| {
+        format!(
+            "FROM busybox\nRUN mkdir -p /etc; echo app:x:{uid}:{uid}::/:/bin/sh > /etc/passwd\n\
+             COPY --link --chown=app src/a /a\n"
+        )
+    };
+    let owned = "-rw-r--r-- 5:5 /a \"1\"".to_owned();
+    assert!(site.tree(&[], &dockerfile(5)).lines().contains(&owned));
+    let owned = "-rw-r--r-- 6:6 /a \"1\"".to_owned();
+    assert!(site.tree(&[], &dockerfile(6)).lines().contains(&owned));
+}
+
+#[test]
 fn what_a_bind_mount_shows_counts_and_nothing_else() {
     let site = site_with_sources();
     let dockerfile = "FROM busybox\nRUN --mount=source=src,target=/s cat /s/a > /a\n";

@@ -260,6 +260,24 @@ fn a_registry_that_refuses_or_lies_is_told() {
             });
         }
     });
+    // A layer: the rest of the image is found out by its names.
+    let layer = Layout::of_base(&arena, "layout").layer();
+    let layer = format!("blobs/sha256:{}", layer.file_name().unwrap().to_str().unwrap());
+    let registry = Registry::start(&arena.base(), move |request| match request.path == layer {
+        true => Reply::Wrong,
+        false => Reply::Content,
+    });
+    let ran = arena.build(&format!("FROM {}\nRUN true\n", registry.image()), &[]);
+    ran.fails(3, &["with the digest sha256:", "Dockerfile:1:1", "^"]);
+    // A manifest by its digest.
+    let registry = Registry::start(&arena.base(), |_| Reply::Instead {
+        status: 200,
+        headers: "",
+        body: b"{}".to_vec(),
+    });
+    let digest = Digest::of(b"something else");
+    let ran = arena.build(&format!("FROM {}@{digest}\n", registry.image()), &[]);
+    ran.fails(3, &["Dockerfile:1:6", "^", "with the digest sha256:", digest.as_str()]);
     // An index.
     let registry = Registry::start(&arena.base(), |request| match request.is_manifest() {
         true => Reply::Instead {

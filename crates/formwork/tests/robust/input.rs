@@ -25,7 +25,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         dockerfile: "FROM base AS a\nCOPY --from=b /x /\nFROM base AS b\nCOPY --from=a /x /\n",
         args: &[],
-        says: &["`b` → `a` → `b`", "Dockerfile:", "^", "comes before both"],
+        says: &["`b` → `a` → `b`", "Dockerfile:2:13", "^", "comes before both"],
     },
     Mistake {
         dockerfile: "FROM base\nCOPY mian.c /\n",
@@ -231,4 +231,15 @@ fn triggers_of_a_base_are_checked_and_named() {
     arena.build("FROM with-trigger\nRUN true\n", &[]).fails(1, &["nothing-like-it", "^"]);
     arena.build("FROM base\nONBUILD RUNN x\n", &[]).fails(1, &["RUNN", "Dockerfile:2", "^"]);
     arena.build("FROM base\nONBUILD FROM x\n", &[]).fails(1, &["Dockerfile:2", "^"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let Some(arena) = Arena::of_ordinary_user() else { return };
+    arena.file("private", "");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs_err::set_permissions(arena.path("context/private"), mode).unwrap();
+    let ran = arena.build("FROM base\nCOPY private /\n", &[]);
+    ran.fails(1, &["context/private", "Permission denied", "Dockerfile:2:1", "^^^"]);
+    arena.assert_nothing_is_left();
 }

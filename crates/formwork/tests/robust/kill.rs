@@ -25,7 +25,7 @@ FROM base
 COPY --from=a /a /result/a
 COPY --from=b /b /result/b
 COPY --from=c /c /result/
-RUN ls -l /result > /result/list
+RUN ls /result /result/a > /result/list
 ";
 
 /// How many kills there are, which `FORMWORK_TEST_KILLS` can raise.
@@ -89,6 +89,10 @@ fn kill_at_random(arena: &Arena, seed: u64, kills: u64) {
     let mut random = Random(seed);
     for round in 0..kills {
         let number = round / 4;
+        if round % 12 == 0 && arena.store().exists() {
+            // So that the base is fetched and unpacked, and the store made, among other things.
+            fs_err::remove_dir_all(arena.store()).unwrap();
+        }
         let mut running = start(arena, number);
         std::thread::sleep(Duration::from_millis(random.below(longest)));
         let main = running.id();

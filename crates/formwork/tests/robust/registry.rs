@@ -13,6 +13,8 @@ pub(crate) enum Reply {
     Content,
     /// Something else, with a status and further headers.
     Instead { status: u16, headers: &'static str, body: Vec<u8> },
+    /// What is there with one byte changed.
+    Wrong,
     /// A part of what is there, and then the end of the connection.
     Half,
     /// A part of what is there, and then nothing for ever.
@@ -133,13 +135,17 @@ impl Serving {
             stream.write_all(if is_head { &[] } else { &body })?;
             return Ok(true);
         }
-        let Some((kind, content)) = self.find(request.path) else {
+        let Some((kind, mut content)) = self.find(request.path) else {
             head(stream, 404, "", 0)?;
             return Ok(true);
         };
         head(stream, 200, &format!("Content-Type: {kind}\r\n"), content.len())?;
         if is_head {
             return Ok(true);
+        }
+        if let Reply::Wrong = reply {
+            let middle = content.len() / 2;
+            content[middle] ^= 1;
         }
         match reply {
             Reply::Half => stream.write_all(&content[..content.len() / 2])?,
@@ -155,7 +161,7 @@ impl Serving {
                     std::thread::sleep(Duration::from_millis(100));
                 }
             }
-            Reply::Content | Reply::Instead { .. } => {
+            Reply::Content | Reply::Wrong | Reply::Instead { .. } => {
                 stream.write_all(&content)?;
                 return Ok(true);
             }

@@ -57,3 +57,15 @@ fn the_failure_of_one_step_ends_those_beside_it() {
     ran.fails(1, &["the reason", "CANCELED", "error", "exit code 9", "Dockerfile:4:1"]);
     arena.assert_nothing_is_left();
 }
+
+#[test]
+fn the_last_words_of_a_step_are_shown_in_every_view() {
+    let Some(arena) = Arena::new() else { return };
+    for view in ["--quiet", "--progress=plain", "--progress=tty", "--progress=json"] {
+        let dockerfile = "FROM base\nRUN echo the reason; exit 9\n";
+        arena.file("Dockerfile", dockerfile);
+        let base = format!("base=oci-layout://{}", arena.base().display());
+        let ran = arena.run(&["build", view, "--build-context", &base, "context"]);
+        ran.fails(1, &["the reason", "exit code 9", "Dockerfile:2"]);
+    }
+}

@@ -89,6 +89,26 @@ fn a_damaged_file_of_the_store_is_made_anew_or_named() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+#[test]
+fn a_layer_whose_files_are_gone_is_made_anew_or_named() {
+    let Some(arena) = Arena::new() else { return };
+    let build_app = || arena.build("FROM base\nRUN echo one > /one\n", &["-t", "app"]);
+    build_app().image();
+    for directory in fs_err::read_dir(arena.store().join("snapshots-v1")).unwrap() {
+        let files = directory.unwrap().path().join("fs");
+        if files.exists() {
+            fs_err::remove_dir_all(files).unwrap();
+        }
+    }
+    let dockerfile = "FROM app\nRUN cat /one\n";
+    let ran = arena.build(dockerfile, &[]);
+    ran.fails(4, &["snapshots-v1", "build the image that it belongs to again", "Dockerfile:2"]);
+    build_app().image();
+    arena.build(dockerfile, &[]).image();
+    arena.assert_nothing_is_left();
+    arena.assert_store_is_sound();
+}
+
 /// What a file of the store is, without that by which it differs from others of its kind.
 fn kind(store: &Path, path: &Path) -> PathBuf {
     let path = path.strip_prefix(store).unwrap();
@@ -164,6 +184,18 @@ fn few_open_files_are_enough_or_told() {
     arena.build("FROM base\nCOPY many /many\nRUN ls /many\n", &[]).image();
     arena.assert_nothing_is_left();
     arena.assert_store_is_sound();
+}
+
+#[test]
+fn a_file_that_may_not_get_so_large_is_told() {
+    let Some(arena) = Arena::new() else { return };
+    arena.file("Dockerfile", "FROM base\nRUN true\n");
+    let script = "ulimit -f 100; exec \"$FORMWORK\" build --progress=plain --build-context \
+                  base=oci-layout://\"$BASE\" context -o type=oci,dest=out.tar";
+    let ran = arena.start(arena.below(&["sh", "-c", script])).wait();
+    ran.fails(4, &["error", "File too large"]);
+    arena.assert_nothing_is_left();
+    arena.build("FROM base\nRUN true\n", &[]).image();
 }
 
 #[test]

@@ -99,6 +99,8 @@ impl StageLowerer<'_, '_> {
         shown.extend(link.then(|| "--link".to_owned()));
         shown.extend(sources.iter().map(shown_source));
         shown.push(written.clone());
+        // A name means what the files below say, and a linked layer must not depend on those.
+        let link = link && !options.owner.as_deref().is_some_and(has_name);
         let action = FileAction::Copy {
             sources,
             into_directory: is_directory(&written),
@@ -174,6 +176,11 @@ fn check_mode(mode: &str) -> Result<(), &'static str> {
 /// Whether a destination is a directory because of how it is written.
 fn is_directory(path: &str) -> bool {
     path.ends_with('/') || path == "." || path.ends_with("/.") || path.is_empty()
+}
+
+/// Whether an owner's user or group is more than a number.
+fn has_name(owner: &str) -> bool {
+    owner.split(':').any(|part| !part.is_empty() && part.parse::<u32>().is_err())
 }
 
 fn is_remote(source: &str) -> bool {
