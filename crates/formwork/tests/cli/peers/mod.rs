@@ -34,6 +34,7 @@ COPY --chown=app:staff dir /owned/
 COPY --from=build --chown=0:0 --chmod=640 /out/d/f /single
 COPY a l /both/
 ADD archive.tar.gz /unpacked/
+ADD archive.tar.gz /etc
 ADD a /added/
 RUN rm /etc/group && rm -r /root && mkdir /root && echo x > /root/x
 VOLUME /data
