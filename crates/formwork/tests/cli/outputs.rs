@@ -168,9 +168,14 @@ fn a_push_to_a_registry_and_a_build_from_it() {
         let other = format!("{}/team/other", registry.host());
         site.build(&["-o", &format!("type=image,name={other},push=true")], DOCKERFILE);
         site.run(&["rm", &other]);
-        let from = format!("FROM {other} AS o\nFROM {name}\nCOPY --from=o /dir/a /b\n");
+        let from = format!("FROM {name}\nCOPY --from={other} /dir/a /b\n");
         let tree = site.tree(&["--pull"], &from);
         assert_eq!(tree.lines(), ["-rw-r----- 5:6 /b \"A\"", MADE[0], MADE[1]]);
+        let metadata = site.outside("metadata.json");
+        site.build(&["-t", &name, "--push", "--metadata-file", &metadata], DOCKERFILE);
+        let digest = json(metadata)["containerimage.digest"].as_str().unwrap().to_owned();
+        let pinned = format!("FROM {}/team/app@{digest}\n", registry.host());
+        assert_eq!(site.tree(&[], &pinned).lines(), MADE);
     });
 }
 
