@@ -8,6 +8,7 @@
 
 mod cache;
 mod cases;
+mod debian;
 mod outputs;
 mod peers;
 mod progress;
