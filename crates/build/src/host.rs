@@ -126,7 +126,7 @@ impl Host {
         image: &StoredImage,
         text: &str,
     ) -> Result<Vec<StoredImage>, BuildError> {
-        let is_name = text.parse::<Reference>().is_ok_and(|name| image.name == Some(name));
+        let is_name = text.parse::<Reference>().is_ok_and(|name| image.is_called(&name));
         if is_name {
             return Ok(vec![image.clone()]);
         }

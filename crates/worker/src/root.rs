@@ -9,7 +9,7 @@ use formwork_layer::{Stack, Tree};
 
 use crate::context::Context;
 use crate::layer::Layer;
-use crate::{WorkerError, name};
+use crate::{BaseImage, LayerStore, WorkerError, name};
 
 /// What an op yields; cheap to clone.
 #[derive(Clone, Debug)]
@@ -52,6 +52,16 @@ impl Root {
     /// The root file system of an image.
     pub(crate) fn image(identity: Identity, layers: Vec<Arc<Layer>>) -> Self {
         Self { identity, layers: layers.into() }
+    }
+
+    /// The root file system of an image outside any build, whose files somebody will need.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the image's layers cannot be named.
+    pub fn of_image(store: &Arc<LayerStore>, image: &BaseImage) -> Result<Self, WorkerError> {
+        // Nothing is recorded under it, so the identity does not matter.
+        Ok(Self::image(Identity::scratch(), image.layers(store, true)?))
     }
 
     /// This root file system with a layer that was built here.

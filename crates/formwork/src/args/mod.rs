@@ -7,6 +7,7 @@
 mod build;
 mod pairs;
 mod run;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use build::BuildArgs;
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -69,6 +71,14 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Fetch images from their registries
+    Pull(PullArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Write images into an archive or a directory
+    Save(SaveArgs),
+    /// Read the images of an archive or a directory into the store
+    Load(LoadArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

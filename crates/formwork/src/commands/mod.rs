@@ -5,19 +5,33 @@ pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod save;
 pub(crate) mod tag;
+mod work;
 
 use std::io::Write;
 
+use formwork_build::{Compression, Host};
+use formwork_oci::{Platform, Reference};
 use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
+use crate::settings::Settings;
 
 /// Becomes root in a user namespace where the user is not root. Must come before any thread.
 pub(crate) fn enter() -> Result<(), Failure> {
     formwork_sandbox::enter(RungChoice::Auto).map(drop).map_err(Failure::machine)
+}
+
+/// Opens the store as root or as root in a user namespace. Must come before any thread.
+fn open(settings: &Settings) -> Result<Host, Failure> {
+    enter()?;
+    settings.host()
 }
 
 /// Writes a result to standard output.
@@ -28,4 +42,28 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         result => result
             .map_err(|error| Failure::machine(format!("cannot write to standard output: {error}"))),
     }
+}
+
+/// The platform that is named, or this machine's.
+fn platform(text: Option<&str>) -> Result<Platform, Failure> {
+    match text {
+        None => Ok(Platform::host()),
+        Some(text) => text.parse().map_err(Failure::usage_error),
+    }
+}
+
+/// The compression that is named.
+fn compression(name: &str) -> Result<Compression, Failure> {
+    match name {
+        "gzip" => Ok(Compression::default()),
+        "zstd" => Ok(Compression::ZSTD),
+        "uncompressed" => Ok(Compression::None),
+        other => Err(Failure::usage(format!("there is no compression `{other}`"))
+            .with_help("there are gzip, zstd and uncompressed")),
+    }
+}
+
+/// A name for an image.
+fn name(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(Failure::usage_error)
 }

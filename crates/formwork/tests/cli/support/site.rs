@@ -242,7 +242,7 @@ impl Drop for Site {
             let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
             let mut command = Command::new("unshare");
             // What is left is left among the temporary files.
-            let _ = command.args(arguments).arg(self.store()).status();
+            let _ = command.args(arguments).arg(self.directory.path()).status();
         }
     }
 }
