@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod error;
+mod files;
 mod host;
 mod output;
 mod request;
@@ -23,6 +24,9 @@ mod transfer;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
+pub use files::{
+    ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
+};
 pub use host::{Host, RegistryFiles};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;

@@ -11,7 +11,8 @@ use formwork_fs::{AtomicFile, FsError, RootDir};
 use formwork_image::copy_blob;
 use formwork_image::export::{self, Form, PushOptions};
 use formwork_layer::{
-    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, Tree, materialize,
+    pack,
 };
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
@@ -160,39 +161,42 @@ impl Delivery<'_> {
     }
 
     fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
-        let tar = || -> Result<(), WorkerError> {
-            let tree = self.merged()?;
-            let options = PackOptions {
-                compression: Compression::None,
-                latest_mtime: self.request.epoch,
-                ..PackOptions::default()
-            };
-            match destination {
-                Destination::Stdout => {
-                    pack(&tree, &options, stdout()?)?;
-                }
-                Destination::File(path) => {
-                    let mut file = AtomicFile::create(path)?;
-                    let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-                    pack(&tree, &options, &mut writer).map_err(|error| match error {
-                        LayerError::Write(error) => FsError::new("write", path, error).into(),
-                        other => WorkerError::from(other),
-                    })?;
-                    writer.flush().map_err(|error| FsError::new("write", path, error))?;
-                    drop(writer);
-                    file.commit()?;
-                }
-            }
-            Ok(())
-        };
+        let tar = || archive_files(&self.merged()?, self.request.epoch, destination);
         tar().map_err(|error| BuildError::worker(&error))
     }
 
     /// The files of all layers together.
-    fn merged(&self) -> Result<formwork_layer::Tree, WorkerError> {
+    fn merged(&self) -> Result<Tree, WorkerError> {
         let trees = self.image.root.trees_with_bytes()?;
         Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())
     }
+}
+
+/// Writes files as a plain tar archive, with no time after the given one.
+pub(crate) fn archive_files(
+    tree: &Tree,
+    latest_mtime: Option<i64>,
+    destination: &Destination,
+) -> Result<(), WorkerError> {
+    let options =
+        PackOptions { compression: Compression::None, latest_mtime, ..PackOptions::default() };
+    match destination {
+        Destination::Stdout => {
+            pack(tree, &options, stdout()?)?;
+        }
+        Destination::File(path) => {
+            let mut file = AtomicFile::create(path)?;
+            let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
+            pack(tree, &options, &mut writer).map_err(|error| match error {
+                LayerError::Write(error) => FsError::new("write", path, error).into(),
+                other => WorkerError::from(other),
+            })?;
+            writer.flush().map_err(|error| FsError::new("write", path, error))?;
+            drop(writer);
+            file.commit()?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory of the user's, and those above it, unless it is there.

@@ -44,6 +44,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),
+        Command::Export(args) => commands::export::run(args, &settings),
+        Command::Cp(args) => commands::cp::run(args, &settings),
+        Command::Diff(args) => return commands::diff::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

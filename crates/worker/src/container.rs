@@ -47,7 +47,7 @@ pub fn run_container(
     stdio: Stdio,
     cancel: &Cancel,
 ) -> Result<ExitReport, WorkerError> {
-    let root = Root::of_image(store, &spec.image)?;
+    let root = Root::of_image(store, &spec.image, true)?;
     let user = accounts(&root)?.process_user(&spec.user)?;
     let active = store.snapshots.prepare()?;
     set_metadata(&active, &root_metadata(&root)?)?;

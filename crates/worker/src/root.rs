@@ -54,14 +54,19 @@ impl Root {
         Self { identity, layers: layers.into() }
     }
 
-    /// The root file system of an image outside any build, whose files somebody will need.
+    /// The root file system of an image outside any build; `unpack` says whether somebody will need
+    /// its files rather than the list of them.
     ///
     /// # Errors
     ///
     /// Fails where the image's layers cannot be named.
-    pub fn of_image(store: &Arc<LayerStore>, image: &BaseImage) -> Result<Self, WorkerError> {
+    pub fn of_image(
+        store: &Arc<LayerStore>,
+        image: &BaseImage,
+        unpack: bool,
+    ) -> Result<Self, WorkerError> {
         // Nothing is recorded under it, so the identity does not matter.
-        Ok(Self::image(Identity::scratch(), image.layers(store, true)?))
+        Ok(Self::image(Identity::scratch(), image.layers(store, unpack)?))
     }
 
     /// This root file system with a layer that was built here.
@@ -93,7 +98,11 @@ impl Root {
     }
 
     /// The lists of files of all layers, made side by side where they are missing.
-    pub(crate) fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails where a layer can be neither read from the store nor be made.
+    pub fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
         for_all(&self.layers, Layer::tree)
     }
 

@@ -64,7 +64,8 @@ fn pack(
     cancel: &Cancel,
 ) -> Result<Vec<Descriptor>, BuildError> {
     let base = base_of(host, image, events, cancel)?;
-    let root = Root::of_image(&host.layers, &base).map_err(|error| BuildError::worker(&error))?;
+    let root =
+        Root::of_image(&host.layers, &base, false).map_err(|error| BuildError::worker(&error))?;
     // The time limit that the layers were built with is not written down. Where there was one, it
     // is also the image's time.
     let limit = config.created.as_deref().and_then(seconds);

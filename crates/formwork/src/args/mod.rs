@@ -5,6 +5,7 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod files;
 mod pairs;
 mod run;
 mod transfer;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
@@ -79,6 +81,12 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read the images of an archive or a directory into the store
     Load(LoadArgs),
+    /// Write all files of an image into a tar archive
+    Export(ExportArgs),
+    /// Copy files out of an image
+    Cp(CpArgs),
+    /// Show in what two images differ
+    Diff(DiffArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

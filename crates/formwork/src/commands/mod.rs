@@ -1,7 +1,10 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cp;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
@@ -14,9 +17,10 @@ pub(crate) mod save;
 pub(crate) mod tag;
 mod work;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use formwork_build::{Compression, Host};
+use formwork_build::{Compression, Destination, Host};
 use formwork_oci::{Platform, Reference};
 use formwork_sandbox::RungChoice;
 
@@ -66,4 +70,16 @@ fn compression(name: &str) -> Result<Compression, Failure> {
 /// A name for an image.
 fn name(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(Failure::usage_error)
+}
+
+/// Where an archive goes: a file, or standard output where nobody looks at it.
+fn archive_destination(output: Option<&Path>) -> Result<Destination, Failure> {
+    match output {
+        Some(path) if path.as_os_str() != "-" => Ok(Destination::File(path.to_owned())),
+        _ if std::io::stdout().is_terminal() => {
+            Err(Failure::usage("an archive is not written to a terminal")
+                .with_help("name a file with `--output`, or redirect standard output"))
+        }
+        _ => Ok(Destination::Stdout),
+    }
 }

@@ -1,8 +1,6 @@
 //! `formwork save`.
 
-use std::io::IsTerminal;
-
-use formwork_build::{Destination, Host, SaveForm, save};
+use formwork_build::{Host, SaveForm, save};
 use formwork_image::StoredImage;
 use formwork_oci::Reference;
 
@@ -18,17 +16,10 @@ pub(crate) fn run(args: &SaveArgs, settings: &Settings) -> Result<(), Failure> {
         directory: args.format == SaveFormat::OciDir,
         compression: args.compression.as_deref().map(commands::compression).transpose()?,
     };
-    let destination = match &args.output {
-        Some(path) if path.as_os_str() != "-" => Destination::File(path.clone()),
-        _ if how.directory => {
-            return Err(Failure::usage("a directory needs a name: `--output DIRECTORY`"));
-        }
-        _ if std::io::stdout().is_terminal() => {
-            return Err(Failure::usage("an archive is not written to a terminal")
-                .with_help("name a file with `--output`, or redirect standard output"));
-        }
-        _ => Destination::Stdout,
-    };
+    if how.directory && args.output.is_none() {
+        return Err(Failure::usage("a directory needs a name: `--output DIRECTORY`"));
+    }
+    let destination = commands::archive_destination(args.output.as_deref())?;
     let host = commands::open(settings)?;
     let images = images(&host, &args.images)?;
     // Whoever saves to a file wants to see nothing more than docker's users do.

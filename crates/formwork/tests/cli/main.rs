@@ -8,6 +8,7 @@
 
 mod cache;
 mod cases;
+mod files;
 mod outputs;
 mod peers;
 mod progress;
