@@ -13,6 +13,7 @@ mod build;
 mod error;
 mod files;
 mod host;
+mod login;
 mod output;
 mod request;
 mod resolve;
@@ -28,6 +29,7 @@ pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };
 pub use host::{Host, RegistryFiles};
+pub use login::{Kept, Login, log_in, log_out};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
@@ -36,6 +38,6 @@ pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{ImageLocation, NamedContext, Options};
 pub use formwork_layer::Compression;
-pub use formwork_registry::ProxyConfig;
+pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{HostTrust, Secrets};

@@ -47,6 +47,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Export(args) => commands::export::run(args, &settings),
         Command::Cp(args) => commands::cp::run(args, &settings),
         Command::Diff(args) => return commands::diff::run(args, &settings),
+        Command::Login(args) => commands::login::run(args, &settings),
+        Command::Logout(args) => commands::logout::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -6,6 +6,7 @@
 
 mod build;
 mod files;
+mod login;
 mod pairs;
 mod run;
 mod transfer;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
+pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
@@ -87,6 +89,10 @@ pub(crate) enum Command {
     Cp(CpArgs),
     /// Show in what two images differ
     Diff(DiffArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget how to log in to a registry
+    Logout(LogoutArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use formwork_testing::{Registry, program};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Ran, Site, on_each_rung};
 
@@ -157,4 +157,66 @@ fn other_tools_read_what_is_saved_and_write_what_is_loaded() {
             assert_eq!(site.inspect("other:3")["Id"], id.as_str());
         }
     }
+}
+
+#[test]
+fn who_is_logged_in_may_push_until_they_are_logged_out() {
+    let Some(registry) = Registry::start_for("user", "pass word") else { return };
+    let site = Site::new();
+    site.write("a", "A");
+    let host = registry.host();
+    let name = format!("{host}/team/app:1");
+    site.build(&["-t", &name], "FROM scratch\nCOPY a /\n");
+    let push = || Ran::of(&mut site.formwork(&["push", "-q", &name]));
+    push().failed(3, "formwork login");
+    let config = site.outside(".docker/config.json");
+    site.mkdir("../.docker");
+    site.write("../.docker/config.json", r#"{"auths":{"other.example":{"auth":"YTpi"}},"x":1}"#);
+    Ran::of(&mut site.formwork(&["login", "-u", "user", "-p", "wrong", host])).failed(3, host);
+    site.write("password", "pass word\n");
+    let password = fs_err::File::open(site.context("password")).unwrap().into_parts().0;
+    let mut login = site.formwork(&["login", "-u", "user", "--password-stdin", host]);
+    let ran = Ran::of(login.stdin(password)).succeeded();
+    assert_eq!(ran.stdout, "Login Succeeded\n");
+    assert!(ran.stderr.contains("not encrypted"), "{}", ran.stderr);
+    let text = fs_err::read_to_string(&config).unwrap();
+    let content: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(content["auths"][host]["auth"], "dXNlcjpwYXNzIHdvcmQ=");
+    assert_eq!(
+        (&content["x"], &content["auths"]["other.example"]["auth"]),
+        (&json!(1), &json!("YTpi"))
+    );
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs_err::metadata(&config).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    push().succeeded();
+    let removing = format!("Removing login credentials for {host}\n");
+    assert_eq!(site.run(&["logout", host]), removing);
+    assert_eq!(site.run(&["logout", host]), format!("Not logged in to {host}\n"));
+    push().failed(3, host);
+    Ran::of(&mut site.formwork(&["login", host])).failed(2, "--username");
+}
+
+#[test]
+fn a_credential_helper_keeps_what_it_is_there_for() {
+    let Some(registry) = Registry::start_for("user", "pass") else { return };
+    let site = Site::new();
+    let host = registry.host();
+    let helper = "#!/bin/sh\nf=\"$HOME/kept\"\ncase $1 in store) cat > \"$f\";; get) cat \"$f\";; \
+                  erase) rm \"$f\";; esac\n";
+    site.write("../bin/docker-credential-test", helper);
+    site.chmod("../bin/docker-credential-test", 0o755);
+    let config = format!(r#"{{"credHelpers":{{"{host}":"test"}}}}"#);
+    site.write("../.docker/config.json", &config);
+    let run = |arguments: &[&str]| {
+        let mut command = site.formwork(arguments);
+        let path = format!("{}:/usr/bin:/bin", site.outside("bin"));
+        Ran::of(command.env("PATH", path)).succeeded()
+    };
+    let ran = run(&["login", "-u", "user", "-p", "pass", host]);
+    assert_eq!((&*ran.stdout, &*ran.stderr), ("Login Succeeded\n", ""));
+    assert_eq!(fs_err::read_to_string(site.outside(".docker/config.json")).unwrap(), config);
+    let kept: Value = serde_json::from_slice(&fs_err::read(site.outside("kept")).unwrap()).unwrap();
+    assert_eq!(kept, json!({ "ServerURL": host, "Username": "user", "Secret": "pass" }));
+    run(&["logout", host]);
+    assert!(fs_err::metadata(site.outside("kept")).is_err());
 }
