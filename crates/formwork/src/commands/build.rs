@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formwork_build::{
-    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination,
-    HostTrust, ImageLocation, NamedContext, Options, Output, Secrets, build,
+    BuildOutcome, BuildRequest, Compression, ContextSpec, Destination, HostTrust, ImageLocation,
+    NamedContext, Options, Output, Secrets, build,
 };
-use formwork_diagnostics::{EventSink, SourceFile};
+use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
 use crate::args::{BuildArgs, Pairs};
+use crate::commands::{self, work};
 use crate::exit::Failure;
 use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, signals};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -27,34 +27,13 @@ const TEXT_LIMIT: u64 = 64 << 20;
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let request = request(args, settings)?;
-    commands::enter()?;
-    let host = settings.host()?;
-    commands::remove_stale(&host);
-    let cancel = Cancel::default();
-    let received = signals::stop_on_signals(&cancel)?;
-    let view = progress::view(args.progress_mode());
-    let events = Arc::clone(&view) as Arc<dyn EventSink>;
     let request = Arc::new(request);
-    let result = {
-        let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
-        received.until_stopped(move || build(&host, &request, &events, &cancel))
-    };
-    view.close();
-    match result {
-        Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
-        Some(Ok(Err(error))) => {
-            // A transfer that somebody's failure has stopped may be waiting for the network still.
-            host.abandon();
-            Err(received.failure(error))
-        }
-        Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
-            .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
-            .with_help("otherwise it is a mistake in formwork: please report it")),
-        None => {
-            host.abandon();
-            Err(received.failure(BuildError::canceled()))
-        }
-    }
+    let wanted = Arc::clone(&request);
+    let host = commands::open(settings)?;
+    let outcome = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+        build(host, &wanted, events, cancel)
+    })?;
+    report(args, &request, &outcome)
 }
 
 /// Writes down what was built, where the user asks for it.
@@ -281,14 +260,11 @@ fn reference(text: &str) -> Result<Reference, Failure> {
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    match text {
-        None => Ok(Platform::host()),
-        Some(text) if text.contains(',') => {
-            Err(Failure::usage("several platforms in one build are not supported yet")
-                .with_help("build one platform at a time"))
-        }
-        Some(text) => text.parse().map_err(|error| Failure::usage(format!("{error}"))),
+    if text.is_some_and(|text| text.contains(',')) {
+        return Err(Failure::usage("several platforms in one build are not supported yet")
+            .with_help("build one platform at a time"));
     }
+    commands::platform(text)
 }
 
 /// `id=ID[,src=FILE|,env=VARIABLE]`; without either, a variable of that name, else a file.

@@ -9,6 +9,7 @@
 mod cache;
 mod cases;
 mod debian;
+mod files;
 mod outputs;
 mod peers;
 mod progress;
@@ -16,3 +17,4 @@ mod sources;
 mod store;
 mod support;
 mod surroundings;
+mod transfer;
