@@ -18,6 +18,7 @@ mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod space;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
@@ -26,6 +27,7 @@ pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
+pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 
 pub use formwork_frontend::{ImageLocation, NamedContext, Options};
 pub use formwork_layer::Compression;

@@ -415,10 +415,9 @@ impl Layer {
         self.unpack(forms, blob.open()?, &packed.diff_id, &[], true)
     }
 
-    /// A blob of the layer that holds all of it: one whose modification times were not changed.
+    /// A blob of the layer that holds all of it.
     fn kept_blob(&self, snapshot: &Committed) -> Result<Option<PackedFact>, WorkerError> {
-        for compression in [Compression::default(), Compression::ZSTD, Compression::None] {
-            let name = packed_fact_name(PackForm { compression, epoch: None });
+        for name in whole_forms() {
             let fact = snapshot.fact(&name)?;
             let Some(packed) = fact.and_then(|fact| decode_fact(&fact)) else { continue };
             if self.store.content.get(&packed.digest)?.is_some() {
@@ -474,6 +473,30 @@ pub fn stored_layer(
     let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
     let is_there = store.snapshots.get(&name)?.is_some();
     Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
+}
+
+/// The blobs that a layer of the store can be made from again, of those that are there.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn blobs_of_layer(store: &LayerStore, layer: &Committed) -> Result<Vec<Digest>, WorkerError> {
+    let mut blobs = Vec::new();
+    for name in whole_forms() {
+        let packed = layer.fact(&name)?.and_then(|fact| decode_fact(&fact));
+        blobs.extend(packed.map(|packed| packed.digest));
+    }
+    blobs.retain(|digest| matches!(store.content.get(digest), Ok(Some(_))));
+    Ok(blobs)
+}
+
+/// The facts about packed forms that hold all of a layer: those whose modification times were not
+/// changed.
+fn whole_forms() -> impl Iterator<Item = String> {
+    let compressions = [Compression::default(), Compression::ZSTD, Compression::None];
+    compressions
+        .map(|compression| packed_fact_name(PackForm { compression, epoch: None }))
+        .into_iter()
 }
 
 impl<W: Write> Write for Stoppable<'_, W> {

@@ -30,10 +30,11 @@ mod store;
 mod trust;
 
 pub use accounts::UnknownAccount;
+pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
-pub use layer::{Layer, PackForm, PackedLayer, stored_layer};
+pub use layer::{Layer, PackForm, PackedLayer, blobs_of_layer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;
 pub use root::{Output, Root};

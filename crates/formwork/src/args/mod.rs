@@ -5,16 +5,20 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod filter;
 mod pairs;
 mod run;
+mod space;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use space::{DuArgs, PruneArgs};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -69,6 +73,10 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Show what the store takes on the disk
+    Du(DuArgs),
+    /// Remove what no image in the store needs
+    Prune(PruneArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

@@ -2,9 +2,11 @@
 
 pub(crate) mod build;
 pub(crate) mod doctor;
+pub(crate) mod du;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod prune;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod tag;

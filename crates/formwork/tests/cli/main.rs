@@ -12,6 +12,7 @@ mod outputs;
 mod peers;
 mod progress;
 mod sources;
+mod space;
 mod store;
 mod support;
 mod surroundings;
