@@ -15,7 +15,7 @@ use formwork_oci::{Platform, Reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, render, signals};
+use crate::{commands, progress, signals};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -29,10 +29,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let request = request(args, settings)?;
     commands::enter()?;
     let host = settings.host()?;
-    if let Err(error) = host.remove_stale() {
-        // It takes room and is in nobody's way.
-        render::warning(&format!("what a killed build has left cannot be removed: {error}"));
-    }
+    commands::remove_stale(&host);
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(args.progress_mode());
@@ -45,7 +42,11 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     view.close();
     match result {
         Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
-        Some(Ok(Err(error))) => Err(received.failure(error)),
+        Some(Ok(Err(error))) => {
+            // A transfer that somebody's failure has stopped may be waiting for the network still.
+            host.abandon();
+            Err(received.failure(error))
+        }
         Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
             .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
             .with_help("otherwise it is a mistake in formwork: please report it")),

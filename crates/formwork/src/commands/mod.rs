@@ -13,13 +13,23 @@ pub(crate) mod tag;
 
 use std::io::Write;
 
+use formwork_build::Host;
 use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
+use crate::render;
 
 /// Becomes root in a user namespace where the user is not root. Must come before any thread.
 pub(crate) fn enter() -> Result<(), Failure> {
     formwork_sandbox::enter(RungChoice::Auto).map(drop).map_err(Failure::machine)
+}
+
+/// Removes what killed processes have left in the store.
+pub(crate) fn remove_stale(host: &Host) {
+    if let Err(error) = host.remove_stale() {
+        // It takes room and is in nobody's way.
+        render::warning(&format!("what a killed process has left cannot be removed: {error}"));
+    }
 }
 
 /// Writes a result to standard output.
