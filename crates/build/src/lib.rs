@@ -20,6 +20,7 @@ mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod space;
 mod step;
 mod transfer;
 
@@ -34,6 +35,7 @@ pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
+pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{ImageLocation, NamedContext, Options};

@@ -49,6 +49,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Diff(args) => return commands::diff::run(args, &settings),
         Command::Login(args) => commands::login::run(args, &settings),
         Command::Logout(args) => commands::logout::run(args, &settings),
+        Command::Du(args) => commands::du::run(args, &settings),
+        Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -6,9 +6,11 @@
 
 mod build;
 mod files;
+mod filter;
 mod login;
 mod pairs;
 mod run;
+mod space;
 mod transfer;
 
 use std::path::PathBuf;
@@ -17,9 +19,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
+pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use space::{DuArgs, PruneArgs};
 pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
@@ -93,6 +97,10 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Forget how to log in to a registry
     Logout(LogoutArgs),
+    /// Show what the store takes on the disk
+    Du(DuArgs),
+    /// Remove what no image in the store needs
+    Prune(PruneArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

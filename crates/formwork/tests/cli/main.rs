@@ -14,6 +14,7 @@ mod outputs;
 mod peers;
 mod progress;
 mod sources;
+mod space;
 mod store;
 mod support;
 mod surroundings;
