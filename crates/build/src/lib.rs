@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod error;
+mod fetched;
 mod host;
 mod output;
 mod request;
@@ -21,6 +22,7 @@ mod sizes;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
+pub use fetched::{FetchedContext, Sent};
 pub use host::{Host, RegistryFiles};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;

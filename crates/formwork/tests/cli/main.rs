@@ -11,6 +11,7 @@ mod cases;
 mod outputs;
 mod peers;
 mod progress;
+mod sent;
 mod sources;
 mod store;
 mod support;
