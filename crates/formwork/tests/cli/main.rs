@@ -8,6 +8,7 @@
 
 mod cache;
 mod cases;
+mod fetched;
 mod outputs;
 mod peers;
 mod progress;
