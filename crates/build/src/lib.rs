@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod error;
+mod fetched;
 mod files;
 mod host;
 mod login;
@@ -26,6 +27,7 @@ mod transfer;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
+pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };

@@ -9,10 +9,12 @@
 mod cache;
 mod cases;
 mod debian;
+mod fetched;
 mod files;
 mod outputs;
 mod peers;
 mod progress;
+mod sent;
 mod sources;
 mod space;
 mod store;
