@@ -10,6 +10,7 @@
 
 mod blobs;
 mod build;
+mod check;
 mod error;
 mod host;
 mod output;
@@ -20,6 +21,7 @@ mod run;
 mod sizes;
 
 pub use build::build;
+pub use check::{CheckReport, Finding, check, outline, targets};
 pub use error::{BuildError, ErrorKind};
 pub use host::{Host, RegistryFiles};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
@@ -27,7 +29,9 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 
-pub use formwork_frontend::{ImageLocation, NamedContext, Options};
+pub use formwork_frontend::{
+    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+};
 pub use formwork_layer::Compression;
 pub use formwork_registry::ProxyConfig;
 pub use formwork_solver::Cancel;

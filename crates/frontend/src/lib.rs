@@ -8,9 +8,11 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod findings;
 mod input;
 mod location;
 mod lower;
+mod outline;
 mod plan;
 mod ports;
 mod scope;
@@ -19,6 +21,7 @@ mod unused;
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 
 /// The name of the main build context in a graph.

@@ -5,6 +5,7 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod call;
 mod pairs;
 mod run;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use call::{Call, Method};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 

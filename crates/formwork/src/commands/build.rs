@@ -12,7 +12,8 @@ use formwork_build::{
 use formwork_diagnostics::{EventSink, SourceFile};
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Pairs};
+use crate::args::{BuildArgs, Method, Pairs};
+use crate::commands::call;
 use crate::exit::Failure;
 use crate::settings::{Settings, host_trust, variable};
 use crate::{commands, progress, render, signals};
@@ -27,6 +28,9 @@ const TEXT_LIMIT: u64 = 64 << 20;
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let request = request(args, settings)?;
+    if args.method() != Method::Build {
+        return call::run(args, settings, request);
+    }
     commands::enter()?;
     let host = settings.host()?;
     if let Err(error) = host.remove_stale() {
@@ -129,6 +133,7 @@ fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failur
             target_platform: platform(args.platform.as_deref())?,
             build_platform: Platform::host(),
             no_cache: args.no_cache,
+            all_stages: false,
         },
         contexts,
         pull: args.pull,

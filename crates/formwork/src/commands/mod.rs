@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+mod call;
 pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod images;
