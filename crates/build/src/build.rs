@@ -107,13 +107,29 @@ fn solve(
     let layers = Arc::clone(&host.layers);
     let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
-    let settings = Settings { jobs: request.jobs };
+    let settings = Settings { jobs: request.jobs, scope: scope(request) };
     execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
         .map_err(|error| match error {
             SolveError::Op { op, error } => place.error(Some(op), &error),
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
         })
+}
+
+/// What tells steps of this Dockerfile from steps of the same name elsewhere.
+fn scope(request: &BuildRequest) -> [u8; 32] {
+    use std::os::unix::ffi::OsStrExt;
+    let mut hasher = formwork_oci::Hasher::new(formwork_oci::Algorithm::Sha256);
+    hasher.update(request.dockerfile.name().as_bytes());
+    for context in request.contexts.values() {
+        let path = fs_err::canonicalize(&context.directory);
+        hasher.update(path.unwrap_or_else(|_| context.directory.clone()).as_os_str().as_bytes());
+        hasher.update(&[0]);
+    }
+    let mut scope = [0; 32];
+    let digest = hasher.finish();
+    scope.copy_from_slice(&digest.hex().as_bytes()[..32]);
+    scope
 }
 
 /// Where what is known about a context's files is kept: under the path of the context.

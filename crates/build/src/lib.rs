@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod error;
+mod explanation;
 mod host;
 mod output;
 mod request;
@@ -22,6 +23,7 @@ mod space;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
+pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use host::{Host, RegistryFiles};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;

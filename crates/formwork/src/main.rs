@@ -40,6 +40,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(args, &settings),
         Command::Tag(args) => commands::tag::run(args, &settings),
         Command::Rm(args) => commands::rm::run(args, &settings),
+        Command::Explain(args) => commands::explain::run(args, &settings),
         Command::Du(args) => commands::du::run(args, &settings),
         Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),

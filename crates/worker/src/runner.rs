@@ -13,9 +13,10 @@ use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 
+use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
-use crate::layer::{Layer, Source};
+use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
@@ -233,6 +234,18 @@ impl OpRunner for Worker {
                 let source = self.planned_source(task, file);
                 self.restored(task, file.base, record, source)
             }
+        }
+    }
+
+    fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
+        let Op::File(file) = &task.step.op else { return Vec::new() };
+        let before = match stored_layer(&self.store, &earlier.layer) {
+            Ok(Some(layer)) => layer.tree(),
+            _ => return Vec::new(),
+        };
+        match (before, self.plan(task, file)) {
+            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+            _ => Vec::new(),
         }
     }
 

@@ -167,7 +167,8 @@ impl Removal<'_> {
                 self.host.index.forget(&stored.key).map_err(BuildError::store)?;
             }
         }
-        Ok(())
+        let age = if all { Duration::ZERO } else { EMPTY_RECORDS };
+        self.host.index.forget_runs(age).map_err(BuildError::store)
     }
 
     /// Removes the images without a name that have lost something.

@@ -48,6 +48,9 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Tell at the end what each step did, and why it did not come from the cache
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Look for newer versions of base images in their registries
     #[arg(long)]
     pub(crate) pull: bool,

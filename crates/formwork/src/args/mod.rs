@@ -73,6 +73,8 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Tell why steps of the last build did not come from the cache
+    Explain(ExplainArgs),
     /// Show what the store takes on the disk
     Du(DuArgs),
     /// Remove what no image in the store needs
@@ -136,6 +138,16 @@ pub(crate) struct RmArgs {
     /// Do not complain about images that are not there; remove all names of an image given by ID
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+/// Options of `formwork explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Show only steps with this text in their names, such as `build 3/7` or `RUN make`
+    pub(crate) step: Option<String>,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Options of `formwork doctor`.

@@ -1,13 +1,13 @@
 //! `formwork build`.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formwork_build::{
-    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination,
-    HostTrust, ImageLocation, NamedContext, Options, Output, Secrets, build,
+    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination, Host,
+    HostTrust, ImageLocation, NamedContext, Options, Output, Recorder, Secrets, build,
 };
 use formwork_diagnostics::{EventSink, SourceFile};
 use formwork_oci::{Platform, Reference};
@@ -33,13 +33,15 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(args.progress_mode());
-    let events = Arc::clone(&view) as Arc<dyn EventSink>;
+    let recorder = Arc::new(Recorder::new(Arc::clone(&view) as Arc<dyn EventSink>));
+    let events = Arc::clone(&recorder) as Arc<dyn EventSink>;
     let request = Arc::new(request);
     let result = {
         let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
         received.until_stopped(move || build(&host, &request, &events, &cancel))
     };
     view.close();
+    explain(args, &host, &recorder);
     match result {
         Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
         Some(Ok(Err(error))) => {
@@ -54,6 +56,18 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
             host.abandon();
             Err(received.failure(BuildError::canceled()))
         }
+    }
+}
+
+/// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
+fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
+    let title = format!("formwork build {}", args.context.display());
+    let explanation = recorder.explanation(title, jiff::Timestamp::now().as_second());
+    // Without it nothing but `formwork explain` is worse off.
+    let _ = explanation.save(host);
+    // Programs have the reasons among the events.
+    if args.explain && args.progress_mode() != progress::Mode::Json {
+        let _ = write!(anstream::stderr(), "\n{}", commands::explain::told(&explanation));
     }
 }
 

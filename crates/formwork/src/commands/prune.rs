@@ -14,7 +14,7 @@ pub(crate) fn run(args: &PruneArgs, settings: &Settings) -> Result<(), Failure> 
     commands::enter()?;
     let host = settings.host()?;
     if !args.dry_run {
-        host.remove_stale()?;
+        commands::remove_stale(&host);
     }
     let limits = Limits {
         reserved: args.reserved_space,

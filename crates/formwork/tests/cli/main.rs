@@ -8,6 +8,7 @@
 
 mod cache;
 mod cases;
+mod explain;
 mod outputs;
 mod peers;
 mod progress;
