@@ -16,6 +16,7 @@ use formwork_worker::{
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
+use crate::space::make_room;
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
@@ -29,6 +30,7 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
+    make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
@@ -102,6 +104,7 @@ fn solve(
         secrets: request.secrets.clone(),
         trust: request.trust.clone(),
         resolv_conf: host.resolv_conf.clone(),
+        min_free: request.limits.min_free,
     };
     let place = Place { request, ignores, graph: &lowered.graph };
     let layers = Arc::clone(&host.layers);

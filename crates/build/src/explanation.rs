@@ -37,13 +37,19 @@ pub struct ExplainedStep {
     pub reasons: Vec<String>,
 }
 
-/// Passes events on, and remembers what they say about steps.
+/// Remembers what events say about steps. Clones share one memory.
+#[derive(Clone, Debug, Default)]
 pub struct Recorder {
-    sink: Arc<dyn EventSink>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+/// Lets a recorder see events on their way to a sink.
+struct Tap {
+    recorder: Recorder,
+    sink: Arc<dyn EventSink>,
+}
+
+#[derive(Debug, Default)]
 struct State {
     under_way: BTreeMap<StepId, ExplainedStep>,
     finished: Vec<ExplainedStep>,
@@ -86,9 +92,9 @@ impl Explanation {
 }
 
 impl Recorder {
-    /// A recorder in front of another sink.
-    pub fn new(sink: Arc<dyn EventSink>) -> Self {
-        Self { sink, state: Mutex::default() }
+    /// A sink that passes everything on after the recorder has seen it.
+    pub fn before(&self, sink: &Arc<dyn EventSink>) -> Arc<dyn EventSink> {
+        Arc::new(Tap { recorder: self.clone(), sink: Arc::clone(sink) })
     }
 
     /// What has been recorded. Bases, exports and pulls are no steps.
@@ -139,15 +145,9 @@ fn name(outcome: &Outcome) -> &'static str {
     }
 }
 
-impl EventSink for Recorder {
+impl EventSink for Tap {
     fn emit(&self, event: Event) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).take(&event);
+        self.recorder.state.lock().unwrap_or_else(PoisonError::into_inner).take(&event);
         self.sink.emit(event);
-    }
-}
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
     }
 }

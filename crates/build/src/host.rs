@@ -84,7 +84,7 @@ impl Host {
             index: DirIndex::new(layout.index(), layout.locks()),
             layers: Arc::new(layers),
             layout,
-            registries: Arc::new(Registries { files: registries, client: OnceLock::new() }),
+            registries: Arc::new(Registries::new(registries)),
             resolv_conf,
         })
     }
@@ -126,7 +126,7 @@ impl Host {
         image: &StoredImage,
         text: &str,
     ) -> Result<Vec<StoredImage>, BuildError> {
-        let is_name = text.parse::<Reference>().is_ok_and(|name| image.name == Some(name));
+        let is_name = text.parse::<Reference>().is_ok_and(|name| image.is_called(&name));
         if is_name {
             return Ok(vec![image.clone()]);
         }
@@ -188,6 +188,10 @@ impl Host {
 }
 
 impl Registries {
+    pub(crate) fn new(files: RegistryFiles) -> Self {
+        Self { files, client: OnceLock::new() }
+    }
+
     /// The client, made on the first call.
     pub(crate) fn client(&self) -> Result<&RegistryClient, RegistryError> {
         if let Some(client) = self.client.get() {
@@ -197,7 +201,7 @@ impl Registries {
         Ok(self.client.get_or_init(|| client))
     }
 
-    fn config(&self) -> Result<RegistryConfig, RegistryError> {
+    pub(crate) fn config(&self) -> Result<RegistryConfig, RegistryError> {
         let files = &self.files;
         let registries = match &files.registries_conf {
             Some((file, drop_ins)) => RegistriesConf::load(file, drop_ins)?,

@@ -88,6 +88,15 @@ fn since(seconds: i64) -> String {
     }
 }
 
+/// A text of a stranger without characters that a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
+
 /// A number of bytes, or a dash where it is not known.
 pub(crate) fn optional_bytes(count: Option<u64>) -> String {
     count.map_or_else(|| "-".to_owned(), bytes)
@@ -151,6 +160,11 @@ mod tests {
     fn long_texts_are_cut() {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("abcd", 3), "ab…");
+    }
+
+    #[test]
+    fn terminals_obey_no_names() {
+        assert_eq!(printable("/é\u{1b}[2J\n"), "/é\\u{1b}[2J\\n");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod document;
 mod endpoint;
 mod error;
 mod host;
+mod login;
 mod proxy;
 mod pull;
 mod push;
@@ -48,7 +49,7 @@ mod trust;
 
 pub use client::RegistryClient;
 pub use config::{ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
-pub use credentials::{Credential, Credentials, Secret};
+pub use credentials::{Credential, Credentials, Keeping, Secret};
 pub use document::Document;
 pub use error::{Answer, Attempt, RegistryError};
 pub use pull::ResolvedImage;

@@ -35,6 +35,8 @@ pub struct WorkerConfig {
     pub trust: HostTrust,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The number of bytes that are to stay free on the disk: with less, no op begins.
+    pub min_free: Option<u64>,
 }
 
 /// An image that a build is based on, or takes files from.
@@ -250,6 +252,9 @@ impl OpRunner for Worker {
     }
 
     fn run(&self, task: &Task<'_, Output>) -> Result<Done<Output>, WorkerError> {
+        if !matches!(task.step.op, Op::Source(_)) {
+            self.store.keep_free(self.config.min_free)?;
+        }
         match &task.step.op {
             Op::Source(source) => {
                 let output = self.source(task.id, source)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Pairs;
+use super::{Pairs, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -66,6 +66,9 @@ pub(crate) struct BuildArgs {
     /// Write digests and names of the result into a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Kept before the build begins: what no image needs goes.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// How to show the build
     #[arg(long, value_enum, default_value_t)]
     pub(crate) progress: ProgressMode,

@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formwork_build::{
-    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, ContextSpec, Destination, Host,
-    HostTrust, ImageLocation, NamedContext, Options, Output, Recorder, Secrets, build,
+    BuildOutcome, BuildRequest, Compression, ContextSpec, Destination, Host, HostTrust,
+    ImageLocation, NamedContext, Options, Output, Recorder, Secrets, build,
 };
-use formwork_diagnostics::{EventSink, SourceFile};
+use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
 use crate::args::{BuildArgs, Pairs};
+use crate::commands::{self, work};
 use crate::exit::Failure;
-use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, signals};
+use crate::progress::Mode;
+use crate::settings::{Settings, host_trust, limits, variable};
 
 /// The name of the main context.
 const MAIN: &str = "context";
@@ -27,36 +28,16 @@ const TEXT_LIMIT: u64 = 64 << 20;
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let request = request(args, settings)?;
-    commands::enter()?;
-    let host = settings.host()?;
-    commands::remove_stale(&host);
-    let cancel = Cancel::default();
-    let received = signals::stop_on_signals(&cancel)?;
-    let view = progress::view(args.progress_mode());
-    let recorder = Arc::new(Recorder::new(Arc::clone(&view) as Arc<dyn EventSink>));
-    let events = Arc::clone(&recorder) as Arc<dyn EventSink>;
     let request = Arc::new(request);
-    let result = {
-        let (host, request, cancel) = (host.clone(), Arc::clone(&request), cancel.clone());
-        received.until_stopped(move || build(&host, &request, &events, &cancel))
-    };
-    view.close();
+    let wanted = Arc::clone(&request);
+    let host = commands::open(settings)?;
+    let recorder = Recorder::default();
+    let recording = recorder.clone();
+    let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+        build(host, &wanted, &recording.before(events), cancel)
+    });
     explain(args, &host, &recorder);
-    match result {
-        Some(Ok(Ok(outcome))) => report(args, &request, &outcome),
-        Some(Ok(Err(error))) => {
-            // A transfer that somebody's failure has stopped may be waiting for the network still.
-            host.abandon();
-            Err(received.failure(error))
-        }
-        Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
-            .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
-            .with_help("otherwise it is a mistake in formwork: please report it")),
-        None => {
-            host.abandon();
-            Err(received.failure(BuildError::canceled()))
-        }
-    }
+    report(args, &request, &result?)
 }
 
 /// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
@@ -66,7 +47,7 @@ fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
     // Without it nothing but `formwork explain` is worse off.
     let _ = explanation.save(host);
     // Programs have the reasons among the events.
-    if args.explain && args.progress_mode() != progress::Mode::Json {
+    if args.explain && args.progress_mode() != Mode::Json {
         let _ = write!(anstream::stderr(), "\n{}", commands::explain::told(&explanation));
     }
 }
@@ -152,6 +133,7 @@ fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failur
         trust,
         tags,
         outputs,
+        limits: limits(&args.space)?,
         epoch,
     })
 }
@@ -295,14 +277,11 @@ fn reference(text: &str) -> Result<Reference, Failure> {
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    match text {
-        None => Ok(Platform::host()),
-        Some(text) if text.contains(',') => {
-            Err(Failure::usage("several platforms in one build are not supported yet")
-                .with_help("build one platform at a time"))
-        }
-        Some(text) => text.parse().map_err(|error| Failure::usage(format!("{error}"))),
+    if text.is_some_and(|text| text.contains(',')) {
+        return Err(Failure::usage("several platforms in one build are not supported yet")
+            .with_help("build one platform at a time"));
     }
+    commands::platform(text)
 }
 
 /// `id=ID[,src=FILE|,env=VARIABLE]`; without either, a variable of that name, else a file.

@@ -8,7 +8,9 @@
 
 mod cache;
 mod cases;
+mod debian;
 mod explain;
+mod files;
 mod outputs;
 mod peers;
 mod progress;
@@ -17,3 +19,4 @@ mod space;
 mod store;
 mod support;
 mod surroundings;
+mod transfer;
