@@ -13,6 +13,7 @@ use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
 };
+use formwork_remote::Downloads;
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -102,6 +103,13 @@ impl Host {
     /// The layers of the store.
     pub fn layers(&self) -> &LayerStore {
         &self.layers
+    }
+
+    /// What fetches files of web servers into the store.
+    pub(crate) fn downloads(&self) -> Result<Downloads, BuildError> {
+        let client = self.registries.client();
+        let client = client.map_err(|error| BuildError::registry(&error))?;
+        Ok(Downloads::new(&self.layout, client.clone()))
     }
 
     /// The configuration of an image of the store.

@@ -12,6 +12,7 @@ mod blobs;
 mod build;
 mod error;
 mod explanation;
+mod fetched;
 mod files;
 mod host;
 mod login;
@@ -28,6 +29,7 @@ mod transfer;
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
 pub use explanation::{ExplainedStep, Explanation, Recorder};
+pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };

@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit;
+mod inputs;
 mod progress;
 mod render;
 mod settings;

@@ -13,6 +13,7 @@ mod location;
 mod lower;
 mod plan;
 mod ports;
+mod remote;
 mod scope;
 mod unused;
 
@@ -20,6 +21,7 @@ pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, Re
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};
 pub use plan::image_requests;
+pub use remote::{http_source, is_http};
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";

@@ -285,7 +285,7 @@ impl Copy<'_> {
             (false, Output::Context(context)) => {
                 Err(WorkerError::Missing(context.missing(pattern)))
             }
-            (false, Output::Root(_)) => Err(missing_in_root(pattern)),
+            (false, Output::Root(_) | Output::Fetched(_)) => Err(missing_in_root(pattern)),
         }
     }
 }
@@ -339,7 +339,7 @@ impl Worker {
             None if resolved.path.is_root() => Ok(Identity::scratch()),
             None => match from {
                 Output::Context(context) => Err(WorkerError::Missing(context.missing(source))),
-                Output::Root(_) => Err(missing_in_root(source)),
+                Output::Root(_) | Output::Fetched(_) => Err(missing_in_root(source)),
             },
         }
     }
@@ -360,6 +360,7 @@ impl Worker {
 fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees(),
     }
 }
@@ -367,6 +368,7 @@ fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
 fn trees_with_bytes(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees_with_bytes(),
     }
 }

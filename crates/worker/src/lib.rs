@@ -20,6 +20,7 @@ mod context;
 mod error;
 mod exec;
 mod facts;
+mod fetch;
 mod files;
 mod layer;
 mod missing;

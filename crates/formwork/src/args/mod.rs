@@ -32,7 +32,7 @@ Exit codes:
   0         it worked
   1         the Dockerfile, the context or the image is wrong, or a step failed
   2         the command line is wrong
-  3         a registry, or the way to it
+  3         a registry or another server, or the way to it
   4         the machine: the store, the disk, the kernel
   125-127   `formwork run` could not start the process
   130, 143  stopped by Ctrl-C or SIGTERM";
