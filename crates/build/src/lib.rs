@@ -12,6 +12,7 @@ mod blobs;
 mod build;
 mod check;
 mod error;
+mod explanation;
 mod fetched;
 mod files;
 mod host;
@@ -29,6 +30,7 @@ mod transfer;
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
 pub use error::{BuildError, ErrorKind};
+pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,

@@ -14,6 +14,7 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod compare;
 mod container;
 mod context;
 mod error;

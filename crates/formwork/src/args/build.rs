@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Call, Method, Pairs};
+use super::{Call, Method, Pairs, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -49,6 +49,9 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Tell at the end what each step did, and why it did not come from the cache
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Look for newer versions of base images in their registries
     #[arg(long)]
     pub(crate) pull: bool,
@@ -71,6 +74,9 @@ pub(crate) struct BuildArgs {
     /// Check the Dockerfile and build nothing: short for --call=check
     #[arg(long, conflicts_with = "call")]
     pub(crate) check: bool,
+    /// Kept before the build begins: what no image needs goes.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// How to show the build
     #[arg(long, value_enum, default_value_t)]
     pub(crate) progress: ProgressMode,

@@ -25,7 +25,7 @@ pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
-pub(crate) use space::{DuArgs, PruneArgs};
+pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
@@ -81,6 +81,8 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Tell why steps of the last build did not come from the cache
+    Explain(ExplainArgs),
     /// Fetch images from their registries
     Pull(PullArgs),
     /// Send an image to its registry
@@ -162,6 +164,16 @@ pub(crate) struct RmArgs {
     /// Do not complain about images that are not there; remove all names of an image given by ID
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+/// Options of `formwork explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Show only steps with this text in their names, such as `build 3/7` or `RUN make`
+    pub(crate) step: Option<String>,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Options of `formwork doctor`.

@@ -1,11 +1,11 @@
 //! `formwork build`.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Compression, Destination, HostTrust, Options, Output, Secrets,
-    build,
+    BuildOutcome, BuildRequest, Compression, Destination, Host, HostTrust, Options, Output,
+    Recorder, Secrets, build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
@@ -14,7 +14,8 @@ use crate::args::{BuildArgs, Method, Pairs};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
-use crate::settings::{Settings, host_trust, variable};
+use crate::progress::Mode;
+use crate::settings::{Settings, host_trust, limits, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
@@ -26,13 +27,28 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     }
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
-    let outcome = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+    let recorder = Recorder::default();
+    let recording = recorder.clone();
+    let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
         if let Some(pending) = pending {
             pending.complete(host, &mut request)?;
         }
-        build(host, &request, events, cancel).map_err(Failure::from)
-    })?;
-    report(args, &outputs, &outcome)
+        build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
+    });
+    explain(args, &host, &recorder);
+    report(args, &outputs, &result?)
+}
+
+/// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
+fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
+    let title = format!("formwork build {}", args.context.display());
+    let explanation = recorder.explanation(title, jiff::Timestamp::now().as_second());
+    // Without it nothing but `formwork explain` is worse off.
+    let _ = explanation.save(host);
+    // Programs have the reasons among the events.
+    if args.explain && args.progress_mode() != Mode::Json {
+        let _ = write!(anstream::stderr(), "\n{}", commands::explain::told(&explanation));
+    }
 }
 
 /// Writes down what was built, where the user asks for it.
@@ -100,6 +116,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         trust,
         tags,
         outputs,
+        limits: limits(&args.space)?,
         epoch,
     })
 }

@@ -6,6 +6,7 @@ pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod du;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod images;

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod cases;
 mod debian;
+mod explain;
 mod fetched;
 mod files;
 mod outputs;
