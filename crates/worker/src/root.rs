@@ -1,5 +1,7 @@
 //! What ops yield.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use formwork_cache::Identity;
@@ -106,9 +108,13 @@ impl Root {
         for_all(&self.layers, Layer::tree)
     }
 
-    /// The directories of all layers, made side by side where they are missing.
-    pub(crate) fn directories(&self) -> Result<Vec<std::path::PathBuf>, WorkerError> {
-        for_all(&self.layers, Layer::directory)
+    /// The directories of all layers, made side by side where they are missing; of a layer that
+    /// occurs more than once the topmost place.
+    ///
+    /// overlayfs refuses a directory that it is given twice. Whatever the lower of two equal
+    /// layers adds or hides, the upper one does as well, so the lower one shows nowhere.
+    pub(crate) fn directories(&self) -> Result<Vec<PathBuf>, WorkerError> {
+        for_all(&self.layers, Layer::directory).map(topmost)
     }
 
     /// What a file holds, following links; `None` if there is no such file or it has more than
@@ -160,4 +166,25 @@ fn for_all<T: Send>(
         }
     });
     results.into_iter().flatten().collect()
+}
+
+/// Of equal directories the last one, in their order.
+fn topmost(directories: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<PathBuf> =
+        directories.into_iter().rev().filter(|directory| seen.insert(directory.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_directories_the_topmost_counts() {
+        let paths = |text: &str| text.split(' ').map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(topmost(paths("base a b a c")), paths("base b a c"));
+        assert_eq!(topmost(paths("a a a")), paths("a"));
+    }
 }

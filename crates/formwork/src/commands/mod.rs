@@ -27,6 +27,7 @@ use formwork_oci::{Platform, Reference};
 use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
+use crate::render;
 use crate::settings::Settings;
 
 /// Becomes root in a user namespace where the user is not root. Must come before any thread.
@@ -38,6 +39,14 @@ pub(crate) fn enter() -> Result<(), Failure> {
 fn open(settings: &Settings) -> Result<Host, Failure> {
     enter()?;
     settings.host()
+}
+
+/// Removes what killed processes have left in the store.
+pub(crate) fn remove_stale(host: &Host) {
+    if let Err(error) = host.remove_stale() {
+        // It takes room and is in nobody's way.
+        render::warning(&format!("what a killed process has left cannot be removed: {error}"));
+    }
 }
 
 /// Writes a result to standard output.

@@ -7,7 +7,7 @@ use formwork_diagnostics::EventSink;
 
 use crate::exit::Failure;
 use crate::progress::{self, Mode};
-use crate::{render, signals};
+use crate::{commands, signals};
 
 /// Does something with the store on a thread of its own, while the user sees it.
 pub(crate) fn shown<T: Send + 'static>(
@@ -15,10 +15,7 @@ pub(crate) fn shown<T: Send + 'static>(
     mode: Mode,
     work: impl FnOnce(&Host, &Arc<dyn EventSink>, &Cancel) -> Result<T, BuildError> + Send + 'static,
 ) -> Result<T, Failure> {
-    if let Err(error) = host.remove_stale() {
-        // It takes room and is in nobody's way.
-        render::warning(&format!("what a killed build has left cannot be removed: {error}"));
-    }
+    commands::remove_stale(host);
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(mode);
@@ -30,7 +27,11 @@ pub(crate) fn shown<T: Send + 'static>(
     view.close();
     match result {
         Some(Ok(Ok(done))) => Ok(done),
-        Some(Ok(Err(error))) => Err(received.failure(error)),
+        Some(Ok(Err(error))) => {
+            // A transfer that somebody's failure has stopped may be waiting for the network still.
+            host.abandon();
+            Err(received.failure(error))
+        }
         Some(Err(_)) => Err(Failure::machine("the work has ended as told above")
             .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
             .with_help("otherwise it is a mistake in formwork: please report it")),

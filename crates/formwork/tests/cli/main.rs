@@ -8,6 +8,7 @@
 
 mod cache;
 mod cases;
+mod debian;
 mod files;
 mod outputs;
 mod peers;

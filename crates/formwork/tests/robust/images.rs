@@ -326,3 +326,21 @@ fn an_image_outlives_the_place_that_its_base_came_from() {
     arena.assert_nothing_is_left();
     arena.assert_store_is_sound();
 }
+
+#[test]
+fn a_step_that_fails_does_not_wait_for_a_registry() {
+    let Some(arena) = Arena::new() else { return };
+    let layer = Layout::of_base(&arena, "layout").layer();
+    let layer = format!("blobs/sha256:{}", layer.file_name().unwrap().to_str().unwrap());
+    let registry = Registry::start(&arena.base(), move |request| match request.path == layer {
+        true => Reply::Hang,
+        false => Reply::Content,
+    });
+    let dockerfile = format!(
+        "FROM {} AS a\nRUN true\nFROM base AS b\nRUN sleep 1; exit 9\n\
+         FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n",
+        registry.image()
+    );
+    arena.build(&dockerfile, &["-j4"]).fails(1, &["exit code 9", "Dockerfile:4"]);
+    arena.assert_nothing_is_left();
+}

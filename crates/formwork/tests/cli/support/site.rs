@@ -235,8 +235,8 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// A store of an ordinary user holds files of subordinate ids, which nobody but root and the
-    /// user's own namespaces can remove.
+    /// A store of an ordinary user holds files of subordinate ids, and a result directories that
+    /// nobody may enter; only root and the user's own namespaces can remove them.
     fn drop(&mut self) {
         if !is_root() {
             let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
