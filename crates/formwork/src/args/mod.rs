@@ -14,6 +14,7 @@ mod transfer;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use formwork_build::PullPolicy;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
@@ -160,6 +161,34 @@ pub(crate) struct DoctorArgs {
     /// How to write the report
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// When to ask registries for images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    /// Where the store does not have them
+    #[default]
+    #[value(alias = "false", alias = "ifmissing")]
+    Missing,
+    /// Every time
+    #[value(alias = "true")]
+    Always,
+    /// Every time, but be content with what is in the store where that fails
+    #[value(alias = "ifnewer")]
+    Newer,
+    /// Never
+    Never,
+}
+
+impl From<PullWhen> for PullPolicy {
+    fn from(when: PullWhen) -> Self {
+        match when {
+            PullWhen::Missing => Self::Missing,
+            PullWhen::Always => Self::Always,
+            PullWhen::Newer => Self::Newer,
+            PullWhen::Never => Self::Never,
+        }
+    }
 }
 
 /// How to write a list.

@@ -111,7 +111,7 @@ fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failur
             no_cache: args.no_cache,
         },
         contexts,
-        pull: args.pull,
+        pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
         trust,

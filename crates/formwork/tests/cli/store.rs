@@ -162,7 +162,34 @@ fn run_has_the_exit_code_of_the_process() {
     assert_eq!(code(&["busybox", "false"]), Some(1));
     assert_eq!(code(&["busybox", "/no/such/program"]), Some(127));
     assert_eq!(code(&["busybox", "/etc/passwd"]), Some(126));
-    assert_eq!(code(&["no-such-image"]), Some(125));
+    assert_eq!(code(&["--pull=never", "no-such-image"]), Some(125));
+}
+
+#[test]
+fn a_run_sees_files_of_the_host_that_it_is_shown() {
+    on_each_rung(|site| {
+        let Some(_) = build_app(site) else { return };
+        site.write("shown/in", "host");
+        let (source, file) = (site.outside("context/shown"), site.outside("context/shown/in"));
+        let mount = |options: &str| format!("{source}:/seen/here{options}");
+        let script = "cat /seen/here/in; echo new > /seen/here/out";
+        let shell = ["busybox", "sh", "-c", script];
+        assert_eq!(site.run(&[&["run", "-v", &mount("")], &shell[..]].concat()), "host");
+        assert_eq!(fs_err::read(site.context("shown/out")).unwrap(), b"new\n");
+        let read_only = mount(":ro");
+        let refused = [&["run", "-v", &read_only], &shell[..]].concat();
+        Ran::of(&mut site.formwork(&refused)).failed(1, "Read-only");
+        let one = format!("{file}:/etc/passwd");
+        assert_eq!(site.run(&["run", "-v", &one, "busybox", "cat", "/etc/passwd"]), "host");
+        for (wrong, message) in [
+            ("/absent/source:/x", "/absent/source"),
+            ("name:/x", "no named volumes"),
+            ("/x", "SOURCE:TARGET"),
+            ("/:relative", "SOURCE:TARGET"),
+        ] {
+            Ran::of(&mut site.formwork(&["run", "-v", wrong, "busybox"])).failed(125, message);
+        }
+    });
 }
 
 #[test]
