@@ -11,6 +11,7 @@ mod progress;
 mod render;
 mod settings;
 mod signals;
+mod template;
 
 use std::process::ExitCode;
 

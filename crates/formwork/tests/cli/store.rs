@@ -111,6 +111,36 @@ fn inspect_tells_configuration_and_layers() {
 }
 
 #[test]
+fn scripts_get_the_parts_that_they_ask_for() {
+    let site = Site::new();
+    let Some(id) = build_app(&site) else { return };
+    let show = |arguments: &[&str]| site.run(arguments);
+    assert_eq!(show(&["images", "--format", "{{.Repository}}:{{.Tag}}", "app"]), "app:1\n");
+    let table = show(&["images", "--format", "table {{.Repository}}\\t{{.ID}}", "app"]);
+    let short = &id["sha256:".len()..][..12];
+    assert_eq!(table, format!("REPOSITORY   ID\napp          {short}\n"));
+    let size = show(&["history", "--format", "{{.Size}} {{.CreatedBy}}", "app:1"]);
+    assert!(size.contains("B COPY a b\n"), "{size}");
+    for (template, expected) in [
+        ("{{.Id}}", &*id),
+        ("{{.Config.WorkingDir}} {{.Config.User}}", "/w app"),
+        ("{{json .Config.Cmd}}", r#"["echo hello $WHO from $(pwd)"]"#),
+        ("{{len .Config.Labels}}", "0"),
+        ("{{index .RepoTags 0}}", "app:1"),
+        ("{{range .Config.Entrypoint}}{{.}} {{end}}", "/bin/sh -c "),
+        ("{{.Os}}{{if .Config.Healthcheck}}!{{end}}", "linux"),
+    ] {
+        let shown = show(&["inspect", "-f", template, "app:1"]);
+        assert_eq!(shown, format!("{expected}\n"), "{template}");
+    }
+    assert!(show(&["inspect", "--format", "json", "app:1"]).starts_with("[{"));
+    let wrong = |arguments: &[&str]| Ran::of(&mut site.formwork(arguments));
+    wrong(&["inspect", "-f", "{{.Nothing}}", "app:1"]).failed(2, "`.Nothing`");
+    wrong(&["images", "--format", "{{.ID"]).failed(2, "`}}` is missing");
+    wrong(&["images", "--format", "xml"]).failed(2, "`json`");
+}
+
+#[test]
 fn run_starts_what_the_image_says_and_what_the_caller_says() {
     on_each_rung(|site| {
         let Some(_) = build_app(site) else { return };
