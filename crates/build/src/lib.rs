@@ -37,7 +37,8 @@ pub use files::{
 };
 pub use host::{Host, RegistryFiles};
 pub use login::{Kept, Login, log_in, log_out};
-pub use request::{BuildRequest, ContextSpec, Destination, Output};
+pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
+pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
@@ -50,4 +51,4 @@ pub use formwork_frontend::{
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets};
+pub use formwork_worker::{HostTrust, Secrets, Volume};

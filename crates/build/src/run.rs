@@ -8,7 +8,7 @@ use formwork_image::StoredImage;
 use formwork_oci::ImageConfig;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
-use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
+use formwork_worker::{ContainerSpec, Volume, WorkerError, inherited_stdio, run_container};
 
 use crate::error::told;
 use crate::resolve::base_of;
@@ -34,6 +34,8 @@ pub struct RunRequest {
     pub user: Option<String>,
     /// The host name.
     pub hostname: Option<String>,
+    /// What of the host the process sees.
+    pub volumes: Vec<Volume>,
     /// Whether the process has the caller's standard input.
     pub interactive: bool,
 }
@@ -54,6 +56,7 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
         cwd: request.workdir.clone().unwrap_or_else(|| config.config.working_dir.clone()),
         user: request.user.clone().unwrap_or_else(|| config.config.user.clone()),
         hostname: request.hostname.clone().unwrap_or_default(),
+        volumes: request.volumes.clone(),
         resolv_conf: host.resolv_conf.clone(),
         grace: GRACE,
     };

@@ -12,6 +12,7 @@ mod progress;
 mod render;
 mod settings;
 mod signals;
+mod template;
 
 use std::process::ExitCode;
 

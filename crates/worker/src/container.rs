@@ -1,12 +1,14 @@
 //! `formwork run`: a process in an image, of which nothing is kept.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use formwork_fs::RelPath;
+use formwork_fs::{FsError, RelPath};
 use formwork_sandbox::{
-    Cancel, ExitReport, Launcher, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+    Cancel, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
+    Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
@@ -30,10 +32,39 @@ pub struct ContainerSpec {
     pub user: String,
     /// The host name; empty for the machine's.
     pub hostname: String,
+    /// What of the host the process sees, besides.
+    pub volumes: Vec<Volume>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// How long the process has to end after it was asked to.
     pub grace: Duration,
+}
+
+/// A file or a directory of the host that a process sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Where the host has it: an absolute path of something that exists.
+    pub source: PathBuf,
+    /// Where the process sees it.
+    pub target: String,
+    /// Whether the process may change nothing through it.
+    pub read_only: bool,
+}
+
+impl Volume {
+    fn mount(&self) -> Result<MountPoint, WorkerError> {
+        let failed = |error| FsError::new("mount", &self.source, error);
+        let metadata = fs_err::metadata(&self.source).map_err(failed)?;
+        let target =
+            RelPath::clean(&self.target).map_err(|error| failed(std::io::Error::other(error)))?;
+        let kind = MountKind::Bind {
+            source: self.source.clone(),
+            subpath: RelPath::root(),
+            read_only: self.read_only,
+            stub: if metadata.is_dir() { Stub::Dir } else { Stub::File },
+        };
+        Ok(MountPoint { target, kind })
+    }
 }
 
 /// Runs a process in an image with the given standard streams.
@@ -54,6 +85,9 @@ pub fn run_container(
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = ProcessSpec::new(rootfs, spec.args.iter());
     process.mounts = Mounts::of_host(&spec.hostname, &spec.resolv_conf).points;
+    for volume in &spec.volumes {
+        process.mounts.push(volume.mount()?);
+    }
     process.env =
         environment(spec, &user.home).into_iter().map(|(n, v)| (n.into(), v.into())).collect();
     process.cwd = RelPath::clean(&spec.cwd).unwrap_or_default();

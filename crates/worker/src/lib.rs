@@ -34,7 +34,7 @@ mod trust;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use container::{ContainerSpec, inherited_stdio, run_container};
+pub use container::{ContainerSpec, Volume, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
 pub use facts::{PackForm, blobs_of_layer};

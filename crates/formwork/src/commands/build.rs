@@ -110,7 +110,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             all_stages: false,
         },
         contexts: inputs.contexts,
-        pull: args.pull,
+        pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
         trust,
