@@ -40,6 +40,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(args, &settings),
         Command::Tag(args) => commands::tag::run(args, &settings),
         Command::Rm(args) => commands::rm::run(args, &settings),
+        Command::Ignore(args) => commands::ignore::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

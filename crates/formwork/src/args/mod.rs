@@ -6,6 +6,7 @@
 
 mod build;
 mod call;
+mod ignore;
 mod pairs;
 mod run;
 
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
+pub(crate) use ignore::IgnoreArgs;
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Tell which line of .dockerignore decides about a path
+    Ignore(IgnoreArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

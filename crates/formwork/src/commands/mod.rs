@@ -4,6 +4,7 @@ pub(crate) mod build;
 mod call;
 pub(crate) mod doctor;
 pub(crate) mod history;
+pub(crate) mod ignore;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod rm;

@@ -9,6 +9,7 @@
 mod cache;
 mod call;
 mod cases;
+mod ignore;
 mod outputs;
 mod peers;
 mod progress;
