@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{RecvError, channel};
 use std::time::Instant;
 
 use formwork_content::ContentStore;
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
+use formwork_fs::FsError;
 use formwork_image::{BlobBytes, BlobSource, ImageError};
 use formwork_oci::{Descriptor, Digest, Repository};
 use formwork_solver::Cancel;
@@ -45,6 +47,49 @@ impl PulledBlobs {
         self.events.emit(Event::StepAdded { step, name: name.into() });
         self.events.emit(Event::StepStarted { step });
         let start = Instant::now();
+        let result = self.fetch(step, repository, descriptor);
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(_) if self.cancel.is_canceled() => Outcome::Canceled,
+            Err(error) => Outcome::Failed(error.to_string()),
+        };
+        self.events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });
+        result
+    }
+
+    /// Fetches on a thread of its own, which is left behind where somebody asks to stop: it may wait
+    /// for a network that never answers.
+    fn fetch(
+        &self,
+        step: StepId,
+        repository: &Repository,
+        descriptor: &Descriptor,
+    ) -> Result<(), ImageError> {
+        let (give, result) = channel();
+        let stop = give.clone();
+        self.cancel.when_canceled(move || drop(stop.send(None)));
+        let (own, place, blob) = (self.clone(), repository.clone(), descriptor.clone());
+        let fetch = move || drop(give.send(Some(own.transfer(step, &place, &blob))));
+        if std::thread::Builder::new().spawn(fetch).is_err() {
+            // The machine has no thread to give.
+            return self.transfer(step, repository, descriptor);
+        }
+        match result.recv() {
+            Ok(Some(result)) => result,
+            Ok(None) | Err(RecvError) => {
+                let stopped = std::io::Error::other("stopped");
+                let error = FsError::new("fetch a blob into", self.content.directory(), stopped);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn transfer(
+        &self,
+        step: StepId,
+        repository: &Repository,
+        descriptor: &Descriptor,
+    ) -> Result<(), ImageError> {
         let label: Arc<str> = descriptor.digest.short().into();
         let total = Some(descriptor.size);
         let progress = |current| {
@@ -52,16 +97,8 @@ impl PulledBlobs {
             self.events.emit(Event::StepProgress { step, label, current, total });
             !self.cancel.is_canceled()
         };
-        let result = self.registries.client().map_err(ImageError::from).and_then(|client| {
-            formwork_image::fetch(client, repository, descriptor, &self.content, &progress)
-        });
-        let outcome = match &result {
-            Ok(_) => Outcome::Done,
-            Err(_) if self.cancel.is_canceled() => Outcome::Canceled,
-            Err(error) => Outcome::Failed(error.to_string()),
-        };
-        self.events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });
-        result.map(drop)
+        let client = self.registries.client()?;
+        formwork_image::fetch(client, repository, descriptor, &self.content, &progress).map(drop)
     }
 }
 

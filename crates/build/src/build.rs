@@ -6,8 +6,9 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
-use formwork_graph::{Graph, Op, OpId, Source};
+use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
+use formwork_remote::Downloads;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
@@ -103,6 +104,7 @@ fn solve(
         images: images.bases.clone(),
         secrets: request.secrets.clone(),
         trust: request.trust.clone(),
+        downloads: downloads(host, &lowered.graph)?,
         resolv_conf: host.resolv_conf.clone(),
     };
     let place = Place { request, ignores, graph: &lowered.graph };
@@ -116,6 +118,14 @@ fn solve(
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
         })
+}
+
+/// What fetches files of web servers, if a graph has any.
+fn downloads(host: &Host, graph: &Graph) -> Result<Option<Downloads>, BuildError> {
+    let is_file =
+        |step: &Step| matches!(step.op, Op::Source(Source::Remote(RemoteSource::Http(_))));
+    let is_needed = graph.steps().any(|(_, step)| is_file(step));
+    is_needed.then(|| host.downloads()).transpose()
 }
 
 /// Where what is known about a context's files is kept: under the path of the context.
@@ -213,6 +223,7 @@ fn code(error: &WorkerError) -> &'static str {
         WorkerError::Missing(_) => "missing-source",
         WorkerError::Account(_) => "unknown-account",
         WorkerError::MissingSecret(_) => "missing-secret",
+        WorkerError::Remote(_) => "remote",
         WorkerError::BaseLayer { .. } => "base-image",
         WorkerError::Internal(_) => "internal",
         _ => "step",

@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind as IoErrorKind};
 use formwork_diagnostics::Diagnostic;
 use formwork_image::ImageError;
 use formwork_layer::LayerError;
-use formwork_registry::RegistryError;
+use formwork_registry::{DownloadError, RegistryError};
+use formwork_remote::RemoteError;
 use formwork_sandbox::SandboxError;
 use formwork_worker::{BaseLayerError, WorkerError};
 
@@ -25,7 +26,7 @@ pub struct BuildError {
 pub enum ErrorKind {
     /// The Dockerfile's, the context's, or that of a process that a step ran.
     Input,
-    /// A registry's, or the way to it.
+    /// That of a registry or of another server, or the way to it.
     Registry,
     /// The machine's: the store, the disk, the kernel.
     Machine,
@@ -48,6 +49,19 @@ impl BuildError {
         Self { kind: ErrorKind::Input, diagnostics }
     }
 
+    /// Something that the user named and that is not what it should be.
+    pub(crate) fn input_error(error: impl std::fmt::Display) -> Self {
+        Self::new(ErrorKind::Input, Diagnostic::error("input", error.to_string()))
+    }
+
+    /// The same failure with a way out.
+    pub(crate) fn with_help(mut self, help: &str) -> Self {
+        if let Some(last) = self.diagnostics.pop() {
+            self.diagnostics.push(last.with_help(help));
+        }
+        self
+    }
+
     /// A failure of the store.
     pub(crate) fn store(error: impl Error + 'static) -> Self {
         let mut diagnostic = told("store", &error);
@@ -61,6 +75,11 @@ impl BuildError {
     /// A failure of an image's source.
     pub(crate) fn image(error: &ImageError) -> Self {
         Self::new(kind_of_image_error(error), told("image", error))
+    }
+
+    /// A failure of a registry, or of the files that describe registries.
+    pub(crate) fn registry(error: &RegistryError) -> Self {
+        Self::new(kind_of_registry_error(error), told("registry", error))
     }
 
     /// A failure to make or to read a layer, outside any step.
@@ -88,6 +107,10 @@ pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
     match error {
         _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
         WorkerError::Image(error) => kind_of_image_error(error),
+        WorkerError::Remote(RemoteError::Download(DownloadError::Remote { .. })) => {
+            ErrorKind::Registry
+        }
+        WorkerError::Remote(RemoteError::Checksum { .. }) => ErrorKind::Input,
         WorkerError::Sandbox(error) => kind_of_sandbox_error(error),
         WorkerError::Layer(LayerError::Fs(_) | LayerError::Encoding { .. }) => ErrorKind::Machine,
         WorkerError::Exit { .. }

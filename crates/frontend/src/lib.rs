@@ -15,6 +15,7 @@ mod lower;
 mod outline;
 mod plan;
 mod ports;
+mod remote;
 mod scope;
 mod unused;
 
@@ -23,6 +24,7 @@ pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
+pub use remote::{http_source, is_http};
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";

@@ -51,6 +51,14 @@ impl RegistryClient {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    pub(crate) fn config(&self) -> &RegistryConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.shared.transport
+    }
+
     /// Does something with the first endpoint of a repository that can: its mirrors once each, then
     /// the registry itself, as often as the configuration has it.
     pub(crate) fn pull<T>(
@@ -95,6 +103,19 @@ impl RegistryClient {
             push: true,
             mount_from: mount_from.map(|from| from.path().to_owned()),
         };
+        self.persist(&self.session(errand, endpoint, Some(scope), &[]), run)
+    }
+
+    /// Does something with a registry as a whole, of which a repository is known.
+    pub(crate) fn ask_registry<T>(
+        &self,
+        errand: Errand<'_>,
+        repository: &Repository,
+        scope: Scope,
+        run: &mut dyn FnMut(&Session<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let mut endpoint = endpoint::for_push(&self.shared.config, repository)?;
+        endpoint.path.clear();
         self.persist(&self.session(errand, endpoint, Some(scope), &[]), run)
     }
 

@@ -9,10 +9,10 @@ use formwork_layer::{ApplyOptions, Tree, Whiteouts, apply};
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 
 use crate::WorkerError;
+use crate::facts::TREE;
 use crate::store::LayerStore;
 
-/// The facts of a snapshot that hold the list of files and the directories that it merely implies.
-const TREE: &str = "tree";
+/// The fact that lists the directories that an archive does not describe.
 const IMPLIED: &str = "implied";
 
 /// An archive that is unpacked in the store.

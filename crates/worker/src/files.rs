@@ -278,7 +278,7 @@ impl Copy<'_> {
             (false, Output::Context(context)) => {
                 Err(WorkerError::Missing(context.missing(pattern)))
             }
-            (false, Output::Root(_)) => Err(missing_in_root(pattern)),
+            (false, Output::Root(_) | Output::Fetched(_)) => Err(missing_in_root(pattern)),
         }
     }
 }
@@ -332,7 +332,7 @@ impl Worker {
             None if resolved.path.is_root() => Ok(Identity::scratch()),
             None => match from {
                 Output::Context(context) => Err(WorkerError::Missing(context.missing(source))),
-                Output::Root(_) => Err(missing_in_root(source)),
+                Output::Root(_) | Output::Fetched(_) => Err(missing_in_root(source)),
             },
         }
     }
@@ -353,6 +353,7 @@ impl Worker {
 fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees(),
     }
 }
@@ -360,6 +361,7 @@ fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
 fn trees_with_bytes(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees_with_bytes(),
     }
 }

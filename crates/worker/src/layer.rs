@@ -13,19 +13,14 @@ use formwork_layer::{
     ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
     adopt_implied, materialize,
 };
-use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
+use formwork_oci::{Descriptor, DiffId};
 use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
-use serde::{Deserialize, Serialize};
 
+use crate::facts::{CREATED, PackForm, PackedFact, TREE, whole_forms};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
-
-/// The fact of a snapshot that lists the layer's files.
-pub(crate) const TREE: &str = "tree";
-/// The fact of a snapshot that says when the layer was made, in seconds since 1970.
-const CREATED: &str = "created";
 
 /// A layer of a root file system. Its list of files, its directory and its blob are each made
 /// when they are asked for, once, and kept in the store.
@@ -61,15 +56,6 @@ pub(crate) enum Source {
     Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
 }
 
-/// In which form a layer is packed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PackForm {
-    /// How it is compressed.
-    pub compression: Compression,
-    /// The latest modification time, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
-    pub epoch: Option<i64>,
-}
-
 /// A layer as an image has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedLayer {
@@ -83,14 +69,6 @@ pub struct PackedLayer {
 struct Stoppable<'a, W> {
     sink: W,
     cancel: &'a Cancel,
-}
-
-/// What is kept about a packed layer.
-#[derive(Serialize, Deserialize)]
-struct PackedFact {
-    diff_id: DiffId,
-    digest: Digest,
-    size: u64,
 }
 
 impl Layer {
@@ -229,7 +207,7 @@ impl Layer {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
-        let fact = packed_fact_name(form);
+        let fact = form.fact();
         if let Some(packed) = self.packed_fact(&fact)?
             && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
         {
@@ -238,8 +216,7 @@ impl Layer {
         let mut staged = self.store.content.stage()?;
         let packed = self.pack_into(&mut staged, form, cancel)?;
         staged.commit_hashed(packed.digest.clone())?;
-        let packed =
-            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        let packed = PackedFact::from(packed);
         self.set_fact(&fact, &packed)?;
         Ok(packed.into_layer(form.compression))
     }
@@ -254,13 +231,12 @@ impl Layer {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
         let form = PackForm { compression: Compression::None, epoch };
-        let fact = packed_fact_name(form);
+        let fact = form.fact();
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
         let packed = self.pack_into(std::io::sink(), form, cancel)?;
-        let packed =
-            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        let packed = PackedFact::from(packed);
         self.set_fact(&fact, &packed)?;
         Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
     }
@@ -272,13 +248,12 @@ impl Layer {
     /// Fails where the layer cannot be packed.
     pub fn packed_size(&self, compression: Compression) -> Result<u64, WorkerError> {
         let form = PackForm { compression, epoch: None };
-        let fact = packed_fact_name(form);
+        let fact = form.fact();
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(packed.size);
         }
         let packed = self.pack_into(std::io::sink(), form, &Cancel::default())?;
-        let packed =
-            PackedFact { diff_id: packed.diff_id, digest: packed.digest, size: packed.size };
+        let packed = PackedFact::from(packed);
         self.set_fact(&fact, &packed)?;
         Ok(packed.size)
     }
@@ -415,12 +390,11 @@ impl Layer {
         self.unpack(forms, blob.open()?, &packed.diff_id, &[], true)
     }
 
-    /// A blob of the layer that holds all of it: one whose modification times were not changed.
+    /// A blob of the layer that holds all of it.
     fn kept_blob(&self, snapshot: &Committed) -> Result<Option<PackedFact>, WorkerError> {
-        for compression in [Compression::default(), Compression::ZSTD, Compression::None] {
-            let name = packed_fact_name(PackForm { compression, epoch: None });
+        for name in whole_forms() {
             let fact = snapshot.fact(&name)?;
-            let Some(packed) = fact.and_then(|fact| decode_fact(&fact)) else { continue };
+            let Some(packed) = fact.as_deref().and_then(PackedFact::decode) else { continue };
             if self.store.content.get(&packed.digest)?.is_some() {
                 return Ok(Some(packed));
             }
@@ -430,12 +404,12 @@ impl Layer {
 
     fn packed_fact(&self, name: &str) -> Result<Option<PackedFact>, WorkerError> {
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(None) };
-        Ok(snapshot.fact(name)?.and_then(|fact| decode_fact(&fact)))
+        Ok(snapshot.fact(name)?.as_deref().and_then(PackedFact::decode))
     }
 
     fn set_fact(&self, name: &str, packed: &PackedFact) -> Result<(), WorkerError> {
         if let Some(snapshot) = self.store.snapshots.get(&self.name)? {
-            snapshot.set_fact(name, &serde_json::to_vec(packed).unwrap_or_default())?;
+            snapshot.set_fact(name, &packed.encode())?;
         }
         Ok(())
     }
@@ -487,30 +461,6 @@ impl<W: Write> Write for Stoppable<'_, W> {
     fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
-}
-
-impl PackedFact {
-    fn into_layer(self, compression: Compression) -> PackedLayer {
-        let media_type = MediaType::OciLayer(compression.format());
-        let blob = Descriptor::new(media_type, self.digest, self.size);
-        PackedLayer { diff_id: self.diff_id, blob: Some(blob) }
-    }
-}
-
-fn decode_fact(bytes: &[u8]) -> Option<PackedFact> {
-    serde_json::from_slice(bytes).ok()
-}
-
-/// The fact about a packed form. The number is that of the formats that [`formwork_layer`] writes,
-/// which its digest tests pin.
-fn packed_fact_name(form: PackForm) -> String {
-    let compression = match form.compression {
-        Compression::None => "none".to_owned(),
-        Compression::Gzip { level } => format!("gzip-{level}"),
-        Compression::Zstd { level } => format!("zstd-{level}"),
-    };
-    let epoch = form.epoch.map(|epoch| format!("-until{epoch}")).unwrap_or_default();
-    format!("packed-v1-{compression}{epoch}")
 }
 
 /// Whether the bytes of all files are known.

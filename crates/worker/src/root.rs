@@ -1,5 +1,7 @@
 //! What ops yield.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use formwork_cache::Identity;
@@ -9,7 +11,7 @@ use formwork_layer::{Stack, Tree};
 
 use crate::context::Context;
 use crate::layer::Layer;
-use crate::{WorkerError, name};
+use crate::{BaseImage, LayerStore, WorkerError, name};
 
 /// What an op yields; cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub enum Output {
     Root(Root),
     /// A directory of the user's.
     Context(Arc<Context>),
+    /// Files that were fetched from elsewhere.
+    Fetched(Arc<Tree>),
 }
 
 /// A root file system: layers, and their identity as a whole.
@@ -36,7 +40,7 @@ impl Output {
     pub fn root(&self) -> Result<&Root, WorkerError> {
         match self {
             Self::Root(root) => Ok(root),
-            Self::Context(_) => {
+            Self::Context(_) | Self::Fetched(_) => {
                 Err(WorkerError::Internal("a context is used as a root file system".to_owned()))
             }
         }
@@ -52,6 +56,21 @@ impl Root {
     /// The root file system of an image.
     pub(crate) fn image(identity: Identity, layers: Vec<Arc<Layer>>) -> Self {
         Self { identity, layers: layers.into() }
+    }
+
+    /// The root file system of an image outside any build; `unpack` says whether somebody will need
+    /// its files rather than the list of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the image's layers cannot be named.
+    pub fn of_image(
+        store: &Arc<LayerStore>,
+        image: &BaseImage,
+        unpack: bool,
+    ) -> Result<Self, WorkerError> {
+        // Nothing is recorded under it, so the identity does not matter.
+        Ok(Self::image(Identity::scratch(), image.layers(store, unpack)?))
     }
 
     /// This root file system with a layer that was built here.
@@ -83,13 +102,21 @@ impl Root {
     }
 
     /// The lists of files of all layers, made side by side where they are missing.
-    pub(crate) fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails where a layer can be neither read from the store nor be made.
+    pub fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
         for_all(&self.layers, Layer::tree)
     }
 
-    /// The directories of all layers, made side by side where they are missing.
-    pub(crate) fn directories(&self) -> Result<Vec<std::path::PathBuf>, WorkerError> {
-        for_all(&self.layers, Layer::directory)
+    /// The directories of all layers, made side by side where they are missing; of a layer that
+    /// occurs more than once the topmost place.
+    ///
+    /// overlayfs refuses a directory that it is given twice. Whatever the lower of two equal
+    /// layers adds or hides, the upper one does as well, so the lower one shows nowhere.
+    pub(crate) fn directories(&self) -> Result<Vec<PathBuf>, WorkerError> {
+        for_all(&self.layers, Layer::directory).map(topmost)
     }
 
     /// What a file holds, following links; `None` if there is no such file or it has more than
@@ -141,4 +168,25 @@ fn for_all<T: Send>(
         }
     });
     results.into_iter().flatten().collect()
+}
+
+/// Of equal directories the last one, in their order.
+fn topmost(directories: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<PathBuf> =
+        directories.into_iter().rev().filter(|directory| seen.insert(directory.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_equal_directories_the_topmost_counts() {
+        let paths = |text: &str| text.split(' ').map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(topmost(paths("base a b a c")), paths("base b a c"));
+        assert_eq!(topmost(paths("a a a")), paths("a"));
+    }
 }

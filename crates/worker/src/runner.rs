@@ -9,6 +9,7 @@ use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::{BlobSource, ImageView};
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
+use formwork_remote::Downloads;
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
@@ -32,6 +33,8 @@ pub struct WorkerConfig {
     pub secrets: Secrets,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// Fetches files of web servers, if the build has any.
+    pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
 }
@@ -110,6 +113,7 @@ pub struct Worker {
     pub(crate) stubs: StubLayers,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
+    pub(crate) cancel: Cancel,
     contexts: BTreeMap<String, Arc<Context>>,
     /// Images of which somebody will need the files, not only their list.
     unpacked: BTreeSet<OpId>,
@@ -147,6 +151,7 @@ impl Worker {
             stop,
             stubs: StubLayers::default(),
             plans: Mutex::default(),
+            cancel: cancel.clone(),
             contexts,
             unpacked: unpacked_images(graph),
         })
@@ -159,6 +164,7 @@ impl Worker {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
+            GraphSource::Remote(remote) => self.fetch(id, remote).map(Output::Fetched),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
@@ -200,7 +206,7 @@ impl OpRunner for Worker {
     fn identity(&self, output: &Output) -> Option<Identity> {
         match output {
             Output::Root(root) => Some(root.identity()),
-            Output::Context(_) => None,
+            Output::Context(_) | Output::Fetched(_) => None,
         }
     }
 

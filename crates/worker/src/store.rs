@@ -3,12 +3,10 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_content::{ContentStore, StoreLayout};
-use formwork_fs::RootDir;
-use formwork_layer::{Tree, is_intact};
-use formwork_snapshot::{Committed, DirectorySnapshots};
+use formwork_snapshot::DirectorySnapshots;
 
 use crate::WorkerError;
-use crate::layer::TREE;
+use crate::facts::survived;
 
 /// Where layers are kept: as directories and lists of files, and as blobs.
 #[derive(Debug)]
@@ -56,21 +54,6 @@ impl LayerStore {
     /// The store's directories of layers.
     pub fn snapshots(&self) -> &DirectorySnapshots {
         &self.snapshots
-    }
-}
-
-/// Whether a layer that another boot has left is whole: its list of files, which has a check sum,
-/// and their bytes. What cannot be read counts as lost.
-fn survived(snapshot: &Committed) -> bool {
-    let tree = snapshot.fact(TREE).ok().flatten().and_then(|tree| Tree::decode(&tree).ok());
-    match (tree, snapshot.layer()) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(tree), Some(layer)) => {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            RootDir::open(layer)
-                .is_ok_and(|layer| is_intact(&tree, &layer, threads).unwrap_or(false))
-        }
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn all(pulled: &str) -> Vec<Case> {
             &format!("FROM {LARGE} AS b\nFROM {BUSYBOX}\nCOPY --from=b /usr /usr\nRUN true\n"),
             6.0,
         )),
-        slow(case("pull 285 MB, RUN true", Kind::Pull, &format!("FROM {pulled}\nRUN true\n"), 4.0)),
+        slow(case("pull 346 MB, RUN true", Kind::Pull, &format!("FROM {pulled}\nRUN true\n"), 4.0)),
     ]
 }
 

@@ -10,10 +10,11 @@ use crate::progress::Mode;
 /// Options of `formwork build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from (the build context)
+    /// Directory with the files to build from (the build context), or `-` for a Dockerfile or a tar
+    /// archive on standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
-    /// Dockerfile [default: PATH/Dockerfile]
+    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Name for the image, such as `app:1.0`; may be repeated

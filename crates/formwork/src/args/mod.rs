@@ -6,9 +6,14 @@
 
 mod build;
 mod call;
+mod files;
+mod filter;
 mod ignore;
+mod login;
 mod pairs;
 mod run;
+mod space;
+mod transfer;
 
 use std::path::PathBuf;
 
@@ -16,9 +21,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
+pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
+pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use ignore::IgnoreArgs;
+pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use space::{DuArgs, PruneArgs};
+pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -26,7 +36,7 @@ Exit codes:
   0         it worked
   1         the Dockerfile, the context or the image is wrong, or a step failed
   2         the command line is wrong
-  3         a registry, or the way to it
+  3         a registry or another server, or the way to it
   4         the machine: the store, the disk, the kernel
   125-127   `formwork run` could not start the process
   130, 143  stopped by Ctrl-C or SIGTERM";
@@ -75,6 +85,28 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Tell which line of .dockerignore decides about a path
     Ignore(IgnoreArgs),
+    /// Fetch images from their registries
+    Pull(PullArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Write images into an archive or a directory
+    Save(SaveArgs),
+    /// Read the images of an archive or a directory into the store
+    Load(LoadArgs),
+    /// Write all files of an image into a tar archive
+    Export(ExportArgs),
+    /// Copy files out of an image
+    Cp(CpArgs),
+    /// Show in what two images differ
+    Diff(DiffArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget how to log in to a registry
+    Logout(LogoutArgs),
+    /// Show what the store takes on the disk
+    Du(DuArgs),
+    /// Remove what no image in the store needs
+    Prune(PruneArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

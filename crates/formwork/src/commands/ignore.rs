@@ -5,10 +5,10 @@ use std::fmt::Write;
 use formwork_build::ignore_decision;
 use formwork_diagnostics::SourceFile;
 
-use super::build::{dockerfile_in, ignore_file};
 use crate::args::IgnoreArgs;
 use crate::commands;
 use crate::exit::Failure;
+use crate::inputs::{dockerfile_in, ignore_file};
 
 /// Tells for each path whether it is left out, and why.
 pub(crate) fn run(args: &IgnoreArgs) -> Result<(), Failure> {
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &IgnoreArgs) -> Result<(), Failure> {
     let default =
         || dockerfile_in(&args.context).unwrap_or_else(|| args.context.join("Dockerfile"));
     let dockerfile = args.file.clone().unwrap_or_else(default);
-    let file = ignore_file(&dockerfile, &args.context)?;
+    let file = ignore_file(Some(&dockerfile), &args.context)?;
     let mut text = String::new();
     for path in &args.why {
         let inner = inner_path(path)?;

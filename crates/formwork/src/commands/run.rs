@@ -15,6 +15,7 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
         args.image_and_command().map_err(|problem| Failure::usage(problem).of_run())?;
     commands::enter().map_err(Failure::of_run)?;
     let host = settings.host().map_err(Failure::of_run)?;
+    commands::remove_stale(&host);
     let image = host.images().resolve(image).map_err(|e| Failure::input(e).of_run())?;
     let request = RunRequest {
         image,

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Site, on_each_rung};
+use crate::support::{Built, Ran, Site, on_each_rung};
 
 const STEPS: &str = "\
 FROM busybox AS build
@@ -160,7 +160,7 @@ fn a_failed_step_is_not_remembered() {
     let site = site_with_sources();
     let dockerfile = "FROM busybox\nRUN --mount=target=/ctx . /ctx/script\n";
     site.write("script", "exit 3");
-    crate::support::Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, "exit code 3");
+    Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, "exit code 3");
     site.write("script", "exit 0");
     assert_eq!(site.build(&[], dockerfile).executed().len(), 1);
 }
@@ -184,10 +184,8 @@ fn linked_copies_with_names_of_users_ask_the_base() {
              COPY --link --chown=app src/a /a\n"
         )
     };
-    let owned = "-rw-r--r-- 5:5 /a \"1\"".to_owned();
-    assert!(site.tree(&[], &dockerfile(5)).lines().contains(&owned));
-    let owned = "-rw-r--r-- 6:6 /a \"1\"".to_owned();
-    assert!(site.tree(&[], &dockerfile(6)).lines().contains(&owned));
+    assert_eq!(site.tree(&[], &dockerfile(5)).line("/a"), "-rw-r--r-- 5:5 /a \"1\"");
+    assert_eq!(site.tree(&[], &dockerfile(6)).line("/a"), "-rw-r--r-- 6:6 /a \"1\"");
 }
 
 #[test]
@@ -218,6 +216,28 @@ fn cache_mounts_outlive_builds_and_count_in_no_key() {
     });
 }
 
+#[test]
+fn builds_at_the_same_time_share_their_steps() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "\
+FROM busybox
+RUN --mount=type=cache,target=/count echo x >> /count/n && sleep 0.3 && echo done > /done
+";
+        let mut first = site.build_command(&[], dockerfile);
+        let mut second = site.build_command(&[], dockerfile);
+        let (one, two) = std::thread::scope(|scope| {
+            let one = scope.spawn(|| Built::of(&mut first));
+            (Built::of(&mut second), one.join().unwrap())
+        });
+        assert_eq!(one.id, two.id);
+        let count = "FROM busybox\nRUN --mount=type=cache,target=/count wc -l < /count/n > /n\n";
+        assert_eq!(site.tree(&[], count).text("/n"), "1\n");
+    });
+}
+
 /// make and cargo go by modification times. A repeated step whose result is equal to that of an
 /// older build must not bring back times that are older than what it was made from.
 #[test]
@@ -233,7 +253,7 @@ RUN if [ /src/a -nt /out ]; then echo stale; else echo fresh; fi > /verdict; cat
         site.write("src/a", content);
         let mut command: Command = site.build_command(&[], dockerfile);
         // Without an epoch, times are those of the real clock.
-        let built = crate::support::Built::of(command.env_remove("SOURCE_DATE_EPOCH"));
+        let built = Built::of(command.env_remove("SOURCE_DATE_EPOCH"));
         assert!(!built.log().contains(&"stale"), "{:?}", built.steps);
     };
     verdict("one");

@@ -9,11 +9,17 @@
 mod cache;
 mod call;
 mod cases;
+mod debian;
+mod fetched;
+mod files;
 mod ignore;
 mod outputs;
 mod peers;
 mod progress;
+mod sent;
 mod sources;
+mod space;
 mod store;
 mod support;
 mod surroundings;
+mod transfer;

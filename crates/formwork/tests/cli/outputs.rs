@@ -168,10 +168,36 @@ fn a_push_to_a_registry_and_a_build_from_it() {
         let other = format!("{}/team/other", registry.host());
         site.build(&["-o", &format!("type=image,name={other},push=true")], DOCKERFILE);
         site.run(&["rm", &other]);
-        let from = format!("FROM {other} AS o\nFROM {name}\nCOPY --from=o /dir/a /b\n");
+        let from = format!("FROM {name}\nCOPY --from={other} /dir/a /b\n");
         let tree = site.tree(&["--pull"], &from);
         assert_eq!(tree.lines(), ["-rw-r----- 5:6 /b \"A\"", MADE[0], MADE[1]]);
+        let metadata = site.outside("metadata.json");
+        site.build(&["-t", &name, "--push", "--metadata-file", &metadata], DOCKERFILE);
+        let digest = json(metadata)["containerimage.digest"].as_str().unwrap().to_owned();
+        let pinned = format!("FROM {}/team/app@{digest}\n", registry.host());
+        assert_eq!(site.tree(&[], &pinned).lines(), MADE);
     });
+}
+
+#[test]
+fn a_layer_may_occur_twice() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let site = site();
+    site.write("b", "B");
+    let dockerfile = "FROM scratch\nCOPY a /d/x\nCOPY b /d/x\nCOPY a /d/x\n";
+    let expected = site.tree(&["-t", "twice", "-o", "type=image"], dockerfile).lines();
+    let layers = site.inspect("twice")["RootFS"]["Layers"].clone();
+    assert_eq!(layers[0], layers[2]);
+    for kind in ["oci", "docker"] {
+        let archive = site.outside(&format!("{kind}.tar"));
+        site.build(&["-t", "twice", "-o", &format!("type={kind},dest={archive}")], dockerfile);
+        let copy = format!("{}:copy", site.outside(kind));
+        let (from, to) = (format!("{kind}-archive:{archive}"), format!("oci:{copy}"));
+        let arguments = ["--insecure-policy", "copy", "-q", &from, &to];
+        Ran::of(&mut site.command(skopeo.to_str().unwrap(), &arguments)).succeeded();
+        let context = format!("back=oci-layout://{copy}");
+        assert_eq!(site.tree(&["--build-context", &context], "FROM back\n").lines(), expected);
+    }
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn archives_are_unpacked_by_add_and_copied_by_copy() {
         let tree = site.tree(&[], &format!("FROM scratch\nADD {name} /\n"));
         assert_eq!(tree.lines(), unpacked("", "3:4"), "{name}");
     }
-    let tree = site.tree(&[], "FROM scratch\nADD --chown=7:8 a.tgz /\n");
+    let tree = site.tree(&[], "FROM scratch\nADD --chown=7:8 --chmod=600 a.tgz /\n");
     assert_eq!(tree.lines(), unpacked("", "7:8"));
     let tree = site.tree(&[], "FROM scratch\nCOPY a.tar /\nADD --unpack=false a.tar /b\n");
     let names: Vec<&String> = tree.0.keys().collect();

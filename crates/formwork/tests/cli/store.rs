@@ -1,5 +1,8 @@
 //! The commands for images that are in the store.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::support::{Ran, Site, on_each_rung};
@@ -56,6 +59,8 @@ fn images_are_listed_named_and_removed() {
         assert_eq!(site.inspect(&id[7..19])["Id"], id.as_str());
         let refused = Ran::of(&mut site.formwork(&["rm", &id]));
         refused.failed(1, "2 names");
+        site.run(&["tag", "busybox", "also"]);
+        assert_eq!(site.run(&["rm", "also"]), "Untagged: also:latest\n");
         let removed = site.run(&["rm", "app:1"]);
         assert_eq!(removed, "Untagged: app:1\n");
         site.run(&["rm", "--force", &id, "no-such-image"]);
@@ -118,6 +123,33 @@ fn run_starts_what_the_image_says_and_what_the_caller_says() {
         assert_eq!(site.run(&["run", "--user", "0", "--entrypoint", "id", "app:1", "-u"]), "0\n");
         assert_eq!(site.run(&["run", "--hostname", "box", "busybox", "hostname"]), "box\n");
     });
+}
+
+#[test]
+fn run_reads_standard_input_if_it_shall() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let output_with_input = |arguments: &[&str]| {
+        let mut command = site.formwork(&[&["run"], arguments].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"input").unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(output_with_input(&["-i", "busybox", "cat"]), "input");
+    assert_eq!(output_with_input(&["busybox", "cat"]), "");
+}
+
+#[test]
+fn triggers_of_an_image_run_in_what_is_based_on_it() {
+    let site = Site::new().with_busybox();
+    site.write("a", "A");
+    let base = "FROM busybox\nONBUILD COPY a /a\nONBUILD RUN echo ran > /ran\n";
+    site.build(&["-t", "base"], base);
+    assert_eq!(site.inspect("base")["Config"]["OnBuild"][0], "COPY a /a");
+    let tree = site.tree(&["-t", "child", "-o", "type=image"], "FROM base\n");
+    assert_eq!((tree.text("/a"), tree.text("/ran")), ("A".to_owned(), "ran\n".to_owned()));
+    assert!(site.inspect("child")["Config"]["OnBuild"].is_null());
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn a_registry_that_refuses_or_lies_is_told() {
     };
     type Handler = Box<dyn Fn(&Request<'_>) -> Reply + Send + Sync>;
     let cases: Vec<(Handler, &[&str])> = vec![
-        (Box::new(instead(401, "WWW-Authenticate: Basic realm=x\r\n")), &["401", "docker login"]),
+        (Box::new(instead(401, "WWW-Authenticate: Basic realm=x\r\n")), &["401", "formwork login"]),
         (Box::new(instead(403, "")), &["403", "because I say so"]),
         (Box::new(instead(404, "")), &["404"]),
         (Box::new(instead(429, "Retry-After: 3600\r\n")), &["429", "3600 s"]),
@@ -325,4 +325,22 @@ fn an_image_outlives_the_place_that_its_base_came_from() {
     arena.run(&["run", "other", "ls", "/other"]).fails(0, &[]);
     arena.assert_nothing_is_left();
     arena.assert_store_is_sound();
+}
+
+#[test]
+fn a_step_that_fails_does_not_wait_for_a_registry() {
+    let Some(arena) = Arena::new() else { return };
+    let layer = Layout::of_base(&arena, "layout").layer();
+    let layer = format!("blobs/sha256:{}", layer.file_name().unwrap().to_str().unwrap());
+    let registry = Registry::start(&arena.base(), move |request| match request.path == layer {
+        true => Reply::Hang,
+        false => Reply::Content,
+    });
+    let dockerfile = format!(
+        "FROM {} AS a\nRUN true\nFROM base AS b\nRUN sleep 1; exit 9\n\
+         FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n",
+        registry.image()
+    );
+    arena.build(&dockerfile, &["-j4"]).fails(1, &["exit code 9", "Dockerfile:4"]);
+    arena.assert_nothing_is_left();
 }

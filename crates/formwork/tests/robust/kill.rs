@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::arena::{Arena, Running, wait_until};
+use crate::arena::{Arena, Running, on_each_rung, wait_until};
 
 /// Stages side by side with all kinds of steps; `N` makes another build of it.
 const DOCKERFILE: &str = "\
@@ -91,7 +91,7 @@ fn kill_at_random(arena: &Arena, seed: u64, kills: u64) {
         let number = round / 4;
         if round % 12 == 0 && arena.store().exists() {
             // So that the base is fetched and unpacked, and the store made, among other things.
-            fs_err::remove_dir_all(arena.store()).unwrap();
+            formwork_testing::remove_all(&arena.store());
         }
         let mut running = start(arena, number);
         std::thread::sleep(Duration::from_millis(random.below(longest)));
@@ -164,3 +164,21 @@ fn what_a_killed_step_held_is_free() {
     arena.build(&dockerfile.replace("$SECONDS", "1"), &[]).image();
     arena.assert_nothing_is_left();
 }
+
+#[test]
+fn a_container_leaves_nothing_however_it_ends() {
+    on_each_rung(|arena| {
+        arena.build("FROM base\n", &["-t", "app"]).image();
+        for signal in [Signal::TERM, Signal::KILL] {
+            let mut running = arena.start(arena.command(&["run", "app", "sh", "-c", WAITING]));
+            wait_until("the container begins", || running.has_said(&["begun"]));
+            kill_process(running.id(), signal).unwrap();
+            assert!(!running.wait().status.success());
+            arena.assert_nothing_runs();
+        }
+        arena.run(&["run", "app", "true"]).fails(0, &[]);
+        arena.assert_nothing_is_left();
+    });
+}
+
+const WAITING: &str = "echo begun >&2; sleep 100";

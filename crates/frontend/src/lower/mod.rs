@@ -1,11 +1,12 @@
 //! From planned stages to a graph.
 //!
 //! `stage` walks through a stage's instructions; `files` lowers COPY, ADD and WORKDIR, `run` RUN,
-//! `metadata` the rest. All of them report what is wrong and go on, so that one build tells of
+//! `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
 //! all the mistakes that do not depend on each other.
 
 mod files;
 mod metadata;
+mod remote;
 mod run;
 mod stage;
 
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::Dockerfile;
-use formwork_graph::{Graph, GraphBuilder, Op, OpId, Source, Step};
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
 use crate::findings::about_stages;
@@ -130,6 +131,11 @@ impl Lowering<'_> {
     fn context(&mut self, name: &str) -> OpId {
         let source = Source::Context { name: name.to_owned() };
         self.source(source, &format!("context {name}"), None)
+    }
+
+    fn remote(&mut self, source: RemoteSource, location: (u32, u32)) -> OpId {
+        let name = format!("fetch {source}");
+        self.source(Source::Remote(source), &name, Some(location))
     }
 
     fn image(

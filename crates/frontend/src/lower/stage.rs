@@ -158,15 +158,20 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     /// Adds an op of an instruction and puts its layer on the stage.
     pub(super) fn push(&mut self, instruction: &Instruction, op: Op, created_by: String) {
         self.step += 1;
-        let span = self.trigger_place.unwrap_or(instruction.span);
         let layer = self.lowering.builder.add(Step {
             op,
             name: self.step_name(&instruction.text),
-            location: Some((span.start, span.end)),
+            location: Some(self.place(instruction.span)),
             no_cache: self.lowering.options.no_cache,
         });
         self.state.root = layer;
         self.state.history.push(HistoryEntry { created_by, layer: Some(layer) });
+    }
+
+    /// Where the ops of an instruction are said to stand.
+    pub(super) fn place(&self, span: Span) -> (u32, u32) {
+        let span = self.trigger_place.unwrap_or(span);
+        (span.start, span.end)
     }
 
     /// Notes an instruction that makes no layer.

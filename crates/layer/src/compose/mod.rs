@@ -175,7 +175,8 @@ impl<'a> Composer<'a> {
     /// Unpacks an archive (`ADD`): its tree, and the directories that it merely implies, in order.
     ///
     /// Unlike a copy, what is unpacked replaces whatever is in its place, and directories that are
-    /// only implied may be symbolic links to directories, which stay.
+    /// only implied may be symbolic links to directories, which stay. `--chmod` means nothing here:
+    /// an archive's modes are its own, as with BuildKit.
     ///
     /// # Errors
     ///
@@ -187,9 +188,10 @@ impl<'a> Composer<'a> {
         destination: &RelPath,
         options: &CopyOptions<'_>,
     ) -> Result<(), LayerError> {
-        let target = self.directory_for_contents(destination, options)?;
+        let options = CopyOptions { mode: None, ..options.clone() };
+        let target = self.directory_for_contents(destination, &options)?;
         let conflict = Conflict::Replace { implied };
-        let transfer = Transfer { options, include: None, conflict };
+        let transfer = Transfer { options: &options, include: None, conflict };
         transfer.contents(self, archive.entries().to_vec(), &RelPath::root(), &target)
     }
 

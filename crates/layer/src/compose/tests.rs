@@ -449,6 +449,15 @@ fn archives_replace_what_is_in_their_way() {
 }
 
 #[test]
+fn what_is_unpacked_takes_an_owner_but_no_mode() {
+    let owner = Some(Owner { uid: 7, gid: 8 });
+    let options = CopyOptions { owner, mode: ModeChange::parse("600"), ..CopyOptions::default() };
+    let archive = tree([dir("d"), file("d/x", "x")]);
+    let unpacked = run(&below(), |composer| composer.unpack(&archive, &[], &path("new"), &options));
+    assert_eq!(unpacked, "/new/(7:8) /new/d/(7:8) /new/d/x=x(7:8)");
+}
+
+#[test]
 fn a_directory_that_comes_back_hides_what_was_there_before() {
     let layers = below();
     let copied = run(&layers, |composer| {

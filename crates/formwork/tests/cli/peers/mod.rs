@@ -34,6 +34,7 @@ COPY --chown=app:staff dir /owned/
 COPY --from=build --chown=0:0 --chmod=640 /out/d/f /single
 COPY a l /both/
 ADD archive.tar.gz /unpacked/
+ADD archive.tar.gz /etc
 ADD a /added/
 RUN rm /etc/group && rm -r /root && mkdir /root && echo x > /root/x
 VOLUME /data
@@ -260,4 +261,9 @@ fn podman_and_umoci_read_our_images() {
     assert_eq!(format!("sha256:{}", inspected[0]["Id"].as_str().unwrap()), ours["Id"]);
     assert_eq!(inspected[0]["RootFS"]["Layers"], ours["RootFS"]["Layers"]);
     assert_eq!(inspected[0]["Config"]["Entrypoint"], ours["Config"]["Entrypoint"]);
+    let archive = site.outside("docker.tar");
+    let output = format!("type=docker,dest={archive}");
+    site.build(&["-t", "loaded:2", "-o", &output], "FROM ours\n");
+    let loaded = call(&["load", "-q", "-i", &archive]);
+    assert!(loaded.contains("loaded:2"), "{loaded}");
 }

@@ -1,0 +1,109 @@
+//! The facts that are kept beside a layer's directory: their names and forms, and whether they are
+//! still true of it.
+//!
+//! Makes no layer and changes none.
+
+use formwork_fs::RootDir;
+use formwork_layer::{Compression, Packed, Tree, is_intact};
+use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
+use formwork_snapshot::Committed;
+use serde::{Deserialize, Serialize};
+
+use crate::{LayerStore, PackedLayer, WorkerError};
+
+/// The fact that lists the layer's files.
+pub(crate) const TREE: &str = "tree";
+/// The fact that says when the layer was made, in seconds since 1970.
+pub(crate) const CREATED: &str = "created";
+
+/// In which form a layer is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackForm {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The latest modification time, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}
+
+/// The fact about a packed form of a layer.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PackedFact {
+    pub(crate) diff_id: DiffId,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+impl PackForm {
+    /// The name of the fact. The number is that of the formats that [`formwork_layer`] writes,
+    /// which its digest tests pin.
+    pub(crate) fn fact(self) -> String {
+        let compression = match self.compression {
+            Compression::None => "none".to_owned(),
+            Compression::Gzip { level } => format!("gzip-{level}"),
+            Compression::Zstd { level } => format!("zstd-{level}"),
+        };
+        let epoch = self.epoch.map(|epoch| format!("-until{epoch}")).unwrap_or_default();
+        format!("packed-v1-{compression}{epoch}")
+    }
+}
+
+impl PackedFact {
+    /// Reads a fact; a damaged one is none.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The layer with its blob, which is in the content store.
+    pub(crate) fn into_layer(self, compression: Compression) -> PackedLayer {
+        let media_type = MediaType::OciLayer(compression.format());
+        let blob = Descriptor::new(media_type, self.digest, self.size);
+        PackedLayer { diff_id: self.diff_id, blob: Some(blob) }
+    }
+}
+
+impl From<Packed> for PackedFact {
+    fn from(packed: Packed) -> Self {
+        Self { diff_id: packed.diff_id, digest: packed.digest, size: packed.size }
+    }
+}
+
+/// The names of the facts about packed forms that hold all of a layer: those whose modification
+/// times were not changed.
+pub(crate) fn whole_forms() -> impl Iterator<Item = String> {
+    let compressions = [Compression::default(), Compression::ZSTD, Compression::None];
+    compressions.into_iter().map(|compression| PackForm { compression, epoch: None }.fact())
+}
+
+/// The blobs that a layer of the store can be made from again, of those that are there.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn blobs_of_layer(store: &LayerStore, layer: &Committed) -> Result<Vec<Digest>, WorkerError> {
+    let mut blobs = Vec::new();
+    for name in whole_forms() {
+        let packed = layer.fact(&name)?.and_then(|fact| PackedFact::decode(&fact));
+        blobs.extend(packed.map(|packed| packed.digest));
+    }
+    blobs.retain(|digest| matches!(store.content.get(digest), Ok(Some(_))));
+    Ok(blobs)
+}
+
+/// Whether a layer that another boot has left is whole: its list of files, which has a check sum,
+/// and their bytes. What cannot be read counts as lost.
+pub(crate) fn survived(snapshot: &Committed) -> bool {
+    let tree = snapshot.fact(TREE).ok().flatten().and_then(|tree| Tree::decode(&tree).ok());
+    match (tree, snapshot.layer()) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(tree), Some(layer)) => {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            RootDir::open(layer)
+                .is_ok_and(|layer| is_intact(&tree, &layer, threads).unwrap_or(false))
+        }
+    }
+}
