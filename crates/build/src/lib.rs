@@ -16,6 +16,7 @@ mod explanation;
 mod fetched;
 mod files;
 mod host;
+mod ignore;
 mod login;
 mod output;
 mod request;
@@ -36,6 +37,7 @@ pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };
 pub use host::{Host, RegistryFiles};
+pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
 pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
 pub use resolve::find_image;

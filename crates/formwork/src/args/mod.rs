@@ -8,6 +8,7 @@ mod build;
 mod call;
 mod files;
 mod filter;
+mod ignore;
 mod login;
 mod pairs;
 mod run;
@@ -26,6 +27,7 @@ pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
@@ -87,6 +89,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Tell why steps of the last build did not come from the cache
     Explain(ExplainArgs),
+    /// Tell which line of .dockerignore decides about a path
+    Ignore(IgnoreArgs),
     /// Fetch images from their registries
     Pull(PullArgs),
     /// Send an image to its registry

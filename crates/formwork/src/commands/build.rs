@@ -22,11 +22,11 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let mut inputs = Inputs::of(args)?;
     let pending = inputs.pending.take();
     let mut request = request(args, settings, inputs)?;
-    if args.method() != Method::Build {
-        return call::run(args, settings, request, pending);
-    }
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    if args.method() != Method::Build {
+        return call::run(args, &host, request, pending);
+    }
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {

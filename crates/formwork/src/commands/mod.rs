@@ -9,6 +9,7 @@ pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod history;
+pub(crate) mod ignore;
 pub(crate) mod images;
 pub(crate) mod inspect;
 mod list;
