@@ -29,8 +29,11 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 
-pub use formwork_frontend::{ImageLocation, NamedContext, Options};
+pub use formwork_frontend::{
+    GitLocation, ImageLocation, NamedContext, Options, git_location, http_source, is_http,
+};
 pub use formwork_layer::Compression;
 pub use formwork_registry::ProxyConfig;
+pub use formwork_remote::GitConfig;
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{HostTrust, Secrets};

@@ -8,7 +8,8 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use formwork_build::{
-    BuildRequest, ContextSpec, FetchedContext, Host, ImageLocation, NamedContext, Sent,
+    BuildRequest, Cancel, ContextSpec, FetchedContext, GitLocation, Host, ImageLocation,
+    NamedContext, Sent, git_location,
 };
 use formwork_diagnostics::SourceFile;
 
@@ -33,15 +34,25 @@ pub(crate) struct Inputs {
     pub(crate) contexts: BTreeMap<String, ContextSpec>,
     /// What the other names mean.
     pub(crate) named: BTreeMap<String, NamedContext>,
-    /// The main context where it comes from elsewhere.
-    pub(crate) pending: Option<Pending>,
+    /// The contexts that come from elsewhere.
+    pub(crate) pending: Pending,
 }
 
-/// A main context that comes from elsewhere, and the path of the Dockerfile in it.
-#[derive(Debug)]
+/// Contexts that come from elsewhere.
+#[derive(Debug, Default)]
 pub(crate) struct Pending {
-    sent: Sent,
+    contexts: Vec<(String, Elsewhere)>,
+    /// What the user calls the Dockerfile, if it comes with the main context.
     file: Option<PathBuf>,
+    /// Whether the Dockerfile is there already.
+    has_dockerfile: bool,
+}
+
+/// Where a context comes from.
+#[derive(Debug)]
+enum Elsewhere {
+    Sent(Sent),
+    Git(GitLocation),
 }
 
 impl Inputs {
@@ -52,13 +63,15 @@ impl Inputs {
             let problem = "standard input cannot be both the Dockerfile and the build context";
             return Err(Failure::usage(problem).with_help("name a file with `--file`"));
         }
-        let mut inputs = match is_stdin(&args.context) {
-            true => Self::sent(args)?,
-            false => Self::directory(args, file_is_sent)?,
+        let mut inputs = match repository(&args.context)? {
+            Some(location) => Self::elsewhere(args, Elsewhere::Git(location))?,
+            None if is_stdin(&args.context) => Self::sent(args)?,
+            None => Self::directory(args, file_is_sent)?,
         };
         for text in &args.build_context {
             inputs.add_context(text)?;
         }
+        inputs.pending.has_dockerfile = inputs.dockerfile.is_some();
         Ok(inputs)
     }
 
@@ -71,8 +84,21 @@ impl Inputs {
             (Sent::Other(_), Some(file)) => Some(read_source(file)?),
             (Sent::Other(bytes), None) => Some(source("<stdin>", bytes.clone())?),
         };
-        let pending = Some(Pending { sent, file: args.file.clone() });
-        Ok(Self { dockerfile, contexts: BTreeMap::new(), named: BTreeMap::new(), pending })
+        let inputs = Self::elsewhere(args, Elsewhere::Sent(sent))?;
+        Ok(Self { dockerfile, ..inputs })
+    }
+
+    /// A main context that comes from elsewhere, and the Dockerfile with it or on standard input.
+    fn elsewhere(args: &BuildArgs, elsewhere: Elsewhere) -> Result<Self, Failure> {
+        let file = args.file.clone();
+        let dockerfile = file.as_deref().filter(|file| is_stdin(file)).map(|_| sent_dockerfile());
+        let contexts = vec![(MAIN.to_owned(), elsewhere)];
+        Ok(Self {
+            dockerfile: dockerfile.transpose()?,
+            contexts: BTreeMap::new(),
+            named: BTreeMap::new(),
+            pending: Pending { contexts, file, has_dockerfile: false },
+        })
     }
 
     fn directory(args: &BuildArgs, file_is_sent: bool) -> Result<Self, Failure> {
@@ -81,9 +107,7 @@ impl Inputs {
             return Err(Failure::input(format!("the build context `{path}` is not a directory")));
         }
         let (dockerfile, ignore) = if file_is_sent {
-            let mut bytes = Vec::new();
-            stdin()?.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(Failure::machine)?;
-            (source("<stdin>", bytes)?, ignore_file(None, &args.context)?)
+            (sent_dockerfile()?, ignore_file(None, &args.context)?)
         } else {
             let path = dockerfile_path(args)?;
             (read_source(&path)?, ignore_file(Some(&path), &args.context)?)
@@ -93,7 +117,7 @@ impl Inputs {
             dockerfile: Some(dockerfile),
             contexts: BTreeMap::from([(MAIN.to_owned(), main)]),
             named: BTreeMap::new(),
-            pending: None,
+            pending: Pending::default(),
         })
     }
 
@@ -112,6 +136,9 @@ impl Inputs {
                     Failure::usage(format!("`--build-context {text}`: {error}"))
                 })?,
             )?)
+        } else if let Some(location) = repository(Path::new(value))? {
+            self.pending.contexts.push((name.to_owned(), Elsewhere::Git(location)));
+            NamedContext::Directory
         } else {
             let directory = PathBuf::from(value);
             if !directory.is_dir() {
@@ -127,23 +154,68 @@ impl Inputs {
 }
 
 impl Pending {
-    /// Puts the context into the store, and completes a request with it.
+    /// Puts the contexts into the store, and completes a request with them. They are good as long
+    /// as what is returned is held.
     ///
     /// As with BuildKit, no ignore file counts in a context that comes from elsewhere: whoever
     /// sent it has already chosen.
-    pub(crate) fn complete(self, host: &Host, request: &mut BuildRequest) -> Result<(), Failure> {
-        let context = match self.sent {
-            Sent::Other(_) => FetchedContext::empty(host)?,
-            Sent::Archive(archive) => {
-                let context = FetchedContext::unpack(host, archive)?;
+    pub(crate) fn complete(
+        self,
+        host: &Host,
+        request: &mut BuildRequest,
+        cancel: &Cancel,
+    ) -> Result<Vec<FetchedContext>, Failure> {
+        let mut held = Vec::new();
+        for (name, elsewhere) in self.contexts {
+            let context = match elsewhere {
+                Elsewhere::Sent(Sent::Other(_)) => FetchedContext::empty(host)?,
+                Elsewhere::Sent(Sent::Archive(archive)) => FetchedContext::unpack(host, archive)?,
+                Elsewhere::Git(location) => FetchedContext::git(host, request, &location, cancel)?,
+            };
+            if name == MAIN && !self.has_dockerfile {
                 request.dockerfile = dockerfile_of(&context, self.file.as_deref())?;
-                context
             }
-        };
-        let directory = context.directory().to_owned();
-        request.contexts.insert(MAIN.to_owned(), ContextSpec { directory, ignore: None });
-        Ok(())
+            let directory = context.directory().to_owned();
+            request.contexts.insert(name, ContextSpec { directory, ignore: None });
+            held.push(context);
+        }
+        Ok(held)
     }
+
+    /// Whether a context comes by way of SSH.
+    pub(crate) fn needs_ssh(&self) -> bool {
+        self.contexts.iter().any(|(_, elsewhere)| match elsewhere {
+            Elsewhere::Git(location) => {
+                let url = &location.source.url;
+                url.starts_with("ssh://") || !url.contains("://")
+            }
+            Elsewhere::Sent(_) => false,
+        })
+    }
+}
+
+/// The repository that a text is the address of; a directory of that name goes first.
+fn repository(text: &Path) -> Result<Option<GitLocation>, Failure> {
+    if text.is_dir() {
+        return Ok(None);
+    }
+    let Some(text) = text.to_str() else { return Ok(None) };
+    let end = text.find(['#', '?']).unwrap_or(text.len());
+    let (path, rest) = text.split_at(end);
+    let full = match path.starts_with("github.com/") {
+        true => format!("https://{}.git{rest}", path.trim_end_matches(".git")),
+        false => text.to_owned(),
+    };
+    git_location(&full).transpose().map_err(|problem| {
+        Failure::usage(format!("`{text}` is no usable address of a git repository: {problem}"))
+    })
+}
+
+/// The Dockerfile on standard input.
+fn sent_dockerfile() -> Result<SourceFile, Failure> {
+    let mut bytes = Vec::new();
+    stdin()?.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(Failure::machine)?;
+    source("<stdin>", bytes)
 }
 
 /// The Dockerfile of a context that comes from elsewhere.

@@ -8,6 +8,7 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod git;
 mod input;
 mod location;
 mod lower;
@@ -17,6 +18,7 @@ mod remote;
 mod scope;
 mod unused;
 
+pub use git::{GitLocation, git_location};
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};

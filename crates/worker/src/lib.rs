@@ -14,6 +14,7 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod checkout;
 mod container;
 mod context;
 mod error;
@@ -32,6 +33,7 @@ mod store;
 mod trust;
 
 pub use accounts::UnknownAccount;
+pub use checkout::Checkout;
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};

@@ -10,8 +10,9 @@ use crate::progress::Mode;
 /// Options of `formwork build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from (the build context), or `-` for a Dockerfile or a tar
-    /// archive on standard input
+    /// Directory with the files to build from (the build context); the address of a git repository,
+    /// such as https://HOST/PATH.git#BRANCH:DIRECTORY; or `-` for a Dockerfile or a tar archive on
+    /// standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
     /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
@@ -26,8 +27,8 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG, as NAME=VALUE, or NAME to take it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE or
-    /// NAME=oci-layout://DIRECTORY[:TAG]
+    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY[:TAG] or NAME=git repository
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) build_context: Vec<String>,
     /// Label of the image

@@ -15,13 +15,16 @@ use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, signals};
+use crate::{commands, progress, settings, signals};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let mut inputs = Inputs::of(args)?;
-    let pending = inputs.pending.take();
+    let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
+    if pending.needs_ssh() {
+        request.git.agent = settings::ssh_agent();
+    }
     let outputs = request.outputs.clone();
     commands::enter()?;
     let host = settings.host()?;
@@ -33,9 +36,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let result = {
         let (host, cancel) = (host.clone(), cancel.clone());
         received.until_stopped(move || {
-            if let Some(pending) = pending {
-                pending.complete(&host, &mut request)?;
-            }
+            let _held = pending.complete(&host, &mut request, &cancel)?;
             build(&host, &request, &events, &cancel).map_err(Failure::from)
         })
     };
@@ -118,6 +119,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         pull: args.pull,
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
+        git: settings.git(),
         trust,
         tags,
         outputs,

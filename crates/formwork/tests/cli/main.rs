@@ -9,6 +9,7 @@
 mod cache;
 mod cases;
 mod fetched;
+mod git;
 mod outputs;
 mod peers;
 mod progress;
