@@ -79,7 +79,8 @@ pub(crate) fn subordinate_ids() -> Result<()> {
     if is_root() {
         return Ok(());
     }
-    let user = std::env::var("USER").context("USER is not set")?;
+    let user = Command::new("id").arg("-un").output().context("cannot run id")?;
+    let user = String::from_utf8(user.stdout)?.trim().to_owned();
     for (file, option) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
         let text = fs_err::read_to_string(file).unwrap_or_default();
         if !text.lines().any(|line| line.starts_with(&format!("{user}:"))) {

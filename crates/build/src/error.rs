@@ -49,6 +49,19 @@ impl BuildError {
         Self { kind: ErrorKind::Input, diagnostics }
     }
 
+    /// Something that the user named and that is not what it should be.
+    pub(crate) fn input_error(error: impl std::fmt::Display) -> Self {
+        Self::new(ErrorKind::Input, Diagnostic::error("input", error.to_string()))
+    }
+
+    /// The same failure with a way out.
+    pub(crate) fn with_help(mut self, help: &str) -> Self {
+        if let Some(last) = self.diagnostics.pop() {
+            self.diagnostics.push(last.with_help(help));
+        }
+        self
+    }
+
     /// A failure of the store.
     pub(crate) fn store(error: impl Error + 'static) -> Self {
         let mut diagnostic = told("store", &error);

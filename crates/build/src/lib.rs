@@ -2,7 +2,7 @@
 //!
 //! [`build`] parses a Dockerfile, resolves its images, lowers it to a graph, lets the solver and
 //! the worker carry that out, puts the image together and takes it where it should go. [`run`]
-//! starts a process in an image.
+//! starts a process in an image; [`pull`], [`push`], [`save`] and [`load`] move images.
 //!
 //! Everything comes in as values ([`BuildRequest`], [`Host`]), progress goes out as events, and
 //! what is wrong as diagnostics with a place in the Dockerfile. Nothing here reads the
@@ -12,28 +12,39 @@ mod blobs;
 mod build;
 mod error;
 mod fetched;
+mod files;
 mod host;
+mod login;
 mod output;
 mod request;
 mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod space;
+mod step;
+mod transfer;
 
 pub use build::build;
 pub use error::{BuildError, ErrorKind};
 pub use fetched::{FetchedContext, Sent};
+pub use files::{
+    ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
+};
 pub use host::{Host, RegistryFiles};
+pub use login::{Kept, Login, log_in, log_out};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
+pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
+pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{
     GitLocation, ImageLocation, NamedContext, Options, git_location, http_source, is_http,
 };
 pub use formwork_layer::Compression;
-pub use formwork_registry::ProxyConfig;
+pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::GitConfig;
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{HostTrust, Secrets};

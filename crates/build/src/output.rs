@@ -5,24 +5,21 @@ use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
-use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
+use formwork_diagnostics::{EventSink, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
 use formwork_image::copy_blob;
 use formwork_image::export::{self, Form, PushOptions};
 use formwork_layer::{
-    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, materialize, pack,
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, Tree, materialize,
+    pack,
 };
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
+use crate::step::{sending, step};
 use crate::{BuildError, BuildRequest, Destination, Host, Output};
-
-/// Exports get numbers behind those of all steps and pulls.
-static NEXT_EXPORT: AtomicU32 = AtomicU32::new(3 << 30);
 
 /// Takes an image to all outputs.
 pub(crate) fn deliver(
@@ -33,19 +30,9 @@ pub(crate) fn deliver(
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
     for output in &request.outputs {
-        let step = StepId(NEXT_EXPORT.fetch_add(1, Ordering::Relaxed));
-        events.emit(Event::StepAdded { step, name: title(output).into() });
-        events.emit(Event::StepStarted { step });
-        let start = Instant::now();
-        let delivery = Delivery { host, request, image, events, step };
-        let result = delivery.deliver(output);
-        let outcome = match &result {
-            Ok(()) => Outcome::Done,
-            Err(_) if cancel.is_canceled() => Outcome::Canceled,
-            Err(error) => Outcome::Failed(error.to_string()),
-        };
-        events.emit(Event::StepFinished { step, outcome, duration: start.elapsed() });
-        result?;
+        step(title(output), events, cancel, |step| {
+            Delivery { host, request, image, events, step }.deliver(output)
+        })?;
     }
     Ok(())
 }
@@ -131,14 +118,7 @@ impl Delivery<'_> {
         let view = self.view(compression)?;
         let client = self.host.registries.client();
         let client = client.map_err(|error| BuildError::image(&error.into()))?;
-        let progress = |descriptor: &formwork_oci::Descriptor, current| {
-            self.events.emit(Event::StepProgress {
-                step: self.step,
-                label: descriptor.digest.short().into(),
-                current,
-                total: Some(descriptor.size),
-            });
-        };
+        let progress = sending(self.step, &**self.events);
         let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
         export::to_registry(client, view, self.image.names(), options)
             .map(drop)
@@ -181,53 +161,56 @@ impl Delivery<'_> {
     }
 
     fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
-        let tar = || -> Result<(), WorkerError> {
-            let tree = self.merged()?;
-            let options = PackOptions {
-                compression: Compression::None,
-                latest_mtime: self.request.epoch,
-                ..PackOptions::default()
-            };
-            match destination {
-                Destination::Stdout => {
-                    pack(&tree, &options, stdout()?)?;
-                }
-                Destination::File(path) => {
-                    let mut file = AtomicFile::create(path)?;
-                    let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-                    pack(&tree, &options, &mut writer).map_err(|error| match error {
-                        LayerError::Write(error) => FsError::new("write", path, error).into(),
-                        other => WorkerError::from(other),
-                    })?;
-                    writer.flush().map_err(|error| FsError::new("write", path, error))?;
-                    drop(writer);
-                    file.commit()?;
-                }
-            }
-            Ok(())
-        };
+        let tar = || archive_files(&self.merged()?, self.request.epoch, destination);
         tar().map_err(|error| BuildError::worker(&error))
     }
 
     /// The files of all layers together.
-    fn merged(&self) -> Result<formwork_layer::Tree, WorkerError> {
+    fn merged(&self) -> Result<Tree, WorkerError> {
         let trees = self.image.root.trees_with_bytes()?;
         Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())
     }
 }
 
+/// Writes files as a plain tar archive, with no time after the given one.
+pub(crate) fn archive_files(
+    tree: &Tree,
+    latest_mtime: Option<i64>,
+    destination: &Destination,
+) -> Result<(), WorkerError> {
+    let options =
+        PackOptions { compression: Compression::None, latest_mtime, ..PackOptions::default() };
+    match destination {
+        Destination::Stdout => {
+            pack(tree, &options, stdout()?)?;
+        }
+        Destination::File(path) => {
+            let mut file = AtomicFile::create(path)?;
+            let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
+            pack(tree, &options, &mut writer).map_err(|error| match error {
+                LayerError::Write(error) => FsError::new("write", path, error).into(),
+                other => WorkerError::from(other),
+            })?;
+            writer.flush().map_err(|error| FsError::new("write", path, error))?;
+            drop(writer);
+            file.commit()?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a directory of the user's, and those above it, unless it is there.
-fn make_directory(directory: &Path) -> Result<(), FsError> {
+pub(crate) fn make_directory(directory: &Path) -> Result<(), FsError> {
     // The error names the path, so it need not come from `fs_err`.
     let made = std::fs::DirBuilder::new().recursive(true).create(directory);
     made.map_err(|error| FsError::new("create the directory", directory, error))
 }
 
-fn form(docker: bool) -> Form {
+pub(crate) fn form(docker: bool) -> Form {
     if docker { Form::Docker } else { Form::Oci }
 }
 
-fn stdout() -> Result<std::fs::File, FsError> {
+pub(crate) fn stdout() -> Result<std::fs::File, FsError> {
     let stdout: OwnedFd = std::io::stdout()
         .as_fd()
         .try_clone_to_owned()

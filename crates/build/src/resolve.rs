@@ -17,7 +17,7 @@ use formwork_image::{
 use formwork_oci::{
     Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, Repository, from_json,
 };
-use formwork_registry::RegistryError;
+use formwork_registry::{RegistryError, ResolvedImage as FromRegistry};
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 use formwork_worker::{BaseImage, LocalLayer, is_of_image};
@@ -176,27 +176,8 @@ impl Resolver<'_> {
     /// Asks a registry, and keeps what it says.
     fn pull(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
         let resolved = self.host.registries.client()?.resolve(name, platform)?;
-        let content = self.host.layers.content();
-        let manifest = resolved.document.descriptor.clone();
-        content.insert(&resolved.document.bytes)?;
-        content.insert(&resolved.config_bytes)?;
-        let layers = resolved.manifest.layers.iter().zip(&resolved.config.rootfs.diff_ids);
-        let layers = layers.map(|(blob, diff_id)| StoredLayer {
-            diff_id: diff_id.clone(),
-            unpacked_size: 0,
-            blob: Some(blob.clone()),
-            snapshot: None,
-            origin: Some(name.repository().clone()),
-        });
-        let image = StoredImage {
-            name: Some(name.clone()),
-            manifest: Some(manifest.clone()),
-            config: resolved.manifest.config.digest.clone(),
-            platform: resolved.config.platform(),
-            created: resolved.config.created.clone(),
-            layers: layers.collect(),
-        };
-        self.host.images.put(&image)?;
+        let image = keep_pulled(self.host, name, &resolved)?;
+        let manifest = resolved.document.descriptor;
         let descriptor = match manifest.media_type {
             MediaType::Other(_) => Descriptor { media_type: MediaType::OciManifest, ..manifest },
             _ => manifest,
@@ -211,6 +192,48 @@ impl Resolver<'_> {
     }
 }
 
+/// Asks a registry what a name stands for, and keeps what it says under the name.
+pub(crate) fn ask_registry(
+    host: &Host,
+    name: &Reference,
+    platform: &Platform,
+) -> Result<StoredImage, BuildError> {
+    let ask = || {
+        let resolved = host.registries.client()?.resolve(name, platform)?;
+        keep_pulled(host, name, &resolved)
+    };
+    ask().map_err(Failure::into_plain_error)
+}
+
+/// Keeps the documents of an image, and where its layers are.
+fn keep_pulled(
+    host: &Host,
+    name: &Reference,
+    resolved: &FromRegistry,
+) -> Result<StoredImage, Failure> {
+    let content = host.layers.content();
+    content.insert(&resolved.document.bytes)?;
+    content.insert(&resolved.config_bytes)?;
+    let layers = resolved.manifest.layers.iter().zip(&resolved.config.rootfs.diff_ids);
+    let layers = layers.map(|(blob, diff_id)| StoredLayer {
+        diff_id: diff_id.clone(),
+        unpacked_size: 0,
+        blob: Some(blob.clone()),
+        snapshot: None,
+        origin: Some(name.repository().clone()),
+    });
+    let image = StoredImage {
+        name: Some(name.clone()),
+        manifest: Some(resolved.document.descriptor.clone()),
+        config: resolved.manifest.config.digest.clone(),
+        platform: resolved.config.platform(),
+        created: resolved.config.created.clone(),
+        layers: layers.collect(),
+    };
+    host.images.put(&image)?;
+    Ok(image)
+}
+
 /// The layers of an image of the store.
 pub(crate) fn base_of(
     host: &Host,
@@ -218,11 +241,7 @@ pub(crate) fn base_of(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BaseImage, BuildError> {
-    local_base(host, image, events, cancel).map_err(|failure| {
-        let (kind, message, help) = failure.tell();
-        let diagnostic = Diagnostic::error("image", message);
-        BuildError::new(kind, help.into_iter().fold(diagnostic, Diagnostic::with_help))
-    })
+    local_base(host, image, events, cancel).map_err(Failure::into_plain_error)
 }
 
 /// The layers of an image of the store: their directories if it was built here, else blobs.
@@ -280,7 +299,8 @@ fn packed(
     Ok(can_be_had.then(|| blob.clone()))
 }
 
-fn blobs(
+/// The blobs of an image of the store, which are fetched where they are missing.
+pub(crate) fn blobs(
     host: &Host,
     image: &StoredImage,
     events: &Arc<dyn EventSink>,
@@ -316,6 +336,13 @@ impl Failure {
             }
             Self::Store(message) => (ErrorKind::Machine, message.clone(), None),
         }
+    }
+
+    /// As an error that has no place in a Dockerfile.
+    fn into_plain_error(self) -> BuildError {
+        let (kind, message, help) = self.tell();
+        let diagnostic = Diagnostic::error("image", message);
+        BuildError::new(kind, help.into_iter().fold(diagnostic, Diagnostic::with_help))
     }
 
     fn into_error(self, wanted: &ImageRequest) -> BuildError {

@@ -120,9 +120,9 @@ impl BuiltImage {
 }
 
 /// A layer's diff ID, and a blob for each compression that was asked for.
-struct Forms {
-    diff_id: DiffId,
-    blobs: Vec<Descriptor>,
+pub(crate) struct Forms {
+    pub(crate) diff_id: DiffId,
+    pub(crate) blobs: Vec<Descriptor>,
 }
 
 fn unique(outputs: &[Output]) -> Vec<Compression> {
@@ -136,7 +136,7 @@ fn unique(outputs: &[Output]) -> Vec<Compression> {
 }
 
 /// Packs all layers side by side, or only measures them if nobody needs blobs.
-fn pack_all(
+pub(crate) fn pack_all(
     root: &Root,
     compressions: &[Compression],
     epoch: Option<i64>,

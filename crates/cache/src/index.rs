@@ -5,7 +5,8 @@
 //! other; opening an index costs nothing, however large it is; and a damaged file costs one
 //! record. A record that cannot be read is removed and counts as missing.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use formwork_fs::{AtomicFile, FileLock, FsError};
@@ -26,6 +27,17 @@ pub struct CacheRecord {
     pub milliseconds: u64,
     /// What the key was made of.
     pub components: Vec<Component>,
+}
+
+/// A record in an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// What it is kept under.
+    pub key: CacheKey,
+    /// The record.
+    pub record: CacheRecord,
+    /// When it was made or last found, to the hour.
+    pub last_used: SystemTime,
 }
 
 /// Where records are kept.
@@ -94,6 +106,29 @@ impl DirIndex {
         Self { directory: directory.into(), locks: locks.into() }
     }
 
+    /// All records, in no order; what cannot be read is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index's directories cannot be read.
+    pub fn list(&self) -> Result<Vec<StoredRecord>, CacheError> {
+        let mut records = Vec::new();
+        for start in names(&self.directory)? {
+            for rest in names(&self.directory.join(&start))? {
+                records.extend(self.stored(&format!("{start}{rest}")));
+            }
+        }
+        Ok(records)
+    }
+
+    fn stored(&self, name: &str) -> Option<StoredRecord> {
+        let key = name.parse().ok()?;
+        let path = self.path(&key);
+        let record = serde_json::from_slice(&fs_err::read(&path).ok()?).ok()?;
+        let last_used = fs_err::metadata(&path).ok()?.modified().ok()?;
+        Some(StoredRecord { key, record, last_used })
+    }
+
     /// Two levels, so that no directory gets very large.
     fn path(&self, key: &CacheKey) -> PathBuf {
         let name = key.to_string();
@@ -106,7 +141,7 @@ impl CacheIndex for DirIndex {
         let path = self.path(key);
         let bytes = match fs_err::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FsError::new("read", path, error).into()),
         };
         match serde_json::from_slice(&bytes) {
@@ -141,7 +176,7 @@ impl CacheIndex for DirIndex {
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
         let path = self.path(key);
         match fs_err::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(FsError::new("remove", path, error).into())
             }
             _ => Ok(()),
@@ -149,12 +184,29 @@ impl CacheIndex for DirIndex {
     }
 }
 
+/// The names in a directory, which need not exist.
+fn names(directory: &Path) -> Result<Vec<String>, FsError> {
+    let failed = |error| FsError::new("list the directory", directory, error);
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let name = |entry: std::io::Result<fs_err::DirEntry>| match entry {
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+        Err(error) => Some(Err(failed(error))),
+    };
+    entries.filter_map(name).collect()
+}
+
 /// How old a record's last use may look before it is worth a write.
 const USE_RESOLUTION: Duration = Duration::from_secs(3600);
 
 /// Sets the file's time, by which the least recently used records are found. A record that cannot
 /// be marked only looks older than it is.
-fn mark_used(path: &std::path::Path) {
+fn mark_used(path: &Path) {
     let now = SystemTime::now();
     let is_recent = |file: &fs_err::File| {
         let modified = file.metadata().and_then(|metadata| metadata.modified());
@@ -214,6 +266,22 @@ mod tests {
             assert_eq!(index.find(&key("a")).unwrap(), None);
             assert!(!index.path(&key("a")).exists());
         }
+    }
+
+    #[test]
+    fn the_list_has_every_record_that_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        assert!(index.list().unwrap().is_empty());
+        for name in ["a", "b", "damaged"] {
+            index.store(&key(name), &record(name)).unwrap();
+        }
+        fs_err::write(index.path(&key("damaged")), "{").unwrap();
+        fs_err::write(dir.path().join("index/README"), "not ours").unwrap();
+        let mut found: Vec<(CacheKey, String)> =
+            index.list().unwrap().into_iter().map(|one| (one.key, one.record.layer)).collect();
+        found.sort_by(|a, b| a.1.cmp(&b.1));
+        assert_eq!(found, [(key("a"), "a".to_owned()), (key("b"), "b".to_owned())]);
     }
 
     #[test]

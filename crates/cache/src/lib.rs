@@ -51,5 +51,5 @@ mod key;
 
 pub use components::{CacheKey, Component, Components};
 pub use identity::Identity;
-pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex};
+pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex, StoredRecord};
 pub use key::{Inputs, content_key, definition_key, result_key};

@@ -66,6 +66,11 @@ pub(crate) fn age(rfc3339: &str) -> String {
     since(seconds)
 }
 
+/// How long ago something was, in the same way.
+pub(crate) fn ago(age: std::time::Duration) -> String {
+    since(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+}
+
 fn since(seconds: i64) -> String {
     const UNITS: [(i64, &str); 6] = [
         (365 * 86400, "year"),
@@ -81,6 +86,15 @@ fn since(seconds: i64) -> String {
         None if seconds >= 60 => "about a minute ago".to_owned(),
         None => "less than a minute ago".to_owned(),
     }
+}
+
+/// A text of a stranger without characters that a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// A number of bytes, or a dash where it is not known.
@@ -146,6 +160,11 @@ mod tests {
     fn long_texts_are_cut() {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("abcd", 3), "ab…");
+    }
+
+    #[test]
+    fn terminals_obey_no_names() {
+        assert_eq!(printable("/é\u{1b}[2J\n"), "/é\\u{1b}[2J\\n");
     }
 
     #[test]

@@ -70,7 +70,8 @@ impl Settings {
         }
     }
 
-    fn registries(&self) -> RegistryFiles {
+    /// The files that say how to speak to registries.
+    pub(crate) fn registries(&self) -> RegistryFiles {
         let home = self.home.as_deref();
         let config = path("XDG_CONFIG_HOME").or_else(|| Some(home?.join(".config")));
         let containers = config.map(|config| config.join("containers"));

@@ -82,6 +82,11 @@ impl StoredImage {
         self.familiar_name().unwrap_or_else(|| self.config.short().to_owned())
     }
 
+    /// Whether this is the record of a name, however that is spelt: `app` is `app:latest`.
+    pub fn is_called(&self, name: &Reference) -> bool {
+        self.name.as_ref().is_some_and(|own| own.to_string() == name.to_string())
+    }
+
     /// The repositories that have layers, by the layers' digests.
     pub fn origins(&self) -> BTreeMap<Digest, Repository> {
         let origin = |layer: &StoredLayer| {

@@ -124,8 +124,15 @@ pub(crate) fn select<'a>(
     })
 }
 
+/// The name that an entry gives its image: none where it has a tag alone, which says nothing about
+/// the repository.
+pub(crate) fn name_of(entry: &Descriptor) -> Option<Reference> {
+    let is_whole = |name: &&str| name.contains([':', '/']);
+    own_names(entry).filter(is_whole).find_map(|name| name.parse().ok())
+}
+
 /// Attestations and signatures are listed beside images.
-fn is_image(entry: &Descriptor) -> bool {
+pub(crate) fn is_image(entry: &Descriptor) -> bool {
     let is_attestation = entry.annotations.contains_key("vnd.docker.reference.type")
         || entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
     entry.artifact_type.is_none() && !is_attestation

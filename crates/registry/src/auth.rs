@@ -67,7 +67,11 @@ struct Token {
 }
 
 impl Scope {
+    /// What a token server is asked for; nothing for who only wants to be known.
     fn words(&self) -> Vec<String> {
+        if self.path.is_empty() {
+            return Vec::new();
+        }
         let actions = if self.push { "pull,push" } else { "pull" };
         let own = format!("repository:{}:{actions}", self.path);
         let from = self.mount_from.as_ref().map(|path| format!("repository:{path}:pull"));

@@ -106,6 +106,19 @@ impl RegistryClient {
         self.persist(&self.session(errand, endpoint, Some(scope), &[]), run)
     }
 
+    /// Does something with a registry as a whole, of which a repository is known.
+    pub(crate) fn ask_registry<T>(
+        &self,
+        errand: Errand<'_>,
+        repository: &Repository,
+        scope: Scope,
+        run: &mut dyn FnMut(&Session<'_>) -> Result<T, RegistryError>,
+    ) -> Result<T, RegistryError> {
+        let mut endpoint = endpoint::for_push(&self.shared.config, repository)?;
+        endpoint.path.clear();
+        self.persist(&self.session(errand, endpoint, Some(scope), &[]), run)
+    }
+
     /// Tries again what may pass.
     fn persist<T>(
         &self,

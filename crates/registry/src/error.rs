@@ -238,7 +238,7 @@ fn unauthorized(attempt: &Attempt, credentials: &[String]) -> String {
     let searched = credentials.join("; ");
     let separator = if searched.is_empty() { "" } else { "; " };
     format!(
-        "{searched}{separator}log in with `docker login {host}`, or check the name: registries \
+        "{searched}{separator}log in with `formwork login {host}`, or check the name: registries \
          also answer like this where there is no such repository"
     )
 }
@@ -261,7 +261,7 @@ fn rate_limited(attempt: &Attempt, retry_after: Option<Duration>, anonymous: boo
     let host = &attempt.registry;
     match anonymous {
         true => format!(
-            "{wait}; log in with `docker login {host}`, which raises the limit, or name a mirror \
+            "{wait}; log in with `formwork login {host}`, which raises the limit, or name a mirror \
              in registries.conf"
         ),
         false => format!("{wait}; try again later, or name a mirror in registries.conf"),

@@ -34,6 +34,7 @@ mod download;
 mod endpoint;
 mod error;
 mod host;
+mod login;
 mod proxy;
 mod pull;
 mod push;
@@ -49,7 +50,7 @@ mod trust;
 
 pub use client::RegistryClient;
 pub use config::{ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
-pub use credentials::{Credential, Credentials, Secret};
+pub use credentials::{Credential, Credentials, Keeping, Secret};
 pub use document::Document;
 pub use download::{Download, DownloadError, Wanted};
 pub use error::{Answer, Attempt, RegistryError};

@@ -12,7 +12,7 @@ use crate::program;
 pub struct Registry {
     process: Child,
     host: String,
-    _directory: tempfile::TempDir,
+    directories: Vec<tempfile::TempDir>,
 }
 
 impl Registry {
@@ -24,9 +24,32 @@ impl Registry {
     #[must_use]
     pub fn start() -> Option<Self> {
         let program = program("docker-registry")?;
+        Some(Self::start_with(&program, ""))
+    }
+
+    /// Starts a registry that knows one user and nobody else; `None` after noting that the running
+    /// test is skipped.
+    ///
+    /// # Panics
+    ///
+    /// If it is installed and does not start.
+    #[must_use]
+    pub fn start_for(username: &str, password: &str) -> Option<Self> {
+        let (program_path, htpasswd) = (program("docker-registry")?, program("htpasswd")?);
+        let directory = tempfile::tempdir().ok()?;
+        let line = Command::new(htpasswd).args(["-Bbn", username, password]).output().ok()?;
+        let file = directory.path().join("htpasswd");
+        fs_err::write(&file, line.stdout).ok()?;
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+        let mut registry = Self::start_with(&program_path, &auth);
+        registry.directories.push(directory);
+        Some(registry)
+    }
+
+    fn start_with(program: &Path, auth: &str) -> Self {
         // Another program may take the port before the registry does; then it ends.
-        let started = (0..10).find_map(|_| Self::try_start(&program));
-        Some(started.expect("docker-registry does not start"))
+        let started = (0..10).find_map(|_| Self::try_start(program, auth));
+        started.expect("docker-registry does not start")
     }
 
     /// `127.0.0.1:PORT`, as it stands before the names of its images.
@@ -35,11 +58,11 @@ impl Registry {
         &self.host
     }
 
-    fn try_start(program: &Path) -> Option<Self> {
+    fn try_start(program: &Path, auth: &str) -> Option<Self> {
         let directory = tempfile::tempdir().ok()?;
         let host = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.to_string();
         let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n",
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n{auth}",
             directory.path().join("data").display()
         );
         let file = directory.path().join("config.yml");
@@ -47,7 +70,7 @@ impl Registry {
         let mut command = Command::new(program);
         command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().ok()?;
-        let mut registry = Self { process, host, _directory: directory };
+        let mut registry = Self { process, host, directories: vec![directory] };
         while matches!(registry.process.try_wait(), Ok(None)) {
             if TcpStream::connect(&registry.host).is_ok() {
                 return Some(registry);

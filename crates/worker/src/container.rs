@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use formwork_cache::Identity;
 use formwork_fs::RelPath;
 use formwork_sandbox::{
     Cancel, ExitReport, Launcher, NetworkMode, ProcessSpec, RootFs, Stdio, User,
@@ -48,9 +47,7 @@ pub fn run_container(
     stdio: Stdio,
     cancel: &Cancel,
 ) -> Result<ExitReport, WorkerError> {
-    let layers = spec.image.layers(store, true)?;
-    // Nothing is recorded, so the identity does not matter.
-    let root = Root::image(Identity::scratch(), layers);
+    let root = Root::of_image(store, &spec.image, true)?;
     let user = accounts(&root)?.process_user(&spec.user)?;
     let active = store.snapshots.prepare()?;
     set_metadata(&active, &root_metadata(&root)?)?;

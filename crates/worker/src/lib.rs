@@ -33,11 +33,12 @@ mod store;
 mod trust;
 
 pub use accounts::UnknownAccount;
+pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
-pub use facts::PackForm;
+pub use facts::{PackForm, blobs_of_layer};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;

@@ -11,7 +11,7 @@ use formwork_layer::{Stack, Tree};
 
 use crate::context::Context;
 use crate::layer::Layer;
-use crate::{WorkerError, name};
+use crate::{BaseImage, LayerStore, WorkerError, name};
 
 /// What an op yields; cheap to clone.
 #[derive(Clone, Debug)]
@@ -58,6 +58,21 @@ impl Root {
         Self { identity, layers: layers.into() }
     }
 
+    /// The root file system of an image outside any build; `unpack` says whether somebody will need
+    /// its files rather than the list of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the image's layers cannot be named.
+    pub fn of_image(
+        store: &Arc<LayerStore>,
+        image: &BaseImage,
+        unpack: bool,
+    ) -> Result<Self, WorkerError> {
+        // Nothing is recorded under it, so the identity does not matter.
+        Ok(Self::image(Identity::scratch(), image.layers(store, unpack)?))
+    }
+
     /// This root file system with a layer that was built here.
     pub(crate) fn with(&self, layer: Arc<Layer>) -> Result<Self, WorkerError> {
         let digest = name::tree_digest(layer.name()).ok_or_else(|| {
@@ -87,7 +102,11 @@ impl Root {
     }
 
     /// The lists of files of all layers, made side by side where they are missing.
-    pub(crate) fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails where a layer can be neither read from the store nor be made.
+    pub fn trees(&self) -> Result<Vec<Arc<Tree>>, WorkerError> {
         for_all(&self.layers, Layer::tree)
     }
 

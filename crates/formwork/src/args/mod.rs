@@ -5,16 +5,26 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod files;
+mod filter;
+mod login;
 mod pairs;
 mod run;
+mod space;
+mod transfer;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
+pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use space::{DuArgs, PruneArgs};
+pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -69,6 +79,28 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Fetch images from their registries
+    Pull(PullArgs),
+    /// Send an image to its registry
+    Push(PushArgs),
+    /// Write images into an archive or a directory
+    Save(SaveArgs),
+    /// Read the images of an archive or a directory into the store
+    Load(LoadArgs),
+    /// Write all files of an image into a tar archive
+    Export(ExportArgs),
+    /// Copy files out of an image
+    Cp(CpArgs),
+    /// Show in what two images differ
+    Diff(DiffArgs),
+    /// Log in to a registry
+    Login(LoginArgs),
+    /// Forget how to log in to a registry
+    Logout(LogoutArgs),
+    /// Show what the store takes on the disk
+    Du(DuArgs),
+    /// Remove what no image in the store needs
+    Prune(PruneArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

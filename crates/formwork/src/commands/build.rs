@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::sync::Arc;
 
 use formwork_build::{
-    BuildError, BuildOutcome, BuildRequest, Cancel, Compression, Destination, HostTrust, Options,
-    Output, Secrets, build,
+    BuildOutcome, BuildRequest, Compression, Destination, HostTrust, Options, Output, Secrets,
+    build,
 };
-use formwork_diagnostics::{EventSink, SourceFile};
+use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
 use crate::args::{BuildArgs, Pairs};
+use crate::commands::{self, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
-use crate::settings::{Settings, host_trust, variable};
-use crate::{commands, progress, settings, signals};
+use crate::settings::{Settings, host_trust, ssh_agent, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
@@ -23,39 +22,15 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
     if pending.needs_ssh() {
-        request.git.agent = settings::ssh_agent();
+        request.git.agent = ssh_agent();
     }
     let outputs = request.outputs.clone();
-    commands::enter()?;
-    let host = settings.host()?;
-    commands::remove_stale(&host);
-    let cancel = Cancel::default();
-    let received = signals::stop_on_signals(&cancel)?;
-    let view = progress::view(args.progress_mode());
-    let events = Arc::clone(&view) as Arc<dyn EventSink>;
-    let result = {
-        let (host, cancel) = (host.clone(), cancel.clone());
-        received.until_stopped(move || {
-            let _held = pending.complete(&host, &mut request, &cancel)?;
-            build(&host, &request, &events, &cancel).map_err(Failure::from)
-        })
-    };
-    view.close();
-    match result {
-        Some(Ok(Ok(outcome))) => report(args, &outputs, &outcome),
-        Some(Ok(Err(error))) => {
-            // A transfer that somebody's failure has stopped may be waiting for the network still.
-            host.abandon();
-            Err(received.failure(error))
-        }
-        Some(Err(_)) => Err(Failure::machine("the build has ended as told above")
-            .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
-            .with_help("otherwise it is a mistake in formwork: please report it")),
-        None => {
-            host.abandon();
-            Err(received.failure(BuildError::canceled().into()))
-        }
-    }
+    let host = commands::open(settings)?;
+    let outcome = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+        let _held = pending.complete(host, &mut request, cancel)?;
+        build(host, &request, events, cancel).map_err(Failure::from)
+    })?;
+    report(args, &outputs, &outcome)
 }
 
 /// Writes down what was built, where the user asks for it.
@@ -181,14 +156,11 @@ fn reference(text: &str) -> Result<Reference, Failure> {
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    match text {
-        None => Ok(Platform::host()),
-        Some(text) if text.contains(',') => {
-            Err(Failure::usage("several platforms in one build are not supported yet")
-                .with_help("build one platform at a time"))
-        }
-        Some(text) => text.parse().map_err(|error| Failure::usage(format!("{error}"))),
+    if text.is_some_and(|text| text.contains(',')) {
+        return Err(Failure::usage("several platforms in one build are not supported yet")
+            .with_help("build one platform at a time"));
     }
+    commands::platform(text)
 }
 
 /// `id=ID[,src=FILE|,env=VARIABLE]`; without either, a variable of that name, else a file.

@@ -1,21 +1,36 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cp;
+pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod du;
+pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod prune;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod run;
+pub(crate) mod save;
 pub(crate) mod tag;
+mod work;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use formwork_build::Host;
+use formwork_build::{Compression, Destination, Host};
+use formwork_oci::{Platform, Reference};
 use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
 use crate::render;
+use crate::settings::Settings;
 
 /// Becomes root in a user namespace where the user is not root. Must come before any thread.
 pub(crate) fn enter() -> Result<(), Failure> {
@@ -30,6 +45,12 @@ pub(crate) fn remove_stale(host: &Host) {
     }
 }
 
+/// Opens the store as root or as root in a user namespace. Must come before any thread.
+fn open(settings: &Settings) -> Result<Host, Failure> {
+    enter()?;
+    settings.host()
+}
+
 /// Writes a result to standard output.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
@@ -37,5 +58,41 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result
             .map_err(|error| Failure::machine(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// The platform that is named, or this machine's.
+fn platform(text: Option<&str>) -> Result<Platform, Failure> {
+    match text {
+        None => Ok(Platform::host()),
+        Some(text) => text.parse().map_err(Failure::usage_error),
+    }
+}
+
+/// The compression that is named.
+fn compression(name: &str) -> Result<Compression, Failure> {
+    match name {
+        "gzip" => Ok(Compression::default()),
+        "zstd" => Ok(Compression::ZSTD),
+        "uncompressed" => Ok(Compression::None),
+        other => Err(Failure::usage(format!("there is no compression `{other}`"))
+            .with_help("there are gzip, zstd and uncompressed")),
+    }
+}
+
+/// A name for an image.
+fn name(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(Failure::usage_error)
+}
+
+/// Where an archive goes: a file, or standard output where nobody looks at it.
+fn archive_destination(output: Option<&Path>) -> Result<Destination, Failure> {
+    match output {
+        Some(path) if path.as_os_str() != "-" => Ok(Destination::File(path.to_owned())),
+        _ if std::io::stdout().is_terminal() => {
+            Err(Failure::usage("an archive is not written to a terminal")
+                .with_help("name a file with `--output`, or redirect standard output"))
+        }
+        _ => Ok(Destination::Stdout),
     }
 }

@@ -8,13 +8,17 @@
 
 mod cache;
 mod cases;
+mod debian;
 mod fetched;
+mod files;
 mod git;
 mod outputs;
 mod peers;
 mod progress;
 mod sent;
 mod sources;
+mod space;
 mod store;
 mod support;
 mod surroundings;
+mod transfer;

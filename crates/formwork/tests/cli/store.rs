@@ -59,6 +59,8 @@ fn images_are_listed_named_and_removed() {
         assert_eq!(site.inspect(&id[7..19])["Id"], id.as_str());
         let refused = Ran::of(&mut site.formwork(&["rm", &id]));
         refused.failed(1, "2 names");
+        site.run(&["tag", "busybox", "also"]);
+        assert_eq!(site.run(&["rm", "also"]), "Untagged: also:latest\n");
         let removed = site.run(&["rm", "app:1"]);
         assert_eq!(removed, "Untagged: app:1\n");
         site.run(&["rm", "--force", &id, "no-such-image"]);

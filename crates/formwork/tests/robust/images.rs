@@ -226,7 +226,7 @@ fn a_registry_that_refuses_or_lies_is_told() {
     };
     type Handler = Box<dyn Fn(&Request<'_>) -> Reply + Send + Sync>;
     let cases: Vec<(Handler, &[&str])> = vec![
-        (Box::new(instead(401, "WWW-Authenticate: Basic realm=x\r\n")), &["401", "docker login"]),
+        (Box::new(instead(401, "WWW-Authenticate: Basic realm=x\r\n")), &["401", "formwork login"]),
         (Box::new(instead(403, "")), &["403", "because I say so"]),
         (Box::new(instead(404, "")), &["404"]),
         (Box::new(instead(429, "Retry-After: 3600\r\n")), &["429", "3600 s"]),

@@ -6,6 +6,7 @@ use formwork_dockerfile::{Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
 
 use super::remote::Remote;
+use super::run::clean;
 use super::stage::{StageLowerer, join};
 use crate::MAIN_CONTEXT;
 
@@ -64,7 +65,8 @@ impl StageLowerer<'_, '_> {
             self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
             return;
         }
-        let path = self.absolute(&path);
+        // As in BuildKit, only a relative path is cleaned.
+        let path = if path.starts_with('/') { path } else { clean(&self.absolute(&path)) };
         self.state.config.config.working_dir.clone_from(&path);
         let created_by = format!("WORKDIR {path}");
         if path.trim_matches('/').is_empty() {

@@ -8,35 +8,25 @@ use formwork_fs::{AtomicFile, FsError};
 use formwork_oci::{Descriptor, IMAGE_LAYOUT, Index, Reference, to_json};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::{Export, Form, path_of};
+use super::{Export, Form, Item, Named, path_of};
 use crate::tar::ArchiveWriter;
 use crate::{ImageError, ImageView};
 
 /// Writes an image as an archive to a file, which appears when it is complete; returns the
 /// descriptor of the manifest in it.
 ///
-/// A path that leads to a pipe or a device is written to as it is.
-///
 /// # Errors
 ///
-/// Fails where the file cannot be written or a blob is missing or damaged; the old file is then
-/// kept.
+/// Fails where [`all_to_file`] does.
 pub fn to_file(
     image: &ImageView,
     names: &[Reference],
     form: Form,
     path: &Path,
 ) -> Result<Descriptor, ImageError> {
-    let export = Export::new(image, names, form)?;
-    match Target::of(path)? {
-        Target::Special(file) => export.write(&file, path)?,
-        Target::File(path) => {
-            let mut file = AtomicFile::create(&path)?;
-            export.write(file.file(), &path)?;
-            file.commit()?;
-        }
-    }
-    Ok(export.manifest())
+    let named = Named { image, names };
+    all_to_file(&[named], form, path)?;
+    Item::new(named, form).map(|item| item.manifest())
 }
 
 /// Writes an image as an archive to an open file, such as a pipe; returns the descriptor of the
@@ -44,16 +34,46 @@ pub fn to_file(
 ///
 /// # Errors
 ///
-/// Fails as [`to_file`] does; what was written until then has been written.
+/// Fails as [`all_to_stream`] does.
 pub fn to_stream(
     image: &ImageView,
     names: &[Reference],
     form: Form,
     target: &File,
 ) -> Result<Descriptor, ImageError> {
-    let export = Export::new(image, names, form)?;
-    export.write(target, Path::new("the output"))?;
-    Ok(export.manifest())
+    let named = Named { image, names };
+    all_to_stream(&[named], form, target)?;
+    Item::new(named, form).map(|item| item.manifest())
+}
+
+/// Writes several images as one archive to a file, which appears when it is complete; what they
+/// share is in it once.
+///
+/// A path that leads to a pipe or a device is written to as it is.
+///
+/// # Errors
+///
+/// Fails where the file cannot be written or a blob is missing or damaged; the old file is then
+/// kept.
+pub fn all_to_file(images: &[Named<'_>], form: Form, path: &Path) -> Result<(), ImageError> {
+    let export = Export::new(images, form)?;
+    match Target::of(path)? {
+        Target::Special(file) => export.write(&file, path),
+        Target::File(path) => {
+            let mut file = AtomicFile::create(&path)?;
+            export.write(file.file(), &path)?;
+            Ok(file.commit()?)
+        }
+    }
+}
+
+/// Writes several images as one archive to an open file, such as a pipe.
+///
+/// # Errors
+///
+/// Fails as [`all_to_file`] does; what was written until then has been written.
+pub fn all_to_stream(images: &[Named<'_>], form: Form, target: &File) -> Result<(), ImageError> {
+    Export::new(images, form)?.write(target, Path::new("the output"))
 }
 
 /// Where an archive goes.
@@ -98,7 +118,7 @@ impl Export {
             }
             match blob {
                 Blob::Document(bytes) => archive.file(&name, bytes),
-                Blob::Layer(layer) => archive.blob(&name, &**self.image.blobs(), layer)?,
+                Blob::Layer(image, layer) => archive.blob(&name, &**image.blobs(), layer)?,
             }
         }
         archive.file("index.json", &to_json(&Index::oci(self.entries())));
@@ -109,19 +129,20 @@ impl Export {
         archive.finish()
     }
 
-    /// The blobs of the image by their paths, each once.
+    /// The blobs of the images by their paths, each once.
     fn blobs(&self) -> BTreeMap<String, Blob<'_>> {
-        let image = &self.image;
-        let layers = image.manifest().layers.iter();
-        let mut blobs: BTreeMap<String, Blob<'_>> =
-            layers.map(|layer| (path_of(layer), Blob::Layer(layer))).collect();
-        blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
-        blobs.insert(path_of(&image.manifest().config), Blob::Document(image.config_bytes()));
+        let mut blobs = BTreeMap::new();
+        for Item { image, .. } in &self.items {
+            let layers = image.manifest().layers.iter();
+            blobs.extend(layers.map(|layer| (path_of(layer), Blob::Layer(image, layer))));
+            blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
+            blobs.insert(path_of(&image.manifest().config), Blob::Document(image.config_bytes()));
+        }
         blobs
     }
 }
 
 enum Blob<'a> {
     Document(&'a [u8]),
-    Layer(&'a Descriptor),
+    Layer(&'a ImageView, &'a Descriptor),
 }

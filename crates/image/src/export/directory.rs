@@ -7,7 +7,7 @@ use formwork_content::ContentStore;
 use formwork_fs::{AtomicFile, FsError};
 use formwork_oci::{ANNOTATION_REF_NAME, Descriptor, Reference};
 
-use super::{Export, Form};
+use super::{Export, Form, Item, Named};
 use crate::copy::copy_blob;
 use crate::{ImageError, ImageView};
 
@@ -28,16 +28,32 @@ pub fn to_directory(
     form: Form,
     directory: &Path,
 ) -> Result<Descriptor, ImageError> {
-    let export = Export::new(image, names, form)?;
+    all_to_directory(&[Named { image, names }], form, directory)?;
+    Item::new(Named { image, names }, form).map(|item| item.manifest())
+}
+
+/// Writes several images into an image layout, as [`to_directory`] does with one.
+///
+/// # Errors
+///
+/// Fails as [`to_directory`] does.
+pub fn all_to_directory(
+    images: &[Named<'_>],
+    form: Form,
+    directory: &Path,
+) -> Result<(), ImageError> {
+    let export = Export::new(images, form)?;
     let layout = ContentStore::create(directory)?;
-    copy_blobs(&export.image, &layout)?;
+    for item in &export.items {
+        copy_blobs(&item.image, &layout)?;
+    }
     let entries = export.entries();
     let name = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
     layout.update_index(|old| entries.iter().any(|new| name(new) == name(old)), &entries)?;
     if form == Form::Docker {
         AtomicFile::write(directory.join("manifest.json"), &export.docker_manifest())?;
     }
-    Ok(export.manifest())
+    Ok(())
 }
 
 /// Copies all blobs of an image into an image layout, without putting it on the layout's list.

@@ -11,8 +11,8 @@ mod archive;
 mod directory;
 mod push;
 
-pub use archive::{to_file, to_stream};
-pub use directory::{copy_blobs, to_directory};
+pub use archive::{all_to_file, all_to_stream, to_file, to_stream};
+pub use directory::{all_to_directory, copy_blobs, to_directory};
 pub use push::{PushOptions, PushReport, to_registry};
 
 use formwork_oci::{
@@ -31,11 +31,25 @@ pub enum Form {
     Docker,
 }
 
-/// An image as it will be written.
+/// An image, and the names that it shall have.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The image.
+    pub image: &'a ImageView,
+    /// Its names; without any it is known by its digest alone.
+    pub names: &'a [Reference],
+}
+
+/// Images as they will be written.
 struct Export {
+    items: Vec<Item>,
+    form: Form,
+}
+
+/// One of them.
+struct Item {
     image: ImageView,
     names: Vec<Name>,
-    form: Form,
 }
 
 /// A name without a digest.
@@ -56,13 +70,30 @@ struct DockerEntry<'a> {
 }
 
 impl Export {
-    fn new(image: &ImageView, names: &[Reference], form: Form) -> Result<Self, ImageError> {
+    fn new(images: &[Named<'_>], form: Form) -> Result<Self, ImageError> {
+        let items = images.iter().map(|named| Item::new(*named, form));
+        Ok(Self { items: items.collect::<Result<_, _>>()?, form })
+    }
+
+    /// The entries of the list of images.
+    fn entries(&self) -> Vec<Descriptor> {
+        self.items.iter().flat_map(Item::entries).collect()
+    }
+
+    /// The `manifest.json` of the docker form.
+    fn docker_manifest(&self) -> Vec<u8> {
+        to_json(&self.items.iter().map(Item::docker_entry).collect::<Vec<_>>())
+    }
+}
+
+impl Item {
+    fn new(named: Named<'_>, form: Form) -> Result<Self, ImageError> {
         let image = match form {
-            Form::Oci => image.clone(),
-            Form::Docker => image.in_family(Family::Docker)?,
+            Form::Oci => named.image.clone(),
+            Form::Docker => named.image.in_family(Family::Docker)?,
         };
-        let names = names.iter().map(Name::new).collect::<Result<_, _>>()?;
-        Ok(Self { image, names, form })
+        let names = named.names.iter().map(Name::new).collect::<Result<_, _>>()?;
+        Ok(Self { image, names })
     }
 
     /// The manifest, and nothing else.
@@ -84,15 +115,14 @@ impl Export {
         self.names.iter().map(|name| entry(name.annotations())).collect()
     }
 
-    /// The `manifest.json` of the docker form.
-    fn docker_manifest(&self) -> Vec<u8> {
+    fn docker_entry(&self) -> DockerEntry<'_> {
         let manifest = self.image.manifest();
         let names = self.names.iter().map(|name| &*name.familiar).collect();
-        to_json(&[DockerEntry {
+        DockerEntry {
             config: path_of(&manifest.config),
             repo_tags: (!self.names.is_empty()).then_some(names),
             layers: manifest.layers.iter().map(path_of).collect(),
-        }])
+        }
     }
 }
 
@@ -189,6 +219,30 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_has_several_images_and_each_blob_once() {
+        let sample = Sample::new();
+        let (one, two) = (sample.usual_image("one"), sample.usual_image("two"));
+        let path = sample.dir.path().join("archive");
+        let (names_of_one, names_of_two) = (names(&["app:1", "app:latest"]), names(&["app:2"]));
+        let images = [
+            Named { image: &one, names: &names_of_one },
+            Named { image: &two, names: &names_of_two },
+        ];
+        all_to_file(&images, Form::Docker, &path).unwrap();
+        for (name, image) in [("app:latest", &one), ("app:2", &two)] {
+            let location = at(&path, Choice::Name(name.into()));
+            let back = source::docker_archive(&location).unwrap();
+            assert_eq!(back.id(), image.id());
+            back.validate().unwrap();
+            let back = source::oci_archive(&location, &one.platform()).unwrap();
+            assert_eq!(back.id(), image.id());
+        }
+        let archive = crate::tar::Archive::open(&path).unwrap();
+        let shared = path_of(&one.manifest().layers[0]);
+        assert!(archive.open_file(&formwork_fs::RelPath::new(&shared).unwrap()).is_some());
+    }
+
+    #[test]
     fn digests_of_the_other_kind_are_kept() {
         let sample = Sample::new();
         let usual = sample.usual_image("top");
@@ -249,7 +303,11 @@ mod tests {
     fn the_lists_of_images_are_those_of_buildkit() {
         let sample = Sample::new();
         let image = sample.usual_image("top");
-        let export = Export::new(&image, &names(&["app:1.0"]), Form::Docker).unwrap();
+        let export = |names: &[Reference]| {
+            Export::new(&[Named { image: &image, names }], Form::Docker).unwrap()
+        };
+        let nameless = export(&[]);
+        let export = export(&names(&["app:1.0"]));
         let entries = export.entries();
         assert_eq!(entries[0].annotations[ANNOTATION_IMAGE_NAME], "docker.io/library/app:1.0");
         assert_eq!(entries[0].annotations[ANNOTATION_REF_NAME], "1.0");
@@ -263,7 +321,6 @@ mod tests {
                 layers[0], layers[1]
             )
         );
-        let nameless = Export::new(&image, &[], Form::Docker).unwrap();
         let text = String::from_utf8(nameless.docker_manifest()).unwrap();
         assert!(text.contains(r#""RepoTags":null"#), "{text}");
         assert!(nameless.entries()[0].annotations.is_empty());
@@ -273,9 +330,12 @@ mod tests {
     fn a_name_by_digest_is_refused_and_a_digest_behind_a_tag_is_left_out() {
         let image = Sample::new().usual_image("top");
         let digest = Digest::of(b"");
-        let export = |name: String| Export::new(&image, &names(&[&name]), Form::Oci);
+        let export = |name: String| {
+            let named = Named { image: &image, names: &names(&[&name]) };
+            Export::new(&[named], Form::Oci)
+        };
         assert!(export(format!("app@{digest}")).is_err());
-        let name = &export(format!("app:1@{digest}")).unwrap().names[0];
+        let name = &export(format!("app:1@{digest}")).unwrap().items[0].names[0];
         assert_eq!((&*name.full, &*name.familiar), ("docker.io/library/app:1", "app:1"));
     }
 

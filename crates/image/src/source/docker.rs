@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use formwork_fs::RelPath;
@@ -16,7 +17,7 @@ use formwork_oci::{
 };
 use serde::Deserialize;
 
-use super::{place, read_small};
+use super::{Found, place, read_small};
 use crate::assemble::manifest_of;
 use crate::blob::{BUFFER, check_size};
 use crate::tar::Archive;
@@ -33,10 +34,26 @@ const MANIFEST: &str = "manifest.json";
 ///
 /// Fails where the file is no such archive, has no such image or several, or lacks a part of it.
 pub fn docker_archive(location: &Location) -> Result<ImageView, ImageError> {
-    let files = Files(Archive::open(&location.path)?);
+    let files = Arc::new(Files(Archive::open(&location.path)?));
     let entries = files.entries()?;
     let entry = files.choose(&entries, &location.choice)?;
     files.view(entry)
+}
+
+/// All images of an archive.
+pub(super) fn all(path: &Path) -> Result<Vec<Found>, ImageError> {
+    let files = Arc::new(Files(Archive::open(path)?));
+    let found = files.entries()?.into_iter().map(|entry| {
+        // A name that makes no sense is none.
+        let names = entry.names().filter_map(|name| name.parse().ok()).collect();
+        Ok(Found { view: files.view(&entry)?, names })
+    });
+    found.collect()
+}
+
+/// Whether an archive is one of an OCI image layout, whatever else it is.
+pub(super) fn is_layout_too(path: &Path) -> Result<bool, ImageError> {
+    Ok(Files(Archive::open(path)?).find("oci-layout").is_some())
 }
 
 /// One image in `manifest.json`.
@@ -133,7 +150,7 @@ impl Files {
         }
     }
 
-    fn view(self, entry: &Entry) -> Result<ImageView, ImageError> {
+    fn view(self: &Arc<Self>, entry: &Entry) -> Result<ImageView, ImageError> {
         let config_bytes = self.config(entry)?;
         let config: ImageConfig =
             self.parse(&entry.config, "image configuration", &config_bytes)?;
@@ -161,7 +178,7 @@ impl Files {
             layer.media_type.layer_compression() == Some(LayerCompression::Zstd)
         };
         let family = if layers.iter().any(has_zstd) { Family::Oci } else { Family::Docker };
-        let blobs = Arc::new(Layers { files: self, layers: files });
+        let blobs = Arc::new(Layers { files: Arc::clone(self), layers: files });
         let (descriptor, manifest) =
             manifest_of(&config_bytes, layers, family, Annotations::new())?;
         ImageView::new(descriptor, manifest, config_bytes, blobs)
@@ -230,7 +247,7 @@ fn claimed_digest(name: &str) -> Option<Digest> {
 /// The layers of one image in an archive.
 #[derive(Debug)]
 struct Layers {
-    files: Files,
+    files: Arc<Files>,
     layers: BTreeMap<Digest, String>,
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Image specification `image-layout.md`.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use formwork_fs::{Follow, RelPath, RootDir};
-use formwork_oci::{Descriptor, Digest, Index, MediaType, OciError, Platform, from_json};
+use formwork_oci::{
+    Descriptor, Digest, Index, MediaType, OciError, Platform, Reference, from_json,
+};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{INDEX_LIMIT, place, read_small};
+use super::{Found, INDEX_LIMIT, place, read_small};
 use crate::blob::{check_size, read_document};
-use crate::select::{choose, select};
+use crate::select::{choose, is_image, name_of, select};
 use crate::tar::Archive;
 use crate::view::{MANIFEST_LIMIT, check_document};
 use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageView, Location};
@@ -55,26 +58,66 @@ enum Files {
     Archive(Archive),
 }
 
+/// All images of an OCI image layout, each for the platform that serves the wanted one best.
+pub(super) fn all(
+    path: &Path,
+    is_directory: bool,
+    platform: &Platform,
+) -> Result<Vec<Found>, ImageError> {
+    let files = match is_directory {
+        true => Files::Directory(RootDir::open(path)?),
+        false => Files::Archive(Archive::open(path)?),
+    };
+    let layout = Layout { files, path: path.to_owned() };
+    layout.check_version()?;
+    let place = layout.place();
+    let mut by_name: BTreeMap<Option<Reference>, Vec<Descriptor>> = BTreeMap::new();
+    for entry in layout.index()?.manifests.into_iter().filter(is_image) {
+        by_name.entry(name_of(&entry)).or_default().push(entry);
+    }
+    let layout = Arc::new(layout);
+    let mut found: Vec<Found> = Vec::new();
+    for (name, entries) in by_name {
+        let view =
+            layout.view(select(&Index::oci(entries), platform, &place)?.clone(), platform)?;
+        let digest = &view.descriptor().digest;
+        match found.iter_mut().find(|known| known.view.descriptor().digest == *digest) {
+            Some(known) => known.names.extend(name),
+            None => found.push(Found { view, names: name.into_iter().collect() }),
+        }
+    }
+    Ok(found)
+}
+
 fn open(layout: Layout, choice: &Choice, platform: &Platform) -> Result<ImageView, ImageError> {
     layout.check_version()?;
     let place = layout.place();
     let index = layout.index()?;
     let is_listed = |digest: &Digest| index.manifests.iter().any(|entry| entry.digest == *digest);
-    let mut descriptor = match choice {
+    let descriptor = match choice {
         Choice::Digest(digest) if !is_listed(digest) => layout.unlisted(digest)?,
         _ => choose(&index, choice, platform, &place)?,
     };
-    for _ in 0..NESTING {
-        if !descriptor.media_type.is_index() {
-            break;
-        }
-        let index = layout.nested_index(&descriptor)?;
-        descriptor = select(&index, platform, &place)?.clone();
-    }
-    ImageView::open(descriptor, Arc::new(layout))
+    Arc::new(layout).view(descriptor, platform)
 }
 
 impl Layout {
+    /// The image of an entry, which may be an index of its own.
+    fn view(
+        self: &Arc<Self>,
+        mut descriptor: Descriptor,
+        platform: &Platform,
+    ) -> Result<ImageView, ImageError> {
+        for _ in 0..NESTING {
+            if !descriptor.media_type.is_index() {
+                break;
+            }
+            let index = self.nested_index(&descriptor)?;
+            descriptor = select(&index, platform, &self.place())?.clone();
+        }
+        ImageView::open(descriptor, Arc::clone(self) as Arc<dyn BlobSource>)
+    }
+
     /// Opens a file of the layout; `None` where there is none.
     fn file(&self, name: &str) -> Result<Option<BlobBytes>, ImageError> {
         // The names are ours, or made of a digest: they are paths.

@@ -13,10 +13,39 @@ pub use layout::{oci_archive, oci_layout};
 use std::io::Read;
 use std::path::Path;
 
-use crate::{BlobBytes, ImageError};
+use formwork_oci::{Platform, Reference};
+
+use crate::{BlobBytes, ImageError, ImageView};
+
+/// An image in a place that may have several.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The image.
+    pub view: ImageView,
+    /// The names that it has there.
+    pub names: Vec<Reference>,
+}
 
 /// The largest list of images that is read from a source.
 const INDEX_LIMIT: u64 = 16 << 20;
+
+/// All images of an OCI image layout, in a directory or an archive, or of an archive of
+/// `docker save`. Of an image for several platforms the one that serves the wanted one best.
+///
+/// # Errors
+///
+/// Fails where the path leads to nothing of this kind, an image has nothing for the platform, or
+/// one of the documents is missing or damaged.
+pub fn all_images(path: &Path, platform: &Platform) -> Result<Vec<Found>, ImageError> {
+    if path.is_dir() {
+        return layout::all(path, true, platform);
+    }
+    if docker::is_layout_too(path)? {
+        // It has the manifest that the image was known by.
+        return layout::all(path, false, platform);
+    }
+    docker::all(path)
+}
 
 /// What a directory or an archive is called in messages.
 fn place(path: &Path) -> String {
@@ -40,12 +69,12 @@ fn read_small(mut bytes: BlobBytes, name: &str, path: &Path) -> Result<Vec<u8>, 
 mod tests {
     use std::path::PathBuf;
 
-    use formwork_oci::{Descriptor, Digest, Index, LayerCompression, MediaType, Platform, to_json};
+    use formwork_oci::{Descriptor, Digest, Index, LayerCompression, MediaType, to_json};
 
     use super::*;
     use crate::export::{self, Form};
     use crate::testing::{Sample, compress, tar};
-    use crate::{Choice, Family, ImageView, Location};
+    use crate::{Choice, Family, Location};
 
     const GZIP: LayerCompression = LayerCompression::Gzip;
 
@@ -208,6 +237,39 @@ mod tests {
 
     fn open_docker(path: &Path, choice: Choice) -> Result<ImageView, ImageError> {
         docker_archive(&Location { path: path.to_owned(), choice })
+    }
+
+    #[test]
+    fn all_images_of_a_place_are_listed_with_their_names() {
+        let base = tar(&[("layer-0", b"base")]);
+        let (_sample, image, path) = old_docker_archive(r#"["app:1","b:2"]"#, &base);
+        let found = all_images(&path, &platform()).unwrap();
+        let names = |found: &Found| {
+            found.names.iter().map(Reference::familiar).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!((found.len(), found[0].view.id()), (1, image.id()));
+        assert_eq!(names(&found[0]), "app:1 b:2");
+
+        let sample = Sample::new();
+        let (one, two) = (sample.usual_image("one"), sample.usual_image("two"));
+        let list = |names: &[&str]| -> Vec<Reference> {
+            names.iter().map(|name| name.parse().unwrap()).collect()
+        };
+        let (of_one, of_two) = (list(&["app:1", "app:2"]), list(&[]));
+        let images = [
+            export::Named { image: &one, names: &of_one },
+            export::Named { image: &two, names: &of_two },
+        ];
+        let (file, layout) = (sample.dir.path().join("file"), sample.dir.path().join("layout"));
+        export::all_to_file(&images, Form::Docker, &file).unwrap();
+        export::all_to_directory(&images, Form::Oci, &layout).unwrap();
+        for place in [file, layout] {
+            let mut found = all_images(&place, &platform()).unwrap();
+            found.sort_by_key(|found| found.names.len());
+            assert_eq!((found[0].view.id(), &*names(&found[0])), (two.id(), ""));
+            assert_eq!((found[1].view.id(), &*names(&found[1])), (one.id(), "app:1 app:2"));
+        }
+        assert!(all_images(&sample.dir.path().join("absent"), &platform()).is_err());
     }
 
     #[test]

@@ -50,8 +50,12 @@ pub(crate) fn decode(
     copy(&mut *decoder(format, start.chain(input))?, format, pool, send)
 }
 
-/// What a stream holds, read by one thread.
-pub(crate) fn reader<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
+/// What a stream holds, read by one thread; a plain stream as it is.
+///
+/// # Errors
+///
+/// Fails where the stream cannot be read, or begins like one of the formats and is none.
+pub fn reader<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>, LayerError> {
     let mut input = Input(input);
     let start = read_up_to(&mut input, MAGIC_BYTES)?;
     decoder(Format::detect(&start), io::Cursor::new(start).chain(input))

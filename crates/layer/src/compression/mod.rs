@@ -23,6 +23,8 @@
 pub(crate) mod decode;
 pub(crate) mod gzip;
 
+pub use decode::reader;
+
 use formwork_oci::LayerCompression;
 
 /// How a layer is to be compressed.

@@ -10,7 +10,7 @@ use formwork_layer::{
 };
 use rustix::fs::{Gid, Uid};
 
-use crate::support::{dir, entry, file, has_program, is_root, layer, scan, temporary, tree};
+use crate::support::{dir, entry, file, has_program, is_root, layer, scan, tree};
 
 /// Where the part of the test that runs inside finds its directory.
 const INSIDE: &str = "FORMWORK_LAYER_TEST_INSIDE";
@@ -27,13 +27,16 @@ fn a_layer_fits_into_a_user_namespace() {
         formwork_testing::skipped("no user has subordinate ids in /etc/subuid");
         return;
     };
-    let place = temporary();
+    // The user may not be allowed where this program and its files lie.
+    let place = tempfile::tempdir_in("/var/tmp").unwrap();
+    let program = place.path().join("test");
+    fs_err::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chown(place.path(), Some(owner), Some(group)).unwrap();
     let status = Command::new("setpriv")
         .args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()])
         .args(["unshare", "--user", "--map-root-user", "--map-auto"])
-        .arg(std::env::current_exe().unwrap())
+        .arg(program)
         .args(["--exact", "rootless::a_layer_fits_into_a_user_namespace", "--nocapture"])
         .env(INSIDE, place.path())
         .status()

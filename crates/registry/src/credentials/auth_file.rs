@@ -1,6 +1,7 @@
 //! Docker's `config.json` and podman's `auth.json`.
 //!
-//! `docker login`'s reference and containers-auth.json(5). Only reads them.
+//! `docker login`'s reference and containers-auth.json(5). Only reads them; what a file becomes
+//! where the user logs in or out is for the caller to write.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::Deserialize;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Credential, Secret};
 use crate::RegistryError;
@@ -103,6 +106,65 @@ impl AuthFile {
             .map_err(|problem| unusable(&self.path, format!("the entry for `{key}` {problem}")))?;
         Ok(credential.map(|credential| (key, credential)))
     }
+}
+
+/// What a file holds with one entry more, or with that entry replaced. Whatever else it holds
+/// stays.
+pub(super) fn with_entry(
+    path: &Path,
+    key: &str,
+    username: &str,
+    password: &Secret,
+) -> Result<Vec<u8>, RegistryError> {
+    let mut content = read_whole(path)?;
+    let auth = BASE64_STANDARD.encode(format!("{username}:{}", password.expose()));
+    entries(&mut content, path)?.insert(key.to_owned(), serde_json::json!({ "auth": auth }));
+    Ok(to_text(&content))
+}
+
+/// What a file holds without the entries that [`AuthFile::entry`] would find; `None` if it has none.
+pub(super) fn without_entry(
+    path: &Path,
+    keys: &[String],
+) -> Result<Option<Vec<u8>>, RegistryError> {
+    let mut content = read_whole(path)?;
+    let entries = entries(&mut content, path)?;
+    let before = entries.len();
+    entries.retain(|key, _| !keys.iter().any(|wanted| normalize(key) == wanted));
+    let is_other = entries.len() < before;
+    Ok(is_other.then(|| to_text(&content)))
+}
+
+fn read_whole(path: &Path) -> Result<Map<String, Value>, RegistryError> {
+    match read_bounded(path) {
+        Err(error) if is_absent(&error) => Ok(Map::new()),
+        Err(error) => Err(unusable(path, error.to_string())),
+        Ok(bytes) if bytes.trim_ascii().is_empty() => Ok(Map::new()),
+        // As above, the parser's message may quote a password.
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|_| unusable(path, "it is not the expected JSON".to_owned())),
+    }
+}
+
+fn entries<'a>(
+    content: &'a mut Map<String, Value>,
+    path: &Path,
+) -> Result<&'a mut Map<String, Value>, RegistryError> {
+    let auths = content.entry("auths").or_insert(Value::Null);
+    if auths.is_null() {
+        *auths = Value::Object(Map::new());
+    }
+    auths.as_object_mut().ok_or_else(|| unusable(path, "its `auths` is no object".to_owned()))
+}
+
+/// As docker writes it, with tabs.
+fn to_text(content: &Map<String, Value>) -> Vec<u8> {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    // Writing values into memory cannot fail.
+    let _ = content.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter));
+    text.push(b'\n');
+    text
 }
 
 impl Entry {

@@ -1,7 +1,8 @@
 //! Credential helpers: programs `docker-credential-NAME` that keep credentials elsewhere.
 //!
 //! The protocol is that of `docker/docker-credential-helpers`: `get` with the server on standard
-//! input answers with a JSON object, or fails with a message on standard output.
+//! input answers with a JSON object, or fails with a message on standard output; `store` takes such
+//! an object, `erase` a server.
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ impl Helpers {
     /// An error is a clause that follows the helper's name.
     pub(super) fn ask(&self, name: &str, server: &str) -> Result<Option<Credential>, String> {
         let program = self.find(name)?;
-        let (status, output) = run(&program, server, self.timeout)?;
+        let (status, output) = run(&program, "get", server, self.timeout)?;
         if status.success() {
             return parse(&output).map(Some);
         }
@@ -55,6 +56,33 @@ impl Helpers {
             false if said.contains('{') => Err(format!("failed ({status})")),
             false => Err(format!("failed ({status}): {said}")),
         }
+    }
+
+    /// Lets a helper keep a credential.
+    ///
+    /// An error is a clause that follows the helper's name.
+    pub(super) fn keep(
+        &self,
+        name: &str,
+        server: &str,
+        username: &str,
+        password: &Secret,
+    ) -> Result<(), String> {
+        let secret = password.expose();
+        let entry =
+            serde_json::json!({ "ServerURL": server, "Username": username, "Secret": secret });
+        self.tell(name, "store", &entry.to_string())
+    }
+
+    /// Lets a helper forget the credential of a server.
+    pub(super) fn forget(&self, name: &str, server: &str) -> Result<(), String> {
+        self.tell(name, "erase", server)
+    }
+
+    fn tell(&self, name: &str, action: &str, input: &str) -> Result<(), String> {
+        let (status, output) = run(&self.find(name)?, action, input, self.timeout)?;
+        let said = text::printable(&String::from_utf8_lossy(&output));
+        if status.success() { Ok(()) } else { Err(format!("failed ({status}): {said}")) }
     }
 
     fn find(&self, name: &str) -> Result<PathBuf, String> {
@@ -79,10 +107,15 @@ fn parse(output: &[u8]) -> Result<Credential, String> {
 }
 
 /// Runs a program, and gives up when its time is over.
-fn run(program: &Path, input: &str, timeout: Duration) -> Result<(ExitStatus, Vec<u8>), String> {
+fn run(
+    program: &Path,
+    action: &str,
+    input: &str,
+    timeout: Duration,
+) -> Result<(ExitStatus, Vec<u8>), String> {
     let deadline = Instant::now() + timeout.min(LONGEST_TIMEOUT);
     let mut child = Command::new(program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -1,8 +1,9 @@
 //! Who the user is at which registry.
 //!
 //! Docker's `config.json` and podman's `auth.json` are read, and credential helpers are asked, when
-//! a registry first wants to know, never before: most builds need only public images. Nothing here
-//! talks to a registry, and no message contains a secret.
+//! a registry first wants to know, never before: most builds need only public images. Logins are
+//! filed where the same files say. Nothing here talks to a registry, writes a file, or puts a secret
+//! into a message.
 
 mod auth_file;
 mod helper;
@@ -52,6 +53,20 @@ pub struct Credentials {
     helpers: Helpers,
 }
 
+/// Where a credential is to be kept, or is no longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In a file, which the caller has to write.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it is to hold.
+        content: Vec<u8>,
+    },
+    /// With a credential helper, which has done it.
+    Helper(String),
+}
+
 /// What a search for credentials came to.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -84,6 +99,55 @@ impl Credentials {
     pub fn with_helpers(mut self, directories: Vec<PathBuf>, timeout: Duration) -> Self {
         self.helpers = Helpers { directories, timeout };
         self
+    }
+
+    /// Files a login: with the helper that the first of the files names for the registry, otherwise
+    /// in that file.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Config`] where there is no file, it cannot be read, or the helper fails.
+    pub fn keep(
+        &self,
+        registry: &str,
+        username: &str,
+        password: &Secret,
+    ) -> Result<Keeping, RegistryError> {
+        let path = self.files.first().ok_or_else(|| RegistryError::Config {
+            what: "the files with credentials".to_owned(),
+            problem: "there is none: neither HOME nor DOCKER_CONFIG is set".to_owned(),
+        })?;
+        let server = server(registry);
+        match helper_of(path, registry)? {
+            None => {
+                let content = auth_file::with_entry(path, server, username, password)?;
+                Ok(Keeping::File { path: path.clone(), content })
+            }
+            Some(name) => match self.helpers.keep(&name, server, username, password) {
+                Ok(()) => Ok(Keeping::Helper(name)),
+                Err(problem) => Err(helper_failed(&name, problem)),
+            },
+        }
+    }
+
+    /// Takes a login out of all files, and lets helpers forget it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Config`] where a file exists and cannot be read.
+    pub fn forget(&self, registry: &str) -> Result<Vec<Keeping>, RegistryError> {
+        let mut forgotten = Vec::new();
+        for path in &self.files {
+            if let Some(name) = helper_of(path, registry)?
+                && self.helpers.forget(&name, server(registry)).is_ok()
+            {
+                forgotten.push(Keeping::Helper(name));
+            }
+            if let Some(content) = auth_file::without_entry(path, &keys(registry, ""))? {
+                forgotten.push(Keeping::File { path: path.clone(), content });
+            }
+        }
+        Ok(forgotten)
     }
 
     /// Looks for the credential of a repository.
@@ -125,7 +189,7 @@ impl Credentials {
             return Ok(None);
         };
         if let Some(name) = file.helper(keys) {
-            let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+            let server = server(registry);
             let helper = format!("`docker-credential-{name}`");
             match self.helpers.ask(name, server) {
                 Ok(Some(credential)) => {
@@ -145,6 +209,21 @@ impl Credentials {
             }
         }
     }
+}
+
+/// What a registry is called in files and by helpers.
+fn server(registry: &str) -> &str {
+    if registry == "docker.io" { DOCKER_HUB_KEY } else { registry }
+}
+
+/// The helper that a file names for a registry.
+fn helper_of(path: &Path, registry: &str) -> Result<Option<String>, RegistryError> {
+    let file = AuthFile::read(path)?;
+    Ok(file.and_then(|file| file.helper(&keys(registry, "")).map(str::to_owned)))
+}
+
+fn helper_failed(name: &str, problem: String) -> RegistryError {
+    RegistryError::Config { what: format!("`docker-credential-{name}`"), problem }
 }
 
 impl Credential {

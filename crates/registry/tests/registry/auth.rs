@@ -189,7 +189,7 @@ fn old_credentials_are_named_where_they_were_needed() {
     let server = format!("its token server {tokens}");
     assert_says(
         &error,
-        &["401", "wrong password", &entry, &server, &format!("docker login {host}`")],
+        &["401", "wrong password", &entry, &server, &format!("formwork login {host}`")],
     );
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 

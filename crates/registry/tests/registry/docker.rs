@@ -264,7 +264,10 @@ fn a_registry_with_passwords_wants_the_right_one() {
 
     let error = client(config("user:wrong")).resolve(&name, &amd64()).unwrap_err();
     let file = format!("`{}`", dir.path().join("config.json").display());
-    assert_says(&error, &["401", "the credentials for", &file, "do not allow it", "docker login"]);
+    assert_says(
+        &error,
+        &["401", "the credentials for", &file, "do not allow it", "formwork login"],
+    );
     assert!(!error.to_string().contains("wrong"), "{error}");
 
     let error = client(impatient()).resolve(&name, &amd64()).unwrap_err();

@@ -142,8 +142,8 @@ fn what_may_pass_is_tried_again() {
 fn what_will_not_pass_is_not_tried_again() {
     for (status, words) in [
         (400, vec!["400 Bad Request", "DENIED: because"]),
-        (401, vec!["401 Unauthorized", "docker login", "there are no credentials for"]),
-        (403, vec!["403 Forbidden", "DENIED: because", "docker login"]),
+        (401, vec!["401 Unauthorized", "formwork login", "there are no credentials for"]),
+        (403, vec!["403 Forbidden", "DENIED: because", "formwork login"]),
         (404, vec!["404 Not Found", "it may have been deleted"]),
         (501, vec!["501 Not Implemented"]),
     ] {
@@ -171,7 +171,7 @@ fn a_registry_that_wants_a_long_pause_is_believed_at_once() {
     let (_, result) = pull_layer(&client(impatient()), &server, &image);
     let error = result.unwrap_err();
     assert!(matches!(error, RegistryError::RateLimited { anonymous: true, .. }), "{error:?}");
-    assert_says(&error, &["429 Too Many Requests", "pull rate limit", "3600 s", "docker login"]);
+    assert_says(&error, &["429 Too Many Requests", "pull rate limit", "3600 s", "formwork login"]);
     assert_eq!(server.requests().len(), 1);
 }
 

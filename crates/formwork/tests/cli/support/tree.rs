@@ -66,8 +66,18 @@ impl Tree {
     /// The text of a file.
     #[track_caller]
     pub(crate) fn text(&self, path: &str) -> String {
-        let entry = self.0.get(path).unwrap_or_else(|| panic!("no {path} in {:?}", self.lines()));
-        String::from_utf8(entry.content.clone()).unwrap()
+        String::from_utf8(self.entry(path).content.clone()).unwrap()
+    }
+
+    /// The entry with a path, as a line.
+    #[track_caller]
+    pub(crate) fn line(&self, path: &str) -> String {
+        self.entry(path).line(path)
+    }
+
+    #[track_caller]
+    fn entry(&self, path: &str) -> &Entry {
+        self.0.get(path).unwrap_or_else(|| panic!("no {path} in {:?}", self.lines()))
     }
 }
 

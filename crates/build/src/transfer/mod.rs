@@ -1,0 +1,16 @@
+//! Images on their ways: from registries and archives into the store, and from the store to
+//! registries and archives.
+//!
+//! What another place has is fetched once and stays; what the store has only as files is packed
+//! when somebody needs blobs, and the blobs stay, too.
+
+mod load;
+mod packed;
+mod pull;
+mod push;
+mod save;
+
+pub use load::load;
+pub use pull::pull;
+pub use push::push;
+pub use save::{SaveForm, save};

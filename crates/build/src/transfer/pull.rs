@@ -1,0 +1,74 @@
+//! From a registry into the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use formwork_diagnostics::EventSink;
+use formwork_image::{BlobSource, ImageError, StoredImage, StoredLayer};
+use formwork_oci::{Descriptor, Platform, Reference};
+use formwork_solver::Cancel;
+
+use crate::resolve::{ask_registry, blobs};
+use crate::step::step;
+use crate::{BuildError, Host};
+
+/// How many layers are fetched at the same time.
+const PARALLEL: usize = 4;
+
+/// Fetches an image with all its layers, and keeps it under its name.
+///
+/// # Errors
+///
+/// Fails where the registry does not have the image, or nothing for the platform, and where the
+/// store cannot be written. What was fetched by then stays, and need not be fetched again.
+pub fn pull(
+    host: &Host,
+    name: &Reference,
+    platform: &Platform,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<StoredImage, BuildError> {
+    let _in_use = host.use_store()?;
+    let title = format!("resolve {name}");
+    let image = step(title, events, cancel, |_| ask_registry(host, name, platform))?;
+    fetch_layers(host, &image, events, cancel)?;
+    // Other tools find it as soon as it is complete.
+    host.images.put(&image).map_err(|error| BuildError::image(&error))?;
+    Ok(image)
+}
+
+/// Fetches the layers that the store does not have, several at a time; after a failure none is
+/// begun.
+fn fetch_layers(
+    host: &Host,
+    image: &StoredImage,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<(), BuildError> {
+    let source = blobs(host, image, events, cancel);
+    let layers: Vec<&Descriptor> = image.layers.iter().filter_map(blob).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), ImageError> {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = source.open(layer) {
+                next.store(layers.len(), Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
+    };
+    let results: Vec<Result<(), ImageError>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..PARALLEL.min(layers.len())).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let result = results.into_iter().collect::<Result<(), _>>();
+    result.map_err(|error| match cancel.is_canceled() {
+        true => BuildError::canceled(),
+        false => BuildError::image(&error),
+    })
+}
+
+/// The blob of a layer, once for layers that are in an image more than once.
+fn blob(layer: &StoredLayer) -> Option<&Descriptor> {
+    layer.blob.as_ref()
+}

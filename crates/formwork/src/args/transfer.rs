@@ -1,0 +1,85 @@
+//! Options of the commands that move images.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Options of `formwork pull`.
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// The images, such as `alpine:3.20`
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// Platform, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Show nothing but the names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Options of `formwork push`.
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Where to, if not where its name says: a name with its registry
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: Option<String>,
+    /// Push all tags of the repository IMAGE
+    #[arg(short, long, conflicts_with = "destination")]
+    pub(crate) all_tags: bool,
+    /// Compress layers that were built here anew: gzip, zstd or uncompressed [default: as they are]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) compression: Option<String>,
+    /// Write the digest of the manifest into a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) digestfile: Option<PathBuf>,
+    /// Show nothing but the name and its digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Options of `formwork save`.
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// The images
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+    /// File or directory to write [default: standard output]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// In which form
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: SaveFormat,
+    /// Compress layers that were built here anew: gzip, zstd or uncompressed [default: as they are]
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) compression: Option<String>,
+}
+
+/// In which form images are saved, as podman calls them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SaveFormat {
+    /// An archive for `docker load`, which is an OCI image layout, too
+    #[default]
+    DockerArchive,
+    /// An OCI image layout as an archive
+    OciArchive,
+    /// An OCI image layout as a directory
+    OciDir,
+}
+
+/// Options of `formwork load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Archive or image layout to read [default: standard input]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) input: Option<PathBuf>,
+    /// Platform, for images that are there for several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Show nothing but the names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}

@@ -1,0 +1,222 @@
+//! Images on their ways into the store and out of it.
+
+use std::process::Stdio;
+
+use formwork_testing::{Registry, program};
+use serde_json::{Value, json};
+
+use crate::support::{Ran, Site, on_each_rung};
+
+const DOCKERFILE: &str = "\
+FROM busybox
+COPY a /dir/a
+RUN echo more > /dir/b
+LABEL it=works
+";
+
+/// Builds `app:1` into the store, without packing it; `None` where there is no busybox.
+fn build_app(site: &Site) -> Option<String> {
+    if !site.make_busybox() {
+        return None;
+    }
+    site.write("a", "A");
+    Some(site.build(&["-t", "app:1"], DOCKERFILE).id)
+}
+
+/// Calls the program with another store, which is empty at first.
+fn elsewhere(site: &Site, arguments: &[&str]) -> String {
+    site.run(&[&["--root", &site.outside("elsewhere")], arguments].concat())
+}
+
+/// What is told about an image of the other store.
+fn inspect_elsewhere(site: &Site, image: &str) -> Value {
+    let images: Value = serde_json::from_str(&elsewhere(site, &["inspect", image])).unwrap();
+    images[0].clone()
+}
+
+/// A command that shows what is in `app:1`, and what it prints.
+const SHOW: [&str; 3] = ["cat", "/dir/a", "/dir/b"];
+const SHOWN: &str = "Amore\n";
+
+#[test]
+fn what_is_pushed_can_be_pulled_again() {
+    let Some(registry) = Registry::start() else { return };
+    on_each_rung(|site| {
+        let Some(id) = build_app(site) else { return };
+        let name = format!("{}/team/app:1", registry.host());
+        site.run(&["tag", "app:1", &name]);
+        let digestfile = site.outside("digest");
+        let pushed = site.run(&["push", "-q", "--digestfile", &digestfile, &name]);
+        let digest = fs_err::read_to_string(&digestfile).unwrap();
+        assert_eq!(pushed, format!("{name}@{digest}\n"));
+        // It has been packed now, so the digest is known and stays.
+        assert_eq!(site.inspect(&name)["Digest"], digest.as_str());
+        assert_eq!(elsewhere(site, &["pull", "-q", &name]), format!("{name}\n"));
+        assert_eq!(inspect_elsewhere(site, &name)["Id"], id.as_str());
+        assert_eq!(inspect_elsewhere(site, &name)["Digest"], digest.as_str());
+        assert_eq!(elsewhere(site, &[&["run", &name], &SHOW[..]].concat()), SHOWN);
+        let pinned = format!("{}/team/app@{digest}", registry.host());
+        site.run(&["pull", "-q", &pinned]);
+        assert_eq!(site.inspect(&pinned)["Id"], id.as_str());
+    });
+}
+
+#[test]
+fn a_push_goes_where_it_is_told_to() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    let Some(id) = build_app(&site) else { return };
+    let host = registry.host();
+    let elsewhere = format!("{host}/else/where:2");
+    site.run(&["push", "-q", "--compression", "zstd", "app:1", &elsewhere]);
+    site.run(&["pull", "-q", &elsewhere]);
+    assert_eq!(site.inspect(&elsewhere)["Id"], id.as_str());
+    let media_type = &site.inspect(&elsewhere)["Layers"][1]["Blob"]["mediaType"];
+    assert_eq!(media_type, "application/vnd.oci.image.layer.v1.tar+zstd");
+    for tag in ["1", "2"] {
+        site.run(&["tag", "app:1", &format!("{host}/many:{tag}")]);
+    }
+    let pushed = site.run(&["push", "-q", "--all-tags", &format!("{host}/many")]);
+    assert_eq!(pushed.lines().count(), 2, "{pushed}");
+    Ran::of(&mut site.formwork(&["push", &id[7..19]])).failed(2, "is an id");
+    Ran::of(&mut site.formwork(&["push", "-a", "nothing"])).failed(1, "`nothing`");
+    Ran::of(&mut site.formwork(&["pull", &format!("{host}/absent")])).failed(3, "absent");
+}
+
+#[test]
+fn what_is_saved_can_be_loaded_again() {
+    on_each_rung(|site| {
+        let Some(id) = build_app(site) else { return };
+        site.run(&["tag", "app:1", "app:2"]);
+        let (docker, oci, layout) =
+            (site.outside("docker.tar"), site.outside("oci.tar"), site.outside("layout"));
+        site.run(&["save", "-o", &docker, "app:1", "app:2", "busybox"]);
+        site.run(&["save", "--format", "oci-archive", "-o", &oci, "app:1"]);
+        site.run(&["save", "--format", "oci-dir", "-o", &layout, &id]);
+        let digest = site.inspect("app:1")["Digest"].clone();
+        let loaded = elsewhere(site, &["load", "-i", &docker]);
+        let mut lines: Vec<&str> = loaded.lines().collect();
+        lines.sort_unstable();
+        let names = ["app:1", "app:2", "busybox:latest"];
+        assert_eq!(lines, names.map(|name| format!("Loaded image: {name}")));
+        assert_eq!(inspect_elsewhere(site, "app:2")["Id"], id.as_str());
+        assert_eq!(elsewhere(site, &[&["run", "app:2"], &SHOW[..]].concat()), SHOWN);
+        assert_eq!(elsewhere(site, &["load", "-q", "-i", &oci]), "app:1\n");
+        assert_eq!(inspect_elsewhere(site, "app:1")["Digest"], digest);
+        let nameless = elsewhere(site, &["load", "-i", &layout]);
+        assert_eq!(nameless, format!("Loaded image ID: {id}\n"));
+    });
+}
+
+#[test]
+fn archives_pass_through_pipes_and_may_be_compressed() {
+    let Some(gzip) = program("gzip") else { return };
+    let site = Site::new();
+    site.write("a", "A");
+    let id = site.build(&["-t", "app:1"], "FROM scratch\nCOPY a /\n").id;
+    let saved = site.formwork(&["save", "app:1"]).output().unwrap();
+    assert!(saved.status.success());
+    let file = site.outside("saved.tar");
+    fs_err::write(&file, &saved.stdout).unwrap();
+    Ran::of(&mut site.command(gzip.to_str().unwrap(), &["-k", &file])).succeeded();
+    let compressed = format!("{file}.gz");
+    let from = |path: &str| {
+        site.run(&["rm", "app:1"]);
+        let input = Stdio::from(fs_err::File::open(path).unwrap().into_parts().0);
+        let loaded = Ran::of(site.formwork(&["load", "-q"]).stdin(input)).succeeded();
+        assert_eq!(loaded.stdout, "app:1\n");
+        assert_eq!(site.inspect("app:1")["Id"], id.as_str());
+    };
+    from(&file);
+    from(&compressed);
+    site.run(&["load", "-q", "-i", &compressed]);
+    site.write("none", "no archive");
+    Ran::of(&mut site.formwork(&["load", "-i", "none"])).failed(1, "none");
+    Ran::of(&mut site.formwork(&["load", "-i", "absent"])).failed(1, "absent");
+    Ran::of(site.formwork(&["load"]).stdin(Stdio::null())).failed(1, "");
+}
+
+#[test]
+fn other_tools_read_what_is_saved_and_write_what_is_loaded() {
+    let Some(skopeo) = program("skopeo") else { return };
+    let site = Site::new();
+    let Some(id) = build_app(&site) else { return };
+    let saved = site.outside("saved.tar");
+    site.run(&["save", "-o", &saved, "app:1"]);
+    let copy = |source: &str, target: &str| {
+        let arguments = ["--insecure-policy", "copy", "-q", source, target];
+        Ran::of(&mut site.command(skopeo.to_str().unwrap(), &arguments)).succeeded();
+    };
+    for (transport, name) in [("docker-archive", "docker.tar"), ("oci-archive", "oci.tar")] {
+        let file = site.outside(name);
+        copy(&format!("docker-archive:{saved}:app:1"), &format!("{transport}:{file}:other:3"));
+        assert_eq!(site.run(&["load", "-q", "-i", &file]), "other:3\n", "{transport}");
+        let ran = site.run(&[&["run", "other:3"], &SHOW[..]].concat());
+        assert_eq!(ran, SHOWN, "{transport}");
+        if transport == "docker-archive" {
+            assert_eq!(site.inspect("other:3")["Id"], id.as_str());
+        }
+    }
+}
+
+#[test]
+fn who_is_logged_in_may_push_until_they_are_logged_out() {
+    let Some(registry) = Registry::start_for("user", "pass word") else { return };
+    let site = Site::new();
+    site.write("a", "A");
+    let host = registry.host();
+    let name = format!("{host}/team/app:1");
+    site.build(&["-t", &name], "FROM scratch\nCOPY a /\n");
+    let push = || Ran::of(&mut site.formwork(&["push", "-q", &name]));
+    push().failed(3, "formwork login");
+    let config = site.outside(".docker/config.json");
+    site.mkdir("../.docker");
+    site.write("../.docker/config.json", r#"{"auths":{"other.example":{"auth":"YTpi"}},"x":1}"#);
+    Ran::of(&mut site.formwork(&["login", "-u", "user", "-p", "wrong", host])).failed(3, host);
+    site.write("password", "pass word\n");
+    let password = fs_err::File::open(site.context("password")).unwrap().into_parts().0;
+    let mut login = site.formwork(&["login", "-u", "user", "--password-stdin", host]);
+    let ran = Ran::of(login.stdin(password)).succeeded();
+    assert_eq!(ran.stdout, "Login Succeeded\n");
+    assert!(ran.stderr.contains("not encrypted"), "{}", ran.stderr);
+    let text = fs_err::read_to_string(&config).unwrap();
+    let content: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(content["auths"][host]["auth"], "dXNlcjpwYXNzIHdvcmQ=");
+    assert_eq!(
+        (&content["x"], &content["auths"]["other.example"]["auth"]),
+        (&json!(1), &json!("YTpi"))
+    );
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs_err::metadata(&config).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    push().succeeded();
+    let removing = format!("Removing login credentials for {host}\n");
+    assert_eq!(site.run(&["logout", host]), removing);
+    assert_eq!(site.run(&["logout", host]), format!("Not logged in to {host}\n"));
+    push().failed(3, host);
+    Ran::of(&mut site.formwork(&["login", host])).failed(2, "--username");
+}
+
+#[test]
+fn a_credential_helper_keeps_what_it_is_there_for() {
+    let Some(registry) = Registry::start_for("user", "pass") else { return };
+    let site = Site::new();
+    let host = registry.host();
+    let helper = "#!/bin/sh\nf=\"$HOME/kept\"\ncase $1 in store) cat > \"$f\";; get) cat \"$f\";; \
+                  erase) rm \"$f\";; esac\n";
+    site.write("../bin/docker-credential-test", helper);
+    site.chmod("../bin/docker-credential-test", 0o755);
+    let config = format!(r#"{{"credHelpers":{{"{host}":"test"}}}}"#);
+    site.write("../.docker/config.json", &config);
+    let run = |arguments: &[&str]| {
+        let mut command = site.formwork(arguments);
+        let path = format!("{}:/usr/bin:/bin", site.outside("bin"));
+        Ran::of(command.env("PATH", path)).succeeded()
+    };
+    let ran = run(&["login", "-u", "user", "-p", "pass", host]);
+    assert_eq!((&*ran.stdout, &*ran.stderr), ("Login Succeeded\n", ""));
+    assert_eq!(fs_err::read_to_string(site.outside(".docker/config.json")).unwrap(), config);
+    let kept: Value = serde_json::from_slice(&fs_err::read(site.outside("kept")).unwrap()).unwrap();
+    assert_eq!(kept, json!({ "ServerURL": host, "Username": "user", "Secret": "pass" }));
+    run(&["logout", host]);
+    assert!(fs_err::metadata(site.outside("kept")).is_err());
+}
