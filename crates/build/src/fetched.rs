@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use formwork_content::StoreLayout;
 use formwork_diagnostics::Diagnostic;
-use formwork_frontend::GitLocation;
+use formwork_frontend::{GitLocation, http_source};
 use formwork_fs::{FileLock, Follow, RelPath, RootDir};
+use formwork_graph::without_secrets;
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
+use formwork_remote::Fetch;
 use formwork_solver::Cancel;
 use formwork_worker::{Checkout, WorkerError};
 
@@ -55,6 +57,34 @@ impl Sent {
             return Err(std::io::Error::other(problem));
         }
         Ok(Self::Other(beginning))
+    }
+}
+
+impl Sent {
+    /// Fetches a file of a web server, with what a request says of secrets. What is no archive may
+    /// have at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the file cannot be had, and where it is neither an archive nor short.
+    pub fn fetch(
+        host: &Host,
+        request: &BuildRequest,
+        url: &str,
+        limit: u64,
+        cancel: &Cancel,
+    ) -> Result<Self, BuildError> {
+        let authorization = request.secrets.authorization_for(url);
+        let progress = |_, _| !cancel.is_canceled();
+        let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
+        let _in_use = host.use_store()?;
+        let blob = host.downloads()?.blob(&http_source(url), &fetch);
+        let blob = blob.map_err(|error| failed(&WorkerError::Remote(error)))?;
+        let file = blob.open().map_err(BuildError::store)?;
+        Self::read(file, limit).map_err(|error| {
+            let message = format!("`{}` cannot be used: {error}", without_secrets(url));
+            BuildError::input(vec![Diagnostic::error("context", message)])
+        })
     }
 }
 

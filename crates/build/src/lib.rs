@@ -41,8 +41,9 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{
-    GitLocation, ImageLocation, NamedContext, Options, git_location, http_source, is_http,
+    GitLocation, ImageLocation, NamedContext, Options, git_location, is_http,
 };
+pub use formwork_graph::without_secrets;
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::GitConfig;

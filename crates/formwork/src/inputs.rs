@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use formwork_build::{
     BuildRequest, Cancel, ContextSpec, FetchedContext, GitLocation, Host, ImageLocation,
-    NamedContext, Sent, git_location,
+    NamedContext, Sent, git_location, is_http, without_secrets,
 };
 use formwork_diagnostics::SourceFile;
 
@@ -42,10 +42,19 @@ pub(crate) struct Inputs {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     contexts: Vec<(String, Elsewhere)>,
-    /// What the user calls the Dockerfile, if it comes with the main context.
-    file: Option<PathBuf>,
-    /// Whether the Dockerfile is there already.
-    has_dockerfile: bool,
+    dockerfile: Dockerfile,
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Default)]
+enum Dockerfile {
+    /// It is there already.
+    #[default]
+    Known,
+    /// It comes with the main context, and is called like this.
+    InContext(Option<PathBuf>),
+    /// From a web server.
+    At(String),
 }
 
 /// Where a context comes from.
@@ -53,6 +62,7 @@ pub(crate) struct Pending {
 enum Elsewhere {
     Sent(Sent),
     Git(GitLocation),
+    Http(String),
 }
 
 impl Inputs {
@@ -63,15 +73,19 @@ impl Inputs {
             let problem = "standard input cannot be both the Dockerfile and the build context";
             return Err(Failure::usage(problem).with_help("name a file with `--file`"));
         }
-        let mut inputs = match repository(&args.context)? {
-            Some(location) => Self::elsewhere(args, Elsewhere::Git(location))?,
+        let mut inputs = match Elsewhere::of(&args.context)? {
+            Some(elsewhere) => Self::elsewhere(args, elsewhere)?,
             None if is_stdin(&args.context) => Self::sent(args)?,
             None => Self::directory(args, file_is_sent)?,
         };
+        if let Some(url) = args.file.as_deref().and_then(address) {
+            inputs.pending.dockerfile = Dockerfile::At(url);
+        } else if inputs.dockerfile.is_some() {
+            inputs.pending.dockerfile = Dockerfile::Known;
+        }
         for text in &args.build_context {
             inputs.add_context(text)?;
         }
-        inputs.pending.has_dockerfile = inputs.dockerfile.is_some();
         Ok(inputs)
     }
 
@@ -81,6 +95,7 @@ impl Inputs {
             .map_err(|error| Failure::input(format!("standard input: {error}")))?;
         let dockerfile = match (&sent, &args.file) {
             (Sent::Archive(_), _) => None,
+            (Sent::Other(_), Some(file)) if address(file).is_some() => None,
             (Sent::Other(_), Some(file)) => Some(read_source(file)?),
             (Sent::Other(bytes), None) => Some(source("<stdin>", bytes.clone())?),
         };
@@ -97,7 +112,7 @@ impl Inputs {
             dockerfile: dockerfile.transpose()?,
             contexts: BTreeMap::new(),
             named: BTreeMap::new(),
-            pending: Pending { contexts, file, has_dockerfile: false },
+            pending: Pending { contexts, dockerfile: Dockerfile::InContext(file) },
         })
     }
 
@@ -107,14 +122,16 @@ impl Inputs {
             return Err(Failure::input(format!("the build context `{path}` is not a directory")));
         }
         let (dockerfile, ignore) = if file_is_sent {
-            (sent_dockerfile()?, ignore_file(None, &args.context)?)
+            (Some(sent_dockerfile()?), ignore_file(None, &args.context)?)
+        } else if args.file.as_deref().and_then(address).is_some() {
+            (None, ignore_file(None, &args.context)?)
         } else {
             let path = dockerfile_path(args)?;
-            (read_source(&path)?, ignore_file(Some(&path), &args.context)?)
+            (Some(read_source(&path)?), ignore_file(Some(&path), &args.context)?)
         };
         let main = ContextSpec { directory: args.context.clone(), ignore };
         Ok(Self {
-            dockerfile: Some(dockerfile),
+            dockerfile,
             contexts: BTreeMap::from([(MAIN.to_owned(), main)]),
             named: BTreeMap::new(),
             pending: Pending::default(),
@@ -136,8 +153,8 @@ impl Inputs {
                     Failure::usage(format!("`--build-context {text}`: {error}"))
                 })?,
             )?)
-        } else if let Some(location) = repository(Path::new(value))? {
-            self.pending.contexts.push((name.to_owned(), Elsewhere::Git(location)));
+        } else if let Some(elsewhere) = Elsewhere::of(Path::new(value))? {
+            self.pending.contexts.push((name.to_owned(), elsewhere));
             NamedContext::Directory
         } else {
             let directory = PathBuf::from(value);
@@ -165,15 +182,22 @@ impl Pending {
         request: &mut BuildRequest,
         cancel: &Cancel,
     ) -> Result<Vec<FetchedContext>, Failure> {
+        if let Dockerfile::At(url) = &self.dockerfile {
+            request.dockerfile = fetched_dockerfile(host, request, url, cancel)?;
+        }
         let mut held = Vec::new();
         for (name, elsewhere) in self.contexts {
-            let context = match elsewhere {
-                Elsewhere::Sent(Sent::Other(_)) => FetchedContext::empty(host)?,
-                Elsewhere::Sent(Sent::Archive(archive)) => FetchedContext::unpack(host, archive)?,
-                Elsewhere::Git(location) => FetchedContext::git(host, request, &location, cancel)?,
-            };
-            if name == MAIN && !self.has_dockerfile {
-                request.dockerfile = dockerfile_of(&context, self.file.as_deref())?;
+            let (context, lone) = elsewhere.keep(host, request, cancel)?;
+            match (lone, &self.dockerfile) {
+                (Some(lone), _) if name != MAIN => {
+                    let problem = format!("the context `{name}` is no archive: {}", lone.name());
+                    return Err(Failure::input(problem));
+                }
+                (Some(lone), Dockerfile::InContext(_)) => request.dockerfile = lone,
+                (None, Dockerfile::InContext(file)) if name == MAIN => {
+                    request.dockerfile = dockerfile_of(&context, file.as_deref())?;
+                }
+                _ => {}
             }
             let directory = context.directory().to_owned();
             request.contexts.insert(name, ContextSpec { directory, ignore: None });
@@ -189,16 +213,72 @@ impl Pending {
                 let url = &location.source.url;
                 url.starts_with("ssh://") || !url.contains("://")
             }
-            Elsewhere::Sent(_) => false,
+            Elsewhere::Sent(_) | Elsewhere::Http(_) => false,
         })
     }
 }
 
-/// The repository that a text is the address of; a directory of that name goes first.
-fn repository(text: &Path) -> Result<Option<GitLocation>, Failure> {
-    if text.is_dir() {
-        return Ok(None);
+impl Elsewhere {
+    /// What a text is the address of; a directory of that name goes first.
+    fn of(text: &Path) -> Result<Option<Self>, Failure> {
+        if text.is_dir() {
+            return Ok(None);
+        }
+        Ok(repository(text)?.map(Self::Git).or_else(|| address(text).map(Self::Http)))
     }
+
+    /// Puts the context into the store. What a web server has may be a lone Dockerfile, whose
+    /// context has no files.
+    fn keep(
+        self,
+        host: &Host,
+        request: &BuildRequest,
+        cancel: &Cancel,
+    ) -> Result<(FetchedContext, Option<SourceFile>), Failure> {
+        let (sent, name) = match self {
+            Self::Git(location) => {
+                return Ok((FetchedContext::git(host, request, &location, cancel)?, None));
+            }
+            Self::Sent(sent) => (sent, None),
+            Self::Http(url) => {
+                let sent = Sent::fetch(host, request, &url, TEXT_LIMIT, cancel)?;
+                (sent, Some(without_secrets(&url)))
+            }
+        };
+        match sent {
+            Sent::Archive(archive) => Ok((FetchedContext::unpack(host, archive)?, None)),
+            Sent::Other(bytes) => {
+                let lone = name.map(|name| source(&name, bytes)).transpose()?;
+                Ok((FetchedContext::empty(host)?, lone))
+            }
+        }
+    }
+}
+
+/// The Dockerfile that a web server has.
+fn fetched_dockerfile(
+    host: &Host,
+    request: &BuildRequest,
+    url: &str,
+    cancel: &Cancel,
+) -> Result<SourceFile, Failure> {
+    let name = without_secrets(url);
+    match Sent::fetch(host, request, url, TEXT_LIMIT, cancel)? {
+        Sent::Other(bytes) => source(&name, bytes),
+        Sent::Archive(_) => {
+            Err(Failure::input(format!("`{name}` is an archive and no Dockerfile"))
+                .with_help("give its address as the build context"))
+        }
+    }
+}
+
+/// The address of a file of a web server.
+fn address(text: &Path) -> Option<String> {
+    text.to_str().filter(|text| is_http(text)).map(str::to_owned)
+}
+
+/// The repository that a text is the address of.
+fn repository(text: &Path) -> Result<Option<GitLocation>, Failure> {
     let Some(text) = text.to_str() else { return Ok(None) };
     let end = text.find(['#', '?']).unwrap_or(text.len());
     let (path, rest) = text.split_at(end);

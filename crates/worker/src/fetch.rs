@@ -76,7 +76,7 @@ fn canceled() -> WorkerError {
 impl Secrets {
     /// What the `Authorization` header says to the host of an address: the secret
     /// `HTTP_AUTH_HEADER_<host>` as it is, or `HTTP_AUTH_TOKEN_<host>` as a bearer's token.
-    fn authorization_for(&self, url: &str) -> Option<String> {
+    pub fn authorization_for(&self, url: &str) -> Option<String> {
         let rest = url.split_once("://")?.1;
         let host = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
         let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
