@@ -48,9 +48,12 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{
-    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    git_location, is_http,
 };
+pub use formwork_graph::without_secrets;
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
+pub use formwork_remote::GitConfig;
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{HostTrust, Secrets, Volume};

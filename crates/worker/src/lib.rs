@@ -14,6 +14,7 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod checkout;
 mod compare;
 mod container;
 mod context;
@@ -34,6 +35,7 @@ mod trust;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
+pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};

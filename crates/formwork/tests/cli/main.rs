@@ -13,6 +13,7 @@ mod debian;
 mod explain;
 mod fetched;
 mod files;
+mod git;
 mod ignore;
 mod outputs;
 mod peers;
