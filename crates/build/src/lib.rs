@@ -16,6 +16,7 @@ mod fetched;
 mod files;
 mod host;
 mod login;
+mod mounts;
 mod output;
 mod request;
 mod resolve;
@@ -35,6 +36,7 @@ pub use files::{
 };
 pub use host::{Host, RegistryFiles};
 pub use login::{Kept, Login, log_in, log_out};
+pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
 pub use request::{BuildRequest, ContextSpec, Destination, Output};
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};

@@ -14,6 +14,7 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod cache_transfer;
 mod compare;
 mod container;
 mod context;
@@ -34,6 +35,7 @@ mod trust;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
+pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
 pub use container::{ContainerSpec, inherited_stdio, run_container};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};

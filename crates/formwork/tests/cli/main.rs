@@ -12,6 +12,7 @@ mod debian;
 mod explain;
 mod fetched;
 mod files;
+mod mounts;
 mod outputs;
 mod peers;
 mod progress;
