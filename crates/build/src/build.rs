@@ -18,7 +18,7 @@ use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
 use crate::space::make_room;
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
+use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -41,7 +41,9 @@ pub fn build(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered =
         lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
-    lowered.diagnostics.iter().for_each(|warning| emit(events, warning.clone()));
+    let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
+    let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
+    warnings.into_iter().for_each(|warning| emit(events, warning));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
     let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;

@@ -10,6 +10,7 @@
 
 mod blobs;
 mod build;
+mod check;
 mod error;
 mod explanation;
 mod fetched;
@@ -28,6 +29,7 @@ mod step;
 mod transfer;
 
 pub use build::build;
+pub use check::{CheckReport, Finding, check, outline, targets};
 pub use error::{BuildError, ErrorKind};
 pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};
@@ -44,7 +46,9 @@ pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
-pub use formwork_frontend::{ImageLocation, NamedContext, Options};
+pub use formwork_frontend::{
+    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_solver::Cancel;

@@ -26,6 +26,8 @@ pub struct Options {
     pub no_cache: bool,
     /// The stages whose own earlier results must not be used, by name or number.
     pub no_cache_stages: BTreeSet<String>,
+    /// Whether stages that the target does not need are lowered, too: for those who only check.
+    pub all_stages: bool,
 }
 
 /// A source that has a name of its own.

@@ -71,6 +71,7 @@ mod tests {
             build_platform: Platform::host(),
             no_cache: false,
             no_cache_stages: BTreeSet::new(),
+            all_stages: false,
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Pairs, SpaceArgs};
+use super::{Call, Method, Pairs, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -71,6 +71,13 @@ pub(crate) struct BuildArgs {
     /// Write digests and names of the result into a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// What to do with the Dockerfile: build it, check it, or show the arguments of a target
+    /// (outline) or all targets; `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", default_value = "build")]
+    pub(crate) call: Call,
+    /// Check the Dockerfile and build nothing: short for --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
     /// Kept before the build begins: what no image needs goes.
     #[command(flatten)]
     pub(crate) space: SpaceArgs,
@@ -101,6 +108,11 @@ pub(crate) enum ProgressMode {
 }
 
 impl BuildArgs {
+    /// What to do with the Dockerfile.
+    pub(crate) fn method(&self) -> Method {
+        if self.check { Method::Check } else { self.call.method }
+    }
+
     /// The view that the options ask for.
     pub(crate) fn progress_mode(&self) -> Mode {
         match self.progress {

@@ -5,6 +5,7 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod call;
 mod files;
 mod filter;
 mod login;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};

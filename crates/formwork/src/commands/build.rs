@@ -10,8 +10,8 @@ use formwork_build::{
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Pairs};
-use crate::commands::{self, work};
+use crate::args::{BuildArgs, Method, Pairs};
+use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
@@ -22,6 +22,9 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     let mut inputs = Inputs::of(args)?;
     let pending = inputs.pending.take();
     let mut request = request(args, settings, inputs)?;
+    if args.method() != Method::Build {
+        return call::run(args, settings, request, pending);
+    }
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
     let recorder = Recorder::default();
@@ -105,6 +108,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             build_platform: Platform::host(),
             no_cache: args.no_cache,
             no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
+            all_stages: false,
         },
         contexts: inputs.contexts,
         pull: args.pull,

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+mod call;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod doctor;

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
 
 mod cache;
+mod call;
 mod cases;
 mod debian;
 mod explain;

@@ -1,6 +1,6 @@
 //! COPY, ADD and WORKDIR.
 
-use formwork_diagnostics::Span;
+use formwork_diagnostics::{Diagnostic, Span};
 use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Transfer};
 use formwork_dockerfile::{Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
@@ -65,6 +65,15 @@ impl StageLowerer<'_, '_> {
             self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
             return;
         }
+        let is_own = self.trigger_place.is_none();
+        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
+            let message = format!(
+                "Relative workdir \"{path}\" can have unexpected results if the base image changes"
+            );
+            let warning = Diagnostic::warning("WorkdirRelativePath", message);
+            self.report(warning.at(&self.source, instruction.span, ""));
+        }
+        self.state.has_own_workdir = true;
         // As in BuildKit, only a relative path is cleaned.
         let path = if path.starts_with('/') { path } else { clean(&self.absolute(&path)) };
         self.state.config.config.working_dir.clone_from(&path);
