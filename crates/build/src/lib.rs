@@ -18,6 +18,7 @@ mod files;
 mod host;
 mod ignore;
 mod login;
+mod mounts;
 mod output;
 mod request;
 mod resolve;
@@ -39,6 +40,7 @@ pub use files::{
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
+pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
 pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
 pub use resolve::find_image;
 pub use result::BuildOutcome;

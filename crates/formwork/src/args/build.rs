@@ -51,6 +51,10 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Run every step of a stage, whatever is in the cache: name or number; may be repeated or
+    /// separated by commas
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,

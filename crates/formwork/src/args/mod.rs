@@ -10,6 +10,7 @@ mod files;
 mod filter;
 mod ignore;
 mod login;
+mod mounts;
 mod pairs;
 mod run;
 mod space;
@@ -29,6 +30,7 @@ pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
+pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
@@ -113,6 +115,8 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove what no image in the store needs
     Prune(PruneArgs),
+    /// List, remove, export and import the directories of RUN --mount=type=cache
+    Mounts(MountsArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

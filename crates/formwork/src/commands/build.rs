@@ -108,6 +108,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             target_platform: platform(args.platform.as_deref())?,
             build_platform: Platform::host(),
             no_cache: args.no_cache,
+            no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
         },
         contexts: inputs.contexts,

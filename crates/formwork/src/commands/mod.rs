@@ -16,6 +16,7 @@ mod list;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;

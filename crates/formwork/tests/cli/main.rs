@@ -15,6 +15,7 @@ mod fetched;
 mod files;
 mod git;
 mod ignore;
+mod mounts;
 mod outputs;
 mod peers;
 mod progress;
