@@ -12,6 +12,7 @@ mod render;
 mod settings;
 mod signals;
 mod template;
+mod terminal;
 
 use std::process::ExitCode;
 

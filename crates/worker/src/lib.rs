@@ -31,7 +31,7 @@ mod store;
 mod trust;
 
 pub use accounts::UnknownAccount;
-pub use container::{ContainerSpec, Volume, inherited_stdio, run_container};
+pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
 pub use facts::PackForm;
