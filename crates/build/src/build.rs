@@ -6,8 +6,9 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
-use formwork_graph::{Graph, Op, OpId, Source};
+use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
+use formwork_remote::Downloads;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
     ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
@@ -16,7 +17,8 @@ use formwork_worker::{
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, output, result};
+use crate::space::make_room;
+use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -29,6 +31,7 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
+    make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
@@ -38,7 +41,9 @@ pub fn build(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered =
         lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
-    lowered.diagnostics.iter().for_each(|warning| emit(events, warning.clone()));
+    let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
+    let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
+    warnings.into_iter().for_each(|warning| emit(events, warning));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
     let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
@@ -101,19 +106,45 @@ fn solve(
         images: images.bases.clone(),
         secrets: request.secrets.clone(),
         trust: request.trust.clone(),
+        downloads: downloads(host, &lowered.graph)?,
         resolv_conf: host.resolv_conf.clone(),
+        min_free: request.limits.min_free,
     };
     let place = Place { request, ignores, graph: &lowered.graph };
     let layers = Arc::clone(&host.layers);
     let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
-    let settings = Settings { jobs: request.jobs };
+    let settings = Settings { jobs: request.jobs, scope: scope(request) };
     execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
         .map_err(|error| match error {
             SolveError::Op { op, error } => place.error(Some(op), &error),
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
         })
+}
+
+/// What tells steps of this Dockerfile from steps of the same name elsewhere.
+fn scope(request: &BuildRequest) -> [u8; 32] {
+    use std::os::unix::ffi::OsStrExt;
+    let mut hasher = formwork_oci::Hasher::new(formwork_oci::Algorithm::Sha256);
+    hasher.update(request.dockerfile.name().as_bytes());
+    for context in request.contexts.values() {
+        let path = fs_err::canonicalize(&context.directory);
+        hasher.update(path.unwrap_or_else(|_| context.directory.clone()).as_os_str().as_bytes());
+        hasher.update(&[0]);
+    }
+    let mut scope = [0; 32];
+    let digest = hasher.finish();
+    scope.copy_from_slice(&digest.hex().as_bytes()[..32]);
+    scope
+}
+
+/// What fetches files of web servers, if a graph has any.
+fn downloads(host: &Host, graph: &Graph) -> Result<Option<Downloads>, BuildError> {
+    let is_file =
+        |step: &Step| matches!(step.op, Op::Source(Source::Remote(RemoteSource::Http(_))));
+    let is_needed = graph.steps().any(|(_, step)| is_file(step));
+    is_needed.then(|| host.downloads()).transpose()
 }
 
 /// Where what is known about a context's files is kept: under the path of the context.
@@ -211,6 +242,7 @@ fn code(error: &WorkerError) -> &'static str {
         WorkerError::Missing(_) => "missing-source",
         WorkerError::Account(_) => "unknown-account",
         WorkerError::MissingSecret(_) => "missing-secret",
+        WorkerError::Remote(_) => "remote",
         WorkerError::BaseLayer { .. } => "base-image",
         WorkerError::Internal(_) => "internal",
         _ => "step",

@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind as IoErrorKind};
 use formwork_diagnostics::Diagnostic;
 use formwork_image::ImageError;
 use formwork_layer::LayerError;
-use formwork_registry::RegistryError;
+use formwork_registry::{DownloadError, RegistryError};
+use formwork_remote::RemoteError;
 use formwork_sandbox::SandboxError;
 use formwork_worker::{BaseLayerError, WorkerError};
 
@@ -25,7 +26,7 @@ pub struct BuildError {
 pub enum ErrorKind {
     /// The Dockerfile's, the context's, or that of a process that a step ran.
     Input,
-    /// A registry's, or the way to it.
+    /// That of a registry or of another server, or the way to it.
     Registry,
     /// The machine's: the store, the disk, the kernel.
     Machine,
@@ -76,6 +77,11 @@ impl BuildError {
         Self::new(kind_of_image_error(error), told("image", error))
     }
 
+    /// A failure of a registry, or of the files that describe registries.
+    pub(crate) fn registry(error: &RegistryError) -> Self {
+        Self::new(kind_of_registry_error(error), told("registry", error))
+    }
+
     /// A failure to make or to read a layer, outside any step.
     pub(crate) fn worker(error: &WorkerError) -> Self {
         match error {
@@ -101,6 +107,10 @@ pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
     match error {
         _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
         WorkerError::Image(error) => kind_of_image_error(error),
+        WorkerError::Remote(RemoteError::Download(DownloadError::Remote { .. })) => {
+            ErrorKind::Registry
+        }
+        WorkerError::Remote(RemoteError::Checksum { .. }) => ErrorKind::Input,
         WorkerError::Sandbox(error) => kind_of_sandbox_error(error),
         WorkerError::Layer(LayerError::Fs(_) | LayerError::Encoding { .. }) => ErrorKind::Machine,
         WorkerError::Exit { .. }

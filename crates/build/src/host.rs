@@ -1,6 +1,5 @@
 //! What a build finds on the machine: the store, registries, the kernel's boot.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,14 +8,16 @@ use formwork_cache::DirIndex;
 use formwork_content::StoreLayout;
 use formwork_fs::FileLock;
 use formwork_image::{LocalImages, StoredImage};
-use formwork_oci::{Digest, ImageConfig, Reference, from_json};
+use formwork_oci::{ImageConfig, Reference, from_json};
 use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
 };
+use formwork_remote::Downloads;
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
+use crate::space::{Needed, blobs};
 
 /// The lock of everybody who uses the store.
 const USE_LOCK: &str = "use";
@@ -104,6 +105,13 @@ impl Host {
         &self.layers
     }
 
+    /// What fetches files of web servers into the store.
+    pub(crate) fn downloads(&self) -> Result<Downloads, BuildError> {
+        let client = self.registries.client();
+        let client = client.map_err(|error| BuildError::registry(&error))?;
+        Ok(Downloads::new(&self.layout, client.clone()))
+    }
+
     /// The configuration of an image of the store.
     ///
     /// # Errors
@@ -147,13 +155,12 @@ impl Host {
         if images.iter().any(|other| other.config == image.config) {
             return Ok(false);
         }
-        let kept: BTreeSet<&Digest> = images.iter().flat_map(blobs).collect();
+        let Some(_alone) = self.use_store_alone()? else { return Ok(true) };
+        // Where nobody can tell what is needed, everything stays.
+        let Ok(needed) = Needed::of(self, true) else { return Ok(true) };
         let content = self.layers.content();
-        if FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)?.is_some()
-        {
-            for digest in blobs(image).filter(|digest| !kept.contains(digest)) {
-                content.remove(digest).map_err(BuildError::store)?;
-            }
+        for digest in blobs(image).filter(|digest| !needed.blobs.contains(digest)) {
+            content.remove(digest).map_err(BuildError::store)?;
         }
         Ok(true)
     }
@@ -165,6 +172,12 @@ impl Host {
     /// Fails where the store cannot be written.
     pub fn use_store(&self) -> Result<FileLock, BuildError> {
         FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
+    }
+
+    /// Excludes everybody else who uses the store, as long as the result is held; `None` while
+    /// somebody does.
+    pub(crate) fn use_store_alone(&self) -> Result<Option<FileLock>, BuildError> {
+        FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
     }
 
     /// Removes what a build that was given up has not finished, while its threads may still run.
@@ -180,13 +193,6 @@ impl Host {
     pub fn remove_stale(&self) -> Result<(), BuildError> {
         self.layout.remove_stale().map(drop).map_err(BuildError::store)
     }
-}
-
-/// The blobs that an image consists of.
-fn blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
-    let manifest = image.manifest.as_ref().map(|manifest| &manifest.digest);
-    let layers = image.layers.iter().filter_map(|layer| Some(&layer.blob.as_ref()?.digest));
-    std::iter::once(&image.config).chain(manifest).chain(layers)
 }
 
 impl Registries {

@@ -10,7 +10,10 @@
 
 mod blobs;
 mod build;
+mod check;
 mod error;
+mod explanation;
+mod fetched;
 mod files;
 mod host;
 mod login;
@@ -20,11 +23,15 @@ mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod space;
 mod step;
 mod transfer;
 
 pub use build::build;
+pub use check::{CheckReport, Finding, check, outline, targets};
 pub use error::{BuildError, ErrorKind};
+pub use explanation::{ExplainedStep, Explanation, Recorder};
+pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };
@@ -35,9 +42,12 @@ pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
+pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
-pub use formwork_frontend::{ImageLocation, NamedContext, Options};
+pub use formwork_frontend::{
+    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_solver::Cancel;

@@ -9,6 +9,8 @@ use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_worker::{HostTrust, Secrets};
 
+use crate::Limits;
+
 /// What is to be built.
 #[derive(Debug)]
 pub struct BuildRequest {
@@ -31,6 +33,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Vec<Output>,
+    /// How much space the store may take, and how much stays free.
+    pub limits: Limits,
     /// The time that everything is said to be made at, in seconds since 1970, and beyond which no
     /// modification time lies (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,

@@ -5,6 +5,7 @@
 //! format. Changing it means a new [`FORMAT`] and a new digest in the test.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,14 @@ fn kept(value: &[u8]) -> String {
     match std::str::from_utf8(value) {
         Ok(text) if text.len() <= LONGEST_KEPT => text.to_owned(),
         _ => format!("blake3:{}", blake3::hash(value).to_hex()),
+    }
+}
+
+impl FromStr for CacheKey {
+    type Err = blake3::HexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        blake3::Hash::from_hex(text).map(|hash| Self(hash.into()))
     }
 }
 

@@ -5,7 +5,8 @@
 //! other; opening an index costs nothing, however large it is; and a damaged file costs one
 //! record. A record that cannot be read is removed and counts as missing.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use formwork_fs::{AtomicFile, FileLock, FsError};
@@ -26,6 +27,17 @@ pub struct CacheRecord {
     pub milliseconds: u64,
     /// What the key was made of.
     pub components: Vec<Component>,
+}
+
+/// A record in an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// What it is kept under.
+    pub key: CacheKey,
+    /// The record.
+    pub record: CacheRecord,
+    /// When it was made or last found, to the hour.
+    pub last_used: SystemTime,
 }
 
 /// Where records are kept.
@@ -58,6 +70,17 @@ pub trait CacheIndex: Send + Sync {
     ///
     /// Fails where the index cannot be written.
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError>;
+
+    /// The last runs of a step, the latest first, with components that people understand. They
+    /// explain misses and lead to no result: what cannot be read is missing.
+    fn runs(&self, step: &CacheKey) -> Vec<CacheRecord>;
+
+    /// Notes a run of a step.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError>;
 }
 
 /// The exclusive right to fill in a key, until it is dropped.
@@ -94,19 +117,70 @@ impl DirIndex {
         Self { directory: directory.into(), locks: locks.into() }
     }
 
+    /// All records, in no order; what cannot be read is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index's directories cannot be read.
+    pub fn list(&self) -> Result<Vec<StoredRecord>, CacheError> {
+        let mut records = Vec::new();
+        for start in names(&self.directory)? {
+            for rest in names(&self.directory.join(&start))? {
+                records.extend(self.stored(&format!("{start}{rest}")));
+            }
+        }
+        Ok(records)
+    }
+
+    fn stored(&self, name: &str) -> Option<StoredRecord> {
+        let key = name.parse().ok()?;
+        let path = self.path(&key);
+        let record = serde_json::from_slice(&fs_err::read(&path).ok()?).ok()?;
+        let last_used = fs_err::metadata(&path).ok()?.modified().ok()?;
+        Some(StoredRecord { key, record, last_used })
+    }
+
+    /// Removes what is known about runs that have not been added to for so long.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be changed.
+    pub fn forget_runs(&self, age: Duration) -> Result<(), CacheError> {
+        let directory = self.directory.join(RUNS);
+        for name in names(&directory)? {
+            let path = directory.join(name);
+            let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
+            let is_old = |at| SystemTime::now().duration_since(at).is_ok_and(|past| past >= age);
+            if modified.is_ok_and(is_old) {
+                fs_err::remove_file(&path).map_err(|error| FsError::new("remove", path, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Two levels, so that no directory gets very large.
     fn path(&self, key: &CacheKey) -> PathBuf {
         let name = key.to_string();
         self.directory.join(&name[..2]).join(&name[2..])
     }
+
+    /// The file with the last runs of a step.
+    fn runs_path(&self, step: &CacheKey) -> PathBuf {
+        self.directory.join(RUNS).join(step.to_string())
+    }
 }
+
+/// The directory of the last runs of steps.
+const RUNS: &str = "runs";
+/// How many runs of a step are kept.
+const KEPT_RUNS: usize = 4;
 
 impl CacheIndex for DirIndex {
     fn find(&self, key: &CacheKey) -> Result<Option<CacheRecord>, CacheError> {
         let path = self.path(key);
         let bytes = match fs_err::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FsError::new("read", path, error).into()),
         };
         match serde_json::from_slice(&bytes) {
@@ -122,15 +196,7 @@ impl CacheIndex for DirIndex {
         let path = self.path(key);
         let bytes = serde_json::to_vec(record)
             .map_err(|error| FsError::new("encode the record for", &path, error))?;
-        match AtomicFile::write(&path, &bytes) {
-            Err(error) if error.is_not_found() => {
-                let parent = path.parent().unwrap_or(&self.directory);
-                fs_err::create_dir_all(parent)
-                    .map_err(|error| FsError::new("create the directory", parent, error))?;
-                Ok(AtomicFile::write(&path, &bytes)?)
-            }
-            result => Ok(result?),
-        }
+        Ok(write(&path, &bytes)?)
     }
 
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
@@ -141,12 +207,58 @@ impl CacheIndex for DirIndex {
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
         let path = self.path(key);
         match fs_err::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(FsError::new("remove", path, error).into())
             }
             _ => Ok(()),
         }
     }
+
+    fn runs(&self, step: &CacheKey) -> Vec<CacheRecord> {
+        let bytes = fs_err::read(self.runs_path(step)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError> {
+        let path = self.runs_path(step);
+        let mut runs = self.runs(step);
+        runs.retain(|known| known.components != run.components || known.layer != run.layer);
+        runs.insert(0, run.clone());
+        runs.truncate(KEPT_RUNS);
+        let bytes = serde_json::to_vec(&runs)
+            .map_err(|error| FsError::new("encode the runs for", &path, error))?;
+        Ok(write(&path, &bytes)?)
+    }
+}
+
+/// Writes a file, and makes its directory if need be.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    match AtomicFile::write(path, bytes) {
+        Err(error) if error.is_not_found() => {
+            let parent = path.parent().unwrap_or(path);
+            fs_err::create_dir_all(parent)
+                .map_err(|error| FsError::new("create the directory", parent, error))?;
+            AtomicFile::write(path, bytes)
+        }
+        result => result,
+    }
+}
+
+/// The names in a directory, which need not exist.
+fn names(directory: &Path) -> Result<Vec<String>, FsError> {
+    let failed = |error| FsError::new("list the directory", directory, error);
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let name = |entry: std::io::Result<fs_err::DirEntry>| match entry {
+        Ok(entry) => entry.file_name().into_string().ok().map(Ok),
+        Err(error) => Some(Err(failed(error))),
+    };
+    entries.filter_map(name).collect()
 }
 
 /// How old a record's last use may look before it is worth a write.
@@ -154,7 +266,7 @@ const USE_RESOLUTION: Duration = Duration::from_secs(3600);
 
 /// Sets the file's time, by which the least recently used records are found. A record that cannot
 /// be marked only looks older than it is.
-fn mark_used(path: &std::path::Path) {
+fn mark_used(path: &Path) {
     let now = SystemTime::now();
     let is_recent = |file: &fs_err::File| {
         let modified = file.metadata().and_then(|metadata| metadata.modified());
@@ -214,6 +326,44 @@ mod tests {
             assert_eq!(index.find(&key("a")).unwrap(), None);
             assert!(!index.path(&key("a")).exists());
         }
+    }
+
+    #[test]
+    fn the_list_has_every_record_that_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        assert!(index.list().unwrap().is_empty());
+        for name in ["a", "b", "damaged"] {
+            index.store(&key(name), &record(name)).unwrap();
+        }
+        fs_err::write(index.path(&key("damaged")), "{").unwrap();
+        fs_err::write(dir.path().join("index/README"), "not ours").unwrap();
+        let mut found: Vec<(CacheKey, String)> =
+            index.list().unwrap().into_iter().map(|one| (one.key, one.record.layer)).collect();
+        found.sort_by(|a, b| a.1.cmp(&b.1));
+        assert_eq!(found, [(key("a"), "a".to_owned()), (key("b"), "b".to_owned())]);
+    }
+
+    #[test]
+    fn the_last_runs_of_a_step_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        assert!(index.runs(&key("step")).is_empty());
+        for layer in ["1", "2", "3", "4", "5", "3"] {
+            index.add_run(&key("step"), &record(layer)).unwrap();
+        }
+        let layers = |index: &DirIndex| -> Vec<String> {
+            index.runs(&key("step")).into_iter().map(|run| run.layer).collect()
+        };
+        assert_eq!(layers(&index), ["3", "5", "4", "2"]);
+        assert!(index.list().unwrap().is_empty());
+        fs_err::write(index.runs_path(&key("step")), "{").unwrap();
+        assert!(layers(&index).is_empty());
+        index.add_run(&key("step"), &record("6")).unwrap();
+        index.forget_runs(Duration::from_secs(1000)).unwrap();
+        assert_eq!(layers(&index), ["6"]);
+        index.forget_runs(Duration::ZERO).unwrap();
+        assert!(layers(&index).is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@
 //! | COPY, ADD, WORKDIR: parameters | yes | by their effect on the result |
 //! | COPY, ADD, WORKDIR: layers below | yes, except with `--link` | yes, except with `--link` |
 //! | COPY, ADD from a stage or an image | all layers and the path | by its effect on the result |
-//! | COPY, ADD from a context | no such key | by its effect on the result |
+//! | COPY, ADD from a context, ADD from elsewhere | no such key | by its effect on the result |
 //! | names of steps, positions in the Dockerfile, modification times | no | no |
 //!
 //! The content key of COPY is what results from it, so a copy whose sources changed in a way that
@@ -45,11 +45,13 @@
 //! files. This crate never decides whether a step runs: that is for the solver.
 
 mod components;
+mod difference;
 mod identity;
 mod index;
 mod key;
 
 pub use components::{CacheKey, Component, Components};
+pub use difference::{Difference, described};
 pub use identity::Identity;
-pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex};
+pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex, StoredRecord};
 pub use key::{Inputs, content_key, definition_key, result_key};

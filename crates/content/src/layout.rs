@@ -9,6 +9,7 @@
 //!   index-v1/           cache keys and their results, one file a record
 //!   cache-mounts-v1/    what `RUN --mount=type=cache` keeps
 //!   contexts-v1/        what is known about the files of build contexts
+//!   downloads-v1/       what is known about files of web servers
 //!   locks/              files to lock
 //!   tmp/                unfinished things of running processes
 //! ```
@@ -34,11 +35,12 @@ const IMAGES: &str = "images-v1";
 const INDEX: &str = "index-v1";
 const CACHE_MOUNTS: &str = "cache-mounts-v1";
 const CONTEXTS: &str = "contexts-v1";
+const DOWNLOADS: &str = "downloads-v1";
 const LOCKS: &str = "locks";
 const TMP: &str = "tmp";
 
-const DIRECTORIES: [&str; 8] =
-    [CONTENT, SNAPSHOTS, IMAGES, INDEX, CACHE_MOUNTS, CONTEXTS, LOCKS, TMP];
+const DIRECTORIES: [&str; 9] =
+    [CONTENT, SNAPSHOTS, IMAGES, INDEX, CACHE_MOUNTS, CONTEXTS, DOWNLOADS, LOCKS, TMP];
 
 /// A store's directory, with everything in it that has a fixed name.
 ///
@@ -112,6 +114,11 @@ impl StoreLayout {
     /// The directory with what is known about build contexts.
     pub fn contexts(&self) -> PathBuf {
         self.root.join(CONTEXTS)
+    }
+
+    /// The directory with what is known about files of web servers.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join(DOWNLOADS)
     }
 
     /// The directory of files to lock.
@@ -289,6 +296,7 @@ mod tests {
                 "cache-mounts-v1",
                 "content",
                 "contexts-v1",
+                "downloads-v1",
                 "formwork-store",
                 "images-v1",
                 "index-v1",

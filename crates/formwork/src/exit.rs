@@ -5,7 +5,7 @@
 //! | 0 | it worked |
 //! | 1 | the Dockerfile, the context or the image is wrong, or a process that a step ran failed |
 //! | 2 | the command line is wrong |
-//! | 3 | a registry, or the way to it |
+//! | 3 | a registry or another server, or the way to it |
 //! | 4 | the machine: the store, the disk, the kernel |
 //! | 125–127 | `formwork run` could not start the process, as with `docker run` |
 //! | 130, 143 | somebody stopped it (Ctrl-C, SIGTERM) |
@@ -68,6 +68,11 @@ impl Failure {
     pub(crate) fn of_run(self) -> Self {
         let code = if matches!(self.code, 126 | 127) { self.code } else { 125 };
         Self { code, ..self }
+    }
+
+    /// A failure that has been told on standard output.
+    pub(crate) fn told() -> Self {
+        Self { code: 1, diagnostics: Vec::new() }
     }
 
     /// Tells what is wrong; returns the exit code.

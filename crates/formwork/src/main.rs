@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit;
+mod inputs;
 mod progress;
 mod render;
 mod settings;
@@ -42,6 +43,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(args, &settings),
         Command::Tag(args) => commands::tag::run(args, &settings),
         Command::Rm(args) => commands::rm::run(args, &settings),
+        Command::Explain(args) => commands::explain::run(args, &settings),
         Command::Pull(args) => commands::pull::run(args, &settings),
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),
@@ -51,6 +53,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Diff(args) => return commands::diff::run(args, &settings),
         Command::Login(args) => commands::login::run(args, &settings),
         Command::Logout(args) => commands::logout::run(args, &settings),
+        Command::Du(args) => commands::du::run(args, &settings),
+        Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -73,6 +73,11 @@ pub(crate) fn age(rfc3339: &str) -> String {
     since(seconds)
 }
 
+/// How long ago something was, in the same way.
+pub(crate) fn ago(age: std::time::Duration) -> String {
+    since(i64::try_from(age.as_secs()).unwrap_or(i64::MAX))
+}
+
 fn since(seconds: i64) -> String {
     const UNITS: [(i64, &str); 6] = [
         (365 * 86400, "year"),

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use formwork_build::{Host, HostTrust, ProxyConfig, RegistryFiles};
+use formwork_build::{Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, SpaceArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -111,6 +111,21 @@ pub(crate) fn host_trust() -> HostTrust {
     let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
     let proxies = names.filter_map(|name| Some((name.clone(), variable(&name)?)));
     HostTrust { certificates: certificates.unwrap_or_default(), proxies: proxies.collect() }
+}
+
+/// How much space the store may take, by options and else by the environment.
+pub(crate) fn limits(args: &SpaceArgs) -> Result<Limits, Failure> {
+    let or_variable = |given: Option<u64>, name: &str| match (given, variable(name)) {
+        (None, Some(text)) => {
+            bytes(&text).map(Some).map_err(|error| Failure::usage(format!("{name}: {error}")))
+        }
+        _ => Ok(given),
+    };
+    Ok(Limits {
+        reserved: or_variable(args.reserved_space, "FORMWORK_RESERVED_SPACE")?,
+        max_used: or_variable(args.max_used_space, "FORMWORK_MAX_USED_SPACE")?,
+        min_free: or_variable(args.min_free_space, "FORMWORK_MIN_FREE_SPACE")?,
+    })
 }
 
 /// The value of an environment variable, unless it is empty or no text.

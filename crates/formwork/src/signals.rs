@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{RecvError, channel};
 use std::time::Duration;
 
-use formwork_build::{BuildError, Cancel};
+use formwork_build::Cancel;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
@@ -27,8 +27,7 @@ pub(crate) struct Received {
 impl Received {
     /// What an error means after this: that of a program which a signal has ended has the exit
     /// code 128 and the signal's number.
-    pub(crate) fn failure(&self, error: BuildError) -> Failure {
-        let failure = Failure::from(error);
+    pub(crate) fn failure(&self, failure: Failure) -> Failure {
         match self.signal.load(Ordering::Relaxed) {
             0 => failure,
             signal => failure.stopped(u8::try_from(128 + signal).unwrap_or(130)),

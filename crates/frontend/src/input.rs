@@ -24,6 +24,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// Whether no earlier result must be used.
     pub no_cache: bool,
+    /// Whether stages that the target does not need are lowered, too: for those who only check.
+    pub all_stages: bool,
 }
 
 /// A source that has a name of its own.

@@ -8,18 +8,23 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod findings;
 mod input;
 mod location;
 mod lower;
+mod outline;
 mod plan;
 mod ports;
+mod remote;
 mod scope;
 mod unused;
 
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
+pub use remote::{http_source, is_http};
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";

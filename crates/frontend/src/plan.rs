@@ -88,6 +88,9 @@ impl<'a> Plan<'a> {
             missing: Vec::new(),
             errors: Vec::new(),
         };
+        if options.all_stages {
+            (0..dockerfile.stages.len()).for_each(|index| planner.visit(index));
+        }
         planner.visit(target);
         let Planner { stages, missing, errors, .. } = planner;
         match errors.is_empty() {

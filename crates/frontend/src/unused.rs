@@ -70,6 +70,7 @@ mod tests {
             target_platform: Platform::host(),
             build_platform: Platform::host(),
             no_cache: false,
+            all_stages: false,
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

@@ -3,7 +3,7 @@
 //! Paths that come from an image, an archive or a build context are [`RelPath`]s and are opened
 //! beneath a [`RootDir`], by the kernel (`openat2`), never by joining strings. Files that others
 //! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s;
-//! trees are listed by [`walk()`].
+//! trees are listed by [`walk()`], and what they take on the disk is added up by [`DiskUsage`].
 //!
 //! This crate knows nothing of images, layers or the store's layout.
 
@@ -15,6 +15,7 @@ mod relpath;
 mod remove;
 mod root;
 mod stat;
+mod usage;
 mod walk;
 mod xattr;
 
@@ -26,5 +27,6 @@ pub use relpath::{RelPath, RelPathError};
 pub use remove::remove_tree;
 pub use root::{Follow, RootDir};
 pub use stat::{FileKind, FileStat, Timestamp};
+pub use usage::{DiskUsage, free_space};
 pub use walk::{Verdict, WalkEntry, WalkFilter, walk};
 pub use xattr::{Xattrs, read_xattr_of, read_xattrs, write_xattr, write_xattr_of};

@@ -43,6 +43,8 @@ pub struct FileStat {
     pub gid: u32,
     /// The number of bytes; for a symbolic link, the length of its target.
     pub size: u64,
+    /// The number of bytes that it takes on the disk.
+    pub allocated: u64,
     /// When the content changed last.
     pub mtime: Timestamp,
     /// When the content or the metadata changed last; nobody can set it back.
@@ -77,6 +79,7 @@ impl From<Stat> for FileStat {
             uid: stat.st_uid,
             gid: stat.st_gid,
             size: u64::try_from(stat.st_size).unwrap_or_default(),
+            allocated: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512),
             mtime: timestamp(i64::from(stat.st_mtime), stat.st_mtime_nsec as u64),
             ctime: timestamp(i64::from(stat.st_ctime), stat.st_ctime_nsec as u64),
             device: stat.st_dev as u64,

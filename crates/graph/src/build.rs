@@ -140,7 +140,7 @@ impl Check<'_> {
 
     fn check_root(&self, root: OpId) -> Result<(), GraphError> {
         match self.graph.step(root).op {
-            Op::Source(Source::Context { .. }) => {
+            Op::Source(Source::Context { .. } | Source::Remote(_)) => {
                 Err(GraphError::ContextAsRoot { op: self.id, name: self.name() })
             }
             _ => Ok(()),

@@ -23,6 +23,7 @@ fn kind(op: &Op) -> String {
         Op::Source(Source::Scratch) => "scratch".to_owned(),
         Op::Source(Source::Image { name, .. }) => format!("image {name}"),
         Op::Source(Source::Context { name }) => format!("context {name}"),
+        Op::Source(Source::Remote(remote)) => remote.to_string(),
         Op::Exec(_) => "exec".to_owned(),
         Op::File(_) => "file".to_owned(),
     }

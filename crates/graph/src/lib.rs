@@ -13,8 +13,11 @@
 mod build;
 mod display;
 mod op;
+mod remote;
 
 pub use build::{GraphBuilder, GraphError};
+pub use remote::{HttpSource, RemoteSource, without_secrets};
+
 pub use op::{
     CacheSharing, CopyOptions, CopySource, Exec, FileAction, FileOp, MountKind, MountSpec, Network,
     Op, OpId, Security, Source, Step,

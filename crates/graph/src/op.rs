@@ -5,6 +5,8 @@
 
 use formwork_oci::{DiffId, Digest, Platform};
 
+use crate::RemoteSource;
+
 /// The number of an op in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(u32);
@@ -55,6 +57,8 @@ pub enum Source {
         /// The name; the main context is called `context`.
         name: String,
     },
+    /// Files that lie elsewhere.
+    Remote(RemoteSource),
 }
 
 /// A process to run.

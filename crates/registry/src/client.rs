@@ -51,6 +51,14 @@ impl RegistryClient {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    pub(crate) fn config(&self) -> &RegistryConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.shared.transport
+    }
+
     /// Does something with the first endpoint of a repository that can: its mirrors once each, then
     /// the registry itself, as often as the configuration has it.
     pub(crate) fn pull<T>(

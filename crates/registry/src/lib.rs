@@ -8,7 +8,7 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | `pull`, `push` | what to ask for, and what to make of the answer |
+//! | `pull`, `push`, `download` | what to ask for, and what to make of the answer |
 //! | `client` | whom to ask (mirrors first), and when to try again (`retry`) |
 //! | `session` | credentials (`auth`, `challenge`), redirects, which failure is which error |
 //! | `host` | with TLS or without |
@@ -30,6 +30,7 @@ mod client;
 mod config;
 mod credentials;
 mod document;
+mod download;
 mod endpoint;
 mod error;
 mod host;
@@ -51,6 +52,7 @@ pub use client::RegistryClient;
 pub use config::{ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
 pub use credentials::{Credential, Credentials, Keeping, Secret};
 pub use document::Document;
+pub use download::{Download, DownloadError, Wanted};
 pub use error::{Answer, Attempt, RegistryError};
 pub use pull::ResolvedImage;
 pub use push::{BlobPush, OpenBlob};

@@ -1,8 +1,9 @@
 //! Snapshots in a directory of an ordinary file system.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use formwork_fs::{FsError, RootDir, remove_tree};
 use rustix::fs::{CWD, Mode};
@@ -64,9 +65,31 @@ impl DirectorySnapshots {
         Ok(Active { directory })
     }
 
-    /// Whether a snapshot's bytes can be relied on; what has survived a boot is marked so.
+    /// The snapshot of a key as it is, which was perhaps left by another boot: for those who only
+    /// look at what is there. Counts as no use of it.
+    pub fn peek(&self, key: &SnapshotKey) -> Option<Committed> {
+        let snapshot = self.committed(key);
+        snapshot.directory.is_dir().then_some(snapshot)
+    }
+
+    /// Takes a snapshot away, so that nobody finds it any more; its files go, which takes time,
+    /// when the result is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn set_aside(&self, key: &SnapshotKey) -> Result<Active, SnapshotError> {
+        let away = self.new_directory()?;
+        match move_directory(&self.path(key), &away.directory.join("removed")) {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(away),
+        }
+    }
+
+    /// Whether a snapshot's bytes can be relied on; what has survived a boot is marked so, and
+    /// what is used is marked as used.
     fn is_reliable(&self, snapshot: &Committed) -> Result<bool, SnapshotError> {
-        if snapshot.fact(BOOT)?.as_deref() == Some(self.boot.as_bytes()) {
+        if read_and_mark(&snapshot.directory.join(BOOT))?.as_deref() == Some(self.boot.as_bytes()) {
             return Ok(true);
         }
         if !(self.survived)(snapshot) {
@@ -121,11 +144,7 @@ impl Snapshotter for DirectorySnapshots {
 
     fn remove(&self, key: &SnapshotKey) -> Result<(), SnapshotError> {
         // Moved away first, so that nobody finds it half removed.
-        let away = self.new_directory()?;
-        match move_directory(&self.path(key), &away.directory.join("removed")) {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
+        self.set_aside(key).map(drop)
     }
 
     fn list(&self) -> Result<Vec<SnapshotKey>, SnapshotError> {
@@ -175,6 +194,35 @@ pub(crate) fn remove_path(path: &Path) -> Result<(), FsError> {
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// How old a snapshot's last use may look before it is worth a write.
+const USE_RESOLUTION: Duration = Duration::from_secs(86400);
+
+/// Reads a file, if it is there, and sets its time once a day, by which the least recently used
+/// snapshots are found. One that cannot be marked only looks older than it is.
+fn read_and_mark(path: &Path) -> Result<Option<Vec<u8>>, SnapshotError> {
+    let failed = |error| SnapshotError::from(FsError::new("read", path, error));
+    let mut file = match fs_err::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let now = SystemTime::now();
+    let used = file.metadata().and_then(|metadata| metadata.modified());
+    let is_recent = |at| now.duration_since(at).is_ok_and(|age| age < USE_RESOLUTION);
+    if !used.is_ok_and(is_recent) {
+        let _ = file.file().set_modified(now);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(bytes))
+}
+
+/// When a snapshot was made or last used, to the day; the beginning of time where that is lost.
+pub(crate) fn last_used(snapshot: &Committed) -> SystemTime {
+    let boot = fs_err::metadata(snapshot.directory.join(BOOT));
+    boot.and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, SnapshotError> {

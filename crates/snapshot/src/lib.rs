@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! <directory>/<key>/fs/      the layer, as overlayfs takes it for a lower directory
-//! <directory>/<key>/boot     under which boot of the machine it was written or last examined
+//! <directory>/<key>/boot     under which boot of the machine it was written or last examined;
+//!                            its time says when the snapshot was last used
 //! <directory>/<key>/<fact>
 //! ```
 //!
@@ -23,6 +24,7 @@ mod error;
 mod key;
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 pub use directory::{DirectorySnapshots, Survived};
 pub use error::SnapshotError;
@@ -135,6 +137,11 @@ impl Committed {
     /// Fails where the store cannot be written.
     pub fn set_fact(&self, name: &str, content: &[u8]) -> Result<(), SnapshotError> {
         Ok(formwork_fs::AtomicFile::write(self.directory.join(name), content)?)
+    }
+
+    /// When it was made or last used, to the day.
+    pub fn last_used(&self) -> SystemTime {
+        directory::last_used(self)
     }
 
     /// The snapshot's own directory, for error messages.

@@ -11,4 +11,4 @@ mod user;
 
 pub use registry::Registry;
 pub use skip::{is_root, program, skipped};
-pub use user::OrdinaryUser;
+pub use user::{OrdinaryUser, remove_all};

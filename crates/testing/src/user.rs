@@ -105,6 +105,18 @@ impl OrdinaryUser {
     }
 }
 
+/// Removes a directory in which files may belong to subordinate ids and directories may be closed
+/// to everybody, as in the store of an ordinary user. Only root and the user's own namespaces can.
+pub fn remove_all(directory: &Path) {
+    let mut command = Command::new("rm");
+    if !is_root() {
+        command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--map-auto", "rm"]);
+    }
+    // What is left is left among the temporary files.
+    let _ = command.arg("-rf").arg(directory).status();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,8 @@ struct Group {
 pub(crate) struct ProcessUser {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the group itself the last of them: without it a process could drop its
+    /// group and pass by permissions that are denied to that group (CVE-2022-36109).
     pub(crate) groups: Vec<u32>,
     /// The home directory, `/` where none is known.
     pub(crate) home: String,
@@ -92,17 +93,19 @@ impl Accounts {
             (None, Err(_)) => return Err(self.unknown_user(user)),
         };
         let home = known.map(|user| user.home.clone()).filter(|home| !home.is_empty());
-        let (gid, groups) = match group {
+        let (gid, mut groups) = match group {
             Some(group) => (self.gid(group)?, Vec::new()),
             None => known.map_or((0, Vec::new()), |user| (user.gid, self.groups_of(&user.name))),
         };
+        groups.retain(|group| *group != gid);
+        groups.push(gid);
         Ok(ProcessUser { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
     }
 
     /// The owner that `--chown` means by `user[:group]`, each by name or number.
     ///
-    /// As in BuildKit, a number alone is the group, too; a name alone brings its own group; both
-    /// empty mean root.
+    /// As in BuildKit, a number alone is the group, too; a name alone brings its own group; what is
+    /// empty beside a colon is root's.
     ///
     /// # Errors
     ///
@@ -115,8 +118,12 @@ impl Accounts {
             (Err(_), Some(known)) => (known.uid, known.gid),
             (Err(_), None) => return Err(self.unknown_user(user)),
         };
-        let gid = |group: &str| group.parse().or_else(|_| self.gid(group));
-        Ok((uid, group.map_or(Ok(default_gid), gid)?))
+        let gid = match group {
+            None if text.contains(':') => 0,
+            None => default_gid,
+            Some(group) => group.parse().or_else(|_| self.gid(group))?,
+        };
+        Ok((uid, gid))
     }
 
     fn gid(&self, text: &str) -> Result<u32, UnknownAccount> {
@@ -201,15 +208,15 @@ mod tests {
     fn users_of_processes() {
         let user =
             |uid, gid, groups: &[u32], home: &str| (uid, gid, groups.to_vec(), home.to_owned());
-        assert_eq!(process(""), user(0, 0, &[10], "/root"));
-        assert_eq!(process("app"), user(1000, 1001, &[10, 50], "/home/app"));
-        assert_eq!(process("1000"), user(1000, 1001, &[10, 50], "/home/app"));
-        assert_eq!(process("app:web"), user(1000, 33, &[], "/home/app"));
-        assert_eq!(process("app:7"), user(1000, 7, &[], "/home/app"));
-        assert_eq!(process("4000"), user(4000, 0, &[], "/"));
-        assert_eq!(process("4000:5000"), user(4000, 5000, &[], "/"));
-        assert_eq!(process("nohome"), user(5, 6, &[], "/"));
-        assert_eq!(process(":web"), user(0, 33, &[], "/root"));
+        assert_eq!(process(""), user(0, 0, &[10, 0], "/root"));
+        assert_eq!(process("app"), user(1000, 1001, &[10, 50, 1001], "/home/app"));
+        assert_eq!(process("1000"), user(1000, 1001, &[10, 50, 1001], "/home/app"));
+        assert_eq!(process("app:web"), user(1000, 33, &[33], "/home/app"));
+        assert_eq!(process("app:7"), user(1000, 7, &[7], "/home/app"));
+        assert_eq!(process("4000"), user(4000, 0, &[0], "/"));
+        assert_eq!(process("4000:5000"), user(4000, 5000, &[5000], "/"));
+        assert_eq!(process("nohome"), user(5, 6, &[6], "/"));
+        assert_eq!(process(":web"), user(0, 33, &[33], "/root"));
     }
 
     #[test]
@@ -219,6 +226,8 @@ mod tests {
             (":", (0, 0)),
             ("1000", (1000, 1000)),
             ("app", (1000, 1001)),
+            ("app:", (1000, 0)),
+            ("7:", (7, 0)),
             ("app:web", (1000, 33)),
             ("7:8", (7, 8)),
             ("7:web", (7, 33)),

@@ -1,7 +1,8 @@
 //! Directories that outlive a build: `RUN --mount=type=cache`.
 //!
 //! ```text
-//! <directory>/<hash of the id>/id         the id, for people and tools
+//! <directory>/<hash of the id>/id         the id, for people and tools; its time says when the
+//!                                         directory was last used
 //! <directory>/<hash of the id>/0/         the directory that everybody shares
 //! <directory>/<hash of the id>/1/, 2/ …   further ones, where each process wants its own
 //! <directory>/<hash of the id>/0.lock …   who uses it
@@ -13,7 +14,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use formwork_fs::{AtomicFile, FileLock, FsError};
 use formwork_graph::CacheSharing;
@@ -53,7 +54,7 @@ impl CacheMount {
         let own = root.join(Digest::of(id.as_bytes()).hex());
         create_directory(&own)?;
         let label = own.join("id");
-        if !label.exists() {
+        if !is_marked_used(&label) {
             AtomicFile::write(&label, id.as_bytes())?;
         }
         let lock = match sharing {
@@ -71,6 +72,49 @@ impl CacheMount {
         }
         Ok(Some(Self { directory, is_new, _lock: lock }))
     }
+}
+
+/// A directory of `RUN --mount=type=cache` in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredCacheMount {
+    /// The id: what the mount says, else its target.
+    pub id: String,
+    /// Where everything about it is.
+    pub path: PathBuf,
+    /// When it was last used; the beginning of time where that is lost.
+    pub last_used: SystemTime,
+}
+
+/// All directories of cache mounts below `root`, sorted by id.
+///
+/// # Errors
+///
+/// Fails where `root` cannot be read.
+pub fn stored_cache_mounts(root: &Path) -> Result<Vec<StoredCacheMount>, FsError> {
+    let failed = |error| FsError::new("list the directory", root, error);
+    let mut mounts = Vec::new();
+    for entry in fs_err::read_dir(root).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            let label = path.join("id");
+            let name = || path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let last_used = fs_err::metadata(&label).and_then(|metadata| metadata.modified());
+            mounts.push(StoredCacheMount {
+                // What a killed process has left may lack its id.
+                id: fs_err::read_to_string(&label).unwrap_or_else(|_| name()),
+                last_used: last_used.unwrap_or(SystemTime::UNIX_EPOCH),
+                path,
+            });
+        }
+    }
+    mounts.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(mounts)
+}
+
+/// Sets the time of a file that is there; `false` where it is not.
+fn is_marked_used(path: &Path) -> bool {
+    let file = fs_err::OpenOptions::new().write(true).open(path);
+    file.and_then(|file| file.file().set_modified(SystemTime::now())).is_ok()
 }
 
 fn wait(path: &Path, cancel: &Cancel) -> Result<Option<(usize, FileLock)>, FsError> {
@@ -149,6 +193,22 @@ mod tests {
         let again = take(dir.path(), "/root/.cache", CacheSharing::Locked);
         assert!(!again.is_new && again.directory.join("x").exists());
         assert!(take(dir.path(), "../../etc", CacheSharing::Shared).directory.starts_with(&dir));
+    }
+
+    #[test]
+    fn the_list_has_ids_and_last_uses() {
+        let dir = tempfile::tempdir().unwrap();
+        take(dir.path(), "/root/.cache", CacheSharing::Shared);
+        let mount = take(dir.path(), "b", CacheSharing::Shared);
+        let label = mount.directory.with_file_name("id");
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let file = fs_err::OpenOptions::new().write(true).open(label).unwrap();
+        file.file().set_modified(old).unwrap();
+        let listed = |position: usize| stored_cache_mounts(dir.path()).unwrap().remove(position);
+        assert_eq!((listed(0).id.as_str(), listed(1).id.as_str()), ("/root/.cache", "b"));
+        assert_eq!(listed(1).last_used, old);
+        take(dir.path(), "b", CacheSharing::Private);
+        assert!(listed(1).last_used > old);
     }
 
     #[test]

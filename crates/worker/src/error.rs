@@ -5,6 +5,7 @@ use formwork_fs::FsError;
 use formwork_image::ImageError;
 use formwork_layer::LayerError;
 use formwork_oci::DiffId;
+use formwork_remote::RemoteError;
 use formwork_sandbox::{ExitStatus, SandboxError};
 use formwork_snapshot::SnapshotError;
 
@@ -39,6 +40,9 @@ pub enum WorkerError {
         "the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`"
     )]
     MissingSecret(String),
+    /// Something that lies elsewhere.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A layer or a blob of an image.
     #[error(transparent)]
     Image(#[from] ImageError),

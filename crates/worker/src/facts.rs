@@ -9,7 +9,7 @@ use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
 use formwork_snapshot::Committed;
 use serde::{Deserialize, Serialize};
 
-use crate::PackedLayer;
+use crate::{LayerStore, PackedLayer, WorkerError};
 
 /// The fact that lists the layer's files.
 pub(crate) const TREE: &str = "tree";
@@ -69,6 +69,28 @@ impl From<Packed> for PackedFact {
     fn from(packed: Packed) -> Self {
         Self { diff_id: packed.diff_id, digest: packed.digest, size: packed.size }
     }
+}
+
+/// The names of the facts about packed forms that hold all of a layer: those whose modification
+/// times were not changed.
+pub(crate) fn whole_forms() -> impl Iterator<Item = String> {
+    let compressions = [Compression::default(), Compression::ZSTD, Compression::None];
+    compressions.into_iter().map(|compression| PackForm { compression, epoch: None }.fact())
+}
+
+/// The blobs that a layer of the store can be made from again, of those that are there.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn blobs_of_layer(store: &LayerStore, layer: &Committed) -> Result<Vec<Digest>, WorkerError> {
+    let mut blobs = Vec::new();
+    for name in whole_forms() {
+        let packed = layer.fact(&name)?.and_then(|fact| PackedFact::decode(&fact));
+        blobs.extend(packed.map(|packed| packed.digest));
+    }
+    blobs.retain(|digest| matches!(store.content.get(digest), Ok(Some(_))));
+    Ok(blobs)
 }
 
 /// Whether a layer that another boot has left is whole: its list of files, which has a check sum,

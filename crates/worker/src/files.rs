@@ -43,6 +43,13 @@ pub(crate) struct Part {
     pub(crate) is_directory: bool,
 }
 
+impl PlannedFiles {
+    /// The list of files.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+}
+
 impl Worker {
     /// Plans a copy; its result is its content key.
     pub(crate) fn examine_files(
@@ -98,7 +105,7 @@ impl Worker {
         Layer::keep(&self.store, tree, None, plan_source(&plan))
     }
 
-    fn plan(
+    pub(crate) fn plan(
         &self,
         task: &Task<'_, Output>,
         file: &FileOp,
@@ -278,7 +285,7 @@ impl Copy<'_> {
             (false, Output::Context(context)) => {
                 Err(WorkerError::Missing(context.missing(pattern)))
             }
-            (false, Output::Root(_)) => Err(missing_in_root(pattern)),
+            (false, Output::Root(_) | Output::Fetched(_)) => Err(missing_in_root(pattern)),
         }
     }
 }
@@ -332,7 +339,7 @@ impl Worker {
             None if resolved.path.is_root() => Ok(Identity::scratch()),
             None => match from {
                 Output::Context(context) => Err(WorkerError::Missing(context.missing(source))),
-                Output::Root(_) => Err(missing_in_root(source)),
+                Output::Root(_) | Output::Fetched(_) => Err(missing_in_root(source)),
             },
         }
     }
@@ -353,6 +360,7 @@ impl Worker {
 fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees(),
     }
 }
@@ -360,6 +368,7 @@ fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
 fn trees_with_bytes(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
+        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees_with_bytes(),
     }
 }

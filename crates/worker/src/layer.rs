@@ -18,7 +18,7 @@ use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 
-use crate::facts::{CREATED, PackForm, PackedFact, TREE};
+use crate::facts::{CREATED, PackForm, PackedFact, TREE, whole_forms};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
 
@@ -390,10 +390,9 @@ impl Layer {
         self.unpack(forms, blob.open()?, &packed.diff_id, &[], true)
     }
 
-    /// A blob of the layer that holds all of it: one whose modification times were not changed.
+    /// A blob of the layer that holds all of it.
     fn kept_blob(&self, snapshot: &Committed) -> Result<Option<PackedFact>, WorkerError> {
-        for compression in [Compression::default(), Compression::ZSTD, Compression::None] {
-            let name = PackForm { compression, epoch: None }.fact();
+        for name in whole_forms() {
             let fact = snapshot.fact(&name)?;
             let Some(packed) = fact.as_deref().and_then(PackedFact::decode) else { continue };
             if self.store.content.get(&packed.digest)?.is_some() {

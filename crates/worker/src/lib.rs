@@ -14,11 +14,13 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod compare;
 mod container;
 mod context;
 mod error;
 mod exec;
 mod facts;
+mod fetch;
 mod files;
 mod layer;
 mod missing;
@@ -31,10 +33,11 @@ mod store;
 mod trust;
 
 pub use accounts::UnknownAccount;
+pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
-pub use facts::PackForm;
+pub use facts::{PackForm, blobs_of_layer};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;

@@ -127,6 +127,9 @@ impl Worker {
                 let layer = self.planned(part.tree)?;
                 (vec![layer.directory()?], part.path, stub)
             }
+            Output::Fetched(_) => {
+                return Err(WorkerError::Internal("what was fetched is mounted".to_owned()));
+            }
         };
         let tree = match writable {
             true => {

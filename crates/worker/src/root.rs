@@ -20,6 +20,8 @@ pub enum Output {
     Root(Root),
     /// A directory of the user's.
     Context(Arc<Context>),
+    /// Files that were fetched from elsewhere.
+    Fetched(Arc<Tree>),
 }
 
 /// A root file system: layers, and their identity as a whole.
@@ -38,7 +40,7 @@ impl Output {
     pub fn root(&self) -> Result<&Root, WorkerError> {
         match self {
             Self::Root(root) => Ok(root),
-            Self::Context(_) => {
+            Self::Context(_) | Self::Fetched(_) => {
                 Err(WorkerError::Internal("a context is used as a root file system".to_owned()))
             }
         }

@@ -9,13 +9,15 @@ use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::{BlobSource, ImageView};
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
+use formwork_remote::Downloads;
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 
+use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
-use crate::layer::{Layer, Source};
+use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
@@ -32,8 +34,12 @@ pub struct WorkerConfig {
     pub secrets: Secrets,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// Fetches files of web servers, if the build has any.
+    pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The number of bytes that are to stay free on the disk: with less, no op begins.
+    pub min_free: Option<u64>,
 }
 
 /// An image that a build is based on, or takes files from.
@@ -110,6 +116,7 @@ pub struct Worker {
     pub(crate) stubs: StubLayers,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
+    pub(crate) cancel: Cancel,
     contexts: BTreeMap<String, Arc<Context>>,
     /// Images of which somebody will need the files, not only their list.
     unpacked: BTreeSet<OpId>,
@@ -147,6 +154,7 @@ impl Worker {
             stop,
             stubs: StubLayers::default(),
             plans: Mutex::default(),
+            cancel: cancel.clone(),
             contexts,
             unpacked: unpacked_images(graph),
         })
@@ -159,6 +167,7 @@ impl Worker {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
+            GraphSource::Remote(remote) => self.fetch(id, remote).map(Output::Fetched),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
@@ -200,7 +209,7 @@ impl OpRunner for Worker {
     fn identity(&self, output: &Output) -> Option<Identity> {
         match output {
             Output::Root(root) => Some(root.identity()),
-            Output::Context(_) => None,
+            Output::Context(_) | Output::Fetched(_) => None,
         }
     }
 
@@ -236,7 +245,22 @@ impl OpRunner for Worker {
         }
     }
 
+    fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
+        let Op::File(file) = &task.step.op else { return Vec::new() };
+        let before = match stored_layer(&self.store, &earlier.layer) {
+            Ok(Some(layer)) => layer.tree(),
+            _ => return Vec::new(),
+        };
+        match (before, self.plan(task, file)) {
+            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+            _ => Vec::new(),
+        }
+    }
+
     fn run(&self, task: &Task<'_, Output>) -> Result<Done<Output>, WorkerError> {
+        if !matches!(task.step.op, Op::Source(_)) {
+            self.store.keep_free(self.config.min_free)?;
+        }
         match &task.step.op {
             Op::Source(source) => {
                 let output = self.source(task.id, source)?;

@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Pairs, PullWhen};
+use super::{Call, Method, Pairs, PullWhen, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from (the build context)
+    /// Directory with the files to build from (the build context), or `-` for a Dockerfile or a tar
+    /// archive on standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
-    /// Dockerfile [default: PATH/Dockerfile]
+    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Name for the image, such as `app:1.0`; may be repeated
@@ -48,6 +49,9 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Tell at the end what each step did, and why it did not come from the cache
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// When to look for base images in their registries; alone, it means `always`
     #[arg(
         long,
@@ -70,6 +74,16 @@ pub(crate) struct BuildArgs {
     /// Write digests and names of the result into a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// What to do with the Dockerfile: build it, check it, or show the arguments of a target
+    /// (outline) or all targets; `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", default_value = "build")]
+    pub(crate) call: Call,
+    /// Check the Dockerfile and build nothing: short for --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
+    /// Kept before the build begins: what no image needs goes.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// How to show the build
     #[arg(long, value_enum, default_value_t)]
     pub(crate) progress: ProgressMode,
@@ -97,6 +111,11 @@ pub(crate) enum ProgressMode {
 }
 
 impl BuildArgs {
+    /// What to do with the Dockerfile.
+    pub(crate) fn method(&self) -> Method {
+        if self.check { Method::Check } else { self.call.method }
+    }
+
     /// The view that the options ask for.
     pub(crate) fn progress_mode(&self) -> Mode {
         match self.progress {

@@ -5,10 +5,13 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod call;
 mod files;
+mod filter;
 mod login;
 mod pairs;
 mod run;
+mod space;
 mod transfer;
 
 use std::path::PathBuf;
@@ -20,10 +23,13 @@ use formwork_build::PullPolicy;
 use crate::template::Template;
 
 pub(crate) use build::BuildArgs;
+pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
+pub(crate) use filter::{Field, Filter, Relation};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
+pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
@@ -32,7 +38,7 @@ Exit codes:
   0         it worked
   1         the Dockerfile, the context or the image is wrong, or a step failed
   2         the command line is wrong
-  3         a registry, or the way to it
+  3         a registry or another server, or the way to it
   4         the machine: the store, the disk, the kernel
   125-127   `formwork run` could not start the process
   130, 143  stopped by Ctrl-C or SIGTERM";
@@ -79,6 +85,8 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
+    /// Tell why steps of the last build did not come from the cache
+    Explain(ExplainArgs),
     /// Fetch images from their registries
     Pull(PullArgs),
     /// Send an image to its registry
@@ -97,6 +105,10 @@ pub(crate) enum Command {
     Login(LoginArgs),
     /// Forget how to log in to a registry
     Logout(LogoutArgs),
+    /// Show what the store takes on the disk
+    Du(DuArgs),
+    /// Remove what no image in the store needs
+    Prune(PruneArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }
@@ -160,6 +172,16 @@ pub(crate) struct RmArgs {
     /// Do not complain about images that are not there; remove all names of an image given by ID
     #[arg(short, long)]
     pub(crate) force: bool,
+}
+
+/// Options of `formwork explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Show only steps with this text in their names, such as `build 3/7` or `RUN make`
+    pub(crate) step: Option<String>,
+    /// How to write the list
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// Options of `formwork doctor`.

@@ -1,43 +1,58 @@
 //! `formwork build`.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::{IsTerminal, Write};
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Compression, ContextSpec, Destination, HostTrust, ImageLocation,
-    NamedContext, Options, Output, Secrets, build,
+    BuildOutcome, BuildRequest, Compression, Destination, Host, HostTrust, Options, Output,
+    Recorder, Secrets, build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Pairs};
-use crate::commands::{self, work};
+use crate::args::{BuildArgs, Method, Pairs};
+use crate::commands::{self, call, work};
 use crate::exit::Failure;
-use crate::settings::{Settings, host_trust, variable};
-
-/// The name of the main context.
-const MAIN: &str = "context";
-/// The names that a Dockerfile may have.
-const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
-/// The largest Dockerfile and ignore file that are read.
-const TEXT_LIMIT: u64 = 64 << 20;
+use crate::inputs::Inputs;
+use crate::progress::Mode;
+use crate::settings::{Settings, host_trust, limits, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
-    let request = request(args, settings)?;
-    let request = Arc::new(request);
-    let wanted = Arc::clone(&request);
+    let mut inputs = Inputs::of(args)?;
+    let pending = inputs.pending.take();
+    let mut request = request(args, settings, inputs)?;
+    if args.method() != Method::Build {
+        return call::run(args, settings, request, pending);
+    }
+    let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
-    let outcome = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        build(host, &wanted, events, cancel)
-    })?;
-    report(args, &request, &outcome)
+    let recorder = Recorder::default();
+    let recording = recorder.clone();
+    let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+        if let Some(pending) = pending {
+            pending.complete(host, &mut request)?;
+        }
+        build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
+    });
+    explain(args, &host, &recorder);
+    report(args, &outputs, &result?)
+}
+
+/// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
+fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
+    let title = format!("formwork build {}", args.context.display());
+    let explanation = recorder.explanation(title, jiff::Timestamp::now().as_second());
+    // Without it nothing but `formwork explain` is worse off.
+    let _ = explanation.save(host);
+    // Programs have the reasons among the events.
+    if args.explain && args.progress_mode() != Mode::Json {
+        let _ = write!(anstream::stderr(), "\n{}", commands::explain::told(&explanation));
+    }
 }
 
 /// Writes down what was built, where the user asks for it.
-fn report(args: &BuildArgs, request: &BuildRequest, outcome: &BuildOutcome) -> Result<(), Failure> {
+fn report(args: &BuildArgs, outputs: &[Output], outcome: &BuildOutcome) -> Result<(), Failure> {
     let id = outcome.id.as_str();
     if let Some(file) = &args.iidfile {
         fs_err::write(file, id).map_err(Failure::machine)?;
@@ -46,7 +61,7 @@ fn report(args: &BuildArgs, request: &BuildRequest, outcome: &BuildOutcome) -> R
         let text = metadata(outcome);
         fs_err::write(file, text).map_err(Failure::machine)?;
     }
-    let stdout_is_taken = request.outputs.iter().any(|output| {
+    let stdout_is_taken = outputs.iter().any(|output| {
         matches!(
             output,
             Output::Tar(Destination::Stdout)
@@ -74,25 +89,8 @@ fn metadata(outcome: &BuildOutcome) -> String {
     text
 }
 
-fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failure> {
-    if !args.context.is_dir() {
-        let path = args.context.display();
-        return Err(Failure::input(format!("the build context `{path}` is not a directory")));
-    }
-    let dockerfile_path = dockerfile_path(args)?;
-    let dockerfile = read_source(&dockerfile_path)?;
-    let mut contexts = BTreeMap::from([(
-        MAIN.to_owned(),
-        ContextSpec {
-            directory: args.context.clone(),
-            ignore: ignore_file(&dockerfile_path, &args.context)?,
-        },
-    )]);
-    let mut named = BTreeMap::new();
-    for text in &args.build_context {
-        let (name, context) = build_context(text, &mut contexts)?;
-        named.insert(name, context);
-    }
+/// What is asked for, as far as it is known before contexts from elsewhere are there.
+fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<BuildRequest, Failure> {
     let build_args = build_args(&args.build_arg);
     let epoch = epoch(&build_args)?;
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
@@ -100,109 +98,26 @@ fn request(args: &BuildArgs, settings: &Settings) -> Result<BuildRequest, Failur
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
     trust.proxies.extend(proxy_args(&build_args));
     Ok(BuildRequest {
-        dockerfile,
+        dockerfile: inputs.dockerfile.unwrap_or_else(|| SourceFile::new("Dockerfile", "")),
         options: Options {
             target: args.target.clone().filter(|target| !target.is_empty()),
             build_args,
             labels: pairs(&args.label, "--label")?,
-            contexts: named,
+            contexts: inputs.named,
             target_platform: platform(args.platform.as_deref())?,
             build_platform: Platform::host(),
             no_cache: args.no_cache,
+            all_stages: false,
         },
-        contexts,
+        contexts: inputs.contexts,
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
         trust,
         tags,
         outputs,
+        limits: limits(&args.space)?,
         epoch,
-    })
-}
-
-fn dockerfile_path(args: &BuildArgs) -> Result<PathBuf, Failure> {
-    if let Some(file) = &args.file {
-        return Ok(file.clone());
-    }
-    let candidates = DOCKERFILES.map(|name| args.context.join(name));
-    let found = candidates.iter().find(|path| path.is_file()).cloned();
-    found.ok_or_else(|| {
-        let path = args.context.display();
-        Failure::input(format!("there is no Dockerfile in `{path}`"))
-            .with_help("name the file with `--file`")
-    })
-}
-
-fn read_source(path: &Path) -> Result<SourceFile, Failure> {
-    let size = fs_err::metadata(path).map_err(Failure::input)?.len();
-    if size > TEXT_LIMIT {
-        let path = path.display();
-        return Err(Failure::input(format!("`{path}` is too large to be a Dockerfile")));
-    }
-    let bytes = fs_err::read(path).map_err(Failure::input)?;
-    let shown = path.strip_prefix("./").unwrap_or(path).display().to_string();
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(SourceFile::new(shown, text)),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            Err(Failure::input(format!("`{shown}` is not UTF-8 text (byte {at})")))
-        }
-    }
-}
-
-/// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
-fn ignore_file(dockerfile: &Path, context: &Path) -> Result<Option<SourceFile>, Failure> {
-    let mut own = dockerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    let candidates = [PathBuf::from(own), context.join(".dockerignore")];
-    match candidates.iter().find(|path| path.is_file()) {
-        Some(path) => read_source(path).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// A named context; a directory is added to the contexts.
-fn build_context(
-    text: &str,
-    contexts: &mut BTreeMap<String, ContextSpec>,
-) -> Result<(String, NamedContext), Failure> {
-    let Some((name, value)) = text.split_once('=') else {
-        return Err(Failure::usage(format!("`--build-context {text}` is not NAME=SOURCE")));
-    };
-    let is_image = ["docker-image://", "oci-layout://", "docker-archive:", "oci-archive:"]
-        .iter()
-        .any(|transport| value.starts_with(transport));
-    if is_image {
-        let location = value
-            .parse::<ImageLocation>()
-            .map_err(|error| Failure::usage(format!("`--build-context {text}`: {error}")))?;
-        return Ok((name.to_owned(), NamedContext::Image(absolute(location)?)));
-    }
-    let directory = PathBuf::from(value);
-    if !directory.is_dir() {
-        return Err(Failure::input(format!("`--build-context {text}`: no such directory")));
-    }
-    let ignore = directory.join(".dockerignore");
-    let ignore = if ignore.is_file() { Some(read_source(&ignore)?) } else { None };
-    contexts.insert(name.to_owned(), ContextSpec { directory, ignore });
-    Ok((name.to_owned(), NamedContext::Directory))
-}
-
-/// Paths on the command line start where the user is.
-fn absolute(location: ImageLocation) -> Result<ImageLocation, Failure> {
-    let absolute = |path: String| {
-        let path = std::path::absolute(path).map_err(Failure::machine)?;
-        Ok::<_, Failure>(path.to_string_lossy().into_owned())
-    };
-    Ok(match location {
-        ImageLocation::OciLayout { path, selector } => {
-            ImageLocation::OciLayout { path: absolute(path)?, selector }
-        }
-        ImageLocation::DockerArchive { path, selector } => {
-            ImageLocation::DockerArchive { path: absolute(path)?, selector }
-        }
-        named @ ImageLocation::Named(_) => named,
     })
 }
 

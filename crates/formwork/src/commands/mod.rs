@@ -1,9 +1,12 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+mod call;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod du;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod images;
@@ -12,6 +15,7 @@ mod list;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rm;
@@ -36,18 +40,18 @@ pub(crate) fn enter() -> Result<(), Failure> {
     formwork_sandbox::enter(RungChoice::Auto).map(drop).map_err(Failure::machine)
 }
 
-/// Opens the store as root or as root in a user namespace. Must come before any thread.
-fn open(settings: &Settings) -> Result<Host, Failure> {
-    enter()?;
-    settings.host()
-}
-
 /// Removes what killed processes have left in the store.
 pub(crate) fn remove_stale(host: &Host) {
     if let Err(error) = host.remove_stale() {
         // It takes room and is in nobody's way.
         render::warning(&format!("what a killed process has left cannot be removed: {error}"));
     }
+}
+
+/// Opens the store as root or as root in a user namespace. Must come before any thread.
+fn open(settings: &Settings) -> Result<Host, Failure> {
+    enter()?;
+    settings.host()
 }
 
 /// Writes a result to standard output.

@@ -1,6 +1,6 @@
 //! `formwork push`.
 
-use formwork_build::{Host, push};
+use formwork_build::{BuildError, Host, push};
 use formwork_image::StoredImage;
 use formwork_oci::{Reference, Repository};
 
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &PushArgs, settings: &Settings) -> Result<(), Failure> {
     let pushed = work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
         let push = |(image, name): (StoredImage, Reference)| {
             let report = push(host, &image, &name, compression, events, cancel)?;
-            Ok((name, report.manifest.digest))
+            Ok::<_, BuildError>((name, report.manifest.digest))
         };
         wanted.into_iter().map(push).collect::<Result<Vec<_>, _>>()
     })?;

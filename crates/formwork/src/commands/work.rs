@@ -7,15 +7,15 @@ use formwork_diagnostics::EventSink;
 
 use crate::exit::Failure;
 use crate::progress::{self, Mode};
-use crate::{commands, signals};
+use crate::signals;
 
 /// Does something with the store on a thread of its own, while the user sees it.
-pub(crate) fn shown<T: Send + 'static>(
+pub(crate) fn shown<T: Send + 'static, E: Into<Failure> + Send + 'static>(
     host: &Host,
     mode: Mode,
-    work: impl FnOnce(&Host, &Arc<dyn EventSink>, &Cancel) -> Result<T, BuildError> + Send + 'static,
+    work: impl FnOnce(&Host, &Arc<dyn EventSink>, &Cancel) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Failure> {
-    commands::remove_stale(host);
+    super::remove_stale(host);
     let cancel = Cancel::default();
     let received = signals::stop_on_signals(&cancel)?;
     let view = progress::view(mode);
@@ -30,14 +30,14 @@ pub(crate) fn shown<T: Send + 'static>(
         Some(Ok(Err(error))) => {
             // A transfer that somebody's failure has stopped may be waiting for the network still.
             host.abandon();
-            Err(received.failure(error))
+            Err(received.failure(error.into()))
         }
         Some(Err(_)) => Err(Failure::machine("the work has ended as told above")
             .with_help("where no thread could be started, allow more processes: `ulimit -u`, or the container's limit")
             .with_help("otherwise it is a mistake in formwork: please report it")),
         None => {
             host.abandon();
-            Err(received.failure(BuildError::canceled()))
+            Err(received.failure(BuildError::canceled().into()))
         }
     }
 }

@@ -7,13 +7,18 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
 
 mod cache;
+mod call;
 mod cases;
 mod debian;
+mod explain;
+mod fetched;
 mod files;
 mod outputs;
 mod peers;
 mod progress;
+mod sent;
 mod sources;
+mod space;
 mod store;
 mod support;
 mod surroundings;

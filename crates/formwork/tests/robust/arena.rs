@@ -38,6 +38,18 @@ struct Shared {
     directory: TempDir,
 }
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        formwork_testing::remove_all(self.directory.path());
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        formwork_testing::remove_all(self.directory.path());
+    }
+}
+
 /// A run of the program that is over.
 #[derive(Debug)]
 pub(crate) struct Ran {

@@ -123,7 +123,7 @@ const MISTAKES: &[Mistake] = &[
         says: &["`outside/passwd`", "Dockerfile:2", "^"],
     },
     Mistake {
-        dockerfile: "FROM base\nADD http://127.0.0.1:9/x /\n",
+        dockerfile: "FROM base\nCOPY http://127.0.0.1:9/x /\n",
         args: &[],
         says: &["Dockerfile:2", "^"],
     },

@@ -91,7 +91,7 @@ fn kill_at_random(arena: &Arena, seed: u64, kills: u64) {
         let number = round / 4;
         if round % 12 == 0 && arena.store().exists() {
             // So that the base is fetched and unpacked, and the store made, among other things.
-            fs_err::remove_dir_all(arena.store()).unwrap();
+            formwork_testing::remove_all(&arena.store());
         }
         let mut running = start(arena, number);
         std::thread::sleep(Duration::from_millis(random.below(longest)));

@@ -1,42 +1,61 @@
 //! COPY, ADD and WORKDIR.
 
-use formwork_diagnostics::Span;
+use formwork_diagnostics::{Diagnostic, Span};
 use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Transfer};
 use formwork_dockerfile::{Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
 
+use super::remote::Remote;
+use super::run::clean;
 use super::stage::{StageLowerer, join};
 use crate::MAIN_CONTEXT;
+
+/// Where the sources of a copy are.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    /// In one root file system or context.
+    Root(OpId),
+    /// In the main context, unless they are addresses.
+    Add { add: &'a Add, span: Span },
+}
+
+/// A source, and how it is told.
+pub(super) struct Written {
+    pub(super) source: CopySource,
+    pub(super) shown: String,
+    /// Whether it is unpacked, if that differs from what the instruction says of all.
+    pub(super) unpack: Option<bool>,
+}
+
+impl Origin<'_> {
+    fn keyword(self) -> &'static str {
+        match self {
+            Self::Root(_) => "COPY",
+            Self::Add { .. } => "ADD",
+        }
+    }
+}
 
 impl StageLowerer<'_, '_> {
     pub(super) fn copy(&mut self, instruction: &Instruction, copy: &Copy) {
         let from = match &copy.from {
             Some(word) if !word.is_empty() => self.reference(word),
+            _ if self.has_address(&copy.files) => return,
             _ => Some(self.lowering.context(MAIN_CONTEXT)),
         };
         let parents = copy.parents.is_some_and(|parents| parents.value);
         let options = CopyOptions { parents, ..CopyOptions::default() };
         let flags = copy.from.as_ref().map(|from| format!("--from={}", from.text()));
         if let Some(from) = from {
-            self.transfer(instruction, &copy.files, from, options, "COPY", flags);
+            self.transfer(instruction, &copy.files, Origin::Root(from), options, flags);
         }
     }
 
     pub(super) fn add(&mut self, instruction: &Instruction, add: &Add) {
-        for source in &add.files.sources {
-            if let Source::Path(word) = source
-                && is_remote(word.text())
-            {
-                let message = format!("`{}` is not in the build context", word.text());
-                let help = "fetch it in a RUN step for now: ADD of addresses is not built yet";
-                self.error("remote-add", message, word.span(), help);
-                return;
-            }
-        }
-        let from = self.lowering.context(MAIN_CONTEXT);
-        let unpack = add.unpack.is_none_or(|unpack| unpack.value);
-        let options = CopyOptions { unpack, ..CopyOptions::default() };
-        self.transfer(instruction, &add.files, from, options, "ADD", None);
+        let unpack = add.unpack.map(|unpack| unpack.value);
+        let options = CopyOptions { unpack: unpack.unwrap_or(true), ..CopyOptions::default() };
+        let from = Origin::Add { add, span: instruction.span };
+        self.transfer(instruction, &add.files, from, options, None);
     }
 
     pub(super) fn workdir(&mut self, instruction: &Instruction, path: &Word) {
@@ -46,7 +65,17 @@ impl StageLowerer<'_, '_> {
             self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
             return;
         }
-        let path = self.absolute(&path);
+        let is_own = self.trigger_place.is_none();
+        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
+            let message = format!(
+                "Relative workdir \"{path}\" can have unexpected results if the base image changes"
+            );
+            let warning = Diagnostic::warning("WorkdirRelativePath", message);
+            self.report(warning.at(&self.source, instruction.span, ""));
+        }
+        self.state.has_own_workdir = true;
+        // As in BuildKit, only a relative path is cleaned.
+        let path = if path.starts_with('/') { path } else { clean(&self.absolute(&path)) };
         self.state.config.config.working_dir.clone_from(&path);
         let created_by = format!("WORKDIR {path}");
         if path.trim_matches('/').is_empty() {
@@ -77,16 +106,15 @@ impl StageLowerer<'_, '_> {
         &mut self,
         instruction: &Instruction,
         files: &Transfer,
-        from: OpId,
+        from: Origin<'_>,
         options: CopyOptions,
-        keyword: &str,
         from_flag: Option<String>,
     ) {
         let owner = files.chown.as_ref().and_then(|word| self.expand(word));
         let mode = files.chmod.as_ref().and_then(|word| self.mode(word));
         let exclude = files.excludes.iter().map(|word| word.text().to_owned()).collect();
         let options = CopyOptions { owner, mode, exclude, ..options };
-        let sources: Vec<CopySource> =
+        let sources: Vec<Written> =
             files.sources.iter().filter_map(|source| self.source(source, from)).collect();
         let Some(written) = self.expand(&files.destination) else { return };
         if sources.len() < files.sources.len() {
@@ -97,29 +125,45 @@ impl StageLowerer<'_, '_> {
         shown.extend(options.owner.as_ref().map(|owner| format!("--chown={owner}")));
         shown.extend(options.mode.as_ref().map(|mode| format!("--chmod={mode}")));
         shown.extend(link.then(|| "--link".to_owned()));
-        shown.extend(sources.iter().map(shown_source));
+        shown.extend(sources.iter().map(|source| source.shown.clone()));
         shown.push(written.clone());
         // A name means what the files below say, and a linked layer must not depend on those.
         let link = link && !options.owner.as_deref().is_some_and(has_name);
-        let action = FileAction::Copy {
+        let into_directory = is_directory(&written);
+        let destination = self.absolute(&written);
+        let actions = actions(sources, |sources, unpack| FileAction::Copy {
             sources,
-            into_directory: is_directory(&written),
-            destination: self.absolute(&written),
-            options,
-        };
-        let op = Op::File(FileOp { base: self.state.root, link, actions: vec![action] });
-        self.push(instruction, op, format!("{keyword} {}", shown.join(" ")));
+            into_directory,
+            destination: destination.clone(),
+            options: CopyOptions { unpack: unpack.unwrap_or(options.unpack), ..options.clone() },
+        });
+        let op = Op::File(FileOp { base: self.state.root, link, actions });
+        self.push(instruction, op, format!("{} {}", from.keyword(), shown.join(" ")));
     }
 
-    fn source(&mut self, source: &Source, from: OpId) -> Option<CopySource> {
+    fn source(&mut self, source: &Source, from: Origin<'_>) -> Option<Written> {
         match source {
             Source::Path(word) => {
                 let pattern = self.expand(word)?;
-                Some(CopySource::Path { from, pattern })
+                let from = match from {
+                    Origin::Root(from) => from,
+                    Origin::Add { add, span } => {
+                        match self.remote_source(&pattern, add, word.span(), span) {
+                            Remote::Found(source) => return Some(source),
+                            Remote::Wrong => return None,
+                            Remote::Local => self.lowering.context(MAIN_CONTEXT),
+                        }
+                    }
+                };
+                let shown = pattern.clone();
+                let source = CopySource::Path { from, pattern };
+                Some(Written { source, shown, unpack: None })
             }
             Source::Heredoc(heredoc) => {
                 let data = self.heredoc(heredoc)?.into_bytes();
-                Some(CopySource::Inline { name: heredoc.name.clone(), data })
+                let shown = format!("<<{}", heredoc.name);
+                let source = CopySource::Inline { name: heredoc.name.clone(), data };
+                Some(Written { source, shown, unpack: None })
             }
         }
     }
@@ -183,16 +227,23 @@ fn has_name(owner: &str) -> bool {
     owner.split(':').any(|part| !part.is_empty() && part.parse::<u32>().is_err())
 }
 
-fn is_remote(source: &str) -> bool {
-    let schemes = ["http://", "https://", "git://", "ssh://", "git@"];
-    schemes.iter().any(|scheme| source.starts_with(scheme))
-}
-
-fn shown_source(source: &CopySource) -> String {
-    match source {
-        CopySource::Path { pattern, .. } => pattern.clone(),
-        CopySource::Inline { name, .. } => format!("<<{name}"),
+/// One action for each run of sources that are treated alike.
+fn actions(
+    sources: Vec<Written>,
+    action: impl Fn(Vec<CopySource>, Option<bool>) -> FileAction,
+) -> Vec<FileAction> {
+    let mut actions = Vec::new();
+    let mut run: Vec<CopySource> = Vec::new();
+    let mut unpack = None;
+    for written in sources {
+        if written.unpack != unpack && !run.is_empty() {
+            actions.push(action(std::mem::take(&mut run), unpack));
+        }
+        unpack = written.unpack;
+        run.push(written.source);
     }
+    actions.push(action(run, unpack));
+    actions
 }
 
 /// The absolute path of a mount's source or target.

@@ -1,11 +1,12 @@
 //! From planned stages to a graph.
 //!
 //! `stage` walks through a stage's instructions; `files` lowers COPY, ADD and WORKDIR, `run` RUN,
-//! `metadata` the rest. All of them report what is wrong and go on, so that one build tells of
+//! `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
 //! all the mistakes that do not depend on each other.
 
 mod files;
 mod metadata;
+mod remote;
 mod run;
 mod stage;
 
@@ -13,9 +14,10 @@ use std::collections::BTreeMap;
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::Dockerfile;
-use formwork_graph::{Graph, GraphBuilder, Op, OpId, Source, Step};
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
@@ -32,8 +34,10 @@ pub struct Lowered {
     pub config: ImageConfig,
     /// What the instructions add to the history.
     pub history: Vec<HistoryEntry>,
-    /// Warnings.
+    /// Warnings, among them what rules of `lint` find that depends on variables.
     pub diagnostics: Vec<Diagnostic>,
+    /// The numbers of the stages that were lowered.
+    pub stages: Vec<usize>,
 }
 
 /// One instruction in the history.
@@ -69,6 +73,7 @@ pub fn lower(
         states: BTreeMap::new(),
         diagnostics: unused_build_args(&plan, options),
     };
+    lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();
         lowering.states.insert(stage.stage.index, state);
@@ -91,7 +96,6 @@ impl Lowering<'_> {
         if self.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(self.diagnostics);
         }
-        // Stages are planned after what they need, so the target is the last.
         let Some(state) = self.states.remove(&self.plan.target) else {
             return Err(vec![Diagnostic::error("no-stage", "there is nothing to build")]);
         };
@@ -100,7 +104,11 @@ impl Lowering<'_> {
         })?;
         let mut config = state.config;
         config.config.labels.extend(self.options.labels.clone());
+        let mut stages: Vec<usize> =
+            self.plan.stages.iter().map(|stage| stage.stage.index).collect();
+        stages.sort_unstable();
         Ok(Lowered {
+            stages,
             graph,
             target: state.root,
             config,
@@ -123,6 +131,11 @@ impl Lowering<'_> {
     fn context(&mut self, name: &str) -> OpId {
         let source = Source::Context { name: name.to_owned() };
         self.source(source, &format!("context {name}"), None)
+    }
+
+    fn remote(&mut self, source: RemoteSource, location: (u32, u32)) -> OpId {
+        let name = format!("fetch {source}");
+        self.source(Source::Remote(source), &name, Some(location))
     }
 
     fn image(

@@ -216,7 +216,7 @@ fn with_defaults(owner: FileOwner, mode: u32) -> (u32, u32, u32) {
 }
 
 /// A path cleaned by its text, as Go's `path.Clean` does.
-fn clean(path: &str) -> String {
+pub(super) fn clean(path: &str) -> String {
     let is_absolute = path.starts_with('/');
     let mut components: Vec<&str> = Vec::new();
     for component in path.split('/') {

@@ -6,7 +6,9 @@ use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Step
 use formwork_oci::{ImageConfig, Platform};
 
 use super::{HistoryEntry, Lowering};
+use crate::ImageKey;
 use crate::config;
+use crate::findings::undefined;
 use crate::plan::{PlannedStage, Reference};
 use crate::scope::StageScope;
 
@@ -20,6 +22,8 @@ pub(super) struct StageState {
     pub(super) platform: Platform,
     /// Whether the stage itself has set a command.
     pub(super) has_own_command: bool,
+    /// Whether a WORKDIR was there, in this stage or those that it is based on.
+    pub(super) has_own_workdir: bool,
 }
 
 /// Lowers one stage.
@@ -30,7 +34,7 @@ pub(super) struct StageLowerer<'l, 'a> {
     /// The source of the instruction that is being lowered.
     pub(super) source: SourceFile,
     /// Where the steps of an `ONBUILD` instruction are said to stand: at the `FROM`.
-    trigger_place: Option<Span>,
+    pub(super) trigger_place: Option<Span>,
     step: usize,
     steps: usize,
 }
@@ -49,6 +53,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             scope: StageScope::default(),
             platform: stage.platform.clone(),
             has_own_command: false,
+            has_own_workdir: false,
         };
         let mut lowerer =
             Self { lowering, stage, state, source, trigger_place: None, step: 1, steps };
@@ -92,9 +97,27 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
                 if let Some(image) = self.lowering.resolved.get(key) {
                     self.state.config = config::inherited(image.config.clone());
                     self.state.scope = scope_of(&self.state.config);
+                    self.check_platform(key, from.kind.image.span());
                 }
             }
             Reference::Context(context) => self.begin_with_context(context, name, (start, end)),
+        }
+    }
+
+    fn check_platform(&mut self, key: &ImageKey, span: Span) {
+        let Some(found) = self.lowering.resolved.get(key).map(|image| image.config.platform())
+        else {
+            return;
+        };
+        let wanted = &key.platform;
+        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
+            let message = format!(
+                "Base image {} was pulled with platform \"{found}\", expected \"{wanted}\" for \
+                 current build",
+                key.location
+            );
+            let warning = Diagnostic::warning("InvalidBaseImagePlatform", message);
+            self.report(warning.at(&self.lowering.plan.dockerfile.source, span, ""));
         }
     }
 
@@ -118,6 +141,11 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     fn instruction(&mut self, instruction: &Instruction) {
+        if self.trigger_place.is_none() {
+            let (escape, scope) = (self.escape(), &self.state.scope);
+            let found = undefined(&instruction.kind, &self.source, escape, scope);
+            self.lowering.diagnostics.extend(found);
+        }
         match &instruction.kind {
             InstructionKind::Run(run) => self.run(instruction, run),
             InstructionKind::Copy(copy) => self.copy(instruction, copy),
@@ -130,15 +158,20 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     /// Adds an op of an instruction and puts its layer on the stage.
     pub(super) fn push(&mut self, instruction: &Instruction, op: Op, created_by: String) {
         self.step += 1;
-        let span = self.trigger_place.unwrap_or(instruction.span);
         let layer = self.lowering.builder.add(Step {
             op,
             name: self.step_name(&instruction.text),
-            location: Some((span.start, span.end)),
+            location: Some(self.place(instruction.span)),
             no_cache: self.lowering.options.no_cache,
         });
         self.state.root = layer;
         self.state.history.push(HistoryEntry { created_by, layer: Some(layer) });
+    }
+
+    /// Where the ops of an instruction are said to stand.
+    pub(super) fn place(&self, span: Span) -> (u32, u32) {
+        let span = self.trigger_place.unwrap_or(span);
+        (span.start, span.end)
     }
 
     /// Notes an instruction that makes no layer.

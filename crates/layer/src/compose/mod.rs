@@ -131,7 +131,7 @@ impl<'a> Composer<'a> {
     ///
     /// In the pattern, `**` spans directories. What is before the first `/./` is where the copied
     /// directories begin; otherwise they begin at the root. Symbolic links behind that point are
-    /// not followed.
+    /// not followed. The destination becomes a directory even if nothing matches, as in BuildKit.
     ///
     /// # Errors
     ///
@@ -148,9 +148,6 @@ impl<'a> Composer<'a> {
         let entries = source.merge_at(&start);
         let include = Some(&include);
         let transfer = Transfer { options, include, conflict: Conflict::Refuse };
-        if !transfer.has_any(&entries, &start) {
-            return Ok(());
-        }
         let target = self.directory_for_contents(destination, options)?;
         transfer.contents(self, entries, &start, &target)
     }

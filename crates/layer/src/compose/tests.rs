@@ -376,7 +376,7 @@ fn parents_are_kept_on_request() {
         ("dir/sub", "/n/ /n/dir/ /n/dir/sub/ /n/dir/sub/y=y"),
         ("**/y", "/n/ /n/dir/ /n/dir/sub/ /n/dir/sub/y=y"),
         ("*/private", "/n/ /n/dir/ /n/dir/private/(700)"),
-        ("nothing*", ""),
+        ("nothing*", "/n/"),
         ("to-a", "/n/ /n/to-a@a.txt"),
         ("missing", "error: cannot copy `missing`: it is not there"),
         ("./", "error: cannot copy `./`: it is not there"),

@@ -213,6 +213,7 @@ mod tests {
             uid: 0,
             gid: 0,
             size: 5,
+            allocated: 4096,
             mtime: time,
             ctime: time,
             device: 1,

@@ -1,9 +1,11 @@
-//! What the tests are made of: a place of their own, builds, and trees to compare.
+//! What the tests are made of: a place of their own, builds, trees to compare, a web server.
 
 mod built;
+mod server;
 mod site;
 mod tree;
 
 pub(crate) use built::{Built, Ran};
+pub(crate) use server::{File, Server};
 pub(crate) use site::{Site, on_each_rung};
 pub(crate) use tree::Tree;

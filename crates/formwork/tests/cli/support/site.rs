@@ -235,14 +235,7 @@ impl Site {
 }
 
 impl Drop for Site {
-    /// A store of an ordinary user holds files of subordinate ids, and a result directories that
-    /// nobody may enter; only root and the user's own namespaces can remove them.
     fn drop(&mut self) {
-        if !is_root() {
-            let arguments = ["--user", "--map-root-user", "--map-auto", "rm", "-rf"];
-            let mut command = Command::new("unshare");
-            // What is left is left among the temporary files.
-            let _ = command.args(arguments).arg(self.directory.path()).status();
-        }
+        formwork_testing::remove_all(self.directory.path());
     }
 }

@@ -1,0 +1,146 @@
+//! Contexts that do not lie on the user's disk: they are put into a directory of the store first.
+//!
+//! What comes from elsewhere is not trusted: names in it are looked up beneath its directory, so
+//! that a link in it leads nowhere else.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use formwork_content::StoreLayout;
+use formwork_diagnostics::Diagnostic;
+use formwork_fs::{Follow, RelPath, RootDir};
+use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
+use formwork_worker::WorkerError;
+
+use crate::error::{kind_of_worker_error, told};
+use crate::{BuildError, Host};
+
+/// How much of something is looked at to tell whether it is an archive: more than one block of any
+/// compression that is understood.
+const BEGINNING: u64 = 2 << 20;
+
+/// A directory with a context, as long as the store is open.
+#[derive(Clone, Debug)]
+pub struct FetchedContext {
+    directory: PathBuf,
+}
+
+/// What somebody sends instead of naming a directory.
+pub enum Sent {
+    /// An archive with a context, from its beginning.
+    Archive(Box<dyn Read + Send>),
+    /// Something else: the text of a Dockerfile, for a context without files.
+    Other(Vec<u8>),
+}
+
+impl Sent {
+    /// Tells what a stream holds. What is no archive may have at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the stream cannot be read, and where it is neither an archive nor short.
+    pub fn read(mut stream: impl Read + Send + 'static, limit: u64) -> std::io::Result<Self> {
+        let mut beginning = Vec::new();
+        stream.by_ref().take(BEGINNING).read_to_end(&mut beginning)?;
+        let is_archive = formwork_layer::archive::is_archive(&*beginning);
+        if is_archive.map_err(|error| std::io::Error::other(error.to_string()))? {
+            return Ok(Self::Archive(Box::new(std::io::Cursor::new(beginning).chain(stream))));
+        }
+        stream.take(limit).read_to_end(&mut beginning)?;
+        if beginning.len() as u64 > limit {
+            let problem = "it is no archive, and too large to be a Dockerfile";
+            return Err(std::io::Error::other(problem));
+        }
+        Ok(Self::Other(beginning))
+    }
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Archive(_) => f.write_str("Archive"),
+            Self::Other(bytes) => f.debug_tuple("Other").field(&bytes.len()).finish(),
+        }
+    }
+}
+
+impl FetchedContext {
+    /// A context without files.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn empty(host: &Host) -> Result<Self, BuildError> {
+        Ok(Self { directory: new_directory(&host.layout)? })
+    }
+
+    /// Unpacks an archive, whatever its compression.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it is none or is damaged, where an entry leads out of it, and where the store
+    /// cannot be written.
+    pub fn unpack(host: &Host, archive: impl Read + Send) -> Result<Self, BuildError> {
+        let directory = new_directory(&host.layout)?;
+        let options = ApplyOptions {
+            whiteouts: Whiteouts::Literal,
+            threads: host.layers.threads(),
+            ..ApplyOptions::default()
+        };
+        let root = RootDir::open(&directory).map_err(BuildError::store)?;
+        match apply(archive, &root, &options) {
+            Ok(_) => Ok(Self { directory }),
+            Err(error) => Err(unusable(error)),
+        }
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The content of a file, which links do not lead out of the context; `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// Fails for what is no regular file or has more than `limit` bytes.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, BuildError> {
+        let Ok(name) = RelPath::clean(path) else { return Ok(None) };
+        let root = RootDir::open(&self.directory).map_err(BuildError::store)?;
+        let wrong = |error: &dyn std::fmt::Display| {
+            let message = format!("`{path}` of the build context cannot be read: {error}");
+            BuildError::input(vec![Diagnostic::error("context", message)])
+        };
+        let file = match root.open_file(&name, Follow::InRoot) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            file => file.map_err(|error| wrong(&error.source))?,
+        };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| wrong(&error))?;
+        match bytes.len() as u64 > limit {
+            true => Err(wrong(&"it is too large")),
+            false => Ok(Some(bytes)),
+        }
+    }
+}
+
+/// Why an archive is not a context: mostly its own fault.
+fn unusable(error: LayerError) -> BuildError {
+    let error = WorkerError::Layer(error);
+    let kind = kind_of_worker_error(&error);
+    let mut diagnostic = told("context", &error);
+    diagnostic.message = format!("the build context cannot be unpacked: {error}");
+    BuildError::new(kind, diagnostic)
+}
+
+/// An empty directory that goes with the process.
+fn new_directory(layout: &StoreLayout) -> Result<PathBuf, BuildError> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let scratch = layout.scratch().map_err(BuildError::store)?;
+    let directory = scratch.join(format!("context-{number}"));
+    fs_err::create_dir(&directory).map_err(BuildError::store)?;
+    Ok(directory)
+}

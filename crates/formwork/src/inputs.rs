@@ -1,0 +1,235 @@
+//! Where the Dockerfile and the files of a build come from.
+//!
+//! What lies on the user's disk is looked at before the program enters a namespace of its own.
+//! What is sent or lies elsewhere is put into the store, which is open only afterwards.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use formwork_build::{
+    BuildRequest, ContextSpec, FetchedContext, Host, ImageLocation, NamedContext, Sent,
+};
+use formwork_diagnostics::SourceFile;
+
+use crate::args::BuildArgs;
+use crate::exit::Failure;
+
+/// The name of the main context.
+const MAIN: &str = "context";
+/// The names that a Dockerfile may have.
+const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
+/// The largest Dockerfile and ignore file that are read.
+const TEXT_LIMIT: u64 = 64 << 20;
+/// What stands for standard input.
+const STDIN: &str = "-";
+
+/// Where the Dockerfile and the files of a build come from.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The Dockerfile, unless it comes with the main context.
+    pub(crate) dockerfile: Option<SourceFile>,
+    /// The contexts that lie on the user's disk.
+    pub(crate) contexts: BTreeMap<String, ContextSpec>,
+    /// What the other names mean.
+    pub(crate) named: BTreeMap<String, NamedContext>,
+    /// The main context where it comes from elsewhere.
+    pub(crate) pending: Option<Pending>,
+}
+
+/// A main context that comes from elsewhere, and the path of the Dockerfile in it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    sent: Sent,
+    file: Option<PathBuf>,
+}
+
+impl Inputs {
+    /// Looks at what the user names, and reads what lies on the user's disk.
+    pub(crate) fn of(args: &BuildArgs) -> Result<Self, Failure> {
+        let file_is_sent = args.file.as_deref().is_some_and(is_stdin);
+        if is_stdin(&args.context) && file_is_sent {
+            let problem = "standard input cannot be both the Dockerfile and the build context";
+            return Err(Failure::usage(problem).with_help("name a file with `--file`"));
+        }
+        let mut inputs = match is_stdin(&args.context) {
+            true => Self::sent(args)?,
+            false => Self::directory(args, file_is_sent)?,
+        };
+        for text in &args.build_context {
+            inputs.add_context(text)?;
+        }
+        Ok(inputs)
+    }
+
+    /// A context or a lone Dockerfile on standard input.
+    fn sent(args: &BuildArgs) -> Result<Self, Failure> {
+        let sent = Sent::read(stdin()?, TEXT_LIMIT)
+            .map_err(|error| Failure::input(format!("standard input: {error}")))?;
+        let dockerfile = match (&sent, &args.file) {
+            (Sent::Archive(_), _) => None,
+            (Sent::Other(_), Some(file)) => Some(read_source(file)?),
+            (Sent::Other(bytes), None) => Some(source("<stdin>", bytes.clone())?),
+        };
+        let pending = Some(Pending { sent, file: args.file.clone() });
+        Ok(Self { dockerfile, contexts: BTreeMap::new(), named: BTreeMap::new(), pending })
+    }
+
+    fn directory(args: &BuildArgs, file_is_sent: bool) -> Result<Self, Failure> {
+        if !args.context.is_dir() {
+            let path = args.context.display();
+            return Err(Failure::input(format!("the build context `{path}` is not a directory")));
+        }
+        let (dockerfile, ignore) = if file_is_sent {
+            let mut bytes = Vec::new();
+            stdin()?.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(Failure::machine)?;
+            (source("<stdin>", bytes)?, ignore_file(None, &args.context)?)
+        } else {
+            let path = dockerfile_path(args)?;
+            (read_source(&path)?, ignore_file(Some(&path), &args.context)?)
+        };
+        let main = ContextSpec { directory: args.context.clone(), ignore };
+        Ok(Self {
+            dockerfile: Some(dockerfile),
+            contexts: BTreeMap::from([(MAIN.to_owned(), main)]),
+            named: BTreeMap::new(),
+            pending: None,
+        })
+    }
+
+    /// Adds a named context.
+    fn add_context(&mut self, text: &str) -> Result<(), Failure> {
+        let Some((name, value)) = text.split_once('=') else {
+            return Err(Failure::usage(format!("`--build-context {text}` is not NAME=SOURCE")));
+        };
+        let is_image = ["docker-image://", "oci-layout://", "docker-archive:", "oci-archive:"]
+            .iter()
+            .any(|transport| value.starts_with(transport));
+        let context = if is_image {
+            let location = value.parse::<ImageLocation>();
+            NamedContext::Image(absolute(
+                location.map_err(|error| {
+                    Failure::usage(format!("`--build-context {text}`: {error}"))
+                })?,
+            )?)
+        } else {
+            let directory = PathBuf::from(value);
+            if !directory.is_dir() {
+                return Err(Failure::input(format!("`--build-context {text}`: no such directory")));
+            }
+            let ignore = ignore_file(None, &directory)?;
+            self.contexts.insert(name.to_owned(), ContextSpec { directory, ignore });
+            NamedContext::Directory
+        };
+        self.named.insert(name.to_owned(), context);
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// Puts the context into the store, and completes a request with it.
+    ///
+    /// As with BuildKit, no ignore file counts in a context that comes from elsewhere: whoever
+    /// sent it has already chosen.
+    pub(crate) fn complete(self, host: &Host, request: &mut BuildRequest) -> Result<(), Failure> {
+        let context = match self.sent {
+            Sent::Other(_) => FetchedContext::empty(host)?,
+            Sent::Archive(archive) => {
+                let context = FetchedContext::unpack(host, archive)?;
+                request.dockerfile = dockerfile_of(&context, self.file.as_deref())?;
+                context
+            }
+        };
+        let directory = context.directory().to_owned();
+        request.contexts.insert(MAIN.to_owned(), ContextSpec { directory, ignore: None });
+        Ok(())
+    }
+}
+
+/// The Dockerfile of a context that comes from elsewhere.
+fn dockerfile_of(context: &FetchedContext, file: Option<&Path>) -> Result<SourceFile, Failure> {
+    let given = file.map(|file| file.to_string_lossy().into_owned());
+    let names = given.map_or(DOCKERFILES.map(str::to_owned).to_vec(), |name| vec![name]);
+    for name in &names {
+        if let Some(bytes) = context.read(name, TEXT_LIMIT)? {
+            return source(name, bytes);
+        }
+    }
+    let message = format!("there is no `{}` in the build context", names[0]);
+    Err(Failure::input(message).with_help("name the file with `--file`, as a path in the context"))
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == STDIN
+}
+
+/// Standard input, unless somebody would have to type it.
+fn stdin() -> Result<std::io::Stdin, Failure> {
+    let stdin = std::io::stdin();
+    match stdin.is_terminal() {
+        true => Err(Failure::usage("standard input is a terminal: nothing can be read from it")
+            .with_help("send a file: `formwork build - < Dockerfile`")),
+        false => Ok(stdin),
+    }
+}
+
+fn dockerfile_path(args: &BuildArgs) -> Result<PathBuf, Failure> {
+    if let Some(file) = &args.file {
+        return Ok(file.clone());
+    }
+    let candidates = DOCKERFILES.map(|name| args.context.join(name));
+    let found = candidates.iter().find(|path| path.is_file()).cloned();
+    found.ok_or_else(|| {
+        let path = args.context.display();
+        Failure::input(format!("there is no Dockerfile in `{path}`"))
+            .with_help("name the file with `--file`")
+    })
+}
+
+fn read_source(path: &Path) -> Result<SourceFile, Failure> {
+    let size = fs_err::metadata(path).map_err(Failure::input)?.len();
+    if size > TEXT_LIMIT {
+        let path = path.display();
+        return Err(Failure::input(format!("`{path}` is too large to be a Dockerfile")));
+    }
+    let bytes = fs_err::read(path).map_err(Failure::input)?;
+    source(&path.strip_prefix("./").unwrap_or(path).display().to_string(), bytes)
+}
+
+fn source(name: &str, bytes: Vec<u8>) -> Result<SourceFile, Failure> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(SourceFile::new(name, text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            Err(Failure::input(format!("`{name}` is not UTF-8 text (byte {at})")))
+        }
+    }
+}
+
+/// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
+fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> Result<Option<SourceFile>, Failure> {
+    let own = dockerfile.map(|dockerfile| {
+        let mut own = dockerfile.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    let mut candidates = own.into_iter().chain([context.join(".dockerignore")]);
+    candidates.find(|path| path.is_file()).map(|path| read_source(&path)).transpose()
+}
+
+/// Paths on the command line start where the user is.
+fn absolute(location: ImageLocation) -> Result<ImageLocation, Failure> {
+    let absolute = |path: String| {
+        let path = std::path::absolute(path).map_err(Failure::machine)?;
+        Ok::<_, Failure>(path.to_string_lossy().into_owned())
+    };
+    Ok(match location {
+        ImageLocation::OciLayout { path, selector } => {
+            ImageLocation::OciLayout { path: absolute(path)?, selector }
+        }
+        ImageLocation::DockerArchive { path, selector } => {
+            ImageLocation::DockerArchive { path: absolute(path)?, selector }
+        }
+        named @ ImageLocation::Named(_) => named,
+    })
+}

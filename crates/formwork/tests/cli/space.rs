@@ -1,0 +1,237 @@
+//! What the store takes on the disk, and making room in it.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+
+use crate::support::{Ran, Site, on_each_rung};
+
+/// Two stages, of which the image needs one, and a cache mount.
+const DOCKERFILE: &str = "\
+FROM busybox AS build
+RUN --mount=type=cache,target=/cache head -c 300000 /dev/urandom > /cache/kept; \
+    head -c 2000000 /dev/urandom > /big && echo small > /small
+FROM busybox
+COPY --from=build /small /small
+RUN cat /small > /final
+";
+
+/// The things in the store that fit some filters.
+fn items(site: &Site, filters: &[&str]) -> Vec<Value> {
+    let filters = filters.iter().map(|filter| format!("--filter={filter}"));
+    let arguments: Vec<String> =
+        ["du", "--format=json"].map(str::to_owned).into_iter().chain(filters).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    site.run(&arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn total(items: &[Value]) -> u64 {
+    items.iter().map(|item| item["Size"].as_u64().unwrap()).sum()
+}
+
+/// What `du` of the system tells.
+fn real(site: &Site) -> u64 {
+    let output = Command::new("du").args(["-s", "-B1"]).arg(site.store()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Makes everything below a directory look as if it was used some days ago.
+fn set_age(directory: &Path, days: u64) {
+    let time = SystemTime::now() - Duration::from_secs(days * 86400);
+    for entry in fs_err::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() && !path.is_symlink() {
+            true => set_age(&path, days),
+            false if path.is_file() => {
+                fs_err::File::open(&path).unwrap().file().set_modified(time).unwrap();
+            }
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn du_agrees_with_that_of_the_system() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("file", "content");
+        site.build(&["-t", "app"], DOCKERFILE);
+        site.build(&["-o", "type=oci,dest=app.tar", "-t", "app"], DOCKERFILE);
+        site.build(&[], "FROM busybox\nCOPY file /");
+        let (told, real) = (total(&items(site, &[])), real(site));
+        assert!(told.abs_diff(real) * 50 < real, "{told} and {real}");
+        let table = site.run(&["du"]);
+        for kind in ["TYPE", "layer", "blob", "mount", "index", "total"] {
+            assert!(table.lines().any(|line| line.starts_with(kind)), "{kind}: {table}");
+        }
+    });
+}
+
+#[test]
+fn prune_leaves_the_images_and_what_their_builds_need() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let built = site.build(&["-t", "app"], DOCKERFILE);
+        let before = real(site);
+        let would = site.run(&["prune", "--dry-run"]);
+        assert!(would.contains("Would free: 2."), "{would}");
+        assert_eq!(real(site), before);
+        let told = site.run(&["prune", "-f"]);
+        assert!(told.contains("Freed: 2.") && told.contains("RUN --mount=type=cache"), "{told}");
+        assert!(before - real(site) > 2_200_000, "{before} {}", real(site));
+        assert_eq!(site.run(&["run", "app", "cat", "/final"]), "small\n");
+        assert_eq!(site.run(&["run", "busybox", "echo", "works"]), "works\n");
+        assert!(items(site, &["inuse=false", "type!=context"]).is_empty());
+        // The stage that is gone runs again; its result is as before, and so is all the rest.
+        let again = site.build(&["-t", "app"], DOCKERFILE);
+        assert_eq!(again.executed().len(), 1, "{:?}", again.executed());
+        assert_eq!(again.id, built.id);
+    });
+}
+
+#[test]
+fn everything_goes_when_all_is_asked_for_and_no_image_is_left() {
+    let site = Site::new().with_busybox();
+    site.write("file", "content");
+    site.build(&["-t", "app"], "FROM busybox\nCOPY file /\nRUN cat /file");
+    site.run(&["rm", "app"]);
+    site.run(&["prune", "--all", "--force"]);
+    assert!(items(&site, &["inuse=false"]).is_empty());
+    // An image without a name stays until all is asked for.
+    let id = site.build(&[], "FROM busybox\nRUN echo > /file").id;
+    site.run(&["prune"]);
+    assert_eq!(site.build(&[], "FROM busybox\nRUN echo > /file").executed(), [""; 0]);
+    site.run(&["prune", "--all"]);
+    Ran::of(&mut site.formwork(&["inspect", &id])).failed(1, "has no image");
+    assert_eq!(site.build(&[], "FROM busybox\nRUN echo > /file").executed().len(), 1);
+    site.run(&["rm", "-f", "busybox"]);
+    site.run(&["prune", "--all"]);
+    let left = items(&site, &["type!=index", "type!=temporary"]);
+    assert!(left.iter().all(|item| item["Reclaimable"] == false), "{left:?}");
+}
+
+#[test]
+fn the_least_recently_used_goes_first() {
+    let site = Site::new().with_busybox();
+    let step = |name: &str| format!("FROM busybox\nRUN head -c 1000000 /dev/urandom > /{name}");
+    let build = |name: &str| site.build(&["-o", "type=tar,dest=../out.tar"], &step(name));
+    build("old");
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    build("new");
+    let used = total(&items(&site, &[]));
+    let limit = format!("--max-used-space={}", used - 500_000);
+    assert!(site.run(&["prune", "--max-used-space=100GB"]).contains("Freed: 0 B"));
+    let pruned = site.run(&["prune", &limit]);
+    assert!(pruned.contains("/old") && !pruned.contains("/new"), "{pruned}");
+    assert_eq!(build("new").executed(), [""; 0]);
+    let reserved = format!("--reserved-space={}", used * 2);
+    assert!(site.run(&["prune", &reserved]).contains("Freed: 0 B"));
+    assert!(site.run(&["prune", "--min-free-space=1kb"]).contains("Freed: 0 B"));
+    assert!(site.run(&["prune", "--min-free-space=999TB"]).contains("/new"));
+}
+
+#[test]
+fn a_use_keeps_a_layer_young() {
+    let site = Site::new().with_busybox();
+    let dockerfile = "FROM busybox\nRUN echo > /file";
+    site.build(&[], dockerfile);
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    let old = ["until=5d", "description~=/file"];
+    assert_eq!(items(&site, &old).len(), 1);
+    site.build(&[], dockerfile);
+    assert_eq!(items(&site, &old).len(), 0);
+}
+
+#[test]
+fn filters_choose() {
+    let site = Site::new().with_busybox();
+    site.build(&[], DOCKERFILE);
+    let mounts = items(&site, &["type=exec.cachemount"]);
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    let id = mounts[0]["ID"].as_str().unwrap();
+    assert!(site.run(&["prune", "--filter=id=no-such"]).contains("Freed: 0 B"));
+    assert!(site.run(&["prune", "--filter=until=24h"]).contains("Freed: 0 B"));
+    site.run(&["prune", &format!("--filter=id={id}"), "--filter=type=mount"]);
+    assert!(items(&site, &["type=mount"]).is_empty());
+    assert_eq!(site.build(&[], DOCKERFILE).executed(), [""; 0]);
+    Ran::of(&mut site.formwork(&["prune", "--filter=color=red"])).failed(2, "there is no filter");
+    Ran::of(&mut site.formwork(&["prune", "--max-used-space=many"])).failed(2, "no size");
+}
+
+#[test]
+fn nothing_is_removed_while_somebody_uses_the_store() {
+    let site = Site::new().with_busybox();
+    site.build(&[], DOCKERFILE);
+    let lock = fs_err::File::open(site.store().join("locks/use")).unwrap();
+    lock.file().lock_shared().unwrap();
+    Ran::of(&mut site.formwork(&["prune"])).failed(4, "another formwork process");
+    assert!(site.run(&["prune", "--dry-run"]).contains("Would free: 2."));
+    drop(lock);
+    assert!(site.run(&["prune"]).contains("Freed: 2."));
+}
+
+#[test]
+fn what_other_tools_put_into_the_store_stays() {
+    let site = Site::new().with_busybox();
+    if formwork_testing::program("skopeo").is_none() {
+        return;
+    }
+    site.build(&["-o", "type=oci,dest=foreign.tar", "-t", "foreign:1"], DOCKERFILE);
+    let target = format!("oci:{}:foreign", site.store().join("content").display());
+    let policy = ["copy", "--insecure-policy", "oci-archive:foreign.tar", &target];
+    Ran::of(&mut site.command("skopeo", &policy)).succeeded();
+    site.run(&["prune", "--all"]);
+    site.run(&["rm", "busybox"]);
+    site.run(&["prune", "--all"]);
+    let copy = ["copy", "--insecure-policy", &target, "oci-archive:again.tar"];
+    Ran::of(&mut site.command("skopeo", &copy)).succeeded();
+}
+
+/// The arguments of a build whose result goes elsewhere than into the store.
+const ELSEWHERE: [&str; 2] = ["-o", "type=tar,dest=../out.tar"];
+
+#[test]
+fn a_build_makes_room_before_it_begins() {
+    let site = Site::new().with_busybox();
+    let step = |name: &str| format!("FROM busybox\nRUN head -c 1000000 /dev/urandom > /{name}");
+    site.build(&ELSEWHERE, &step("old"));
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    site.build(&ELSEWHERE, &step("new"));
+    let used = total(&items(&site, &[]));
+    let build = |limit: u64, name: &str| {
+        let limit = format!("--max-used-space={limit}");
+        site.build(&[&ELSEWHERE, &[limit.as_str()][..]].concat(), &step(name)).executed().len()
+    };
+    assert_eq!(build(used * 2, "new"), 0);
+    assert_eq!(items(&site, &["description~=/old"]).len(), 1);
+    assert_eq!(build(used - 500_000, "new"), 0);
+    assert!(items(&site, &["description~=/old"]).is_empty());
+    let mut by_variable = site.build_command(&ELSEWHERE, &step("new"));
+    Ran::of(by_variable.env("FORMWORK_MAX_USED_SPACE", "1kb")).succeeded();
+    assert_eq!(site.build(&ELSEWHERE, &step("other")).executed().len(), 1);
+    let mut wrong = site.build_command(&ELSEWHERE, &step("new"));
+    Ran::of(wrong.env("FORMWORK_MAX_USED_SPACE", "lots")).failed(2, "FORMWORK_MAX_USED_SPACE");
+}
+
+#[test]
+fn no_step_begins_where_too_little_would_stay_free() {
+    let site = Site::new().with_busybox();
+    let dockerfile = "FROM busybox\nRUN echo > /file";
+    let mut command = site.build_command(&["--min-free-space=1kb"], dockerfile);
+    Ran::of(&mut command).succeeded();
+    // What the cache has needs no room.
+    Ran::of(&mut site.build_command(&["-t", "kept", "--min-free-space=999TB"], dockerfile))
+        .succeeded();
+    let other = site.build_command(&["--min-free-space=999TB"], "FROM busybox\nRUN echo");
+    Ran::of(&mut { other }).failed(4, "are to stay so");
+}

@@ -1,0 +1,117 @@
+//! What ADD takes from elsewhere.
+
+use formwork_diagnostics::Span;
+use formwork_dockerfile::Word;
+use formwork_dockerfile::instruction::{Add, Source, Transfer};
+use formwork_graph::{CopySource, HttpSource, RemoteSource};
+
+use super::files::Written;
+use super::stage::StageLowerer;
+use crate::{http_source, is_http};
+
+/// What a source of an ADD is.
+pub(super) enum Remote {
+    /// A path of the build context.
+    Local,
+    /// An address.
+    Found(Written),
+    /// An address with something wrong, which has been reported.
+    Wrong,
+}
+
+impl StageLowerer<'_, '_> {
+    /// Looks whether a source is an address. `span` is where the instruction stands.
+    pub(super) fn remote_source(
+        &mut self,
+        text: &str,
+        add: &Add,
+        word: Span,
+        span: Span,
+    ) -> Remote {
+        if is_git(text) {
+            let message = format!("`{text}` is a git repository");
+            let help = "clone it in a RUN step for now: ADD of repositories is not built yet";
+            self.error("remote-add", message, word, help);
+            return Remote::Wrong;
+        }
+        if is_http(text) {
+            return self.file(text, add, span);
+        }
+        match &add.checksum {
+            None => Remote::Local,
+            Some(checksum) => {
+                let message = "a file of the build context has no `--checksum`".to_owned();
+                self.error("bad-checksum", message, checksum.span(), "leave the flag out");
+                Remote::Wrong
+            }
+        }
+    }
+
+    fn file(&mut self, url: &str, add: &Add, span: Span) -> Remote {
+        let checksum = match self.checksum(add) {
+            Ok(checksum) => checksum,
+            Err(()) => return Remote::Wrong,
+        };
+        let checksum = match checksum.map(|(text, span)| (text.parse(), text, span)) {
+            None => None,
+            Some((Ok(digest), ..)) => Some(digest),
+            Some((Err(_), text, span)) => {
+                let message = format!("`{text}` is not a digest");
+                let help = "write `sha256:` and 64 hexadecimal digits in lower case";
+                self.error("bad-checksum", message, span, help);
+                return Remote::Wrong;
+            }
+        };
+        let source = HttpSource { checksum, ..http_source(url) };
+        let pattern = format!("/{}", literal(&source.name));
+        let from = self.lowering.remote(RemoteSource::Http(source), self.place(span));
+        // As in BuildKit, only local archives are unpacked unless somebody asks for it.
+        let unpack = Some(add.unpack.is_some_and(|unpack| unpack.value));
+        let source = CopySource::Path { from, pattern };
+        Remote::Found(Written { source, shown: url.to_owned(), unpack })
+    }
+
+    /// The value of `--checksum` and where it stands; `Err` after reporting what is wrong.
+    fn checksum(&mut self, add: &Add) -> Result<Option<(String, Span)>, ()> {
+        let Some(word) = &add.checksum else { return Ok(None) };
+        if add.files.sources.len() > 1 {
+            let message = "`--checksum` is for one source only".to_owned();
+            self.error("bad-checksum", message, word.span(), "use one ADD for each source");
+            return Err(());
+        }
+        let text = self.expand(word).ok_or(())?;
+        Ok((!text.is_empty()).then(|| (text, word.span())))
+    }
+
+    /// Whether COPY is given an address, which is reported.
+    pub(super) fn has_address(&mut self, files: &Transfer) -> bool {
+        let is_address = |word: &&Word| is_http(word.text()) || is_git(word.text());
+        let words = files.sources.iter().filter_map(|source| match source {
+            Source::Path(word) => Some(word),
+            Source::Heredoc(_) => None,
+        });
+        let Some(word) = words.into_iter().find(is_address) else { return false };
+        let message = format!("COPY takes nothing from elsewhere, such as `{}`", word.text());
+        self.error("remote-copy", message, word.span(), "use ADD");
+        true
+    }
+}
+
+/// A pattern that matches just one name.
+fn literal(name: &str) -> String {
+    let mut pattern = String::new();
+    for character in name.chars() {
+        if matches!(character, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// Whether a text is the address of a git repository.
+fn is_git(text: &str) -> bool {
+    let path = text.split(['#', '?']).next().unwrap_or_default();
+    ["git://", "ssh://", "git@"].iter().any(|scheme| text.starts_with(scheme))
+        || (is_http(text) && path.ends_with(".git"))
+}

@@ -1,0 +1,12 @@
+//! Files that lie elsewhere: fetched, verified and kept in the store.
+//!
+//! Whatever is fetched counts by its content: a [`Tree`](formwork_layer::Tree) of it is all that
+//! the rest of the program sees, so a copy of something that has not changed stays cached.
+//!
+//! This crate reads no environment and knows no step; credentials come with each request.
+
+mod error;
+mod http;
+
+pub use error::RemoteError;
+pub use http::{Downloads, Fetch};
