@@ -13,6 +13,7 @@ mod render;
 mod settings;
 mod signals;
 mod template;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -34,6 +34,8 @@ pub struct ContainerSpec {
     pub hostname: String,
     /// What of the host the process sees, besides.
     pub volumes: Vec<Volume>,
+    /// Whether standard input is a terminal for the process alone.
+    pub terminal: bool,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// How long the process has to end after it was asked to.
@@ -94,19 +96,37 @@ pub fn run_container(
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
     process.network = NetworkMode::Host;
+    process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);
     Ok(Launcher::new().run(&process, stdio, cancel)?)
 }
 
-/// The variables, with the home directory unless it is set.
+/// The variables, with the home directory and the kind of terminal unless they are set, as docker
+/// has them.
 fn environment(spec: &ContainerSpec, home: &str) -> Vec<(String, String)> {
     let mut env = spec.env.clone();
+    if spec.terminal && !env.iter().any(|(name, _)| name == "TERM") {
+        env.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".to_owned(), home.to_owned()));
     }
     env
+}
+
+/// A terminal as all standard streams.
+///
+/// # Errors
+///
+/// Fails where the process may open no more files.
+pub fn terminal_stdio(terminal: &OwnedFd) -> std::io::Result<Stdio> {
+    Ok(Stdio {
+        stdin: Some(terminal.try_clone()?),
+        stdout: terminal.try_clone()?,
+        stderr: terminal.try_clone()?,
+    })
 }
 
 /// The caller's own standard streams; standard input only if the process shall have it.

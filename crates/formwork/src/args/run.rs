@@ -34,7 +34,7 @@ pub(crate) struct RunArgs {
     /// Keep standard input open
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Accepted for docker's users: the container has the caller's terminal if there is one
+    /// Give the container a terminal of its own
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Accepted for docker's users: nothing of the container is ever kept

@@ -1,12 +1,14 @@
 //! `formwork run`.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use formwork_build::{Cancel, RunRequest, Volume, find_image, run as run_image};
 
 use crate::args::RunArgs;
 use crate::exit::Failure;
 use crate::settings::Settings;
+use crate::terminal::Terminal;
 use crate::{commands, signals};
 
 /// Runs a command in a new container of an image.
@@ -21,6 +23,13 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
     commands::remove_stale(&host);
     let image = find_image(&host, image, platform.as_ref(), args.pull.into())
         .map_err(|error| Failure::from(error).of_run())?;
+    let (shown, terminal) = match args.tty {
+        true => {
+            let (shown, terminal) = Terminal::open(args.interactive).map_err(Failure::of_run)?;
+            (Some(shown), Some(Arc::new(terminal)))
+        }
+        false => (None, None),
+    };
     let request = RunRequest {
         image,
         command: command.to_vec(),
@@ -31,10 +40,14 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
         hostname: args.hostname.clone(),
         volumes,
         interactive: args.interactive,
+        terminal,
     };
     let cancel = Cancel::default();
     signals::stop_on_signals(&cancel).map_err(Failure::of_run)?;
-    let code = run_image(&host, &request, &cancel).map_err(|e| Failure::from(e).of_run())?;
+    let result = run_image(&host, &request, &cancel);
+    // The terminal is the user's again before anything is told there.
+    drop((request, shown));
+    let code = result.map_err(|error| Failure::from(error).of_run())?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 

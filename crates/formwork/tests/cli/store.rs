@@ -1,6 +1,6 @@
 //! The commands for images that are in the store.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -220,6 +220,39 @@ fn a_run_sees_files_of_the_host_that_it_is_shown() {
             Ran::of(&mut site.formwork(&["run", "-v", wrong, "busybox"])).failed(125, message);
         }
     });
+}
+
+#[test]
+fn a_run_with_a_terminal_has_one_of_its_own() {
+    on_each_rung(|site| {
+        let Some(_) = build_app(site) else { return };
+        let script = "test -t 0 && test -t 1 && echo terminal $TERM; exit 3";
+        let ran = Ran::of(&mut site.formwork(&["run", "-t", "busybox", "sh", "-c", script]));
+        assert_eq!((ran.code, &*ran.stdout), (Some(3), "terminal xterm\r\n"), "{}", ran.stderr);
+        site.write("keys", "typed\n");
+        let keys = fs_err::File::open(site.context("keys")).unwrap().into_parts().0;
+        let ran = Ran::of(site.formwork(&["run", "-it", "busybox", "cat"]).stdin(keys));
+        assert_eq!((ran.code, &*ran.stdout), (Some(0), "typed\r\ntyped\r\n"), "{}", ran.stderr);
+        let no_terminal = ["run", "-i", "busybox", "sh", "-c", "test -t 1 || cat"];
+        let input = fs_err::File::open(site.context("a")).unwrap().into_parts().0;
+        assert_eq!(Ran::of(site.formwork(&no_terminal).stdin(input)).stdout, "A");
+    });
+}
+
+#[test]
+fn keys_of_a_terminal_reach_the_process_as_signals() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let script = "trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done";
+    let mut command = site.formwork(&["run", "-it", "-u", "app", "busybox", "sh", "-c", script]);
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(running.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\r\n");
+    let mut keys = running.stdin.take().unwrap();
+    keys.write_all(b"\x03").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(7));
 }
 
 #[test]
