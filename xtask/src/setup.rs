@@ -22,6 +22,8 @@ pub(crate) const TEST_PACKAGES: [&str; 21] = [
     "git",
     "libcap2-bin",
     "mmdebstrap",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "podman",
     "python3-minimal",

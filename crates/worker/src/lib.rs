@@ -29,6 +29,7 @@ mod name;
 mod root;
 mod runner;
 mod secrets;
+mod ssh;
 mod store;
 mod trust;
 
