@@ -253,9 +253,9 @@ impl<'a> Repository<'a> {
         settings
     }
 
-    /// SSH without the user's configuration and without questions.
+    /// SSH without the user's configuration, without questions, and with no keys but an agent's.
     fn ssh(&self) -> OsString {
-        let mut command = OsString::from("ssh -F /dev/null -o BatchMode=yes");
+        let mut command = OsString::from("ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none");
         if let Some(hosts) = &self.config.known_hosts
             && let Some(hosts) =
                 hosts.to_str().filter(|path| !path.contains(['\'', '"', '\\', '%']))

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use formwork_testing::program;
 
-use crate::support::{Ran, Site, Tree, on_each_rung};
+use crate::support::{Ran, Repositories, Site, Tree, on_each_rung};
 
 /// An agent with one key, which ends with the test.
 struct Agent<'a> {
@@ -107,4 +107,57 @@ fn an_agent_that_is_not_there_is_missed_only_if_it_is_required() {
     fails("default=/nothing", "/nothing");
     site.write("key", "a private key");
     fails("a=key", "formwork forwards agents only");
+}
+
+/// A server that lets the holder of a key in as root, on a port of its own.
+fn serve_ssh(site: &Site, sshd: &Path) -> u16 {
+    let (host, config) = (site.outside("host"), site.outside("sshd_config"));
+    let keygen = ["-qt", "ed25519", "-N", "", "-f", &host];
+    Ran::of(Command::new("ssh-keygen").args(keygen)).succeeded();
+    let settings = format!(
+        "HostKey {host}\nAuthorizedKeysFile {}\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n",
+        site.outside("key.pub")
+    );
+    fs_err::write(&config, settings).unwrap();
+    // Where it keeps to itself while it does not know who is there.
+    fs_err::create_dir_all("/run/sshd").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let sshd = sshd.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = std::os::fd::OwnedFd::from(stream.unwrap());
+            let mut server = Command::new(&sshd);
+            server.args(["-i", "-f", &config]).stdin(Stdio::from(stream.try_clone().unwrap()));
+            server.stdout(Stdio::from(stream)).stderr(Stdio::null());
+            std::thread::spawn(move || server.status());
+        }
+    });
+    port
+}
+
+#[test]
+fn repositories_come_by_way_of_ssh_with_the_keys_of_an_agent() {
+    let Some(repositories) = Repositories::start() else { return };
+    let (Some(sshd), Some(_)) = (program("sshd"), program("ssh-agent")) else { return };
+    let Some(root) = Site::as_root() else { return };
+    drop(root);
+    on_each_rung(|site| {
+        let agent = Agent::start(site);
+        let port = serve_ssh(site, &sshd);
+        repositories.commit("r", &[("Dockerfile", "FROM scratch\nCOPY a /\n"), ("a", "A")]);
+        let url = format!("ssh://root@127.0.0.1:{port}{}", repositories.path("r").display());
+        let build = |arguments: &[&str]| {
+            let mut command = site.formwork(&[&["build", "-q"], arguments].concat());
+            Ran::of(command.env("SSH_AUTH_SOCK", &agent.socket))
+        };
+        build(&[&url]).failed(3, "ssh-keyscan");
+        let key = fs_err::read_to_string(site.outside("host.pub")).unwrap();
+        site.write("../.ssh/known_hosts", format!("[127.0.0.1]:{port} {key}"));
+        build(&[&url]).succeeded();
+        // A Dockerfile gets the agent only if the user says so.
+        site.write("Dockerfile", format!("FROM scratch\nADD --checksum= {url}#main /\n"));
+        build(&["."]).failed(3, "--ssh default");
+        build(&["--ssh", "default", "."]).succeeded();
+    });
 }
