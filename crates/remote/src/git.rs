@@ -124,7 +124,8 @@ impl<'a> Repository<'a> {
     /// Fails where git does.
     pub fn check_out(&self, commit: &str, directory: &Path) -> Result<i64, RemoteError> {
         let git = |arguments: &[&str]| self.git(Some(directory), arguments);
-        git(&["init", "-q"])?;
+        let format = if commit.len() == 64 { "sha256" } else { "sha1" };
+        git(&["init", "-q", &format!("--object-format={format}")])?;
         git(&["remote", "add", "--", "origin", &self.url])?;
         let fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules"];
         let alone = [&fetch[..], &["--depth=1", "--", "origin", commit]].concat();
