@@ -12,7 +12,8 @@ use crate::{SourceFile, Span};
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
-    /// The stable kebab-case name of the rule or error, such as `unknown-instruction`.
+    /// The stable name of the error, such as `unknown-instruction`, or of the rule in BuildKit's
+    /// spelling, such as `UndefinedVar`.
     pub code: Cow<'static, str>,
     /// What is wrong, in one sentence without a full stop.
     pub message: String,

@@ -55,6 +55,14 @@ impl IgnoreFile {
     }
 }
 
+impl Default for IgnoreFile {
+    /// A file that is not there, which leaves nothing out.
+    fn default() -> Self {
+        let source = SourceFile::new(".dockerignore", "");
+        Self { source, patterns: IgnorePatterns::default() }
+    }
+}
+
 /// The span of a line counted from 0, without white space around its text.
 fn line_span(source: &SourceFile, index: usize) -> Span {
     let line = source.line_span(index + 1).unwrap_or_default();

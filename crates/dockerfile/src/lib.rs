@@ -42,5 +42,5 @@ pub use expand::{
 };
 pub use ignore_file::IgnoreFile;
 pub use mount::{Access, FileOwner, Mount, MountSpec, Sharing};
-pub use parse::{Parsed, parse, parse_trigger};
+pub use parse::{Parsed, parse, parse_check, parse_trigger};
 pub use word::Word;

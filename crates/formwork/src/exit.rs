@@ -70,6 +70,11 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// A failure that has been told on standard output.
+    pub(crate) fn told() -> Self {
+        Self { code: 1, diagnostics: Vec::new() }
+    }
+
     /// Tells what is wrong; returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         for diagnostic in &self.diagnostics {

@@ -336,13 +336,16 @@ fn dockerfile_path(args: &BuildArgs) -> Result<PathBuf, Failure> {
     if let Some(file) = &args.file {
         return Ok(file.clone());
     }
-    let candidates = DOCKERFILES.map(|name| args.context.join(name));
-    let found = candidates.iter().find(|path| path.is_file()).cloned();
-    found.ok_or_else(|| {
+    dockerfile_in(&args.context).ok_or_else(|| {
         let path = args.context.display();
         Failure::input(format!("there is no Dockerfile in `{path}`"))
             .with_help("name the file with `--file`")
     })
+}
+
+/// The Dockerfile in a directory.
+pub(crate) fn dockerfile_in(directory: &Path) -> Option<PathBuf> {
+    DOCKERFILES.map(|name| directory.join(name)).into_iter().find(|path| path.is_file())
 }
 
 fn read_source(path: &Path) -> Result<SourceFile, Failure> {
@@ -366,7 +369,10 @@ fn source(name: &str, bytes: Vec<u8>) -> Result<SourceFile, Failure> {
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
-fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> Result<Option<SourceFile>, Failure> {
+pub(crate) fn ignore_file(
+    dockerfile: Option<&Path>,
+    context: &Path,
+) -> Result<Option<SourceFile>, Failure> {
     let own = dockerfile.map(|dockerfile| {
         let mut own = dockerfile.as_os_str().to_owned();
         own.push(".dockerignore");

@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use formwork_build::{GitConfig, Host, HostTrust, ProxyConfig, RegistryFiles};
+use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
 
-use crate::args::GlobalArgs;
+use crate::args::{GlobalArgs, SpaceArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -131,6 +131,21 @@ fn proxies() -> Vec<(String, String)> {
 /// The socket of the user's SSH agent.
 pub(crate) fn ssh_agent() -> Option<PathBuf> {
     path("SSH_AUTH_SOCK")
+}
+
+/// How much space the store may take, by options and else by the environment.
+pub(crate) fn limits(args: &SpaceArgs) -> Result<Limits, Failure> {
+    let or_variable = |given: Option<u64>, name: &str| match (given, variable(name)) {
+        (None, Some(text)) => {
+            bytes(&text).map(Some).map_err(|error| Failure::usage(format!("{name}: {error}")))
+        }
+        _ => Ok(given),
+    };
+    Ok(Limits {
+        reserved: or_variable(args.reserved_space, "FORMWORK_RESERVED_SPACE")?,
+        max_used: or_variable(args.max_used_space, "FORMWORK_MAX_USED_SPACE")?,
+        min_free: or_variable(args.min_free_space, "FORMWORK_MIN_FREE_SPACE")?,
+    })
 }
 
 /// The value of an environment variable, unless it is empty or no text.

@@ -8,10 +8,12 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod findings;
 mod git;
 mod input;
 mod location;
 mod lower;
+mod outline;
 mod plan;
 mod ports;
 mod remote;
@@ -22,6 +24,7 @@ pub use git::{GitLocation, git_location};
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};
+pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};
 

@@ -48,6 +48,17 @@ pub(super) fn check_among(comments: &[Word]) -> Option<Check> {
     check(&first_word(&value)).ok()
 }
 
+/// Reads the options of a `# check=` comment, such as `skip=RuleOne;error=true`, that come from
+/// elsewhere than a file.
+///
+/// # Errors
+///
+/// Returns the option that is none.
+pub fn parse_check(options: &str) -> Result<Check, String> {
+    let word = Line::new(options, 0).word(0..options.len());
+    check(&trim(&word)).map_err(|wrong| wrong.text().to_owned())
+}
+
 struct Reader<'r, 's> {
     directives: Directives,
     /// Where the escape character was set.

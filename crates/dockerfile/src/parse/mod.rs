@@ -19,6 +19,8 @@ mod report;
 mod statement;
 mod transfer;
 
+pub use directives::parse_check;
+
 use formwork_diagnostics::{Diagnostic, SourceFile, Span, nearest};
 
 use crate::Word;

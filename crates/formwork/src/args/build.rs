@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::Pairs;
+use super::{Call, Method, Pairs, PullWhen, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -55,9 +55,23 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// Look for newer versions of base images in their registries
+    /// Run every step of a stage, whatever is in the cache: name or number; may be repeated or
+    /// separated by commas
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
-    pub(crate) pull: bool,
+    pub(crate) explain: bool,
+    /// When to look for base images in their registries; alone, it means `always`
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        default_missing_value = "always"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, hide_possible_values = false)]
+    pub(crate) pull: PullWhen,
     /// How many RUN steps may run at the same time [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -70,6 +84,16 @@ pub(crate) struct BuildArgs {
     /// Write digests and names of the result into a file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// What to do with the Dockerfile: build it, check it, or show the arguments of a target
+    /// (outline) or all targets; `,format=json` for programs
+    #[arg(long, value_name = "METHOD[,format=FORMAT]", default_value = "build")]
+    pub(crate) call: Call,
+    /// Check the Dockerfile and build nothing: short for --call=check
+    #[arg(long, conflicts_with = "call")]
+    pub(crate) check: bool,
+    /// Kept before the build begins: what no image needs goes.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// How to show the build
     #[arg(long, value_enum, default_value_t)]
     pub(crate) progress: ProgressMode,
@@ -97,6 +121,11 @@ pub(crate) enum ProgressMode {
 }
 
 impl BuildArgs {
+    /// What to do with the Dockerfile.
+    pub(crate) fn method(&self) -> Method {
+        if self.check { Method::Check } else { self.call.method }
+    }
+
     /// The view that the options ask for.
     pub(crate) fn progress_mode(&self) -> Mode {
         match self.progress {
@@ -135,8 +164,22 @@ mod tests {
         assert_eq!(build.tag, ["app:1", "app:latest"]);
         assert_eq!(build.build_arg, ["A=1", "B"]);
         assert_eq!(build.output[0].get("dest"), Some("a.tar"));
-        assert!(build.no_cache && build.pull);
+        assert!(build.no_cache && build.pull == PullWhen::Always);
         assert_eq!(build.progress_mode(), Mode::Quiet);
+    }
+
+    #[test]
+    fn pulling_is_a_matter_of_yes_and_no_or_of_when() {
+        for (line, when) in [
+            ("formwork build .", PullWhen::Missing),
+            ("formwork build --pull .", PullWhen::Always),
+            ("formwork build --pull=true .", PullWhen::Always),
+            ("formwork build --pull=false .", PullWhen::Missing),
+            ("formwork build --pull=never .", PullWhen::Never),
+            ("formwork build --pull=newer .", PullWhen::Newer),
+        ] {
+            assert_eq!(parse(line).pull, when, "{line}");
+        }
     }
 
     #[test]

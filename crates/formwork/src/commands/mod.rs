@@ -1,17 +1,22 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+mod call;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod du;
+pub(crate) mod explain;
 pub(crate) mod export;
 pub(crate) mod history;
+pub(crate) mod ignore;
 pub(crate) mod images;
 pub(crate) mod inspect;
+mod list;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;

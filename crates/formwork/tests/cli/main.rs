@@ -7,11 +7,15 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
 
 mod cache;
+mod call;
 mod cases;
 mod debian;
+mod explain;
 mod fetched;
 mod files;
 mod git;
+mod ignore;
+mod mounts;
 mod outputs;
 mod peers;
 mod progress;

@@ -1,6 +1,6 @@
 //! COPY, ADD and WORKDIR.
 
-use formwork_diagnostics::Span;
+use formwork_diagnostics::{Diagnostic, Span};
 use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Transfer};
 use formwork_dockerfile::{Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
@@ -65,6 +65,15 @@ impl StageLowerer<'_, '_> {
             self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
             return;
         }
+        let is_own = self.trigger_place.is_none();
+        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
+            let message = format!(
+                "Relative workdir \"{path}\" can have unexpected results if the base image changes"
+            );
+            let warning = Diagnostic::warning("WorkdirRelativePath", message);
+            self.report(warning.at(&self.source, instruction.span, ""));
+        }
+        self.state.has_own_workdir = true;
         // As in BuildKit, only a relative path is cleaned.
         let path = if path.starts_with('/') { path } else { clean(&self.absolute(&path)) };
         self.state.config.config.working_dir.clone_from(&path);
@@ -146,6 +155,7 @@ impl StageLowerer<'_, '_> {
                         }
                     }
                 };
+                self.warn_about_dots(&pattern, word.span());
                 let shown = pattern.clone();
                 let source = CopySource::Path { from, pattern };
                 Some(Written { source, shown, unpack: None })
@@ -157,6 +167,19 @@ impl StageLowerer<'_, '_> {
                 Some(Written { source, shown, unpack: None })
             }
         }
+    }
+
+    /// A path that would lead out of where it is looked for is silently cut by BuildKit.
+    fn warn_about_dots(&mut self, path: &str, span: Span) {
+        let inner = path.trim_start_matches('/');
+        if !clean(inner).starts_with("..") {
+            return;
+        }
+        let taken = clean(&format!("/{inner}"));
+        let message = format!("`{path}` leads out of where it is looked for: `{taken}` is taken");
+        let warning = Diagnostic::warning("path-outside", message).at(&self.source, span, "");
+        let help = "choose a build context that holds the file, or add one with `--build-context`";
+        self.report(warning.with_help(help));
     }
 
     fn heredoc(&mut self, heredoc: &Heredoc) -> Option<String> {

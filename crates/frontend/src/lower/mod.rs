@@ -17,6 +17,7 @@ use formwork_dockerfile::Dockerfile;
 use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
@@ -33,8 +34,10 @@ pub struct Lowered {
     pub config: ImageConfig,
     /// What the instructions add to the history.
     pub history: Vec<HistoryEntry>,
-    /// Warnings.
+    /// Warnings, among them what rules of `lint` find that depends on variables.
     pub diagnostics: Vec<Diagnostic>,
+    /// The numbers of the stages that were lowered.
+    pub stages: Vec<usize>,
 }
 
 /// One instruction in the history.
@@ -70,6 +73,7 @@ pub fn lower(
         states: BTreeMap::new(),
         diagnostics: unused_build_args(&plan, options),
     };
+    lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();
         lowering.states.insert(stage.stage.index, state);
@@ -92,7 +96,6 @@ impl Lowering<'_> {
         if self.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(self.diagnostics);
         }
-        // Stages are planned after what they need, so the target is the last.
         let Some(state) = self.states.remove(&self.plan.target) else {
             return Err(vec![Diagnostic::error("no-stage", "there is nothing to build")]);
         };
@@ -101,7 +104,11 @@ impl Lowering<'_> {
         })?;
         let mut config = state.config;
         config.config.labels.extend(self.options.labels.clone());
+        let mut stages: Vec<usize> =
+            self.plan.stages.iter().map(|stage| stage.stage.index).collect();
+        stages.sort_unstable();
         Ok(Lowered {
+            stages,
             graph,
             target: state.root,
             config,

@@ -6,7 +6,9 @@ use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Step
 use formwork_oci::{ImageConfig, Platform};
 
 use super::{HistoryEntry, Lowering};
+use crate::ImageKey;
 use crate::config;
+use crate::findings::undefined;
 use crate::plan::{PlannedStage, Reference};
 use crate::scope::StageScope;
 
@@ -20,6 +22,8 @@ pub(super) struct StageState {
     pub(super) platform: Platform,
     /// Whether the stage itself has set a command.
     pub(super) has_own_command: bool,
+    /// Whether a WORKDIR was there, in this stage or those that it is based on.
+    pub(super) has_own_workdir: bool,
 }
 
 /// Lowers one stage.
@@ -30,7 +34,7 @@ pub(super) struct StageLowerer<'l, 'a> {
     /// The source of the instruction that is being lowered.
     pub(super) source: SourceFile,
     /// Where the steps of an `ONBUILD` instruction are said to stand: at the `FROM`.
-    trigger_place: Option<Span>,
+    pub(super) trigger_place: Option<Span>,
     step: usize,
     steps: usize,
 }
@@ -49,6 +53,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             scope: StageScope::default(),
             platform: stage.platform.clone(),
             has_own_command: false,
+            has_own_workdir: false,
         };
         let mut lowerer =
             Self { lowering, stage, state, source, trigger_place: None, step: 1, steps };
@@ -92,9 +97,27 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
                 if let Some(image) = self.lowering.resolved.get(key) {
                     self.state.config = config::inherited(image.config.clone());
                     self.state.scope = scope_of(&self.state.config);
+                    self.check_platform(key, from.kind.image.span());
                 }
             }
             Reference::Context(context) => self.begin_with_context(context, name, (start, end)),
+        }
+    }
+
+    fn check_platform(&mut self, key: &ImageKey, span: Span) {
+        let Some(found) = self.lowering.resolved.get(key).map(|image| image.config.platform())
+        else {
+            return;
+        };
+        let wanted = &key.platform;
+        if (&found.os, &found.architecture) != (&wanted.os, &wanted.architecture) {
+            let message = format!(
+                "Base image {} was pulled with platform \"{found}\", expected \"{wanted}\" for \
+                 current build",
+                key.location
+            );
+            let warning = Diagnostic::warning("InvalidBaseImagePlatform", message);
+            self.report(warning.at(&self.lowering.plan.dockerfile.source, span, ""));
         }
     }
 
@@ -109,7 +132,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             options: CopyOptions::default(),
         };
         let op = Op::File(FileOp { base: self.state.root, link: true, actions: vec![copy] });
-        let no_cache = self.lowering.options.no_cache;
+        let no_cache = self.is_uncached();
         let step = Step { op, name, location: Some(location), no_cache };
         let layer = self.lowering.builder.add(step);
         self.state.root = layer;
@@ -118,6 +141,11 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     fn instruction(&mut self, instruction: &Instruction) {
+        if self.trigger_place.is_none() {
+            let (escape, scope) = (self.escape(), &self.state.scope);
+            let found = undefined(&instruction.kind, &self.source, escape, scope);
+            self.lowering.diagnostics.extend(found);
+        }
         match &instruction.kind {
             InstructionKind::Run(run) => self.run(instruction, run),
             InstructionKind::Copy(copy) => self.copy(instruction, copy),
@@ -134,7 +162,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             op,
             name: self.step_name(&instruction.text),
             location: Some(self.place(instruction.span)),
-            no_cache: self.lowering.options.no_cache,
+            no_cache: self.is_uncached(),
         });
         self.state.root = layer;
         self.state.history.push(HistoryEntry { created_by, layer: Some(layer) });
@@ -144,6 +172,12 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     pub(super) fn place(&self, span: Span) -> (u32, u32) {
         let span = self.trigger_place.unwrap_or(span);
         (span.start, span.end)
+    }
+
+    /// Whether the stage's earlier results must not be used.
+    fn is_uncached(&self) -> bool {
+        self.lowering.options.no_cache
+            || self.lowering.plan.uncached.contains(&self.stage.stage.index)
     }
 
     /// Notes an instruction that makes no layer.

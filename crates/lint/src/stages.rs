@@ -1,0 +1,157 @@
+//! How stages are begun: names, platforms, and the comments that describe them.
+
+use formwork_dockerfile::instruction::From;
+use formwork_dockerfile::{Instruction, InstructionKind, Stage};
+
+use crate::Findings;
+
+/// Names that mean something else.
+const RESERVED: [&str; 2] = ["context", "scratch"];
+
+pub(crate) fn check(findings: &mut Findings<'_>) {
+    let dockerfile = findings.dockerfile;
+    for stage in &dockerfile.stages {
+        name(stage, findings);
+        platform(&stage.from, findings);
+    }
+    descriptions(findings);
+}
+
+fn name(stage: &Stage, findings: &mut Findings<'_>) {
+    let from = &stage.from;
+    let Some(alias) = &from.kind.alias else { return };
+    let (name, span) = (alias.text(), alias.span());
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let message = format!("Stage name '{name}' should be lowercase");
+        findings.add("StageNameCasing", message, span);
+    }
+    if let Some(keyword) = &from.kind.as_keyword
+        && !is_like(from.keyword.text(), keyword.text())
+    {
+        let (own, from) = (keyword.text(), from.keyword.text());
+        let message = format!("'{own}' and '{from}' keywords' casing do not match");
+        findings.add("FromAsCasing", message, keyword.span());
+    }
+    let lower = name.to_ascii_lowercase();
+    if RESERVED.contains(&lower.as_str()) {
+        let message =
+            format!("Stage name should not use the same name as reserved stage \"{lower}\"");
+        findings.add("ReservedStageName", message, span);
+    }
+    if findings.dockerfile.stage_by_name(name, stage.index).is_some() {
+        let message = format!("Duplicate stage name \"{lower}\", stage names should be unique");
+        findings.add("DuplicateStageName", message, span);
+    }
+}
+
+/// Whether `AS` is written in the case of `FROM`.
+fn is_like(from: &str, own: &str) -> bool {
+    let cased = |text: &str| {
+        let is_lower = text.bytes().all(|byte| byte.is_ascii_lowercase());
+        let is_upper = text.bytes().all(|byte| byte.is_ascii_uppercase());
+        (is_lower, is_upper)
+    };
+    cased(from) == cased(own) || cased(from) == (false, false)
+}
+
+fn platform(from: &Instruction<From>, findings: &mut Findings<'_>) {
+    let Some(platform) = &from.kind.platform else { return };
+    match platform.text() {
+        "$TARGETPLATFORM" | "${TARGETPLATFORM}" => {
+            let variable = platform.text();
+            let message = format!(
+                "Setting platform to predefined {variable} in FROM is redundant as this is the \
+                 default behavior"
+            );
+            findings.add("RedundantTargetPlatform", message, platform.span());
+        }
+        text if !text.contains('$') => {
+            let message = format!("FROM --platform flag should not use constant value \"{text}\"");
+            findings.add("FromPlatformFlagConstDisallowed", message, platform.span());
+        }
+        _ => {}
+    }
+}
+
+fn descriptions(findings: &mut Findings<'_>) {
+    let dockerfile = findings.dockerfile;
+    let stages = dockerfile.stages.iter().filter(|stage| stage.description.is_none());
+    for stage in stages {
+        if let (Some(comment), Some(alias)) = (stage.from.comments.last(), &stage.from.kind.alias) {
+            let name = alias.text();
+            let message = format!(
+                "Comment for FROM should follow the format: `# {} <description>`",
+                name.to_ascii_lowercase()
+            );
+            findings.add("InvalidDefinitionDescription", message, comment.span());
+        }
+    }
+    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let in_stages = in_stages.filter_map(|instruction| match &instruction.kind {
+        InstructionKind::Arg(arg) => Some((arg, &instruction.comments)),
+        _ => None,
+    });
+    let global = dockerfile.global_args.iter().map(|arg| (&arg.kind, &arg.comments));
+    for (arg, comments) in global.chain(in_stages) {
+        let is_described = arg.variables.iter().any(|variable| variable.description.is_some());
+        if let ([variable], Some(comment), false) =
+            (arg.variables.as_slice(), comments.last(), is_described)
+        {
+            let name = variable.name.text();
+            let message =
+                format!("Comment for ARG should follow the format: `# {name} <description>`");
+            findings.add("InvalidDefinitionDescription", message, comment.span());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::findings;
+
+    #[test]
+    fn names_are_in_lower_case_and_unique() {
+        let found = findings(
+            "FROM a AS one\nFROM b AS Two\nFROM c AS ONE\nFROM d AS context\nFROM e AS scratch\n",
+        );
+        let expected = "\
+            2 `Two` StageNameCasing: Stage name 'Two' should be lowercase\n\
+            3 `ONE` StageNameCasing: Stage name 'ONE' should be lowercase\n\
+            3 `ONE` DuplicateStageName: Duplicate stage name \"one\", stage names should be unique\n\
+            4 `context` ReservedStageName: Stage name should not use the same name as reserved stage \"context\"\n\
+            5 `scratch` ReservedStageName: Stage name should not use the same name as reserved stage \"scratch\"\n";
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn as_is_in_the_case_of_from() {
+        assert_eq!(findings("from a as b\n"), "");
+        for line in ["FROM a as b", "FROM a As b", "from a AS b", "from a aS b"] {
+            assert!(findings(line).contains("FromAsCasing: "), "{line}");
+        }
+    }
+
+    #[test]
+    fn platforms_are_variables_other_than_the_default() {
+        assert_eq!(findings("FROM --platform=$BUILDPLATFORM a\n"), "");
+        let found = findings("FROM --platform=linux/amd64 a\nFROM --platform=$TARGETPLATFORM b\n");
+        let expected = "\
+            1 `linux/amd64` FromPlatformFlagConstDisallowed: FROM --platform flag should not use constant value \"linux/amd64\"\n\
+            2 `$TARGETPLATFORM` RedundantTargetPlatform: Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior\n";
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn comments_above_describe() {
+        let found = findings(
+            "# check=experimental=all\n# A is it\nARG A\n# what\nARG B\n# c is it\nFROM a AS c\n\
+             # what\nFROM a AS D\n",
+        );
+        let lines: Vec<&str> = found.lines().filter(|line| line.contains("Comment for")).collect();
+        let expected = [
+            "4 `what` InvalidDefinitionDescription: Comment for ARG should follow the format: `# B <description>`",
+            "8 `what` InvalidDefinitionDescription: Comment for FROM should follow the format: `# d <description>`",
+        ];
+        assert_eq!(lines, expected);
+    }
+}
