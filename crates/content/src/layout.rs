@@ -24,6 +24,7 @@ use formwork_fs::{FsError, RootDir};
 use rustix::fs::{AtFlags, CWD, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::boot::Trusted;
 use crate::{ContentError, ContentStore, Temporary};
 
 /// The file that makes a directory a store.
@@ -48,6 +49,7 @@ const DIRECTORIES: [&str; 9] =
 #[derive(Clone, Debug)]
 pub struct StoreLayout {
     root: Arc<Path>,
+    trusted: Trusted,
     scratch: Arc<OnceLock<Temporary>>,
 }
 
@@ -73,12 +75,30 @@ impl StoreLayout {
         if is_new {
             scatter(&root.join(TMP));
         }
-        let layout = Self { root: root.into(), scratch: Arc::default() };
+        let layout = Self { root: root.into(), trusted: Trusted::Always, scratch: Arc::default() };
         ContentStore::create(layout.content()).map_err(|error| match error {
             ContentError::File(error) | ContentError::Full(error) => unusable(root, error),
             other => other,
         })?;
         Ok(layout)
+    }
+
+    /// The same store for a process that knows which boot of the machine this is
+    /// (`/proc/sys/kernel/random/boot_id`): blobs that another boot has left are compared with
+    /// their digests before they count. Without this they are taken for whole.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn under_boot(self, boot: &str) -> Result<Self, ContentError> {
+        let newest = self.content().join("blobs/sha256");
+        let trusted = Trusted::under_boot(&self.locks(), &newest, boot)?;
+        Ok(Self { trusted, ..self })
+    }
+
+    /// Which blobs count without a look at their bytes.
+    pub(crate) fn trusted(&self) -> Trusted {
+        self.trusted
     }
 
     /// The store's directory.
