@@ -83,7 +83,7 @@ impl Host {
         let layers = LayerStore::open(&layout, boot, threads).map_err(BuildError::store)?;
         Ok(Self {
             images: LocalImages::of(&layout),
-            index: DirIndex::new(layout.index(), layout.locks()),
+            index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
             layers: Arc::new(layers),
             layout,
             registries: Arc::new(Registries::new(registries)),
