@@ -37,7 +37,7 @@ pub use files::{
 };
 pub use host::{Host, RegistryFiles};
 pub use login::{Kept, Login, log_in, log_out};
-pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
+pub use request::{BuildRequest, ContextSpec, Destination, ImageForm, Output, PullPolicy};
 pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
