@@ -2,7 +2,7 @@
 //!
 //! [`build`] parses a Dockerfile, resolves its images, lowers it to a graph, lets the solver and
 //! the worker carry that out, puts the image together and takes it where it should go. [`run`]
-//! starts a process in an image; [`pull`], [`push`], [`save`] and [`load`] move images.
+//! starts a process in an image; [`pull`], [`push`], [`save`], [`load`] and [`import`] move images.
 //!
 //! Everything comes in as values ([`BuildRequest`], [`Host`]), progress goes out as events, and
 //! what is wrong as diagnostics with a place in the Dockerfile. Nothing here reads the
@@ -43,7 +43,7 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{SaveForm, load, pull, push, save};
+pub use transfer::{ImportRequest, SaveForm, import, load, pull, push, save};
 
 pub use formwork_frontend::{
     ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
