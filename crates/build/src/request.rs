@@ -7,6 +7,7 @@ use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
 use formwork_oci::{Annotations, Reference};
+use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets};
 
 use crate::Limits;
@@ -27,6 +28,8 @@ pub struct BuildRequest {
     pub jobs: usize,
     /// Secrets for RUN.
     pub secrets: Secrets,
+    /// What git needs of the machine.
+    pub git: GitConfig,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
     /// The names that the result gets.

@@ -1,5 +1,6 @@
 //! From an archive of files to an image with one layer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
@@ -106,12 +107,13 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
     }
     let options = Options {
         target: None,
-        build_args: std::collections::BTreeMap::new(),
-        labels: std::collections::BTreeMap::new(),
-        contexts: std::collections::BTreeMap::new(),
+        build_args: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        contexts: BTreeMap::new(),
         target_platform: request.platform.clone(),
         build_platform: Platform::host(),
         no_cache: false,
+        no_cache_stages: BTreeSet::new(),
         all_stages: false,
     };
     let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::default());

@@ -10,11 +10,12 @@ use crate::progress::Mode;
 /// Options of `formwork build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from (the build context), or `-` for a Dockerfile or a tar
-    /// archive on standard input
+    /// Directory with the files to build from (the build context); the address of a git repository,
+    /// such as https://HOST/PATH.git#BRANCH:DIRECTORY; that of a tar archive or of a Dockerfile on
+    /// a web server; or `-` for either on standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
-    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
+    /// Dockerfile, its address on a web server, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Name for the image, such as `app:1.0`; may be repeated
@@ -26,8 +27,9 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG, as NAME=VALUE, or NAME to take it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE or
-    /// NAME=oci-layout://DIRECTORY[:TAG]
+    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY[:TAG], or NAME= and the address of a git repository or of a tar
+    /// archive
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) build_context: Vec<String>,
     /// Label of the image
@@ -52,6 +54,10 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
+    /// Run every step of a stage, whatever is in the cache: name or number; may be repeated or
+    /// separated by commas
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,

@@ -8,7 +8,9 @@ mod build;
 mod call;
 mod files;
 mod filter;
+mod ignore;
 mod login;
+mod mounts;
 mod pairs;
 mod run;
 mod space;
@@ -26,7 +28,9 @@ pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
+pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
@@ -87,6 +91,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Tell why steps of the last build did not come from the cache
     Explain(ExplainArgs),
+    /// Tell which line of .dockerignore decides about a path
+    Ignore(IgnoreArgs),
     /// Fetch images from their registries
     Pull(PullArgs),
     /// Send an image to its registry
@@ -111,6 +117,8 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove what no image in the store needs
     Prune(PruneArgs),
+    /// List, remove, export and import the directories of RUN --mount=type=cache
+    Mounts(MountsArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }
