@@ -49,6 +49,9 @@ pub(crate) struct BuildArgs {
     /// A lone directory means type=local, `-` a tar archive on standard output
     #[arg(short, long, value_name = "type=TYPE,…")]
     pub(crate) output: Vec<Pairs>,
+    /// Annotation of the image's manifest
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) annotation: Vec<String>,
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
