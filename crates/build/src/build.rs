@@ -17,6 +17,7 @@ use formwork_worker::{
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
+use crate::space::make_room;
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
@@ -30,6 +31,7 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
+    make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
@@ -104,20 +106,38 @@ fn solve(
         images: images.bases.clone(),
         secrets: request.secrets.clone(),
         trust: request.trust.clone(),
+        git: request.git.clone(),
         downloads: downloads(host, &lowered.graph)?,
         resolv_conf: host.resolv_conf.clone(),
+        min_free: request.limits.min_free,
     };
     let place = Place { request, ignores, graph: &lowered.graph };
     let layers = Arc::clone(&host.layers);
     let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
-    let settings = Settings { jobs: request.jobs };
+    let settings = Settings { jobs: request.jobs, scope: scope(request) };
     execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
         .map_err(|error| match error {
             SolveError::Op { op, error } => place.error(Some(op), &error),
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
         })
+}
+
+/// What tells steps of this Dockerfile from steps of the same name elsewhere.
+fn scope(request: &BuildRequest) -> [u8; 32] {
+    use std::os::unix::ffi::OsStrExt;
+    let mut hasher = formwork_oci::Hasher::new(formwork_oci::Algorithm::Sha256);
+    hasher.update(request.dockerfile.name().as_bytes());
+    for context in request.contexts.values() {
+        let path = fs_err::canonicalize(&context.directory);
+        hasher.update(path.unwrap_or_else(|_| context.directory.clone()).as_os_str().as_bytes());
+        hasher.update(&[0]);
+    }
+    let mut scope = [0; 32];
+    let digest = hasher.finish();
+    scope.copy_from_slice(&digest.hex().as_bytes()[..32]);
+    scope
 }
 
 /// What fetches files of web servers, if a graph has any.

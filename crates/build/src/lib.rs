@@ -12,11 +12,13 @@ mod blobs;
 mod build;
 mod check;
 mod error;
+mod explanation;
 mod fetched;
 mod files;
 mod host;
 mod ignore;
 mod login;
+mod mounts;
 mod output;
 mod request;
 mod resolve;
@@ -30,6 +32,7 @@ mod transfer;
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
 pub use error::{BuildError, ErrorKind};
+pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
@@ -37,7 +40,9 @@ pub use files::{
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
-pub use request::{BuildRequest, ContextSpec, Destination, Output};
+pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
+pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
+pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
@@ -45,9 +50,12 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{
-    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    git_location, is_http,
 };
+pub use formwork_graph::without_secrets;
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
+pub use formwork_remote::GitConfig;
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets};
+pub use formwork_worker::{HostTrust, Secrets, Volume};

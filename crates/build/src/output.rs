@@ -180,14 +180,23 @@ pub(crate) fn archive_files(
 ) -> Result<(), WorkerError> {
     let options =
         PackOptions { compression: Compression::None, latest_mtime, ..PackOptions::default() };
+    archive(tree, &options, destination)
+}
+
+/// Writes files as a tar archive.
+pub(crate) fn archive(
+    tree: &Tree,
+    options: &PackOptions,
+    destination: &Destination,
+) -> Result<(), WorkerError> {
     match destination {
         Destination::Stdout => {
-            pack(tree, &options, stdout()?)?;
+            pack(tree, options, stdout()?)?;
         }
         Destination::File(path) => {
             let mut file = AtomicFile::create(path)?;
             let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-            pack(tree, &options, &mut writer).map_err(|error| match error {
+            pack(tree, options, &mut writer).map_err(|error| match error {
                 LayerError::Write(error) => FsError::new("write", path, error).into(),
                 other => WorkerError::from(other),
             })?;

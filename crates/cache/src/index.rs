@@ -70,6 +70,17 @@ pub trait CacheIndex: Send + Sync {
     ///
     /// Fails where the index cannot be written.
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError>;
+
+    /// The last runs of a step, the latest first, with components that people understand. They
+    /// explain misses and lead to no result: what cannot be read is missing.
+    fn runs(&self, step: &CacheKey) -> Vec<CacheRecord>;
+
+    /// Notes a run of a step.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be written.
+    fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError>;
 }
 
 /// The exclusive right to fill in a key, until it is dropped.
@@ -129,12 +140,40 @@ impl DirIndex {
         Some(StoredRecord { key, record, last_used })
     }
 
+    /// Removes what is known about runs that have not been added to for so long.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the index cannot be changed.
+    pub fn forget_runs(&self, age: Duration) -> Result<(), CacheError> {
+        let directory = self.directory.join(RUNS);
+        for name in names(&directory)? {
+            let path = directory.join(name);
+            let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
+            let is_old = |at| SystemTime::now().duration_since(at).is_ok_and(|past| past >= age);
+            if modified.is_ok_and(is_old) {
+                fs_err::remove_file(&path).map_err(|error| FsError::new("remove", path, error))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Two levels, so that no directory gets very large.
     fn path(&self, key: &CacheKey) -> PathBuf {
         let name = key.to_string();
         self.directory.join(&name[..2]).join(&name[2..])
     }
+
+    /// The file with the last runs of a step.
+    fn runs_path(&self, step: &CacheKey) -> PathBuf {
+        self.directory.join(RUNS).join(step.to_string())
+    }
 }
+
+/// The directory of the last runs of steps.
+const RUNS: &str = "runs";
+/// How many runs of a step are kept.
+const KEPT_RUNS: usize = 4;
 
 impl CacheIndex for DirIndex {
     fn find(&self, key: &CacheKey) -> Result<Option<CacheRecord>, CacheError> {
@@ -157,15 +196,7 @@ impl CacheIndex for DirIndex {
         let path = self.path(key);
         let bytes = serde_json::to_vec(record)
             .map_err(|error| FsError::new("encode the record for", &path, error))?;
-        match AtomicFile::write(&path, &bytes) {
-            Err(error) if error.is_not_found() => {
-                let parent = path.parent().unwrap_or(&self.directory);
-                fs_err::create_dir_all(parent)
-                    .map_err(|error| FsError::new("create the directory", parent, error))?;
-                Ok(AtomicFile::write(&path, &bytes)?)
-            }
-            result => Ok(result?),
-        }
+        Ok(write(&path, &bytes)?)
     }
 
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
@@ -181,6 +212,35 @@ impl CacheIndex for DirIndex {
             }
             _ => Ok(()),
         }
+    }
+
+    fn runs(&self, step: &CacheKey) -> Vec<CacheRecord> {
+        let bytes = fs_err::read(self.runs_path(step)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError> {
+        let path = self.runs_path(step);
+        let mut runs = self.runs(step);
+        runs.retain(|known| known.components != run.components || known.layer != run.layer);
+        runs.insert(0, run.clone());
+        runs.truncate(KEPT_RUNS);
+        let bytes = serde_json::to_vec(&runs)
+            .map_err(|error| FsError::new("encode the runs for", &path, error))?;
+        Ok(write(&path, &bytes)?)
+    }
+}
+
+/// Writes a file, and makes its directory if need be.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), FsError> {
+    match AtomicFile::write(path, bytes) {
+        Err(error) if error.is_not_found() => {
+            let parent = path.parent().unwrap_or(path);
+            fs_err::create_dir_all(parent)
+                .map_err(|error| FsError::new("create the directory", parent, error))?;
+            AtomicFile::write(path, bytes)
+        }
+        result => result,
     }
 }
 
@@ -282,6 +342,28 @@ mod tests {
             index.list().unwrap().into_iter().map(|one| (one.key, one.record.layer)).collect();
         found.sort_by(|a, b| a.1.cmp(&b.1));
         assert_eq!(found, [(key("a"), "a".to_owned()), (key("b"), "b".to_owned())]);
+    }
+
+    #[test]
+    fn the_last_runs_of_a_step_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        assert!(index.runs(&key("step")).is_empty());
+        for layer in ["1", "2", "3", "4", "5", "3"] {
+            index.add_run(&key("step"), &record(layer)).unwrap();
+        }
+        let layers = |index: &DirIndex| -> Vec<String> {
+            index.runs(&key("step")).into_iter().map(|run| run.layer).collect()
+        };
+        assert_eq!(layers(&index), ["3", "5", "4", "2"]);
+        assert!(index.list().unwrap().is_empty());
+        fs_err::write(index.runs_path(&key("step")), "{").unwrap();
+        assert!(layers(&index).is_empty());
+        index.add_run(&key("step"), &record("6")).unwrap();
+        index.forget_runs(Duration::from_secs(1000)).unwrap();
+        assert_eq!(layers(&index), ["6"]);
+        index.forget_runs(Duration::ZERO).unwrap();
+        assert!(layers(&index).is_empty());
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn definition_key(op: &Op, inputs: &dyn Inputs) -> Option<Components> {
         Op::Exec(exec) => exec_components(exec, inputs, &|_, from, source| {
             inputs.root(from).map(|root| format!("{root}:{source}"))
         }),
-        Op::File(file) => file_components(file, inputs),
+        Op::File(file) => file_components(file, inputs, &|root| Some(root?.to_string())),
     }
 }
 
@@ -53,6 +53,19 @@ pub fn result_key(identity: Identity) -> Components {
     components.add("kind", "result");
     components.add("identity", identity.to_string());
     components
+}
+
+/// The components by which people know a step's inputs, as far as they are known. Never a key.
+pub(crate) fn described_components(op: &Op, inputs: &dyn Inputs) -> Components {
+    let known = match op {
+        Op::Source(_) => None,
+        Op::Exec(exec) => content_key(op, inputs)
+            .or_else(|| exec_components(exec, inputs, &|_, _, source| Some(source.to_owned()))),
+        Op::File(file) => file_components(file, inputs, &|root| {
+            Some(root.map_or_else(|| "context".to_owned(), |root| root.to_string()))
+        }),
+    };
+    known.unwrap_or_default()
 }
 
 fn exec_components(
@@ -112,7 +125,12 @@ fn mount_value(
     Some(text.into_bytes())
 }
 
-fn file_components(file: &FileOp, inputs: &dyn Inputs) -> Option<Components> {
+/// `from` is the value for the root file system that something is copied from.
+fn file_components(
+    file: &FileOp,
+    inputs: &dyn Inputs,
+    from: &dyn Fn(Option<Identity>) -> Option<String>,
+) -> Option<Components> {
     let mut components = Components::default();
     components.add("kind", "file");
     if !file.link {
@@ -126,7 +144,7 @@ fn file_components(file: &FileOp, inputs: &dyn Inputs) -> Option<Components> {
             }
             FileAction::Copy { sources, destination, into_directory, options } => {
                 for source in sources {
-                    add_source(&mut components, source, inputs)?;
+                    add_source(&mut components, source, &|op| from(inputs.root(op)))?;
                 }
                 components.add("destination", destination);
                 components.add("into directory", into_directory.to_string());
@@ -137,10 +155,14 @@ fn file_components(file: &FileOp, inputs: &dyn Inputs) -> Option<Components> {
     Some(components)
 }
 
-fn add_source(components: &mut Components, source: &CopySource, inputs: &dyn Inputs) -> Option<()> {
+fn add_source(
+    components: &mut Components,
+    source: &CopySource,
+    root: &dyn Fn(OpId) -> Option<String>,
+) -> Option<()> {
     match source {
         CopySource::Path { from, pattern } => {
-            components.add("source root", inputs.root(*from)?.to_string());
+            components.add("source root", root(*from)?);
             components.add("source", pattern);
         }
         CopySource::Inline { name, data } => components.add(format!("inline {name}"), data),

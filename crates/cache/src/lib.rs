@@ -45,11 +45,13 @@
 //! files. This crate never decides whether a step runs: that is for the solver.
 
 mod components;
+mod difference;
 mod identity;
 mod index;
 mod key;
 
 pub use components::{CacheKey, Component, Components};
+pub use difference::{Difference, described};
 pub use identity::Identity;
 pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex, StoredRecord};
 pub use key::{Inputs, content_key, definition_key, result_key};

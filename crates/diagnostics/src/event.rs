@@ -27,6 +27,13 @@ pub enum Event {
         /// The step.
         step: StepId,
     },
+    /// Why a step has to work: what changed since an earlier run. Sent after its start.
+    StepReason {
+        /// The step.
+        step: StepId,
+        /// The reasons, the most telling first; at least one.
+        reasons: Arc<[String]>,
+    },
     /// A step's process wrote something.
     StepLog {
         /// The step.

@@ -12,6 +12,8 @@ mod progress;
 mod render;
 mod settings;
 mod signals;
+mod template;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Inspect(args) => commands::inspect::run(args, &settings),
         Command::Tag(args) => commands::tag::run(args, &settings),
         Command::Rm(args) => commands::rm::run(args, &settings),
+        Command::Explain(args) => commands::explain::run(args, &settings),
         Command::Ignore(args) => commands::ignore::run(args),
         Command::Pull(args) => commands::pull::run(args, &settings),
         Command::Push(args) => commands::push::run(args, &settings),
@@ -53,6 +56,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Logout(args) => commands::logout::run(args, &settings),
         Command::Du(args) => commands::du::run(args, &settings),
         Command::Prune(args) => commands::prune::run(args, &settings),
+        Command::Mounts(args) => commands::mounts::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

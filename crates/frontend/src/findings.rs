@@ -145,6 +145,7 @@ mod tests {
             target_platform: Platform::host(),
             build_platform: Platform::host(),
             no_cache: false,
+            no_cache_stages: std::collections::BTreeSet::new(),
             all_stages: true,
         };
         let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::new()).unwrap();

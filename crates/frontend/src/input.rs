@@ -1,6 +1,6 @@
 //! What goes into the frontend beside the Dockerfile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use formwork_diagnostics::{SourceFile, Span};
 use formwork_oci::{Digest, ImageConfig, Platform};
@@ -24,6 +24,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// Whether no earlier result must be used.
     pub no_cache: bool,
+    /// The stages whose own earlier results must not be used, by name or number.
+    pub no_cache_stages: BTreeSet<String>,
     /// Whether stages that the target does not need are lowered, too: for those who only check.
     pub all_stages: bool,
 }

@@ -32,6 +32,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) stages: Vec<PlannedStage<'a>>,
     /// The number of the target.
     pub(crate) target: usize,
+    /// The numbers of the stages whose earlier results must not be used.
+    pub(crate) uncached: BTreeSet<usize>,
     missing: Vec<ImageRequest>,
 }
 
@@ -73,6 +75,9 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, Vec<Diagnostic>> {
         let source = &dockerfile.source;
         let (target, name) = find_target(dockerfile, options).map_err(|error| vec![error])?;
+        let uncached = options.no_cache_stages.iter();
+        let uncached = uncached.map(|name| find_stage(dockerfile, name, "--no-cache-filter"));
+        let uncached = uncached.collect::<Result<_, _>>().map_err(|error| vec![error])?;
         let (global, errors) = GlobalScope::new(dockerfile, options, name);
         if !errors.is_empty() {
             return Err(errors.iter().map(|error| error.to_diagnostic(source)).collect());
@@ -94,7 +99,7 @@ impl<'a> Plan<'a> {
         planner.visit(target);
         let Planner { stages, missing, errors, .. } = planner;
         match errors.is_empty() {
-            true => Ok(Self { dockerfile, global, stages, target, missing }),
+            true => Ok(Self { dockerfile, global, stages, target, uncached, missing }),
             false => Err(errors),
         }
     }
@@ -117,14 +122,20 @@ fn find_target<'a>(
             Diagnostic::error("no-stage", "there is nothing to build: the file has no `FROM`")
         });
     };
+    find_stage(dockerfile, name, "--target").map(|index| (index, Some(name)))
+}
+
+/// The number of a stage that an option of the command line names.
+fn find_stage(dockerfile: &Dockerfile, name: &str, option: &str) -> Result<usize, Diagnostic> {
+    let count = dockerfile.stages.len();
     // BuildKit knows targets by name only; a number is what docker's classic builder took.
     let by_number = || name.parse().ok().filter(|number| *number < count);
     if let Some(index) = dockerfile.stage_by_name(name, count).or_else(by_number) {
-        return Ok((index, Some(name)));
+        return Ok(index);
     }
     let error = Diagnostic::error("unknown-target", format!("there is no stage `{name}`"));
     Err(match nearest(name, dockerfile.stage_names()) {
-        Some(nearest) => error.with_help(format!("did you mean `--target {nearest}`?")),
+        Some(nearest) => error.with_help(format!("did you mean `{option} {nearest}`?")),
         None => {
             let names: Vec<&str> = dockerfile.stage_names().collect();
             match names.is_empty() {

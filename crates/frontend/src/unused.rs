@@ -50,7 +50,7 @@ fn taken<'a>(plan: &'a Plan<'_>) -> BTreeSet<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
@@ -70,6 +70,7 @@ mod tests {
             target_platform: Platform::host(),
             build_platform: Platform::host(),
             no_cache: false,
+            no_cache_stages: BTreeSet::new(),
             all_stages: false,
         };
         let resolved = ResolvedImages::default();

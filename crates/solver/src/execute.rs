@@ -12,15 +12,19 @@ use formwork_cache::{
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_graph::{Graph, Op, OpId, Source};
 
+use crate::explain::Explainer;
 use crate::permits::Permits;
 use crate::schedule::{Assignment, Schedule};
 use crate::{Cancel, Done, Examined, OpInputs, OpRunner, SolveError, Task};
 
 /// How to work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     /// How many processes run at the same time; at least one.
     pub jobs: usize,
+    /// What the graph is about, so that steps of the same name in other graphs are told from its
+    /// own: any hash.
+    pub scope: [u8; 32],
 }
 
 /// Carries out what some targets need, and returns the output of each op that was needed.
@@ -50,6 +54,7 @@ pub fn execute<R: OpRunner>(
         events,
         schedule: Schedule::new(graph, &needed),
         permits: Permits::new(settings.jobs),
+        explainer: Explainer::new(settings.scope),
         // Ops that run no process may go on while all processes that may run do.
         spare_workers: AtomicUsize::new(needed.len().min(settings.jobs.saturating_add(8))),
         failure: Mutex::new(None),
@@ -64,25 +69,26 @@ pub fn execute<R: OpRunner>(
 }
 
 /// Whether the user sees a step for an op.
-fn is_shown(op: &Op) -> bool {
+pub(crate) fn is_shown(op: &Op) -> bool {
     !matches!(op, Op::Source(Source::Scratch | Source::Context { .. }))
 }
 
-fn step_id(op: OpId) -> StepId {
+pub(crate) fn step_id(op: OpId) -> StepId {
     StepId(u32::try_from(op.index()).unwrap_or(u32::MAX))
 }
 
 /// How often a worker that waits for another process looks whether it is done.
 const CLAIM_POLL: Duration = Duration::from_millis(20);
 
-struct Run<'a, R: OpRunner> {
-    graph: &'a Graph,
-    runner: &'a R,
-    index: &'a dyn CacheIndex,
+pub(crate) struct Run<'a, R: OpRunner> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) runner: &'a R,
+    pub(crate) index: &'a dyn CacheIndex,
     cancel: &'a Cancel,
-    events: &'a dyn EventSink,
+    pub(crate) events: &'a dyn EventSink,
     schedule: Schedule<R::Output>,
     permits: Permits,
+    pub(crate) explainer: Explainer,
     /// How many more threads may be started.
     spare_workers: AtomicUsize,
     failure: Mutex<Option<SolveError<R::Error>>>,
@@ -162,9 +168,9 @@ impl<R: OpRunner> Run<'_, R> {
 }
 
 /// One op on its way to an output.
-struct Solving<'a, 'r, R: OpRunner> {
-    run: &'a Run<'r, R>,
-    task: Task<'a, R::Output>,
+pub(crate) struct Solving<'a, 'r, R: OpRunner> {
+    pub(crate) run: &'a Run<'r, R>,
+    pub(crate) task: Task<'a, R::Output>,
     examined: Examined,
 }
 
@@ -251,6 +257,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if is_shown(&self.task.step.op) {
             self.run.events.emit(Event::StepStarted { step: step_id(self.task.id) });
         }
+        self.explain();
         let start = Instant::now();
         let done = self.runner(|runner, task| runner.run(task))?;
         let duration = start.elapsed();
@@ -260,10 +267,13 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         let identity = self.run.runner.identity(&output);
         let identity = identity.filter(|identity| self.base_identity() != Some(*identity));
         if let Some((output, record)) = self.equal_result(identity)? {
+            self.run.explainer.is_unchanged(self.task.id);
             self.record(keys, &record.layer, record.created, duration)?;
+            self.note_run(&record.layer, record.created, duration)?;
             return Ok((output, Outcome::Unchanged, duration));
         }
         self.record(keys, &layer, created, duration)?;
+        self.note_run(&layer, created, duration)?;
         if let Some(identity) = identity {
             self.record(&[result_key(identity)], &layer, created, duration)?;
         }

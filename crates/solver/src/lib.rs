@@ -17,6 +17,7 @@
 mod cancel;
 mod error;
 mod execute;
+mod explain;
 mod permits;
 mod runner;
 mod schedule;

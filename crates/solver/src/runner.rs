@@ -38,6 +38,10 @@ pub trait OpRunner: Sync {
         record: &CacheRecord,
     ) -> Result<Option<Self::Output>, Self::Error>;
 
+    /// What an op would yield now against the layer of an earlier run, in words: the files that
+    /// differ, the most telling first. Nothing where that is not known without running the op.
+    fn compare(&self, task: &Task<'_, Self::Output>, earlier: &CacheRecord) -> Vec<String>;
+
     /// Carries an op out.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use formwork_solver::{Cancel, Done, Examined, OpRunner, Settings, SolveError, Ta
 struct MemoryIndex {
     records: Mutex<BTreeMap<CacheKey, CacheRecord>>,
     claimed: Mutex<Vec<CacheKey>>,
+    runs: Mutex<BTreeMap<CacheKey, Vec<CacheRecord>>>,
 }
 
 impl CacheIndex for MemoryIndex {
@@ -36,6 +37,13 @@ impl CacheIndex for MemoryIndex {
     }
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
         self.records.lock().unwrap().remove(key);
+        Ok(())
+    }
+    fn runs(&self, step: &CacheKey) -> Vec<CacheRecord> {
+        self.runs.lock().unwrap().get(step).cloned().unwrap_or_default()
+    }
+    fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError> {
+        self.runs.lock().unwrap().entry(*step).or_default().insert(0, run.clone());
         Ok(())
     }
 }
@@ -103,6 +111,10 @@ impl OpRunner for Runner {
 
     fn identity(&self, output: &String) -> Option<Identity> {
         (output != "context").then(|| Identity::files(&digest(output)))
+    }
+
+    fn compare(&self, _: &Task<'_, String>, _: &CacheRecord) -> Vec<String> {
+        Vec::new()
     }
 
     fn examine(&self, task: &Task<'_, String>) -> Result<Examined, Failure> {
@@ -222,8 +234,16 @@ fn run(
     jobs: usize,
 ) -> Result<String, SolveError<Failure>> {
     let cancel = Cancel::default();
-    execute(graph, &[target], runner, index, Settings { jobs }, &cancel, &NoEvents)
-        .map(|outputs| outputs[&target].clone())
+    execute(
+        graph,
+        &[target],
+        runner,
+        index,
+        Settings { jobs, ..Settings::default() },
+        &cancel,
+        &NoEvents,
+    )
+    .map(|outputs| outputs[&target].clone())
 }
 
 #[test]
@@ -265,7 +285,7 @@ fn no_more_processes_than_jobs() {
     let runner = Runner::default();
     let cancel = Cancel::default();
     let index = MemoryIndex::default();
-    let settings = Settings { jobs: 3 };
+    let settings = Settings { jobs: 3, ..Settings::default() };
     execute(&graph, &ops, &runner, &index, settings, &cancel, &NoEvents).unwrap();
     assert_eq!(runner.ran().len(), 40);
     assert!(runner.most_running.load(Ordering::SeqCst) <= 3);
@@ -317,7 +337,7 @@ fn who_cancels_stops_everything() {
             canceler.cancel();
         });
         let (runner, index) = (Runner::default(), MemoryIndex::default());
-        let settings = Settings { jobs: 1 };
+        let settings = Settings { jobs: 1, ..Settings::default() };
         let error =
             execute(&graph, &[wait], &runner, &index, settings, &cancel, &NoEvents).unwrap_err();
         assert!(matches!(error, SolveError::Canceled), "{error}");
@@ -439,7 +459,7 @@ fn the_user_sees_each_step() {
     let (runner, index) = (Runner::default(), MemoryIndex::default());
     let log = |target| {
         let (log, cancel) = (Log::default(), Cancel::default());
-        let settings = Settings { jobs: 1 };
+        let settings = Settings { jobs: 1, ..Settings::default() };
         let _ = execute(&graph, &[target], &runner, &index, settings, &cancel, &log);
         log.0.into_inner().unwrap()
     };
@@ -471,7 +491,7 @@ fn a_deep_and_wide_graph_is_worked_through() {
     let graph = build.graph();
     let (runner, index) = (Runner::default(), MemoryIndex::default());
     let cancel = Cancel::default();
-    let settings = Settings { jobs: 8 };
+    let settings = Settings { jobs: 8, ..Settings::default() };
     let outputs = execute(&graph, &ends, &runner, &index, settings, &cancel, &NoEvents).unwrap();
     assert_eq!(outputs.len(), 1001);
     assert_eq!(runner.ran().len(), 1000);

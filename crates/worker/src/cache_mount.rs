@@ -136,7 +136,7 @@ fn first_free(own: &Path) -> Result<Option<(usize, FileLock)>, FsError> {
     Ok(None)
 }
 
-fn create_directory(path: &Path) -> Result<(), FsError> {
+pub(crate) fn create_directory(path: &Path) -> Result<(), FsError> {
     match fs_err::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(FsError::new("create the directory", path, error))

@@ -43,6 +43,13 @@ pub(crate) struct Part {
     pub(crate) is_directory: bool,
 }
 
+impl PlannedFiles {
+    /// The list of files.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+}
+
 impl Worker {
     /// Plans a copy; its result is its content key.
     pub(crate) fn examine_files(
@@ -98,7 +105,7 @@ impl Worker {
         Layer::keep(&self.store, tree, None, plan_source(&plan))
     }
 
-    fn plan(
+    pub(crate) fn plan(
         &self,
         task: &Task<'_, Output>,
         file: &FileOp,

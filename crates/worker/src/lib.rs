@@ -14,6 +14,9 @@
 mod accounts;
 mod archive;
 mod cache_mount;
+mod cache_transfer;
+mod checkout;
+mod compare;
 mod container;
 mod context;
 mod error;
@@ -33,7 +36,9 @@ mod trust;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use container::{ContainerSpec, inherited_stdio, run_container};
+pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
+pub use checkout::Checkout;
+pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
 pub use facts::{PackForm, blobs_of_layer};

@@ -9,14 +9,15 @@ use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::{BlobSource, ImageView};
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, GitConfig};
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 
+use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
-use crate::layer::{Layer, Source};
+use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
@@ -33,10 +34,14 @@ pub struct WorkerConfig {
     pub secrets: Secrets,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// What git needs of the machine.
+    pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The number of bytes that are to stay free on the disk: with less, no op begins.
+    pub min_free: Option<u64>,
 }
 
 /// An image that a build is based on, or takes files from.
@@ -242,7 +247,22 @@ impl OpRunner for Worker {
         }
     }
 
+    fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
+        let Op::File(file) = &task.step.op else { return Vec::new() };
+        let before = match stored_layer(&self.store, &earlier.layer) {
+            Ok(Some(layer)) => layer.tree(),
+            _ => return Vec::new(),
+        };
+        match (before, self.plan(task, file)) {
+            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+            _ => Vec::new(),
+        }
+    }
+
     fn run(&self, task: &Task<'_, Output>) -> Result<Done<Output>, WorkerError> {
+        if !matches!(task.step.op, Op::Source(_)) {
+            self.store.keep_free(self.config.min_free)?;
+        }
         match &task.step.op {
             Op::Source(source) => {
                 let output = self.source(task.id, source)?;

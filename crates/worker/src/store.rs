@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use formwork_content::{ContentStore, StoreLayout};
+use formwork_content::{ContentError, ContentStore, StoreLayout};
+use formwork_fs::{FsError, free_space};
 use formwork_snapshot::DirectorySnapshots;
 
 use crate::WorkerError;
@@ -44,6 +45,19 @@ impl LayerStore {
     /// How many threads one piece of work may use.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Fails where less is free on the store's disk than is to stay free.
+    pub(crate) fn keep_free(&self, min: Option<u64>) -> Result<(), WorkerError> {
+        let root = self.layout.root();
+        let Some(min) = min else { return Ok(()) };
+        let free = free_space(root)?;
+        if free >= min {
+            return Ok(());
+        }
+        let text = format!("{free} bytes are free, fewer than the {min} that are to stay so");
+        let error = std::io::Error::new(std::io::ErrorKind::StorageFull, text);
+        Err(ContentError::Full(FsError::new("keep space free beside", root, error)).into())
     }
 
     /// The store's blobs.

@@ -2,13 +2,16 @@
 //!
 //! [`usage`] adds up every file of the store once, as `du(1)` does. [`prune`] removes what no image
 //! of the store needs, the least recently used first, while no other process uses the store.
+//! [`make_room`] does so before a build, where limits ask for it.
 //!
 //! Nothing here removes an image: that is for `formwork rm`.
 
 mod needed;
 mod prune;
+mod room;
 mod usage;
 
 pub(crate) use needed::{Needed, blobs};
 pub use prune::{Limits, Pruned, prune};
+pub(crate) use room::make_room;
 pub use usage::{Item, ItemKind, Usage, usage};

@@ -1,11 +1,11 @@
 //! Making room in the store.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use formwork_cache::CacheIndex;
 use formwork_diagnostics::Diagnostic;
-use formwork_fs::{FsError, RootDir, remove_tree};
+use formwork_fs::{FsError, RootDir, free_space, remove_tree};
 use formwork_image::StoredLayer;
 use formwork_snapshot::Active;
 
@@ -74,25 +74,47 @@ pub fn prune(
     limits: Limits,
     dry_run: bool,
 ) -> Result<Pruned, BuildError> {
-    let alone = if dry_run { None } else { Some(host.use_store_alone()?.ok_or_else(in_use)?) };
-    let usage = usage_for(host, &Needed::of(host, !all)?)?;
-    let may_go = |item: &Item| all || item.kind != ItemKind::Context;
-    let goal = limits.excess(usage.total(), free_space(host.layout.root())?);
-    let items = choose(usage, goal, &|item| may_go(item) && selected(item));
+    if dry_run {
+        return Ok(Pruned { items: chosen(host, selected, all, limits)? });
+    }
+    prune_alone(host, selected, all, limits)?.ok_or_else(in_use)
+}
+
+/// Like [`prune`]; `None` while another process uses the store.
+pub(super) fn prune_alone(
+    host: &Host,
+    selected: &dyn Fn(&Item) -> bool,
+    all: bool,
+    limits: Limits,
+) -> Result<Option<Pruned>, BuildError> {
+    let Some(alone) = host.use_store_alone()? else { return Ok(None) };
+    let items = chosen(host, selected, all, limits)?;
     let mut removal = Removal { host, away: Vec::new(), layers: Vec::new() };
-    if !dry_run {
-        for item in &items {
-            removal.set_aside(item)?;
-        }
-        removal.forget_records(all && goal.is_none())?;
-        if all {
-            removal.forget_images()?;
-        }
+    for item in &items {
+        removal.set_aside(item)?;
+    }
+    removal.forget_records(all && limits == Limits::default())?;
+    if all {
+        removal.forget_images()?;
     }
     // What is set aside is in nobody's way while it is removed.
     drop(alone);
     removal.finish().map_err(BuildError::store)?;
-    Ok(Pruned { items })
+    Ok(Some(Pruned { items }))
+}
+
+/// What has to go.
+fn chosen(
+    host: &Host,
+    selected: &dyn Fn(&Item) -> bool,
+    all: bool,
+    limits: Limits,
+) -> Result<Vec<Item>, BuildError> {
+    let usage = usage_for(host, &Needed::of(host, !all)?)?;
+    let may_go = |item: &Item| all || item.kind != ItemKind::Context;
+    let free = free_space(host.layout.root()).map_err(BuildError::store)?;
+    let goal = limits.excess(usage.total(), free);
+    Ok(choose(usage, goal, &|item| may_go(item) && selected(item)))
 }
 
 /// The least recently used, until they add up to a number of bytes.
@@ -114,11 +136,6 @@ fn in_use() -> BuildError {
     let message = "another formwork process is using the store";
     let help = "call `formwork prune` again when builds and containers have ended";
     BuildError::new(ErrorKind::Machine, Diagnostic::error("in-use", message).with_help(help))
-}
-
-/// The number of bytes that may still be written where the store is.
-fn free_space(root: &Path) -> Result<u64, BuildError> {
-    formwork_fs::free_space(root).map_err(BuildError::store)
 }
 
 /// Takes things out of the store.
@@ -167,7 +184,8 @@ impl Removal<'_> {
                 self.host.index.forget(&stored.key).map_err(BuildError::store)?;
             }
         }
-        Ok(())
+        let age = if all { Duration::ZERO } else { EMPTY_RECORDS };
+        self.host.index.forget_runs(age).map_err(BuildError::store)
     }
 
     /// Removes the images without a name that have lost something.

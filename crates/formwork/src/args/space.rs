@@ -30,15 +30,9 @@ pub(crate) struct PruneArgs {
     /// used since then); `!=` for what does not fit, `~=` for a part of the text; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
-    /// Space that the store may keep in any case, such as 10GB
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    pub(crate) reserved_space: Option<u64>,
-    /// Space that the store may take: the least recently used goes first
-    #[arg(long, value_name = "SIZE", value_parser = bytes, visible_alias = "keep-storage")]
-    pub(crate) max_used_space: Option<u64>,
-    /// Space that is to be free on the disk: the least recently used goes first
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
-    pub(crate) min_free_space: Option<u64>,
+    /// How much stays.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
     /// Show what would be removed, and remove nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -47,8 +41,26 @@ pub(crate) struct PruneArgs {
     pub(crate) force: bool,
 }
 
+/// How much space the store may take.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Space")]
+pub(crate) struct SpaceArgs {
+    /// Space that the store may keep in any case, such as 10GB; builds also heed
+    /// $FORMWORK_RESERVED_SPACE
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) reserved_space: Option<u64>,
+    /// Space that the store may take: the least recently used goes first; builds also heed
+    /// $FORMWORK_MAX_USED_SPACE
+    #[arg(long, value_name = "SIZE", value_parser = bytes, visible_alias = "keep-storage")]
+    pub(crate) max_used_space: Option<u64>,
+    /// Space that is to be free on the disk: the least recently used goes first; builds also heed
+    /// $FORMWORK_MIN_FREE_SPACE
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) min_free_space: Option<u64>,
+}
+
 /// A number of bytes as docker has it: `10GB`, `512m`, `1.5GiB`, with units of 1024.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size such as 512MB or 10GB");
     let lower = text.trim().to_ascii_lowercase();
     let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());

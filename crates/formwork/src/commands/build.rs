@@ -1,11 +1,11 @@
 //! `formwork build`.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Compression, Destination, HostTrust, Options, Output, Secrets,
-    build,
+    BuildOutcome, BuildRequest, Compression, Destination, Host, HostTrust, Options, Output,
+    Recorder, Secrets, build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
@@ -14,25 +14,42 @@ use crate::args::{BuildArgs, Method, Pairs};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
-use crate::settings::{Settings, host_trust, variable};
+use crate::progress::Mode;
+use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let mut inputs = Inputs::of(args)?;
-    let pending = inputs.pending.take();
+    let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
+    if pending.needs_ssh() {
+        request.git.agent = ssh_agent();
+    }
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
     if args.method() != Method::Build {
         return call::run(args, &host, request, pending);
     }
-    let outcome = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        if let Some(pending) = pending {
-            pending.complete(host, &mut request)?;
-        }
-        build(host, &request, events, cancel).map_err(Failure::from)
-    })?;
-    report(args, &outputs, &outcome)
+    let recorder = Recorder::default();
+    let recording = recorder.clone();
+    let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
+        let _held = pending.complete(host, &mut request, cancel)?;
+        build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
+    });
+    explain(args, &host, &recorder);
+    report(args, &outputs, &result?)
+}
+
+/// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
+fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
+    let title = format!("formwork build {}", args.context.display());
+    let explanation = recorder.explanation(title, jiff::Timestamp::now().as_second());
+    // Without it nothing but `formwork explain` is worse off.
+    let _ = explanation.save(host);
+    // Programs have the reasons among the events.
+    if args.explain && args.progress_mode() != Mode::Json {
+        let _ = write!(anstream::stderr(), "\n{}", commands::explain::told(&explanation));
+    }
 }
 
 /// Writes down what was built, where the user asks for it.
@@ -91,15 +108,18 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             target_platform: platform(args.platform.as_deref())?,
             build_platform: Platform::host(),
             no_cache: args.no_cache,
+            no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
         },
         contexts: inputs.contexts,
-        pull: args.pull,
+        pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
+        git: settings.git(),
         trust,
         tags,
         outputs,
+        limits: limits(&args.space)?,
         epoch,
     })
 }

@@ -23,14 +23,12 @@ pub(super) fn run(
     args: &BuildArgs,
     host: &Host,
     mut request: BuildRequest,
-    pending: Option<Pending>,
+    pending: Pending,
 ) -> Result<(), Failure> {
     let (method, json) = (args.method(), args.call.json);
     request.options.all_stages = method == Method::Check && request.options.target.is_none();
     let told = work::shown(host, Mode::Quiet, move |host, events, cancel| {
-        if let Some(pending) = pending {
-            pending.complete(host, &mut request)?;
-        }
+        let _held = pending.complete(host, &mut request, cancel)?;
         match method {
             Method::Outline => Told::outline(&request, json),
             Method::Targets => Told::targets(&request, json),

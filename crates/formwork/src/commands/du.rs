@@ -69,7 +69,8 @@ fn type_name(text: &str) -> &str {
     }
 }
 
-fn since(time: SystemTime) -> Duration {
+/// How long ago a time was.
+pub(super) fn since(time: SystemTime) -> Duration {
     SystemTime::now().duration_since(time).unwrap_or_default()
 }
 
@@ -111,7 +112,8 @@ pub(super) fn list(items: &[Item]) -> String {
     table.to_string()
 }
 
-fn line(item: &Item) -> String {
+/// A thing in JSON.
+pub(super) fn line(item: &Item) -> String {
     let seconds = item.last_used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let last_used = i64::try_from(seconds.as_secs()).ok();
     let last_used = last_used.and_then(|at| jiff::Timestamp::from_second(at).ok());

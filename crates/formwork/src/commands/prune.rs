@@ -14,12 +14,12 @@ pub(crate) fn run(args: &PruneArgs, settings: &Settings) -> Result<(), Failure> 
     commands::enter()?;
     let host = settings.host()?;
     if !args.dry_run {
-        host.remove_stale()?;
+        commands::remove_stale(&host);
     }
     let limits = Limits {
-        reserved: args.reserved_space,
-        max_used: args.max_used_space,
-        min_free: args.min_free_space,
+        reserved: args.space.reserved_space,
+        max_used: args.space.max_used_space,
+        min_free: args.space.min_free_space,
     };
     let selected = |item: &_| fits(item, &args.filter);
     let pruned = prune(&host, &selected, args.all, limits, args.dry_run)?;

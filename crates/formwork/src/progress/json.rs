@@ -52,6 +52,9 @@ fn objects(event: Event, lines: &mut BTreeMap<StepId, Lines>) -> Vec<Value> {
             vec![json!({"event": "step-added", "step": step.0, "name": &*name})]
         }
         Event::StepStarted { step } => vec![json!({"event": "step-started", "step": step.0})],
+        Event::StepReason { step, reasons } => {
+            vec![json!({"event": "step-reason", "step": step.0, "reasons": &*reasons})]
+        }
         Event::StepLog { step, stream, data } => {
             let lines = lines.entry(step).or_default().push(stream, &data);
             lines.iter().map(|line| log(step, Some(stream), line)).collect()

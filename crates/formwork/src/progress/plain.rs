@@ -66,6 +66,11 @@ impl State {
                 }
                 self.lines(&mut text, step, &[]);
             }
+            Event::StepReason { step, reasons } => {
+                if let Some(shown) = self.steps.get_mut(&step) {
+                    shown.step.explain(&reasons);
+                }
+            }
             Event::StepLog { step, stream, data } => self.log(&mut text, step, stream, &data, now),
             Event::StepFinished { step, outcome, duration } => {
                 self.finish(&mut text, step, &outcome, duration, now);
@@ -99,10 +104,14 @@ impl State {
         let rest = shown.step.lines.finish();
         let mut lines = timed(&mut shown.step, rest, now);
         let seconds = duration.as_secs_f64();
+        let reason = shown.step.reason.as_deref().map(|reason| format!(" ({reason})"));
+        let reason = reason.unwrap_or_default();
         match outcome {
             Outcome::Cached => lines.push("CACHED".to_owned()),
-            Outcome::Done => lines.push(format!("DONE {seconds:.1}s")),
-            Outcome::Unchanged => lines.push(format!("DONE {seconds:.1}s (result unchanged)")),
+            Outcome::Done => lines.push(format!("DONE {seconds:.1}s{reason}")),
+            Outcome::Unchanged => {
+                lines.push(format!("DONE {seconds:.1}s (result unchanged){reason}"));
+            }
             Outcome::Failed(reason) => {
                 lines.push(format!("ERROR: {reason}"));
                 // What it wrote last stands further up, among the lines of other steps.

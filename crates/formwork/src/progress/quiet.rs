@@ -57,7 +57,10 @@ fn take(steps: &mut BTreeMap<StepId, StepState>, event: Event) -> String {
             }
         }
         Event::StepFinished { step, .. } => drop(steps.remove(&step)),
-        Event::StepStarted { .. } | Event::StepProgress { .. } | Event::Message(_) => {}
+        Event::StepStarted { .. }
+        | Event::StepReason { .. }
+        | Event::StepProgress { .. }
+        | Event::Message(_) => {}
     }
     text
 }

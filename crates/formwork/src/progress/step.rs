@@ -4,16 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lines::Lines;
+use super::lines::{Lines, fit};
 
 /// How many of a step's last lines are kept, to be shown again if the step fails.
 const KEPT_LINES: usize = 30;
+
+/// How many columns a reason may have.
+const LONGEST_REASON: usize = 70;
 
 /// A step between its announcement and its end.
 #[derive(Debug)]
 pub(super) struct StepState {
     pub(super) name: Arc<str>,
     pub(super) started: Option<Instant>,
+    /// Why it had to work, shortly.
+    pub(super) reason: Option<String>,
     pub(super) lines: Lines,
     pub(super) last_lines: VecDeque<String>,
     /// What is being counted, and how far it is: done, and of how much.
@@ -28,10 +33,16 @@ impl StepState {
         Self {
             name,
             started: None,
+            reason: None,
             lines: Lines::default(),
             last_lines: VecDeque::new(),
             transfers: Vec::new(),
         }
+    }
+
+    /// Takes the reasons why it has to work.
+    pub(super) fn explain(&mut self, reasons: &[String]) {
+        self.reason = shortly(reasons);
     }
 
     /// Remembers lines for the case that the step fails.
@@ -55,4 +66,14 @@ impl StepState {
         let total = self.transfers.iter().map(|(_, _, total)| *total).sum();
         (current, total)
     }
+}
+
+/// The first of several reasons, and how many more there are.
+pub(super) fn shortly(reasons: &[String]) -> Option<String> {
+    let (first, others) = reasons.split_first()?;
+    let first = fit(first, LONGEST_REASON);
+    Some(match others.len() {
+        0 => first,
+        more => format!("{first}, and {more} more"),
+    })
 }

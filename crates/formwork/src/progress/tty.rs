@@ -137,6 +137,11 @@ impl State {
                     state.started = Some(now);
                 }
             }
+            Event::StepReason { step, reasons } => {
+                if let Some(state) = self.steps.get_mut(&step) {
+                    state.explain(&reasons);
+                }
+            }
             Event::StepLog { step, stream, data } => {
                 if let Some(state) = self.steps.get_mut(&step) {
                     let lines = state.lines.push(stream, &data);
@@ -175,6 +180,10 @@ impl State {
             Outcome::Canceled => return String::new(),
         };
         let mut text = step_line(mark, &state.name, duration, screen.columns);
+        if let (Outcome::Done | Outcome::Unchanged, Some(reason)) = (outcome, &state.reason) {
+            let reason = fit(reason, screen.columns.saturating_sub(3));
+            let _ = writeln!(text, "   \u{1b}[2m{reason}\u{1b}[0m");
+        }
         if let Outcome::Failed(_) = outcome {
             for line in &state.last_lines {
                 let _ = writeln!(text, " | {}", fit(line, screen.columns.saturating_sub(3)));

@@ -302,3 +302,19 @@ fn bytes_that_a_restart_has_lost_are_made_again() {
     assert!(again.executed().contains(&"RUN cp /app /final"), "{:?}", again.executed());
     assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
 }
+
+#[test]
+fn single_stages_can_be_kept_from_the_cache() {
+    let site = site_with_sources();
+    let first = site.build(&[], STEPS);
+    let stage = ["COPY src /src", "RUN cat /src/* > /out"];
+    for filter in ["build", "0", "BUILD"] {
+        let again = site.build(&["--no-cache-filter", filter], STEPS);
+        // What the stage yields is what it was, so the rest is cached.
+        assert_eq!(again.executed(), stage, "{filter}");
+        assert_eq!(again.id, first.id);
+    }
+    assert_eq!(site.build(&["--no-cache-filter=build,1"], STEPS).executed().len(), 4);
+    let mut wrong = site.build_command(&["--no-cache-filter=biuld"], STEPS);
+    crate::support::Ran::of(&mut wrong).failed(1, "--no-cache-filter build");
+}

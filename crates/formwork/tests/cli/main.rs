@@ -9,9 +9,12 @@
 mod cache;
 mod call;
 mod debian;
+mod explain;
 mod fetched;
 mod files;
+mod git;
 mod ignore;
+mod mounts;
 mod outputs;
 mod peers;
 mod progress;

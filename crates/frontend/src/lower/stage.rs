@@ -132,7 +132,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             options: CopyOptions::default(),
         };
         let op = Op::File(FileOp { base: self.state.root, link: true, actions: vec![copy] });
-        let no_cache = self.lowering.options.no_cache;
+        let no_cache = self.is_uncached();
         let step = Step { op, name, location: Some(location), no_cache };
         let layer = self.lowering.builder.add(step);
         self.state.root = layer;
@@ -162,7 +162,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             op,
             name: self.step_name(&instruction.text),
             location: Some(self.place(instruction.span)),
-            no_cache: self.lowering.options.no_cache,
+            no_cache: self.is_uncached(),
         });
         self.state.root = layer;
         self.state.history.push(HistoryEntry { created_by, layer: Some(layer) });
@@ -172,6 +172,12 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     pub(super) fn place(&self, span: Span) -> (u32, u32) {
         let span = self.trigger_place.unwrap_or(span);
         (span.start, span.end)
+    }
+
+    /// Whether the stage's earlier results must not be used.
+    fn is_uncached(&self) -> bool {
+        self.lowering.options.no_cache
+            || self.lowering.plan.uncached.contains(&self.stage.stage.index)
     }
 
     /// Notes an instruction that makes no layer.

@@ -54,6 +54,8 @@ pub(crate) struct Step {
     /// `cached`, `done`, `unchanged`.
     pub(crate) outcome: String,
     pub(crate) log: Vec<String>,
+    /// Why it did not come from the cache.
+    pub(crate) reasons: Vec<String>,
     /// When it began and ended, in milliseconds since the build's start.
     pub(crate) started: u64,
     pub(crate) finished: u64,
@@ -83,6 +85,11 @@ impl Built {
                 "step-added" => step.name = text("name"),
                 "step-started" => step.started = time,
                 "step-log" => step.log.push(text("line")),
+                "step-reason" => {
+                    let reasons = event["reasons"].as_array().unwrap();
+                    step.reasons =
+                        reasons.iter().map(|reason| reason.as_str().unwrap().to_owned()).collect();
+                }
                 "step-finished" => {
                     step.outcome = text("outcome");
                     step.finished = time;

@@ -1,0 +1,76 @@
+//! Cache mounts as the user sees them.
+
+use std::io::Read;
+
+use formwork_diagnostics::Diagnostic;
+use formwork_layer::{Compression, PackOptions};
+use formwork_worker::{
+    StoredCacheMount, cache_mount_files, replace_cache_mount, stored_cache_mounts,
+};
+
+use crate::output::archive;
+use crate::{BuildError, Destination, ErrorKind, Host};
+
+/// Writes the files of a cache mount as a tar archive, with times to the nanosecond, since make and
+/// cargo go by them.
+///
+/// # Errors
+///
+/// Fails where there is no such mount, and where a file changes meanwhile or cannot be read.
+pub fn export_cache_mount(
+    host: &Host,
+    id: &str,
+    compression: Compression,
+    destination: &Destination,
+) -> Result<(), BuildError> {
+    let _in_use = host.use_store()?;
+    let told = |error| BuildError::worker(&error);
+    let files = cache_mount_files(&host.layers, id).map_err(told)?;
+    let files = files.ok_or_else(|| no_such_mount(host, id))?;
+    let threads = host.layers.threads();
+    let options = PackOptions { compression, nanoseconds: true, threads, ..PackOptions::default() };
+    archive(&files.tree, &options, destination).map_err(told)
+}
+
+/// Puts the files of a tar archive, compressed or not, in the place of a cache mount's.
+///
+/// # Errors
+///
+/// Fails where the archive cannot be read, while a step uses the mount, and where the store cannot
+/// be written; the mount is then as it was.
+pub fn import_cache_mount(
+    host: &Host,
+    id: &str,
+    archive: impl Read + Send,
+) -> Result<(), BuildError> {
+    let _in_use = host.use_store()?;
+    let is_done = replace_cache_mount(&host.layers, id, archive);
+    match is_done.map_err(|error| BuildError::worker(&error))? {
+        true => Ok(()),
+        false => {
+            let message = format!("a step is using the cache mount `{id}`");
+            Err(BuildError::new(
+                ErrorKind::Machine,
+                Diagnostic::error("in-use", message)
+                    .with_help("try again when the build has ended"),
+            ))
+        }
+    }
+}
+
+/// That no cache mount has an id.
+///
+/// # Errors
+///
+/// Always.
+pub fn no_such_mount(host: &Host, id: &str) -> BuildError {
+    let error = Diagnostic::error("no-mount", format!("there is no cache mount `{id}`"));
+    let mounts = stored_cache_mounts(&host.layout.cache_mounts()).unwrap_or_default();
+    let ids: Vec<String> =
+        mounts.iter().map(|StoredCacheMount { id, .. }| format!("`{id}`")).collect();
+    let help = match ids.is_empty() {
+        true => "there are none in this store".to_owned(),
+        false => format!("there are {}", ids.join(", ")),
+    };
+    BuildError::new(ErrorKind::Input, error.with_help(help))
+}

@@ -1,0 +1,82 @@
+//! `formwork explain`, and what `formwork build --explain` adds.
+
+use std::fmt::Write as _;
+
+use formwork_build::{ExplainedStep, Explanation};
+use serde_json::json;
+
+use crate::args::{ExplainArgs, Format};
+use crate::commands;
+use crate::exit::Failure;
+use crate::render;
+use crate::settings::Settings;
+
+/// Tells what each step of the last build did, and why.
+pub(crate) fn run(args: &ExplainArgs, settings: &Settings) -> Result<(), Failure> {
+    commands::enter()?;
+    let host = settings.host()?;
+    let Some(mut explanation) = Explanation::load(&host)? else {
+        return Err(Failure::input("no build in this store has run a step yet"));
+    };
+    if let Some(wanted) = &args.step {
+        explanation.steps.retain(|step| step.name.contains(wanted));
+        if explanation.steps.is_empty() {
+            let message = format!("the last build has no step with `{wanted}` in it");
+            return Err(Failure::input(message).with_help("`formwork explain` shows all steps"));
+        }
+    }
+    let text = match args.format {
+        Format::Table => {
+            let age = jiff::Timestamp::now().as_second() - explanation.time;
+            let age = std::time::Duration::from_secs(u64::try_from(age).unwrap_or_default());
+            format!("{}, {}\n{}", explanation.title, render::ago(age), told(&explanation))
+        }
+        Format::Json => explanation.steps.iter().map(line).collect(),
+    };
+    commands::print(&text)
+}
+
+/// The steps with what they did, and below each why.
+pub(crate) fn told(explanation: &Explanation) -> String {
+    let mut text = String::new();
+    for step in &explanation.steps {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "{}\n    {}", shown_name(&step.name), outcome(step));
+        for reason in &step.reasons {
+            let _ = writeln!(text, "    - {}", safe(reason));
+        }
+    }
+    text
+}
+
+fn outcome(step: &ExplainedStep) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
+    let seconds = step.milliseconds as f64 / 1000.0;
+    match step.outcome.as_str() {
+        "cached" => "came from the cache".to_owned(),
+        "canceled" => "was stopped".to_owned(),
+        "failed" => "failed".to_owned(),
+        "unchanged" => format!("ran for {seconds:.1}s, with the same result as before"),
+        _ if step.reasons.is_empty() => format!("ran for {seconds:.1}s: it is new"),
+        _ => format!("ran for {seconds:.1}s, because:"),
+    }
+}
+
+/// A name on one line, in which nothing moves the cursor.
+fn shown_name(name: &str) -> String {
+    safe(&name.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn safe(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+fn line(step: &ExplainedStep) -> String {
+    let object = json!({
+        "Name": step.name,
+        "Outcome": step.outcome,
+        "Milliseconds": step.milliseconds,
+        "Reasons": step.reasons,
+    });
+    format!("{object}\n")
+}

@@ -1,0 +1,83 @@
+//! `formwork mounts`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use formwork_build::{
+    Host, Item, ItemKind, Limits, export_cache_mount, import_cache_mount, no_such_mount, prune,
+    usage,
+};
+
+use crate::args::{Format, MountsArgs, MountsCommand};
+use crate::commands::{self, du, work};
+use crate::exit::Failure;
+use crate::render::{self, Table};
+use crate::settings::Settings;
+
+/// Lists cache mounts, removes them, and takes them to other machines.
+pub(crate) fn run(args: &MountsArgs, settings: &Settings) -> Result<(), Failure> {
+    match &args.command {
+        MountsCommand::Ls { format } => list(&commands::open(settings)?, *format),
+        MountsCommand::Rm { ids, all } => remove(&commands::open(settings)?, ids, *all),
+        MountsCommand::Export { id, output, compression } => {
+            let destination = commands::archive_destination(output.as_deref())?;
+            let (id, compression) = (id.clone(), commands::compression(compression)?);
+            let host = commands::open(settings)?;
+            work::shown(&host, work::mode(true), move |host, _, _| {
+                export_cache_mount(host, &id, compression, &destination)
+            })
+        }
+        MountsCommand::Import { id, input } => import(settings, id, input.as_deref()),
+    }
+}
+
+fn list(host: &Host, format: Format) -> Result<(), Failure> {
+    let mounts = mounts(host)?;
+    let text = match format {
+        Format::Json => mounts.iter().map(du::line).collect(),
+        Format::Table => {
+            let mut table = Table::new(["ID", "SIZE", "LAST USED"]);
+            for mount in &mounts {
+                let size = render::bytes(mount.size);
+                table.row([mount.id.clone(), size, render::ago(du::since(mount.last_used))]);
+            }
+            table.to_string()
+        }
+    };
+    commands::print(&text)
+}
+
+fn remove(host: &Host, ids: &[String], all: bool) -> Result<(), Failure> {
+    let mounts = mounts(host)?;
+    if let Some(missing) = ids.iter().find(|id| !mounts.iter().any(|mount| mount.id == **id)) {
+        return Err(no_such_mount(host, missing).into());
+    }
+    let selected =
+        |item: &Item| item.kind == ItemKind::CacheMount && (all || ids.contains(&item.id));
+    let pruned = prune(host, &selected, false, Limits::default(), false)?;
+    let line = |mount: &Item| format!("Deleted: {}\n", mount.id);
+    commands::print(&pruned.items.iter().map(line).collect::<String>())
+}
+
+fn import(settings: &Settings, id: &str, input: Option<&Path>) -> Result<(), Failure> {
+    let file = input.filter(|path| path.as_os_str() != "-");
+    let file = file.map(fs_err::File::open).transpose().map_err(Failure::input)?;
+    if file.is_none() && std::io::stdin().is_terminal() {
+        return Err(Failure::usage("an archive is not read from a terminal")
+            .with_help("name a file with `--input`, or redirect standard input"));
+    }
+    let host = commands::open(settings)?;
+    let id = id.to_owned();
+    work::shown(&host, work::mode(true), move |host, _, _| match file {
+        Some(file) => import_cache_mount(host, &id, file),
+        None => import_cache_mount(host, &id, std::io::stdin()),
+    })
+}
+
+/// The cache mounts, sorted by id.
+fn mounts(host: &Host) -> Result<Vec<Item>, Failure> {
+    let mut items = usage(host)?.items;
+    items.retain(|item| item.kind == ItemKind::CacheMount);
+    items.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(items)
+}
