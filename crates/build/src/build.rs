@@ -106,6 +106,7 @@ fn solve(
         images: images.bases.clone(),
         secrets: request.secrets.clone(),
         trust: request.trust.clone(),
+        git: request.git.clone(),
         downloads: downloads(host, &lowered.graph)?,
         resolv_conf: host.resolv_conf.clone(),
         min_free: request.limits.min_free,

@@ -107,9 +107,9 @@ pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
     match error {
         _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
         WorkerError::Image(error) => kind_of_image_error(error),
-        WorkerError::Remote(RemoteError::Download(DownloadError::Remote { .. })) => {
-            ErrorKind::Registry
-        }
+        WorkerError::Remote(
+            RemoteError::Download(DownloadError::Remote { .. }) | RemoteError::Git { .. },
+        ) => ErrorKind::Registry,
         WorkerError::Remote(RemoteError::Checksum { .. }) => ErrorKind::Input,
         WorkerError::Sandbox(error) => kind_of_sandbox_error(error),
         WorkerError::Layer(LayerError::Fs(_) | LayerError::Encoding { .. }) => ErrorKind::Machine,

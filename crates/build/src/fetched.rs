@@ -8,21 +8,26 @@ use std::path::{Path, PathBuf};
 
 use formwork_content::StoreLayout;
 use formwork_diagnostics::Diagnostic;
-use formwork_fs::{Follow, RelPath, RootDir};
+use formwork_frontend::{GitLocation, http_source};
+use formwork_fs::{FileLock, Follow, RelPath, RootDir};
+use formwork_graph::without_secrets;
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
-use formwork_worker::WorkerError;
+use formwork_remote::Fetch;
+use formwork_solver::Cancel;
+use formwork_worker::{Checkout, WorkerError};
 
 use crate::error::{kind_of_worker_error, told};
-use crate::{BuildError, Host};
+use crate::{BuildError, BuildRequest, Host};
 
 /// How much of something is looked at to tell whether it is an archive: more than one block of any
 /// compression that is understood.
 const BEGINNING: u64 = 2 << 20;
 
-/// A directory with a context, as long as the store is open.
-#[derive(Clone, Debug)]
+/// A directory with a context, as long as this is held.
+#[derive(Debug)]
 pub struct FetchedContext {
     directory: PathBuf,
+    _in_use: FileLock,
 }
 
 /// What somebody sends instead of naming a directory.
@@ -55,6 +60,34 @@ impl Sent {
     }
 }
 
+impl Sent {
+    /// Fetches a file of a web server, with what a request says of secrets. What is no archive may
+    /// have at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the file cannot be had, and where it is neither an archive nor short.
+    pub fn fetch(
+        host: &Host,
+        request: &BuildRequest,
+        url: &str,
+        limit: u64,
+        cancel: &Cancel,
+    ) -> Result<Self, BuildError> {
+        let authorization = request.secrets.authorization_for(url);
+        let progress = |_, _| !cancel.is_canceled();
+        let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
+        let _in_use = host.use_store()?;
+        let blob = host.downloads()?.blob(&http_source(url), &fetch);
+        let blob = blob.map_err(|error| failed(&WorkerError::Remote(error)))?;
+        let file = blob.open().map_err(BuildError::store)?;
+        Self::read(file, limit).map_err(|error| {
+            let message = format!("`{}` cannot be used: {error}", without_secrets(url));
+            BuildError::input(vec![Diagnostic::error("context", message)])
+        })
+    }
+}
+
 impl std::fmt::Debug for Sent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -71,7 +104,27 @@ impl FetchedContext {
     ///
     /// Fails where the store cannot be written.
     pub fn empty(host: &Host) -> Result<Self, BuildError> {
-        Ok(Self { directory: new_directory(&host.layout)? })
+        Ok(Self { _in_use: host.use_store()?, directory: new_directory(&host.layout)? })
+    }
+
+    /// A directory in a commit of a git repository, with what a request says of secrets and of git.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the repository cannot be had, and where it has no such directory.
+    pub fn git(
+        host: &Host,
+        request: &BuildRequest,
+        location: &GitLocation,
+        cancel: &Cancel,
+    ) -> Result<Self, BuildError> {
+        let in_use = host.use_store()?;
+        let is_canceled = || cancel.is_canceled();
+        let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
+        let directory = Checkout::of(&host.layers, git, secrets, source, &is_canceled)
+            .and_then(|checkout| checkout.directory(&location.directory));
+        let directory = directory.map_err(|error| failed(&error))?;
+        Ok(Self { _in_use: in_use, directory })
     }
 
     /// Unpacks an archive, whatever its compression.
@@ -81,15 +134,15 @@ impl FetchedContext {
     /// Fails where it is none or is damaged, where an entry leads out of it, and where the store
     /// cannot be written.
     pub fn unpack(host: &Host, archive: impl Read + Send) -> Result<Self, BuildError> {
-        let directory = new_directory(&host.layout)?;
+        let context = Self::empty(host)?;
         let options = ApplyOptions {
             whiteouts: Whiteouts::Literal,
             threads: host.layers.threads(),
             ..ApplyOptions::default()
         };
-        let root = RootDir::open(&directory).map_err(BuildError::store)?;
+        let root = RootDir::open(&context.directory).map_err(BuildError::store)?;
         match apply(archive, &root, &options) {
-            Ok(_) => Ok(Self { directory }),
+            Ok(_) => Ok(context),
             Err(error) => Err(unusable(error)),
         }
     }
@@ -132,6 +185,10 @@ fn unusable(error: LayerError) -> BuildError {
     let mut diagnostic = told("context", &error);
     diagnostic.message = format!("the build context cannot be unpacked: {error}");
     BuildError::new(kind, diagnostic)
+}
+
+fn failed(error: &WorkerError) -> BuildError {
+    BuildError::new(kind_of_worker_error(error), told("context", error))
 }
 
 /// An empty directory that goes with the process.

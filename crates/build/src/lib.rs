@@ -16,6 +16,7 @@ mod explanation;
 mod fetched;
 mod files;
 mod host;
+mod ignore;
 mod login;
 mod mounts;
 mod output;
@@ -37,9 +38,11 @@ pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };
 pub use host::{Host, RegistryFiles};
+pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
 pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
-pub use request::{BuildRequest, ContextSpec, Destination, Output};
+pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
+pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
@@ -47,9 +50,12 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{SaveForm, load, pull, push, save};
 
 pub use formwork_frontend::{
-    ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
+    git_location, is_http,
 };
+pub use formwork_graph::without_secrets;
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
+pub use formwork_remote::GitConfig;
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets};
+pub use formwork_worker::{HostTrust, Secrets, Volume};

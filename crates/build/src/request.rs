@@ -7,6 +7,7 @@ use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
 use formwork_oci::Reference;
+use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets};
 
 use crate::Limits;
@@ -21,12 +22,14 @@ pub struct BuildRequest {
     /// The directories that files come from, by their names; the main one is called
     /// [`formwork_frontend::MAIN_CONTEXT`].
     pub contexts: BTreeMap<String, ContextSpec>,
-    /// Whether registries are asked for newer images than the local ones.
-    pub pull: bool,
+    /// When registries are asked for images that are named.
+    pub pull: PullPolicy,
     /// How many processes may run at the same time.
     pub jobs: usize,
     /// Secrets for RUN.
     pub secrets: Secrets,
+    /// What git needs of the machine.
+    pub git: GitConfig,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
     /// The names that the result gets.
@@ -38,6 +41,21 @@ pub struct BuildRequest {
     /// The time that everything is said to be made at, in seconds since 1970, and beyond which no
     /// modification time lies (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+}
+
+/// When a registry is asked for an image that is named. One by its digest never changes, so it is
+/// asked for only where it is missing, whatever the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Where the store does not have it.
+    #[default]
+    Missing,
+    /// Every time.
+    Always,
+    /// Every time; where that fails, the one in the store will do.
+    Newer,
+    /// Never: what is missing is an error.
+    Never,
 }
 
 /// A directory that files come from.

@@ -24,7 +24,7 @@ use formwork_worker::{BaseImage, LocalLayer, is_of_image};
 
 use crate::blobs::PulledBlobs;
 use crate::error::{kind_of_image_error, kind_of_registry_error, lack_of_machine};
-use crate::{BuildError, BuildRequest, ErrorKind, Host};
+use crate::{BuildError, BuildRequest, ErrorKind, Host, PullPolicy};
 
 /// The images of a build: what the frontend and what the worker have to know of each.
 #[derive(Debug, Default)]
@@ -153,14 +153,17 @@ impl Resolver<'_> {
     }
 
     fn find_named(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
-        if !self.request.pull || name.digest().is_some() {
-            let local = self.host.images.get(name)?;
-            let fits = |image: &StoredImage| image.platform.fitness(platform).is_some();
-            if let Some(local) = local.filter(fits) {
-                return self.of_local(&local);
-            }
+        let local = self.host.images.get(name)?;
+        let local = local.filter(|image| image.platform.fitness(platform).is_some());
+        match (policy_for(name, self.request.pull), local) {
+            (PullPolicy::Missing | PullPolicy::Never, Some(local)) => self.of_local(&local),
+            (PullPolicy::Never, None) => Err(not_pulled(name)),
+            (PullPolicy::Newer, Some(local)) => match self.pull(name, platform) {
+                Err(Failure::Registry(_)) => self.of_local(&local),
+                result => result,
+            },
+            _ => self.pull(name, platform),
         }
-        self.pull(name, platform)
     }
 
     fn of_local(&self, image: &StoredImage) -> Result<Found, Failure> {
@@ -189,6 +192,65 @@ impl Resolver<'_> {
             blobs(self.host, &image, self.events, self.cancel),
         )?);
         Ok(Found { origins: image.origins(), ..found })
+    }
+}
+
+/// The policy for a name: what is named by its digest does not change.
+fn policy_for(name: &Reference, policy: PullPolicy) -> PullPolicy {
+    match policy {
+        PullPolicy::Always | PullPolicy::Newer if name.digest().is_some() => PullPolicy::Missing,
+        policy => policy,
+    }
+}
+
+/// Why an image is missing that may not be pulled.
+fn not_pulled(name: &Reference) -> Failure {
+    Failure::Image(ImageError::NotFound {
+        place: "the local store (`--pull=never` asks no registry)".to_owned(),
+        wanted: format!("image `{}`", name.familiar()),
+        available: Vec::new(),
+    })
+}
+
+/// The image that a user means by a name or an id, pulled as far as the policy has it.
+///
+/// # Errors
+///
+/// Fails where there is no such image, neither in the store nor, if it is asked, in the registry.
+pub fn find_image(
+    host: &Host,
+    text: &str,
+    platform: Option<&Platform>,
+    policy: PullPolicy,
+) -> Result<StoredImage, BuildError> {
+    let local = match host.images.resolve(text) {
+        Ok(image) if platform.is_none_or(|wanted| image.platform.fitness(wanted).is_some()) => {
+            Ok(image)
+        }
+        Ok(image) => Err(ImageError::NotFound {
+            place: "the local store".to_owned(),
+            wanted: format!("image `{text}` for another platform than {}", image.platform),
+            available: Vec::new(),
+        }),
+        Err(error) => Err(error),
+    };
+    // An id is nothing that a registry could be asked for.
+    let name = match (&local, text.parse::<Reference>()) {
+        (Ok(image), Ok(name)) => Some(name).filter(|name| image.is_called(name)),
+        (Err(ImageError::NotFound { .. }), Ok(name)) => Some(name),
+        _ => None,
+    };
+    let Some(name) = name else { return local.map_err(|error| BuildError::image(&error)) };
+    let host_platform = Platform::host();
+    let pull = || ask_registry(host, &name, platform.unwrap_or(&host_platform));
+    match (policy_for(&name, policy), local) {
+        (PullPolicy::Missing | PullPolicy::Never, Ok(image)) => Ok(image),
+        (PullPolicy::Never, Err(error)) => Err(BuildError::image(&error)),
+        (PullPolicy::Newer, Ok(image)) => match pull() {
+            Err(error) if error.kind == ErrorKind::Registry => Ok(image),
+            result => result,
+        },
+        _ => pull(),
     }
 }
 

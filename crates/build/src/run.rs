@@ -1,5 +1,6 @@
 //! `formwork run`.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use formwork_image::StoredImage;
 use formwork_oci::ImageConfig;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
-use formwork_worker::{ContainerSpec, WorkerError, inherited_stdio, run_container};
+use formwork_worker::{
+    ContainerSpec, Volume, WorkerError, inherited_stdio, run_container, terminal_stdio,
+};
 
 use crate::error::told;
 use crate::resolve::base_of;
@@ -34,11 +37,15 @@ pub struct RunRequest {
     pub user: Option<String>,
     /// The host name.
     pub hostname: Option<String>,
+    /// What of the host the process sees.
+    pub volumes: Vec<Volume>,
     /// Whether the process has the caller's standard input.
     pub interactive: bool,
+    /// A terminal for the process alone, in place of the caller's streams.
+    pub terminal: Option<Arc<OwnedFd>>,
 }
 
-/// Runs a process in an image, with the caller's terminal; returns its exit code as a shell tells
+/// Runs a process in an image, with the caller's streams or a terminal; returns its exit code as a shell tells
 /// it (128 and the signal's number for one that was killed).
 ///
 /// # Errors
@@ -54,10 +61,16 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
         cwd: request.workdir.clone().unwrap_or_else(|| config.config.working_dir.clone()),
         user: request.user.clone().unwrap_or_else(|| config.config.user.clone()),
         hostname: request.hostname.clone().unwrap_or_default(),
+        volumes: request.volumes.clone(),
+        terminal: request.terminal.is_some(),
         resolv_conf: host.resolv_conf.clone(),
         grace: GRACE,
     };
-    let stdio = inherited_stdio(request.interactive).map_err(BuildError::store)?;
+    let stdio = match &request.terminal {
+        Some(terminal) => terminal_stdio(terminal),
+        None => inherited_stdio(request.interactive),
+    };
+    let stdio = stdio.map_err(BuildError::store)?;
     let stop = formwork_sandbox::Cancel::new().map_err(BuildError::store)?;
     let switch = stop.clone();
     cancel.when_canceled(move || switch.cancel());

@@ -8,7 +8,8 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use formwork_build::{
-    BuildRequest, ContextSpec, FetchedContext, Host, ImageLocation, NamedContext, Sent,
+    BuildRequest, Cancel, ContextSpec, FetchedContext, GitLocation, Host, ImageLocation,
+    NamedContext, Sent, git_location, is_http, without_secrets,
 };
 use formwork_diagnostics::SourceFile;
 
@@ -33,15 +34,35 @@ pub(crate) struct Inputs {
     pub(crate) contexts: BTreeMap<String, ContextSpec>,
     /// What the other names mean.
     pub(crate) named: BTreeMap<String, NamedContext>,
-    /// The main context where it comes from elsewhere.
-    pub(crate) pending: Option<Pending>,
+    /// The contexts that come from elsewhere.
+    pub(crate) pending: Pending,
 }
 
-/// A main context that comes from elsewhere, and the path of the Dockerfile in it.
-#[derive(Debug)]
+/// Contexts that come from elsewhere.
+#[derive(Debug, Default)]
 pub(crate) struct Pending {
-    sent: Sent,
-    file: Option<PathBuf>,
+    contexts: Vec<(String, Elsewhere)>,
+    dockerfile: Dockerfile,
+}
+
+/// Where the Dockerfile comes from.
+#[derive(Debug, Default)]
+enum Dockerfile {
+    /// It is there already.
+    #[default]
+    Known,
+    /// It comes with the main context, and is called like this.
+    InContext(Option<PathBuf>),
+    /// From a web server.
+    At(String),
+}
+
+/// Where a context comes from.
+#[derive(Debug)]
+enum Elsewhere {
+    Sent(Sent),
+    Git(GitLocation),
+    Http(String),
 }
 
 impl Inputs {
@@ -52,10 +73,16 @@ impl Inputs {
             let problem = "standard input cannot be both the Dockerfile and the build context";
             return Err(Failure::usage(problem).with_help("name a file with `--file`"));
         }
-        let mut inputs = match is_stdin(&args.context) {
-            true => Self::sent(args)?,
-            false => Self::directory(args, file_is_sent)?,
+        let mut inputs = match Elsewhere::of(&args.context)? {
+            Some(elsewhere) => Self::elsewhere(args, elsewhere)?,
+            None if is_stdin(&args.context) => Self::sent(args)?,
+            None => Self::directory(args, file_is_sent)?,
         };
+        if let Some(url) = args.file.as_deref().and_then(address) {
+            inputs.pending.dockerfile = Dockerfile::At(url);
+        } else if inputs.dockerfile.is_some() {
+            inputs.pending.dockerfile = Dockerfile::Known;
+        }
         for text in &args.build_context {
             inputs.add_context(text)?;
         }
@@ -68,11 +95,25 @@ impl Inputs {
             .map_err(|error| Failure::input(format!("standard input: {error}")))?;
         let dockerfile = match (&sent, &args.file) {
             (Sent::Archive(_), _) => None,
+            (Sent::Other(_), Some(file)) if address(file).is_some() => None,
             (Sent::Other(_), Some(file)) => Some(read_source(file)?),
             (Sent::Other(bytes), None) => Some(source("<stdin>", bytes.clone())?),
         };
-        let pending = Some(Pending { sent, file: args.file.clone() });
-        Ok(Self { dockerfile, contexts: BTreeMap::new(), named: BTreeMap::new(), pending })
+        let inputs = Self::elsewhere(args, Elsewhere::Sent(sent))?;
+        Ok(Self { dockerfile, ..inputs })
+    }
+
+    /// A main context that comes from elsewhere, and the Dockerfile with it or on standard input.
+    fn elsewhere(args: &BuildArgs, elsewhere: Elsewhere) -> Result<Self, Failure> {
+        let file = args.file.clone();
+        let dockerfile = file.as_deref().filter(|file| is_stdin(file)).map(|_| sent_dockerfile());
+        let contexts = vec![(MAIN.to_owned(), elsewhere)];
+        Ok(Self {
+            dockerfile: dockerfile.transpose()?,
+            contexts: BTreeMap::new(),
+            named: BTreeMap::new(),
+            pending: Pending { contexts, dockerfile: Dockerfile::InContext(file) },
+        })
     }
 
     fn directory(args: &BuildArgs, file_is_sent: bool) -> Result<Self, Failure> {
@@ -81,19 +122,19 @@ impl Inputs {
             return Err(Failure::input(format!("the build context `{path}` is not a directory")));
         }
         let (dockerfile, ignore) = if file_is_sent {
-            let mut bytes = Vec::new();
-            stdin()?.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(Failure::machine)?;
-            (source("<stdin>", bytes)?, ignore_file(None, &args.context)?)
+            (Some(sent_dockerfile()?), ignore_file(None, &args.context)?)
+        } else if args.file.as_deref().and_then(address).is_some() {
+            (None, ignore_file(None, &args.context)?)
         } else {
             let path = dockerfile_path(args)?;
-            (read_source(&path)?, ignore_file(Some(&path), &args.context)?)
+            (Some(read_source(&path)?), ignore_file(Some(&path), &args.context)?)
         };
         let main = ContextSpec { directory: args.context.clone(), ignore };
         Ok(Self {
-            dockerfile: Some(dockerfile),
+            dockerfile,
             contexts: BTreeMap::from([(MAIN.to_owned(), main)]),
             named: BTreeMap::new(),
-            pending: None,
+            pending: Pending::default(),
         })
     }
 
@@ -112,6 +153,9 @@ impl Inputs {
                     Failure::usage(format!("`--build-context {text}`: {error}"))
                 })?,
             )?)
+        } else if let Some(elsewhere) = Elsewhere::of(Path::new(value))? {
+            self.pending.contexts.push((name.to_owned(), elsewhere));
+            NamedContext::Directory
         } else {
             let directory = PathBuf::from(value);
             if !directory.is_dir() {
@@ -127,23 +171,131 @@ impl Inputs {
 }
 
 impl Pending {
-    /// Puts the context into the store, and completes a request with it.
+    /// Puts the contexts into the store, and completes a request with them. They are good as long
+    /// as what is returned is held.
     ///
     /// As with BuildKit, no ignore file counts in a context that comes from elsewhere: whoever
     /// sent it has already chosen.
-    pub(crate) fn complete(self, host: &Host, request: &mut BuildRequest) -> Result<(), Failure> {
-        let context = match self.sent {
-            Sent::Other(_) => FetchedContext::empty(host)?,
-            Sent::Archive(archive) => {
-                let context = FetchedContext::unpack(host, archive)?;
-                request.dockerfile = dockerfile_of(&context, self.file.as_deref())?;
-                context
+    pub(crate) fn complete(
+        self,
+        host: &Host,
+        request: &mut BuildRequest,
+        cancel: &Cancel,
+    ) -> Result<Vec<FetchedContext>, Failure> {
+        if let Dockerfile::At(url) = &self.dockerfile {
+            request.dockerfile = fetched_dockerfile(host, request, url, cancel)?;
+        }
+        let mut held = Vec::new();
+        for (name, elsewhere) in self.contexts {
+            let (context, lone) = elsewhere.keep(host, request, cancel)?;
+            match (lone, &self.dockerfile) {
+                (Some(lone), _) if name != MAIN => {
+                    let problem = format!("the context `{name}` is no archive: {}", lone.name());
+                    return Err(Failure::input(problem));
+                }
+                (Some(lone), Dockerfile::InContext(_)) => request.dockerfile = lone,
+                (None, Dockerfile::InContext(file)) if name == MAIN => {
+                    request.dockerfile = dockerfile_of(&context, file.as_deref())?;
+                }
+                _ => {}
+            }
+            let directory = context.directory().to_owned();
+            request.contexts.insert(name, ContextSpec { directory, ignore: None });
+            held.push(context);
+        }
+        Ok(held)
+    }
+
+    /// Whether a context comes by way of SSH.
+    pub(crate) fn needs_ssh(&self) -> bool {
+        self.contexts.iter().any(|(_, elsewhere)| match elsewhere {
+            Elsewhere::Git(location) => {
+                let url = &location.source.url;
+                url.starts_with("ssh://") || !url.contains("://")
+            }
+            Elsewhere::Sent(_) | Elsewhere::Http(_) => false,
+        })
+    }
+}
+
+impl Elsewhere {
+    /// What a text is the address of; a directory of that name goes first.
+    fn of(text: &Path) -> Result<Option<Self>, Failure> {
+        if text.is_dir() {
+            return Ok(None);
+        }
+        Ok(repository(text)?.map(Self::Git).or_else(|| address(text).map(Self::Http)))
+    }
+
+    /// Puts the context into the store. What a web server has may be a lone Dockerfile, whose
+    /// context has no files.
+    fn keep(
+        self,
+        host: &Host,
+        request: &BuildRequest,
+        cancel: &Cancel,
+    ) -> Result<(FetchedContext, Option<SourceFile>), Failure> {
+        let (sent, name) = match self {
+            Self::Git(location) => {
+                return Ok((FetchedContext::git(host, request, &location, cancel)?, None));
+            }
+            Self::Sent(sent) => (sent, None),
+            Self::Http(url) => {
+                let sent = Sent::fetch(host, request, &url, TEXT_LIMIT, cancel)?;
+                (sent, Some(without_secrets(&url)))
             }
         };
-        let directory = context.directory().to_owned();
-        request.contexts.insert(MAIN.to_owned(), ContextSpec { directory, ignore: None });
-        Ok(())
+        match sent {
+            Sent::Archive(archive) => Ok((FetchedContext::unpack(host, archive)?, None)),
+            Sent::Other(bytes) => {
+                let lone = name.map(|name| source(&name, bytes)).transpose()?;
+                Ok((FetchedContext::empty(host)?, lone))
+            }
+        }
     }
+}
+
+/// The Dockerfile that a web server has.
+fn fetched_dockerfile(
+    host: &Host,
+    request: &BuildRequest,
+    url: &str,
+    cancel: &Cancel,
+) -> Result<SourceFile, Failure> {
+    let name = without_secrets(url);
+    match Sent::fetch(host, request, url, TEXT_LIMIT, cancel)? {
+        Sent::Other(bytes) => source(&name, bytes),
+        Sent::Archive(_) => {
+            Err(Failure::input(format!("`{name}` is an archive and no Dockerfile"))
+                .with_help("give its address as the build context"))
+        }
+    }
+}
+
+/// The address of a file of a web server.
+fn address(text: &Path) -> Option<String> {
+    text.to_str().filter(|text| is_http(text)).map(str::to_owned)
+}
+
+/// The repository that a text is the address of.
+fn repository(text: &Path) -> Result<Option<GitLocation>, Failure> {
+    let Some(text) = text.to_str() else { return Ok(None) };
+    let end = text.find(['#', '?']).unwrap_or(text.len());
+    let (path, rest) = text.split_at(end);
+    let full = match path.starts_with("github.com/") {
+        true => format!("https://{}.git{rest}", path.trim_end_matches(".git")),
+        false => text.to_owned(),
+    };
+    git_location(&full).transpose().map_err(|problem| {
+        Failure::usage(format!("`{text}` is no usable address of a git repository: {problem}"))
+    })
+}
+
+/// The Dockerfile on standard input.
+fn sent_dockerfile() -> Result<SourceFile, Failure> {
+    let mut bytes = Vec::new();
+    stdin()?.take(TEXT_LIMIT).read_to_end(&mut bytes).map_err(Failure::machine)?;
+    source("<stdin>", bytes)
 }
 
 /// The Dockerfile of a context that comes from elsewhere.
@@ -177,13 +329,16 @@ fn dockerfile_path(args: &BuildArgs) -> Result<PathBuf, Failure> {
     if let Some(file) = &args.file {
         return Ok(file.clone());
     }
-    let candidates = DOCKERFILES.map(|name| args.context.join(name));
-    let found = candidates.iter().find(|path| path.is_file()).cloned();
-    found.ok_or_else(|| {
+    dockerfile_in(&args.context).ok_or_else(|| {
         let path = args.context.display();
         Failure::input(format!("there is no Dockerfile in `{path}`"))
             .with_help("name the file with `--file`")
     })
+}
+
+/// The Dockerfile in a directory.
+pub(crate) fn dockerfile_in(directory: &Path) -> Option<PathBuf> {
+    DOCKERFILES.map(|name| directory.join(name)).into_iter().find(|path| path.is_file())
 }
 
 fn read_source(path: &Path) -> Result<SourceFile, Failure> {
@@ -207,7 +362,10 @@ fn source(name: &str, bytes: Vec<u8>) -> Result<SourceFile, Failure> {
 }
 
 /// `NAME.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
-fn ignore_file(dockerfile: Option<&Path>, context: &Path) -> Result<Option<SourceFile>, Failure> {
+pub(crate) fn ignore_file(
+    dockerfile: Option<&Path>,
+    context: &Path,
+) -> Result<Option<SourceFile>, Failure> {
     let own = dockerfile.map(|dockerfile| {
         let mut own = dockerfile.as_os_str().to_owned();
         own.push(".dockerignore");

@@ -12,6 +12,8 @@ mod progress;
 mod render;
 mod settings;
 mod signals;
+mod template;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Tag(args) => commands::tag::run(args, &settings),
         Command::Rm(args) => commands::rm::run(args, &settings),
         Command::Explain(args) => commands::explain::run(args, &settings),
+        Command::Ignore(args) => commands::ignore::run(args),
         Command::Pull(args) => commands::pull::run(args, &settings),
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),

@@ -42,21 +42,28 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
 
 impl<const COLUMNS: usize> fmt::Display for Table<COLUMNS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |column: usize| {
-            self.rows.iter().map(|row| UnicodeWidthStr::width(row[column].as_str())).max()
-        };
-        let widths: Vec<usize> = (0..COLUMNS).map(|column| width(column).unwrap_or(0)).collect();
-        for row in &self.rows {
-            let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let gap = width - UnicodeWidthStr::width(cell.as_str()) + 3;
-                line.push_str(cell);
-                line.push_str(&" ".repeat(gap));
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        Ok(())
+        let rows: Vec<&[String]> = self.rows.iter().map(<[String; COLUMNS]>::as_slice).collect();
+        f.write_str(&columns(&rows))
     }
+}
+
+/// Lines whose cells stand below each other.
+pub(crate) fn columns(rows: &[&[String]]) -> String {
+    let width = |cell: &String| UnicodeWidthStr::width(cell.as_str());
+    let count = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column).map(width)).max();
+    let widths: Vec<usize> = (0..count).map(|column| widest(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, column) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.push_str(&" ".repeat(column - width(cell) + 3));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }
 
 /// How long ago a time was, as docker shows it: `3 weeks ago`.

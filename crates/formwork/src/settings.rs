@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use formwork_build::{Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
+use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
 
 use crate::args::{GlobalArgs, SpaceArgs, bytes};
 use crate::exit::Failure;
@@ -59,6 +59,17 @@ impl Settings {
         Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
     }
 
+    /// What git needs of the machine.
+    pub(crate) fn git(&self) -> GitConfig {
+        GitConfig {
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            proxies: proxies(),
+            certificates: path("SSL_CERT_FILE"),
+            known_hosts: self.home.as_ref().map(|home| home.join(".ssh/known_hosts")),
+            agent: None,
+        }
+    }
+
     /// The files that say how to speak to registries.
     pub(crate) fn registries(&self) -> RegistryFiles {
         let home = self.home.as_deref();
@@ -108,9 +119,18 @@ impl Settings {
 pub(crate) fn host_trust() -> HostTrust {
     let bundles = path("SSL_CERT_FILE").into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from));
     let certificates = bundles.into_iter().find_map(|bundle| fs_err::read(bundle).ok());
+    HostTrust { certificates: certificates.unwrap_or_default(), proxies: proxies() }
+}
+
+/// The proxy variables that are set.
+fn proxies() -> Vec<(String, String)> {
     let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
-    let proxies = names.filter_map(|name| Some((name.clone(), variable(&name)?)));
-    HostTrust { certificates: certificates.unwrap_or_default(), proxies: proxies.collect() }
+    names.filter_map(|name| Some((name.clone(), variable(&name)?))).collect()
+}
+
+/// The socket of the user's SSH agent.
+pub(crate) fn ssh_agent() -> Option<PathBuf> {
+    path("SSH_AUTH_SOCK")
 }
 
 /// How much space the store may take, by options and else by the environment.

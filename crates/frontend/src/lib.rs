@@ -9,6 +9,7 @@
 
 mod config;
 mod findings;
+mod git;
 mod input;
 mod location;
 mod lower;
@@ -19,6 +20,7 @@ mod remote;
 mod scope;
 mod unused;
 
+pub use git::{GitLocation, git_location};
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower};

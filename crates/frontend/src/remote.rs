@@ -24,7 +24,7 @@ pub fn http_source(url: &str) -> HttpSource {
 }
 
 /// A text without percent-encoding; what would be no UTF-8 stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {

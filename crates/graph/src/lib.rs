@@ -16,7 +16,7 @@ mod op;
 mod remote;
 
 pub use build::{GraphBuilder, GraphError};
-pub use remote::{HttpSource, RemoteSource, without_secrets};
+pub use remote::{GitSource, HttpSource, RemoteSource, without_secrets};
 
 pub use op::{
     CacheSharing, CopyOptions, CopySource, Exec, FileAction, FileOp, MountKind, MountSpec, Network,

@@ -7,6 +7,8 @@ use formwork_oci::Digest;
 pub enum RemoteSource {
     /// A file of a web server.
     Http(HttpSource),
+    /// A commit of a git repository.
+    Git(GitSource),
 }
 
 /// A file of a web server.
@@ -20,10 +22,30 @@ pub struct HttpSource {
     pub checksum: Option<Digest>,
 }
 
+/// A commit of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GitSource {
+    /// The repository: an address, or `user@host:path`. Never begins with a dash.
+    pub url: String,
+    /// The branch, tag or commit; the repository's default branch where there is none. Never begins
+    /// with a dash.
+    pub reference: Option<String>,
+    /// The first digits of the commit's id, or of the id of the tag that leads to it.
+    pub checksum: Option<String>,
+    /// Whether `.git` is there.
+    pub keep_git_dir: bool,
+    /// Whether submodules are there.
+    pub submodules: bool,
+}
+
 impl std::fmt::Display for RemoteSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Http(HttpSource { url, .. }) => f.write_str(&without_secrets(url)),
+            Self::Git(GitSource { url, reference, .. }) => {
+                f.write_str(&without_secrets(url))?;
+                reference.as_ref().map_or(Ok(()), |reference| write!(f, "#{reference}"))
+            }
         }
     }
 }

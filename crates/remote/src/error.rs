@@ -22,6 +22,14 @@ pub enum RemoteError {
         /// What was asked for.
         wanted: Digest,
     },
+    /// A git repository, or the program.
+    #[error("the git repository `{url}` cannot be used: {problem}")]
+    Git {
+        /// The address without what may be secret in it.
+        url: String,
+        /// What is wrong, and the way out.
+        problem: String,
+    },
     /// What was fetched cannot be kept.
     #[error(transparent)]
     Content(#[from] ContentError),

@@ -6,7 +6,9 @@
 //! This crate reads no environment and knows no step; credentials come with each request.
 
 mod error;
+mod git;
 mod http;
 
 pub use error::RemoteError;
+pub use git::{GitConfig, Repository};
 pub use http::{Downloads, Fetch};

@@ -37,6 +37,9 @@ pub struct ProcessSpec {
     pub hostname: String,
     /// Which network the process sees.
     pub network: NetworkMode,
+    /// Whether standard input is a terminal that shall be the process's own: Ctrl-C there
+    /// interrupts it, and a change of its size is told. No other session may have that terminal.
+    pub terminal: bool,
     /// All capabilities within the sandbox's user namespace, no system call filter, and nothing
     /// hidden or read-only in `/proc`: for `RUN --security=insecure`, and only where the user has
     /// allowed it, since real root's files are then protected by their permissions alone.
@@ -63,6 +66,7 @@ impl ProcessSpec {
             user: User::default(),
             hostname: String::new(),
             network: NetworkMode::Host,
+            terminal: false,
             privileged: false,
             no_new_privileges: false,
             shm_size: 64 << 20,

@@ -1,12 +1,14 @@
 //! `formwork run`: a process in an image, of which nothing is kept.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use formwork_fs::RelPath;
+use formwork_fs::{FsError, RelPath};
 use formwork_sandbox::{
-    Cancel, ExitReport, Launcher, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+    Cancel, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
+    Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
@@ -30,10 +32,41 @@ pub struct ContainerSpec {
     pub user: String,
     /// The host name; empty for the machine's.
     pub hostname: String,
+    /// What of the host the process sees, besides.
+    pub volumes: Vec<Volume>,
+    /// Whether standard input is a terminal for the process alone.
+    pub terminal: bool,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// How long the process has to end after it was asked to.
     pub grace: Duration,
+}
+
+/// A file or a directory of the host that a process sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Where the host has it: an absolute path of something that exists.
+    pub source: PathBuf,
+    /// Where the process sees it.
+    pub target: String,
+    /// Whether the process may change nothing through it.
+    pub read_only: bool,
+}
+
+impl Volume {
+    fn mount(&self) -> Result<MountPoint, WorkerError> {
+        let failed = |error| FsError::new("mount", &self.source, error);
+        let metadata = fs_err::metadata(&self.source).map_err(failed)?;
+        let target =
+            RelPath::clean(&self.target).map_err(|error| failed(std::io::Error::other(error)))?;
+        let kind = MountKind::Bind {
+            source: self.source.clone(),
+            subpath: RelPath::root(),
+            read_only: self.read_only,
+            stub: if metadata.is_dir() { Stub::Dir } else { Stub::File },
+        };
+        Ok(MountPoint { target, kind })
+    }
 }
 
 /// Runs a process in an image with the given standard streams.
@@ -54,25 +87,46 @@ pub fn run_container(
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = ProcessSpec::new(rootfs, spec.args.iter());
     process.mounts = Mounts::of_host(&spec.hostname, &spec.resolv_conf).points;
+    for volume in &spec.volumes {
+        process.mounts.push(volume.mount()?);
+    }
     process.env =
         environment(spec, &user.home).into_iter().map(|(n, v)| (n.into(), v.into())).collect();
     process.cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
     process.network = NetworkMode::Host;
+    process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);
     Ok(Launcher::new().run(&process, stdio, cancel)?)
 }
 
-/// The variables, with the home directory unless it is set.
+/// The variables, with the home directory and the kind of terminal unless they are set, as docker
+/// has them.
 fn environment(spec: &ContainerSpec, home: &str) -> Vec<(String, String)> {
     let mut env = spec.env.clone();
+    if spec.terminal && !env.iter().any(|(name, _)| name == "TERM") {
+        env.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".to_owned(), home.to_owned()));
     }
     env
+}
+
+/// A terminal as all standard streams.
+///
+/// # Errors
+///
+/// Fails where the process may open no more files.
+pub fn terminal_stdio(terminal: &OwnedFd) -> std::io::Result<Stdio> {
+    Ok(Stdio {
+        stdin: Some(terminal.try_clone()?),
+        stdout: terminal.try_clone()?,
+        stderr: terminal.try_clone()?,
+    })
 }
 
 /// The caller's own standard streams; standard input only if the process shall have it.

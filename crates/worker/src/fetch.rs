@@ -9,13 +9,22 @@ use formwork_layer::Tree;
 use formwork_remote::{Fetch, RemoteError};
 
 use crate::runner::Worker;
-use crate::{Secrets, WorkerError};
+use crate::{Checkout, Secrets, WorkerError};
 
 impl Worker {
     /// The files of a source.
     pub(crate) fn fetch(&self, id: OpId, source: &RemoteSource) -> Result<Arc<Tree>, WorkerError> {
         match source {
             RemoteSource::Http(http) => self.download(id, http),
+            RemoteSource::Git(git) => {
+                let is_canceled = || self.cancel.is_canceled();
+                let (config, secrets) = (&self.config.git, &self.config.secrets);
+                let checkout = Checkout::of(&self.store, config, secrets, git, &is_canceled);
+                match checkout {
+                    Err(_) if is_canceled() => Err(canceled()),
+                    checkout => Ok(Arc::clone(checkout?.tree())),
+                }
+            }
         }
     }
 
@@ -55,15 +64,19 @@ impl Worker {
             .map_err(failed)?;
         match result.recv() {
             Ok(Some(tree)) => Ok(Arc::new(tree?)),
-            _ => Err(WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)),
+            _ => Err(canceled()),
         }
     }
+}
+
+fn canceled() -> WorkerError {
+    WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)
 }
 
 impl Secrets {
     /// What the `Authorization` header says to the host of an address: the secret
     /// `HTTP_AUTH_HEADER_<host>` as it is, or `HTTP_AUTH_TOKEN_<host>` as a bearer's token.
-    fn authorization_for(&self, url: &str) -> Option<String> {
+    pub fn authorization_for(&self, url: &str) -> Option<String> {
         let rest = url.split_once("://")?.1;
         let host = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
         let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);

@@ -2,10 +2,10 @@
 //! keeping what was planned.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_cache::Identity;
-use formwork_diagnostics::Outcome;
+use formwork_diagnostics::{Diagnostic, Event, Outcome};
 use formwork_fs::{RelPath, Timestamp};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, OpId};
 use formwork_layer::compose::{
@@ -115,7 +115,14 @@ impl Worker {
         if let Some(plan) = known {
             return Ok(plan);
         }
-        let tree = Planner::new(&self.store, file, &task.inputs).plan()?;
+        let planner = Planner::new(&self.store, file, &task.inputs);
+        let tree = planner.plan()?;
+        for pattern in planner.unmatched.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            // BuildKit says nothing, and the file that was meant is missed much later.
+            let warning = Diagnostic::warning("no-match", format!("`{pattern}` matches nothing"))
+                .with_note(format!("in `{}`", task.step.name));
+            self.events.emit(Event::Message(Box::new(warning)));
+        }
         let plan = Arc::new(PlannedFiles { tree: Arc::new(tree) });
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         plans.insert(task.id, Arc::clone(&plan));
@@ -133,11 +140,18 @@ struct Planner {
     store: Arc<LayerStore>,
     file: FileOp,
     inputs: OpInputs<Output>,
+    /// The sources that matched nothing.
+    unmatched: Mutex<Vec<String>>,
 }
 
 impl Planner {
     fn new(store: &Arc<LayerStore>, file: &FileOp, inputs: &OpInputs<Output>) -> Self {
-        Self { store: Arc::clone(store), file: file.clone(), inputs: inputs.clone() }
+        Self {
+            store: Arc::clone(store),
+            file: file.clone(),
+            inputs: inputs.clone(),
+            unmatched: Mutex::default(),
+        }
     }
 
     fn plan(&self) -> Result<Tree, WorkerError> {
@@ -188,6 +202,11 @@ impl Planner {
         Ok(trees)
     }
 
+    fn note_unmatched(&self, pattern: &str) {
+        let mut unmatched = self.unmatched.lock().unwrap_or_else(PoisonError::into_inner);
+        unmatched.push(pattern.to_owned());
+    }
+
     fn input(&self, op: OpId) -> Result<&Output, WorkerError> {
         let missing = || WorkerError::Internal(format!("the input {op} is not there"));
         self.inputs.get(op).ok_or_else(missing)
@@ -229,16 +248,17 @@ impl Copy<'_> {
                 let stack = stack(trees.get(from).map_or(&[][..], Vec::as_slice));
                 self.check_is_there(&stack, pattern, self.planner.input(*from)?)?;
                 if self.options.parents {
-                    let pattern = pattern.as_bytes();
-                    composer.copy_with_parents(
-                        &stack,
-                        pattern,
-                        &self.destination,
-                        &self.compose,
-                    )?;
+                    let (name, to) = (pattern.as_bytes(), &self.destination);
+                    if !composer.copy_with_parents(&stack, name, to, &self.compose)? {
+                        self.planner.note_unmatched(pattern);
+                    }
                     return Ok(());
                 }
-                for selected in select(&stack, pattern.as_bytes())? {
+                let all = select(&stack, pattern.as_bytes())?;
+                if all.is_empty() {
+                    self.planner.note_unmatched(pattern);
+                }
+                for selected in all {
                     self.selected(composer, &stack, &selected)?;
                 }
             }

@@ -280,7 +280,7 @@ fn make_stubs(layer: &std::path::Path, entries: &[(RelPath, bool)]) -> Result<()
     Ok(())
 }
 
-fn make_directory(path: &std::path::Path) -> Result<(), WorkerError> {
+pub(crate) fn make_directory(path: &std::path::Path) -> Result<(), WorkerError> {
     match fs_err::create_dir(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             Err(formwork_fs::FsError::new("create the directory", path, error).into())

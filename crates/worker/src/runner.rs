@@ -9,7 +9,7 @@ use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::{BlobSource, ImageView};
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, GitConfig};
 use formwork_sandbox::Launcher;
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
@@ -34,6 +34,8 @@ pub struct WorkerConfig {
     pub secrets: Secrets,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// What git needs of the machine.
+    pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.

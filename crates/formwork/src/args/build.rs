@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Call, Method, Pairs, SpaceArgs};
+use super::{Call, Method, Pairs, PullWhen, SpaceArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from (the build context), or `-` for a Dockerfile or a tar
-    /// archive on standard input
+    /// Directory with the files to build from (the build context); the address of a git repository,
+    /// such as https://HOST/PATH.git#BRANCH:DIRECTORY; that of a tar archive or of a Dockerfile on
+    /// a web server; or `-` for either on standard input
     #[arg(value_name = "PATH")]
     pub(crate) context: PathBuf,
-    /// Dockerfile, or `-` for standard input [default: PATH/Dockerfile]
+    /// Dockerfile, its address on a web server, or `-` for standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Name for the image, such as `app:1.0`; may be repeated
@@ -26,8 +27,9 @@ pub(crate) struct BuildArgs {
     /// Value of an ARG, as NAME=VALUE, or NAME to take it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(crate) build_arg: Vec<String>,
-    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE or
-    /// NAME=oci-layout://DIRECTORY[:TAG]
+    /// Other source of files or images: NAME=DIRECTORY, NAME=docker-image://IMAGE,
+    /// NAME=oci-layout://DIRECTORY[:TAG], or NAME= and the address of a git repository or of a tar
+    /// archive
     #[arg(long, value_name = "NAME=SOURCE")]
     pub(crate) build_context: Vec<String>,
     /// Label of the image
@@ -56,9 +58,16 @@ pub(crate) struct BuildArgs {
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,
-    /// Look for newer versions of base images in their registries
-    #[arg(long)]
-    pub(crate) pull: bool,
+    /// When to look for base images in their registries; alone, it means `always`
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        default_missing_value = "always"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, hide_possible_values = false)]
+    pub(crate) pull: PullWhen,
     /// How many RUN steps may run at the same time [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
@@ -151,8 +160,22 @@ mod tests {
         assert_eq!(build.tag, ["app:1", "app:latest"]);
         assert_eq!(build.build_arg, ["A=1", "B"]);
         assert_eq!(build.output[0].get("dest"), Some("a.tar"));
-        assert!(build.no_cache && build.pull);
+        assert!(build.no_cache && build.pull == PullWhen::Always);
         assert_eq!(build.progress_mode(), Mode::Quiet);
+    }
+
+    #[test]
+    fn pulling_is_a_matter_of_yes_and_no_or_of_when() {
+        for (line, when) in [
+            ("formwork build .", PullWhen::Missing),
+            ("formwork build --pull .", PullWhen::Always),
+            ("formwork build --pull=true .", PullWhen::Always),
+            ("formwork build --pull=false .", PullWhen::Missing),
+            ("formwork build --pull=never .", PullWhen::Never),
+            ("formwork build --pull=newer .", PullWhen::Newer),
+        ] {
+            assert_eq!(parse(line).pull, when, "{line}");
+        }
     }
 
     #[test]

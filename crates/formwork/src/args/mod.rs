@@ -8,6 +8,7 @@ mod build;
 mod call;
 mod files;
 mod filter;
+mod ignore;
 mod login;
 mod mounts;
 mod pairs;
@@ -16,13 +17,18 @@ mod space;
 mod transfer;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use formwork_build::PullPolicy;
+
+use crate::template::Template;
 
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
@@ -85,6 +91,8 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Tell why steps of the last build did not come from the cache
     Explain(ExplainArgs),
+    /// Tell which line of .dockerignore decides about a path
+    Ignore(IgnoreArgs),
     /// Fetch images from their registries
     Pull(PullArgs),
     /// Send an image to its registry
@@ -124,9 +132,9 @@ pub(crate) struct ImagesArgs {
     /// Do not shorten IDs
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// How to write the list
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    /// How to write the list: table, json, or a template such as `{{.Repository}}:{{.Tag}}`
+    #[arg(long, default_value = "table", hide_default_value = true)]
+    pub(crate) format: ListFormat,
 }
 
 /// Options of `formwork history`.
@@ -137,9 +145,9 @@ pub(crate) struct HistoryArgs {
     /// Do not shorten instructions
     #[arg(long)]
     pub(crate) no_trunc: bool,
-    /// How to write the list
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) format: Format,
+    /// How to write the list: table, json, or a template such as `{{.Size}} {{.CreatedBy}}`
+    #[arg(long, default_value = "table", hide_default_value = true)]
+    pub(crate) format: ListFormat,
 }
 
 /// Options of `formwork inspect`.
@@ -148,6 +156,10 @@ pub(crate) struct InspectArgs {
     /// The images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+    /// How to write each image: json, or a template such as `{{.Config.User}}` or
+    /// `{{json .Config.Env}}` [default: JSON in several lines]
+    #[arg(short, long)]
+    pub(crate) format: Option<ListFormat>,
 }
 
 /// Options of `formwork tag`.
@@ -186,6 +198,70 @@ pub(crate) struct DoctorArgs {
     /// How to write the report
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// When to ask registries for images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PullWhen {
+    /// Where the store does not have them
+    #[default]
+    #[value(alias = "false", alias = "ifmissing")]
+    Missing,
+    /// Every time
+    #[value(alias = "true")]
+    Always,
+    /// Every time, but be content with what is in the store where that fails
+    #[value(alias = "ifnewer")]
+    Newer,
+    /// Never
+    Never,
+}
+
+impl From<PullWhen> for PullPolicy {
+    fn from(when: PullWhen) -> Self {
+        match when {
+            PullWhen::Missing => Self::Missing,
+            PullWhen::Always => Self::Always,
+            PullWhen::Newer => Self::Newer,
+            PullWhen::Never => Self::Never,
+        }
+    }
+}
+
+/// How to write a list of which scripts want parts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ListFormat {
+    /// A table for people.
+    Table,
+    /// JSON for programs, an object a line.
+    Json,
+    /// What a template makes of each object; in columns, under headings, if it is a table.
+    Template {
+        /// Whether there are columns.
+        table: bool,
+        /// What a line looks like.
+        line: Template,
+    },
+}
+
+impl FromStr for ListFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" | "table" => return Ok(Self::Table),
+            "json" => return Ok(Self::Json),
+            _ => {}
+        }
+        let (table, line) = match text.strip_prefix("table ") {
+            Some(line) => (true, line),
+            None => (false, text),
+        };
+        if !line.contains("{{") {
+            return Err("there are `table`, `json` and templates with `{{…}}`".to_owned());
+        }
+        Ok(Self::Template { table, line: line.parse()? })
+    }
 }
 
 /// How to write a list.

@@ -2,6 +2,8 @@
 
 use clap::Args;
 
+use super::PullWhen;
+
 /// Options of `formwork run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -17,13 +19,22 @@ pub(crate) struct RunArgs {
     /// Program to run instead of the image's entry point
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
+    /// Show a file or a directory of the host to the container: SOURCE:TARGET[:ro]
+    #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volume: Vec<String>,
+    /// When to look for the image in its registry
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) pull: PullWhen,
+    /// Platform, such as linux/arm64 [default: that of the image in the store]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Host name of the container
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Keep standard input open
     #[arg(short, long)]
     pub(crate) interactive: bool,
-    /// Accepted for docker's users: the container has the caller's terminal if there is one
+    /// Give the container a terminal of its own
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// Accepted for docker's users: nothing of the container is ever kept

@@ -15,24 +15,25 @@ use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
-use crate::settings::{Settings, host_trust, limits, variable};
+use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let mut inputs = Inputs::of(args)?;
-    let pending = inputs.pending.take();
+    let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
-    if args.method() != Method::Build {
-        return call::run(args, settings, request, pending);
+    if pending.needs_ssh() {
+        request.git.agent = ssh_agent();
     }
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    if args.method() != Method::Build {
+        return call::run(args, &host, request, pending);
+    }
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        if let Some(pending) = pending {
-            pending.complete(host, &mut request)?;
-        }
+        let _held = pending.complete(host, &mut request, cancel)?;
         build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
     });
     explain(args, &host, &recorder);
@@ -111,9 +112,10 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             all_stages: false,
         },
         contexts: inputs.contexts,
-        pull: args.pull,
+        pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
+        git: settings.git(),
         trust,
         tags,
         outputs,

@@ -3,69 +3,80 @@
 //! Texts and JSON are those of `docker buildx build`, so that what reads them reads these.
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use base64::Engine;
 use formwork_build::{
-    BuildRequest, Cancel, CheckReport, Finding, Host, Outline, OutlineMount, Target, check,
+    BuildError, BuildRequest, CheckReport, Finding, Host, Outline, OutlineMount, Target, check,
     outline, targets,
 };
-use formwork_diagnostics::{EventSink, NoEvents, SourceFile, Span};
+use formwork_diagnostics::{SourceFile, Span};
 use serde_json::{Map, Value, json};
 
 use crate::args::{BuildArgs, Method};
-use crate::commands;
+use crate::commands::{self, work};
 use crate::exit::Failure;
 use crate::inputs::Pending;
-use crate::settings::Settings;
+use crate::progress::Mode;
 
 /// Does what `--call` asks for.
 pub(super) fn run(
     args: &BuildArgs,
-    settings: &Settings,
+    host: &Host,
     mut request: BuildRequest,
-    pending: Option<Pending>,
+    pending: Pending,
 ) -> Result<(), Failure> {
-    let needs_store = pending.is_some() || args.method() == Method::Check;
-    let host = needs_store.then(|| commands::open(settings)).transpose()?;
-    if let (Some(pending), Some(host)) = (pending, &host) {
-        pending.complete(host, &mut request)?;
-    }
-    match (args.method(), &host) {
-        (Method::Check, Some(host)) => run_check(args, host, request),
-        (Method::Outline, _) => run_outline(args, &request),
-        (Method::Targets, _) => run_targets(args, &request),
-        (Method::Build | Method::Check, _) => Ok(()),
-    }
-}
-
-fn run_outline(args: &BuildArgs, request: &BuildRequest) -> Result<(), Failure> {
-    let outline = outline(request)?;
-    commands::print(&match args.call.json {
-        true => pretty(&outline_json(&outline, &request.dockerfile)),
-        false => outline_text(&outline),
-    })
-}
-
-fn run_targets(args: &BuildArgs, request: &BuildRequest) -> Result<(), Failure> {
-    let targets = targets(request)?;
-    commands::print(&match args.call.json {
-        true => pretty(&targets_json(&targets, &request.dockerfile)),
-        false => targets_text(&targets),
-    })
-}
-
-fn run_check(args: &BuildArgs, host: &Host, mut request: BuildRequest) -> Result<(), Failure> {
-    request.options.all_stages = request.options.target.is_none();
-    let events: Arc<dyn EventSink> = Arc::new(NoEvents);
-    let report = check(host, &request, &events, &Cancel::default())?;
-    let json = args.call.json;
-    commands::print(&if json { pretty(&check_json(&report)) } else { check_text(&report) })?;
-    let has_findings = !report.findings.is_empty();
-    match report.error {
+    let (method, json) = (args.method(), args.call.json);
+    request.options.all_stages = method == Method::Check && request.options.target.is_none();
+    let told = work::shown(host, Mode::Quiet, move |host, events, cancel| {
+        let _held = pending.complete(host, &mut request, cancel)?;
+        match method {
+            Method::Outline => Told::outline(&request, json),
+            Method::Targets => Told::targets(&request, json),
+            Method::Build | Method::Check => {
+                let report = check(host, &request, events, cancel)?;
+                Ok(Told::check(report, json))
+            }
+        }
+    })?;
+    commands::print(&told.text)?;
+    match told.error {
         Some(error) => Err(error.into()),
-        None if has_findings && !args.call.ignore_status => Err(Failure::told()),
+        None if told.has_findings && !args.call.ignore_status => Err(Failure::told()),
         None => Ok(()),
+    }
+}
+
+/// What goes to standard output, and what it means for the exit code.
+struct Told {
+    text: String,
+    has_findings: bool,
+    error: Option<BuildError>,
+}
+
+impl Told {
+    fn check(report: CheckReport, json: bool) -> Self {
+        let text = if json { pretty(&check_json(&report)) } else { check_text(&report) };
+        Self { text, has_findings: !report.findings.is_empty(), error: report.error }
+    }
+
+    fn outline(request: &BuildRequest, json: bool) -> Result<Self, Failure> {
+        let outline = outline(request)?;
+        Ok(Self::without_findings(match json {
+            true => pretty(&outline_json(&outline, &request.dockerfile)),
+            false => outline_text(&outline),
+        }))
+    }
+
+    fn targets(request: &BuildRequest, json: bool) -> Result<Self, Failure> {
+        let targets = targets(request)?;
+        Ok(Self::without_findings(match json {
+            true => pretty(&targets_json(&targets, &request.dockerfile)),
+            false => targets_text(&targets),
+        }))
+    }
+
+    fn without_findings(text: String) -> Self {
+        Self { text, has_findings: false, error: None }
     }
 }
 

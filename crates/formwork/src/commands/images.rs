@@ -2,10 +2,10 @@
 
 use formwork_build::{Host, ImageSizes, measure};
 use formwork_image::StoredImage;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::args::{Format, ImagesArgs};
-use crate::commands;
+use crate::args::{ImagesArgs, ListFormat};
+use crate::commands::{self, list};
 use crate::exit::Failure;
 use crate::render::{self, Table};
 use crate::settings::Settings;
@@ -24,11 +24,18 @@ pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure>
         let sizes = measure(&host, &image)?;
         rows.push((image, sizes));
     }
-    let text = match args.format {
-        Format::Table => table(&rows, args.no_trunc),
-        Format::Json => rows.iter().map(|(image, sizes)| line(image, sizes)).collect(),
-    };
-    commands::print(&text)
+    match &args.format {
+        ListFormat::Table => commands::print(&table(&rows, args.no_trunc)),
+        ListFormat::Json => {
+            let line = |(image, sizes): &(_, _)| format!("{}\n", object(image, sizes));
+            commands::print(&rows.iter().map(line).collect::<String>())
+        }
+        ListFormat::Template { table, line } => {
+            let fields = |(image, sizes): &(_, _)| fields(image, sizes, args.no_trunc);
+            let objects: Vec<Value> = rows.iter().map(fields).collect();
+            list::print_lines(&objects, line, *table)
+        }
+    }
 }
 
 /// The images whose names contain the filter, the newest first.
@@ -62,9 +69,9 @@ fn table(rows: &[(StoredImage, ImageSizes)], no_trunc: bool) -> String {
     table.to_string()
 }
 
-fn line(image: &StoredImage, sizes: &ImageSizes) -> String {
+fn object(image: &StoredImage, sizes: &ImageSizes) -> Value {
     let (name, tag) = name_and_tag(image);
-    let object = json!({
+    json!({
         "Repository": name,
         "Tag": tag,
         "ID": image.config.as_str(),
@@ -73,8 +80,19 @@ fn line(image: &StoredImage, sizes: &ImageSizes) -> String {
         "Layers": image.layers.len(),
         "UnpackedSize": sizes.unpacked,
         "PackedSize": sizes.packed,
-    });
-    format!("{object}\n")
+    })
+}
+
+/// What templates find: the same, and what docker has for people.
+fn fields(image: &StoredImage, sizes: &ImageSizes, no_trunc: bool) -> Value {
+    let mut fields = object(image, sizes);
+    let digest = image.manifest.as_ref().map(|manifest| manifest.digest.as_str());
+    let age = image.created.as_deref().map(render::age).unwrap_or_default();
+    fields["ID"] = shown_id(image, no_trunc).into();
+    fields["Digest"] = digest.unwrap_or("<none>").into();
+    fields["CreatedSince"] = age.into();
+    fields["Size"] = render::optional_bytes(sizes.unpacked).into();
+    fields
 }
 
 fn name_and_tag(image: &StoredImage) -> (String, String) {

@@ -5,8 +5,8 @@ use formwork_image::StoredImage;
 use formwork_oci::Reference;
 use serde_json::{Value, json};
 
-use crate::args::InspectArgs;
-use crate::commands;
+use crate::args::{InspectArgs, ListFormat};
+use crate::commands::{self, list};
 use crate::exit::Failure;
 use crate::settings::Settings;
 
@@ -19,8 +19,31 @@ pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure
         let image = host.images().resolve(text).map_err(Failure::input)?;
         objects.push(object(&host, &image)?);
     }
-    let text = serde_json::to_string_pretty(&objects).map_err(Failure::machine)?;
-    commands::print(&format!("{text}\n"))
+    match &args.format {
+        None | Some(ListFormat::Table) => {
+            let text = serde_json::to_string_pretty(&objects).map_err(Failure::machine)?;
+            commands::print(&format!("{text}\n"))
+        }
+        Some(ListFormat::Json) => commands::print(&format!("{}\n", Value::from(objects))),
+        Some(ListFormat::Template { line, .. }) => {
+            objects.iter_mut().for_each(fill);
+            list::print_lines(&objects, line, false)
+        }
+    }
+}
+
+/// Gives the configuration of an image the keys that it lacks, so that templates find all that
+/// docker has.
+fn fill(object: &mut Value) {
+    let Some(config) = object.get_mut("Config") else { return };
+    let lists = ["Env", "Cmd", "Entrypoint", "OnBuild"].map(|key| (key, json!([])));
+    let maps = ["Labels", "Volumes", "ExposedPorts"].map(|key| (key, json!({})));
+    let texts = ["User", "WorkingDir", "StopSignal"].map(|key| (key, json!("")));
+    for (key, empty) in lists.into_iter().chain(maps).chain(texts) {
+        if config.get(key).is_none_or(Value::is_null) {
+            config[key] = empty;
+        }
+    }
 }
 
 fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {

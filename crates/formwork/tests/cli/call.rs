@@ -139,3 +139,18 @@ fn stages_that_are_not_built_make_no_build_fail() {
     let text = "# check=error=true\nFROM scratch AS unused\nENV A=$B\nFROM scratch\nCMD [\"a\"]\n";
     call(&site, &[], text).succeeded();
 }
+
+#[test]
+fn what_is_dropped_in_silence_elsewhere_is_told() {
+    let site = Site::new();
+    site.write("a", "");
+    let text = "FROM scratch\nCOPY ../../a /\nCOPY none* /x/\nCOPY --parents no/**/f /y/\n";
+    let ran = call(&site, &[], text).succeeded();
+    for told in [
+        "`../../a` leads out of where it is looked for: `/a` is taken",
+        "`none*` matches nothing",
+        "`no/**/f` matches nothing",
+    ] {
+        assert_eq!(ran.stderr.matches(told).count(), 1, "{told}: {}", ran.stderr);
+    }
+}

@@ -125,3 +125,39 @@ fn credentials_go_to_their_host_and_to_nobody_else() {
     let message = "the server answered 401";
     Ran::of(&mut site.build_command(&["--no-cache"], &dockerfile)).failed(3, message);
 }
+
+#[test]
+fn contexts_and_dockerfiles_come_from_web_servers() {
+    let (server, site) = (Server::start(), Site::new());
+    site.write("Dockerfile", "FROM scratch\nCOPY a /packed\n");
+    site.write("other", "FROM scratch\nCOPY a /other\n");
+    site.write("a", "A");
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["-czf-", "."]).current_dir(site.context(""));
+    server.put_bytes("/context.tgz", tar.output().unwrap().stdout);
+    server.put_bytes("/Dockerfile", "FROM scratch\nCOPY a /fetched\n");
+    server.put_bytes("/lone", "FROM scratch\nCOPY <<f /lone\nL\nf\n");
+    server.put_bytes("/wrong", "FROM scratch\nCPY a /\n");
+    server.put_bytes("/named", "FROM scratch\nCOPY --from=n a /named\n");
+    let url = |path: &str| server.url(path);
+    let build = |arguments: &[&str]| {
+        Ran::of(&mut site.formwork(&[&["build", "-q", "-o", "out"], arguments].concat()))
+    };
+    let context = url("/context.tgz");
+    for (arguments, name) in [
+        (&[&*context][..], "packed"),
+        (&["-f", "other", &context], "other"),
+        (&["-f", &url("/Dockerfile"), &context], "fetched"),
+        (&["-f", &url("/Dockerfile"), "."], "fetched"),
+        (&[&*url("/lone")], "lone"),
+        (&["-f", &url("/named"), "--build-context", &format!("n={context}"), "."], "named"),
+    ] {
+        build(arguments).succeeded();
+        assert!(site.context("out").join(name).is_file(), "{name}");
+        fs_err::remove_dir_all(site.context("out")).unwrap();
+    }
+    build(&[&url("/wrong")]).failed(1, "/wrong:2:1");
+    build(&["-f", &context, "."]).failed(1, "is an archive and no Dockerfile");
+    build(&[&url("/no")]).failed(3, "404 Not Found");
+    build(&["--build-context", &format!("n={}", url("/lone")), "."]).failed(1, "is no archive");
+}

@@ -13,6 +13,8 @@ mod debian;
 mod explain;
 mod fetched;
 mod files;
+mod git;
+mod ignore;
 mod mounts;
 mod outputs;
 mod peers;

@@ -1,6 +1,6 @@
 //! The commands for images that are in the store.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -111,6 +111,36 @@ fn inspect_tells_configuration_and_layers() {
 }
 
 #[test]
+fn scripts_get_the_parts_that_they_ask_for() {
+    let site = Site::new();
+    let Some(id) = build_app(&site) else { return };
+    let show = |arguments: &[&str]| site.run(arguments);
+    assert_eq!(show(&["images", "--format", "{{.Repository}}:{{.Tag}}", "app"]), "app:1\n");
+    let table = show(&["images", "--format", "table {{.Repository}}\\t{{.ID}}", "app"]);
+    let short = &id["sha256:".len()..][..12];
+    assert_eq!(table, format!("REPOSITORY   ID\napp          {short}\n"));
+    let size = show(&["history", "--format", "{{.Size}} {{.CreatedBy}}", "app:1"]);
+    assert!(size.contains("B COPY a b\n"), "{size}");
+    for (template, expected) in [
+        ("{{.Id}}", &*id),
+        ("{{.Config.WorkingDir}} {{.Config.User}}", "/w app"),
+        ("{{json .Config.Cmd}}", r#"["echo hello $WHO from $(pwd)"]"#),
+        ("{{len .Config.Labels}}", "0"),
+        ("{{index .RepoTags 0}}", "app:1"),
+        ("{{range .Config.Entrypoint}}{{.}} {{end}}", "/bin/sh -c "),
+        ("{{.Os}}{{if .Config.Healthcheck}}!{{end}}", "linux"),
+    ] {
+        let shown = show(&["inspect", "-f", template, "app:1"]);
+        assert_eq!(shown, format!("{expected}\n"), "{template}");
+    }
+    assert!(show(&["inspect", "--format", "json", "app:1"]).starts_with("[{"));
+    let wrong = |arguments: &[&str]| Ran::of(&mut site.formwork(arguments));
+    wrong(&["inspect", "-f", "{{.Nothing}}", "app:1"]).failed(2, "`.Nothing`");
+    wrong(&["images", "--format", "{{.ID"]).failed(2, "`}}` is missing");
+    wrong(&["images", "--format", "xml"]).failed(2, "`json`");
+}
+
+#[test]
 fn run_starts_what_the_image_says_and_what_the_caller_says() {
     on_each_rung(|site| {
         let Some(_) = build_app(site) else { return };
@@ -162,7 +192,67 @@ fn run_has_the_exit_code_of_the_process() {
     assert_eq!(code(&["busybox", "false"]), Some(1));
     assert_eq!(code(&["busybox", "/no/such/program"]), Some(127));
     assert_eq!(code(&["busybox", "/etc/passwd"]), Some(126));
-    assert_eq!(code(&["no-such-image"]), Some(125));
+    assert_eq!(code(&["--pull=never", "no-such-image"]), Some(125));
+}
+
+#[test]
+fn a_run_sees_files_of_the_host_that_it_is_shown() {
+    on_each_rung(|site| {
+        let Some(_) = build_app(site) else { return };
+        site.write("shown/in", "host");
+        let (source, file) = (site.outside("context/shown"), site.outside("context/shown/in"));
+        let mount = |options: &str| format!("{source}:/seen/here{options}");
+        let script = "cat /seen/here/in; echo new > /seen/here/out";
+        let shell = ["busybox", "sh", "-c", script];
+        assert_eq!(site.run(&[&["run", "-v", &mount("")], &shell[..]].concat()), "host");
+        assert_eq!(fs_err::read(site.context("shown/out")).unwrap(), b"new\n");
+        let read_only = mount(":ro");
+        let refused = [&["run", "-v", &read_only], &shell[..]].concat();
+        Ran::of(&mut site.formwork(&refused)).failed(1, "Read-only");
+        let one = format!("{file}:/etc/passwd");
+        assert_eq!(site.run(&["run", "-v", &one, "busybox", "cat", "/etc/passwd"]), "host");
+        for (wrong, message) in [
+            ("/absent/source:/x", "/absent/source"),
+            ("name:/x", "no named volumes"),
+            ("/x", "SOURCE:TARGET"),
+            ("/:relative", "SOURCE:TARGET"),
+        ] {
+            Ran::of(&mut site.formwork(&["run", "-v", wrong, "busybox"])).failed(125, message);
+        }
+    });
+}
+
+#[test]
+fn a_run_with_a_terminal_has_one_of_its_own() {
+    on_each_rung(|site| {
+        let Some(_) = build_app(site) else { return };
+        let script = "test -t 0 && test -t 1 && echo terminal $TERM; exit 3";
+        let ran = Ran::of(&mut site.formwork(&["run", "-t", "busybox", "sh", "-c", script]));
+        assert_eq!((ran.code, &*ran.stdout), (Some(3), "terminal xterm\r\n"), "{}", ran.stderr);
+        site.write("keys", "typed\n");
+        let keys = fs_err::File::open(site.context("keys")).unwrap().into_parts().0;
+        let ran = Ran::of(site.formwork(&["run", "-it", "busybox", "cat"]).stdin(keys));
+        assert_eq!((ran.code, &*ran.stdout), (Some(0), "typed\r\ntyped\r\n"), "{}", ran.stderr);
+        let no_terminal = ["run", "-i", "busybox", "sh", "-c", "test -t 1 || cat"];
+        let input = fs_err::File::open(site.context("a")).unwrap().into_parts().0;
+        assert_eq!(Ran::of(site.formwork(&no_terminal).stdin(input)).stdout, "A");
+    });
+}
+
+#[test]
+fn keys_of_a_terminal_reach_the_process_as_signals() {
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let script = "trap 'exit 7' INT; echo ready; while :; do sleep 0.01; done";
+    let mut command = site.formwork(&["run", "-it", "-u", "app", "busybox", "sh", "-c", script]);
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(running.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\r\n");
+    let mut keys = running.stdin.take().unwrap();
+    keys.write_all(b"\x03").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(7));
 }
 
 #[test]

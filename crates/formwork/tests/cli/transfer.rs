@@ -220,3 +220,53 @@ fn a_credential_helper_keeps_what_it_is_there_for() {
     run(&["logout", host]);
     assert!(fs_err::metadata(site.outside("kept")).is_err());
 }
+
+#[test]
+fn registries_are_asked_as_the_user_wants_it() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    let name = format!("{}/base:1", registry.host());
+    let publish = |content: &str| {
+        site.write("a", content);
+        let built =
+            site.build(&["-t", &name, "-o", "type=image,push=true"], "FROM scratch\nCOPY a /\n");
+        site.run(&["rm", &name]);
+        built.id
+    };
+    let dockerfile = format!("FROM {name}\n");
+    let content = |pull: &str| site.tree(&[pull], &dockerfile).lines().join("\n");
+    let never = Ran::of(&mut site.build_command(&["--pull=never"], &dockerfile));
+    assert_eq!(never.code, Some(1), "{}", never.stderr);
+    assert!(never.stderr.contains("--pull=never"), "{}", never.stderr);
+    publish("old");
+    assert!(content("--pull=missing").contains("old"));
+    // Another store publishes something newer, so that this one keeps what it knows.
+    site.write("a", "new");
+    site.write("../New", "FROM scratch\nCOPY a /\n");
+    elsewhere(&site, &["build", "-q", "-f", "../New", "-t", &name, "--push", "."]);
+    for (pull, expected) in [
+        ("--pull=missing", "old"),
+        ("--pull=never", "old"),
+        ("--pull=false", "old"),
+        ("--pull=newer", "new"),
+        ("--pull=always", "new"),
+    ] {
+        assert!(content(pull).contains(expected), "{pull}");
+    }
+    let host = registry.host().to_owned();
+    drop(registry);
+    assert!(content("--pull=newer").contains("new"));
+    let always = Ran::of(&mut site.build_command(&["--pull"], &dockerfile));
+    always.failed(3, &host);
+}
+
+#[test]
+fn a_run_pulls_what_is_missing() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    let Some(_) = build_app(&site) else { return };
+    let name = format!("{}/app:1", registry.host());
+    site.run(&["push", "-q", "app:1", &name]);
+    Ran::of(&mut site.formwork(&["run", "--pull=never", &name])).failed(125, &name);
+    assert_eq!(elsewhere(&site, &[&["run", "--rm", &name], &SHOW[..]].concat()), SHOWN);
+}

@@ -52,8 +52,15 @@ impl Arena {
                 assert!(blob(&store, &part["digest"]).exists(), "{part}");
             }
         }
-        for record in files(&store.join("index-v1")) {
-            let layer = json(&record)["layer"].as_str().unwrap().to_owned();
+        // Records lie in directories of two digits; beside these lies what explains builds.
+        let is_record = |file: &PathBuf| {
+            let directory = file.parent().and_then(Path::file_name);
+            directory.is_some_and(|name| name.len() == 2)
+        };
+        for record in files(&store.join("index-v1")).into_iter().filter(is_record) {
+            let content = json(&record);
+            let layer = content["layer"].as_str();
+            let layer = layer.unwrap_or_else(|| panic!("{}: {content}", record.display()));
             if !layer.is_empty() {
                 let snapshot = store.join("snapshots-v1").join(layer);
                 Tree::decode(&fs_err::read(snapshot.join("tree")).unwrap()).unwrap();

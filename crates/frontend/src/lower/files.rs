@@ -155,6 +155,7 @@ impl StageLowerer<'_, '_> {
                         }
                     }
                 };
+                self.warn_about_dots(&pattern, word.span());
                 let shown = pattern.clone();
                 let source = CopySource::Path { from, pattern };
                 Some(Written { source, shown, unpack: None })
@@ -166,6 +167,19 @@ impl StageLowerer<'_, '_> {
                 Some(Written { source, shown, unpack: None })
             }
         }
+    }
+
+    /// A path that would lead out of where it is looked for is silently cut by BuildKit.
+    fn warn_about_dots(&mut self, path: &str, span: Span) {
+        let inner = path.trim_start_matches('/');
+        if !clean(inner).starts_with("..") {
+            return;
+        }
+        let taken = clean(&format!("/{inner}"));
+        let message = format!("`{path}` leads out of where it is looked for: `{taken}` is taken");
+        let warning = Diagnostic::warning("path-outside", message).at(&self.source, span, "");
+        let help = "choose a build context that holds the file, or add one with `--build-context`";
+        self.report(warning.with_help(help));
     }
 
     fn heredoc(&mut self, heredoc: &Heredoc) -> Option<String> {

@@ -7,7 +7,7 @@ use formwork_graph::{CopySource, HttpSource, RemoteSource};
 
 use super::files::Written;
 use super::stage::StageLowerer;
-use crate::{http_source, is_http};
+use crate::{GitLocation, git_location, http_source, is_http};
 
 /// What a source of an ADD is.
 pub(super) enum Remote {
@@ -28,11 +28,14 @@ impl StageLowerer<'_, '_> {
         word: Span,
         span: Span,
     ) -> Remote {
-        if is_git(text) {
-            let message = format!("`{text}` is a git repository");
-            let help = "clone it in a RUN step for now: ADD of repositories is not built yet";
-            self.error("remote-add", message, word, help);
-            return Remote::Wrong;
+        match git_location(text) {
+            Some(Ok(location)) => return self.repository(text, location, add, span),
+            Some(Err(problem)) => {
+                let message = format!("`{text}` is no usable address of a git repository");
+                self.error("remote-add", message, word, &problem);
+                return Remote::Wrong;
+            }
+            None => {}
         }
         if is_http(text) {
             return self.file(text, add, span);
@@ -45,6 +48,32 @@ impl StageLowerer<'_, '_> {
                 Remote::Wrong
             }
         }
+    }
+
+    fn repository(
+        &mut self,
+        text: &str,
+        mut location: GitLocation,
+        add: &Add,
+        span: Span,
+    ) -> Remote {
+        match self
+            .checksum(add)
+            .map(|given| given.map(|(text, at)| (location.set_checksum(&text), at)))
+        {
+            Ok(None | Some((Ok(()), _))) => {}
+            Ok(Some((Err(problem), at))) => {
+                self.error("bad-checksum", problem, at, "write the id of the commit");
+                return Remote::Wrong;
+            }
+            Err(()) => return Remote::Wrong,
+        }
+        let GitLocation { mut source, directory } = location;
+        source.keep_git_dir |= add.keep_git_dir.is_some_and(|keep| keep.value);
+        let pattern = format!("/{}", literal(&directory));
+        let from = self.lowering.remote(RemoteSource::Git(source), self.place(span));
+        let source = CopySource::Path { from, pattern };
+        Remote::Found(Written { source, shown: text.to_owned(), unpack: Some(false) })
     }
 
     fn file(&mut self, url: &str, add: &Add, span: Span) -> Remote {
@@ -85,7 +114,7 @@ impl StageLowerer<'_, '_> {
 
     /// Whether COPY is given an address, which is reported.
     pub(super) fn has_address(&mut self, files: &Transfer) -> bool {
-        let is_address = |word: &&Word| is_http(word.text()) || is_git(word.text());
+        let is_address = |word: &&Word| is_http(word.text()) || git_location(word.text()).is_some();
         let words = files.sources.iter().filter_map(|source| match source {
             Source::Path(word) => Some(word),
             Source::Heredoc(_) => None,
@@ -107,11 +136,4 @@ fn literal(name: &str) -> String {
         pattern.push(character);
     }
     pattern
-}
-
-/// Whether a text is the address of a git repository.
-fn is_git(text: &str) -> bool {
-    let path = text.split(['#', '?']).next().unwrap_or_default();
-    ["git://", "ssh://", "git@"].iter().any(|scheme| text.starts_with(scheme))
-        || (is_http(text) && path.ends_with(".git"))
 }

@@ -131,7 +131,8 @@ impl<'a> Composer<'a> {
     ///
     /// In the pattern, `**` spans directories. What is before the first `/./` is where the copied
     /// directories begin; otherwise they begin at the root. Symbolic links behind that point are
-    /// not followed. The destination becomes a directory even if nothing matches, as in BuildKit.
+    /// not followed. The destination becomes a directory even if nothing matches, as in BuildKit;
+    /// whether something does is returned.
     ///
     /// # Errors
     ///
@@ -143,13 +144,15 @@ impl<'a> Composer<'a> {
         pattern: &[u8],
         destination: &RelPath,
         options: &CopyOptions<'_>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<bool, LayerError> {
         let (start, include) = select::select_with_parents(source, pattern)?;
         let entries = source.merge_at(&start);
         let include = Some(&include);
         let transfer = Transfer { options, include, conflict: Conflict::Refuse };
+        let has_any = transfer.has_any(&entries, &start);
         let target = self.directory_for_contents(destination, options)?;
-        transfer.contents(self, entries, &start, &target)
+        transfer.contents(self, entries, &start, &target)?;
+        Ok(has_any)
     }
 
     /// Copies a file that is given by its content, such as a heredoc: mode 0644, root's.

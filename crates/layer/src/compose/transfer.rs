@@ -171,6 +171,12 @@ impl Transfer<'_> {
         Ok(parent)
     }
 
+    /// Whether anything at all is copied.
+    pub(super) fn has_any(&self, entries: &[Entry], source: &RelPath) -> bool {
+        let mut below = entries.iter().filter(|entry| entry.path != *source);
+        below.any(|entry| self.judge(entry, source) == Verdict::Copy)
+    }
+
     /// Whether something that is copied by its name is left out.
     pub(super) fn is_excluded(&self, name: &[u8]) -> bool {
         self.options.exclude.is_some_and(|exclude| exclude.judge(name, false) != Ignore::Keep)

@@ -89,6 +89,9 @@ fn become_process(
     rustix::process::fchdir(cwd).map_err(at(Stage::WorkingDirectory))?;
     // A session of its own, so that it can use terminals as programs do that are logged in.
     rustix::process::setsid().map_err(at(Stage::Confine))?;
+    if spec.terminal {
+        rustix::process::ioctl_tiocsctty(stdin).map_err(at(Stage::Stdio))?;
+    }
     // Keys are counted against the user's quota, so this may fail; then the helper's own session
     // keyring remains, which is as empty.
     let _ = sys::new_session_keyring();

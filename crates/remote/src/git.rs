@@ -1,0 +1,352 @@
+//! Git repositories, by way of the `git` program.
+//!
+//! Everything that a repository or the user's configuration could make git run is off: it has an
+//! environment of its own without any configuration, no hooks, no filters, no helpers, and only
+//! the protocols `http`, `https`, `ssh` and `git`. What could be taken for an option never gets
+//! here (see [`GitSource`]), and stands behind `--` besides.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use formwork_graph::{GitSource, without_secrets};
+
+use crate::RemoteError;
+
+/// The most that is kept of what git says.
+const OUTPUT_LIMIT: u64 = 16 << 20;
+/// How often is looked whether git has ended, in milliseconds: from the first to the last pause.
+const PAUSES: (u64, u64) = (1, 32);
+
+/// What git needs of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct GitConfig {
+    /// The directories in which programs are looked for, as `PATH` has them.
+    pub path: OsString,
+    /// Proxy variables.
+    pub proxies: Vec<(String, String)>,
+    /// A file with certificates, in place of the system's.
+    pub certificates: Option<PathBuf>,
+    /// The keys of the hosts that SSH may speak to, besides the system's.
+    pub known_hosts: Option<PathBuf>,
+    /// The socket of an SSH agent.
+    pub agent: Option<PathBuf>,
+}
+
+/// One repository, spoken to with the credentials for its host.
+pub struct Repository<'a> {
+    config: &'a GitConfig,
+    source: &'a GitSource,
+    /// The address without a user and a password, unless that is SSH's.
+    url: String,
+    /// The value of the `Authorization` header.
+    authorization: Option<String>,
+    /// An empty directory for git to be at home in.
+    home: &'a Path,
+    is_canceled: &'a dyn Fn() -> bool,
+}
+
+impl<'a> Repository<'a> {
+    /// A repository. `authorization` is the value of the `Authorization` header in place of what
+    /// the address says; `home` is an empty directory; git is stopped where `is_canceled` says so.
+    pub fn new(
+        config: &'a GitConfig,
+        source: &'a GitSource,
+        authorization: Option<String>,
+        home: &'a Path,
+        is_canceled: &'a dyn Fn() -> bool,
+    ) -> Self {
+        let (url, own) = without_user(&source.url);
+        let authorization = authorization.or(own);
+        Self { config, source, url, authorization, home, is_canceled }
+    }
+
+    /// The id of the commit that the source stands for now; asks the server unless it is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails where git does, where there is no such reference, and where it leads to another
+    /// commit than the one that was asked for.
+    pub fn commit(&self) -> Result<String, RemoteError> {
+        let reference = self.source.reference.as_deref();
+        let (commit, tag) = match reference.filter(|reference| is_commit(reference)) {
+            Some(commit) => (commit.to_owned(), None),
+            None => self.look_up(reference.unwrap_or("HEAD"))?,
+        };
+        let is_right = |wanted: &String| {
+            commit.starts_with(wanted) || tag.as_ref().is_some_and(|tag| tag.starts_with(wanted))
+        };
+        match &self.source.checksum {
+            Some(wanted) if !is_right(wanted) => Err(self.problem(format!(
+                "it is the commit {commit}, not {wanted}; somebody may have moved the reference"
+            ))),
+            _ => Ok(commit),
+        }
+    }
+
+    /// The commit of a branch or a tag, and the tag's own id if it has one.
+    fn look_up(&self, reference: &str) -> Result<(String, Option<String>), RemoteError> {
+        let peeled = format!("{reference}^{{}}");
+        let listed = self.git(None, &["ls-remote", "--", &self.url, reference, &peeled])?;
+        let listed: Vec<(&str, &str)> =
+            listed.lines().filter_map(|line| line.split_once('\t')).collect();
+        let id = |name: String| {
+            let found = listed.iter().find(|(_, listed)| *listed == name);
+            found.map(|(id, _)| (*id).to_owned()).filter(|id| is_commit(id))
+        };
+        let bare = reference.strip_prefix("refs/").unwrap_or(reference);
+        // As `git checkout` has it, a branch goes before a tag.
+        for name in [format!("refs/heads/{reference}"), reference.to_owned()] {
+            if let (Some(id), false) = (id(name), bare.starts_with("tags/")) {
+                return Ok((id, None));
+            }
+        }
+        for name in [format!("refs/tags/{reference}"), format!("refs/{bare}")] {
+            match (id(format!("{name}^{{}}")), id(name)) {
+                (Some(commit), tag) => return Ok((commit, tag)),
+                (None, Some(commit)) => return Ok((commit, None)),
+                (None, None) => {}
+            }
+        }
+        Err(self.problem(format!("it has no branch and no tag `{reference}`")))
+    }
+
+    /// Puts the files of a commit into an empty directory; returns when it was made, in seconds
+    /// since 1970. There is a `.git` in every repository of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where git does.
+    pub fn check_out(&self, commit: &str, directory: &Path) -> Result<i64, RemoteError> {
+        let git = |arguments: &[&str]| self.git(Some(directory), arguments);
+        git(&["init", "-q"])?;
+        git(&["remote", "add", "--", "origin", &self.url])?;
+        let fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules"];
+        let alone = [&fetch[..], &["--depth=1", "--", "origin", commit]].concat();
+        if let Err(error) = git(&alone) {
+            // Old servers give nothing but branches and tags.
+            let all = ["--", "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+            git(&[&fetch[..], &["--update-head-ok"], &all[..]].concat()).map_err(|_| error)?;
+        }
+        git(&["checkout", "-q", "--force", "--detach", commit, "--"])?;
+        if self.source.submodules && directory.join(".gitmodules").is_file() {
+            git(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+        }
+        let time = git(&["log", "-1", "--format=%ct", commit, "--"])?;
+        time.trim().parse().map_err(|_| self.problem("its commit has no time".to_owned()))
+    }
+
+    /// Runs git; returns what it prints.
+    fn git(&self, directory: Option<&Path>, arguments: &[&str]) -> Result<String, RemoteError> {
+        let mut command = Command::new(self.program()?);
+        command.args(arguments).env_clear().envs(self.environment());
+        command.current_dir(directory.unwrap_or(self.home)).process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let failed = |error: std::io::Error| self.problem(format!("git cannot be run: {error}"));
+        let mut child = command.spawn().map_err(failed)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (status, stdout, stderr) = std::thread::scope(|scope| {
+            let stdout = scope.spawn(|| read(stdout));
+            let stderr = scope.spawn(|| read(stderr));
+            let status = self.wait(&mut child);
+            (status, stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default())
+        });
+        match status.map_err(failed)? {
+            true => Ok(stdout),
+            false => Err(self.problem(said(&stderr))),
+        }
+    }
+
+    /// Waits for git to end; whether it succeeded.
+    fn wait(&self, child: &mut Child) -> std::io::Result<bool> {
+        let mut pause = PAUSES.0;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status.success());
+            }
+            if (self.is_canceled)() {
+                let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+                if let Some(group) = group {
+                    // It may have ended meanwhile.
+                    let _ =
+                        rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
+                return child.wait().map(|_| false);
+            }
+            std::thread::sleep(Duration::from_millis(pause));
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    fn program(&self) -> Result<PathBuf, RemoteError> {
+        let mut places = std::env::split_paths(&self.config.path);
+        let found = places.find_map(|place| {
+            let program = place.join("git");
+            (program.is_absolute() && program.is_file()).then_some(program)
+        });
+        found.ok_or_else(|| {
+            self.problem("the program `git` is not there; install the package `git`".to_owned())
+        })
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let mut variables: Vec<(OsString, OsString)> = Vec::new();
+        let mut set = |name: &str, value: &OsStr| variables.push((name.into(), value.to_owned()));
+        set("PATH", &self.config.path);
+        set("HOME", self.home.as_os_str());
+        set("LC_ALL", OsStr::new("C"));
+        for name in ["GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"] {
+            set(name, OsStr::new("/dev/null"));
+        }
+        for (name, value) in [
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_ATTR_NOSYSTEM", "1"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_ALLOW_PROTOCOL", "http:https:ssh:git"),
+            ("GIT_SSH_VARIANT", "ssh"),
+        ] {
+            set(name, OsStr::new(value));
+        }
+        set("GIT_SSH_COMMAND", &self.ssh());
+        if let Some(agent) = &self.config.agent {
+            set("SSH_AUTH_SOCK", agent.as_os_str());
+        }
+        if let Some(certificates) = &self.config.certificates {
+            set("GIT_SSL_CAINFO", certificates.as_os_str());
+        }
+        for (name, value) in &self.config.proxies {
+            set(name, OsStr::new(value));
+        }
+        let settings = self.settings();
+        set("GIT_CONFIG_COUNT", OsStr::new(&settings.len().to_string()));
+        for (number, (key, value)) in settings.iter().enumerate() {
+            set(&format!("GIT_CONFIG_KEY_{number}"), OsStr::new(key));
+            set(&format!("GIT_CONFIG_VALUE_{number}"), OsStr::new(value));
+        }
+        variables
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        let fixed = [
+            ("core.hooksPath", "/dev/null"),
+            ("core.fsmonitor", "false"),
+            ("core.attributesFile", "/dev/null"),
+            ("core.symlinks", "true"),
+            ("core.autocrlf", "false"),
+            ("credential.helper", ""),
+            ("gc.auto", "0"),
+            ("init.defaultBranch", "main"),
+            ("init.templateDir", ""),
+            ("maintenance.auto", "false"),
+        ];
+        let mut settings: Vec<(String, String)> =
+            fixed.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        if let (Some(authorization), Some(site)) = (&self.authorization, site(&self.url)) {
+            let header = format!("Authorization: {authorization}");
+            settings.push((format!("http.{site}.extraHeader"), header));
+        }
+        settings
+    }
+
+    /// SSH without the user's configuration and without questions.
+    fn ssh(&self) -> OsString {
+        let mut command = OsString::from("ssh -F /dev/null -o BatchMode=yes");
+        if let Some(hosts) = &self.config.known_hosts
+            && let Some(hosts) =
+                hosts.to_str().filter(|path| !path.contains(['\'', '"', '\\', '%']))
+        {
+            command.push(format!(" -o 'UserKnownHostsFile=\"{hosts}\"'"));
+        }
+        command
+    }
+
+    fn problem(&self, problem: String) -> RemoteError {
+        RemoteError::Git { url: without_secrets(&self.source.url), problem }
+    }
+}
+
+impl std::fmt::Debug for Repository<'_> {
+    /// Tells no credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// Whether a text is the whole id of a commit.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64)
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The address of the host of a web server's address.
+fn site(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http"))?;
+    Some(format!("{scheme}://{}/", rest.split('/').next()?))
+}
+
+/// A web server's address without its user, and what the `Authorization` header says of them.
+fn without_user(url: &str) -> (String, Option<String>) {
+    let parts = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http"));
+    let Some((scheme, rest)) = parts else { return (url.to_owned(), None) };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    let Some(at) = rest[..host_end].rfind('@') else { return (url.to_owned(), None) };
+    let user: Vec<u8> = percent_encoding::percent_decode_str(&rest[..at]).collect();
+    let authorization = format!("Basic {}", STANDARD.encode(user));
+    (format!("{scheme}://{}", &rest[at + 1..]), Some(authorization))
+}
+
+fn read(stream: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut stream) = stream {
+        // What was read before a failure is better than nothing.
+        let _ = stream.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut bytes);
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What git says went wrong, without control characters, and a way out where one is known.
+fn said(stderr: &str) -> String {
+    let is_reason =
+        |line: &&str| ["fatal:", "error:", "remote:"].iter().any(|p| line.starts_with(p));
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let reasons: Vec<&str> = lines.iter().copied().filter(is_reason).collect();
+    let shown = if reasons.is_empty() { lines } else { reasons };
+    let text: String = shown.join("; ").chars().filter(|c| !c.is_control()).take(500).collect();
+    let way_out = if stderr.contains("Host key verification failed") {
+        "; the host's key is not known: connect once with `ssh`, or see ssh-keyscan(1)"
+    } else if stderr.contains("Permission denied (publickey") {
+        "; give it an SSH agent: `--ssh default`"
+    } else if stderr.contains("could not read Username") {
+        "; it may be private: give a token with `--secret id=GIT_AUTH_TOKEN,src=FILE`"
+    } else {
+        ""
+    };
+    format!("git says: {text}{way_out}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_for_one_host() {
+        let (url, authorization) = without_user("https://a:b@h:1/x.git");
+        assert_eq!(site(&url).as_deref(), Some("https://h:1/"));
+        assert_eq!(authorization.as_deref(), Some("Basic YTpi"));
+        assert_eq!(without_user("ssh://git@h/x"), ("ssh://git@h/x".to_owned(), None));
+        assert_eq!(site("git://h/x"), None);
+    }
+
+    #[test]
+    fn reasons_are_found_in_what_git_says() {
+        let text = "Cloning\x1b[2J\nfatal: repository not found\n";
+        assert_eq!(said(text), "git says: fatal: repository not found");
+        assert!(said("Host key verification failed.\nfatal: x").contains("ssh-keyscan"));
+    }
+}

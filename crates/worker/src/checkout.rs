@@ -1,0 +1,183 @@
+//! Commits of git repositories, checked out once and kept under their ids.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use formwork_fs::{
+    FileKind, Follow, FsError, RelPath, RootDir, Verdict, WalkEntry, remove_tree, walk,
+};
+use formwork_graph::GitSource;
+use formwork_layer::tree::{Last, Origin};
+use formwork_layer::{Stack, Tree, scan_context};
+use formwork_remote::{GitConfig, Repository};
+use formwork_snapshot::{SnapshotKey, Snapshotter};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+
+use crate::facts::TREE;
+use crate::store::LayerStore;
+use crate::{Secrets, WorkerError};
+
+/// Git's own directory, or the file that stands for it in a submodule.
+const GIT: &[u8] = b".git";
+
+/// The files of a commit.
+#[derive(Clone, Debug)]
+pub struct Checkout {
+    tree: Arc<Tree>,
+    directory: PathBuf,
+}
+
+impl Checkout {
+    /// The files of a commit, which are fetched unless they are in the store.
+    ///
+    /// They belong to root, have mode 0644 or 0755 as git keeps it, and were modified when the
+    /// commit was made, so that they are the same wherever and whenever they are checked out.
+    ///
+    /// # Errors
+    ///
+    /// Fails where git does, and where the store cannot be written.
+    pub fn of(
+        store: &LayerStore,
+        config: &GitConfig,
+        secrets: &Secrets,
+        source: &GitSource,
+        is_canceled: &dyn Fn() -> bool,
+    ) -> Result<Self, WorkerError> {
+        let home = store.layout.scratch()?.join("home");
+        crate::mounts::make_directory(&home)?;
+        let authorization = secrets.git_authorization(&source.url);
+        let repository = Repository::new(config, source, authorization, &home, is_canceled);
+        let commit = repository.commit()?;
+        let key = key(source, &commit)?;
+        if let Some(known) = kept(store, &key)? {
+            return Ok(known);
+        }
+        let active = store.snapshots.prepare()?;
+        let time = repository.check_out(&commit, &active.upper())?;
+        let directory = RootDir::open(active.upper())?;
+        if !source.keep_git_dir {
+            remove_git(&directory, store.threads)?;
+        }
+        normalise(&directory, time, store.threads)?;
+        let tree = scan_context(&Origin::layer(directory), &everything, None, store.threads)?;
+        store.snapshots.commit(&key, Some(active), &[(TREE, &*tree.encode())])?;
+        let lost = || WorkerError::Internal(format!("the files of {key} are lost"));
+        kept(store, &key)?.ok_or_else(lost)
+    }
+
+    /// All files.
+    pub(crate) fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    /// Where a directory of the commit lies; links in the commit do not lead out of it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is no such directory.
+    pub fn directory(&self, path: &str) -> Result<PathBuf, WorkerError> {
+        let missing = || crate::files::missing_in_root(path);
+        let clean = RelPath::clean(path).map_err(|_| missing())?;
+        let resolved = Stack::new([&*self.tree]).resolve(&clean, Last::Follow)?;
+        match resolved.is_directory() {
+            true => Ok(self.directory.join(resolved.path.as_path())),
+            false => Err(missing()),
+        }
+    }
+}
+
+/// What a checkout is called: it depends on the commit, and on how its files are chosen.
+fn key(source: &GitSource, commit: &str) -> Result<SnapshotKey, WorkerError> {
+    let GitSource { url, keep_git_dir, submodules, reference: _, checksum: _ } = source;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{commit} {keep_git_dir} {submodules} {url}").as_bytes());
+    Ok(format!("git-v1-{}", hasher.finalize().to_hex()).parse()?)
+}
+
+fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Checkout>, WorkerError> {
+    let Some(snapshot) = store.snapshots.get(key)? else { return Ok(None) };
+    let (Some(tree), Some(directory)) = (snapshot.fact(TREE)?, snapshot.layer()) else {
+        return Ok(None);
+    };
+    let Ok(tree) = Tree::decode(&tree) else {
+        store.snapshots.remove(key)?;
+        return Ok(None);
+    };
+    let tree = Arc::new(tree.with_bytes(&Origin::layer(RootDir::open(&directory)?)));
+    Ok(Some(Checkout { tree, directory }))
+}
+
+fn everything(_: &RelPath, _: bool) -> Verdict {
+    Verdict::Keep
+}
+
+/// Removes what is git's own, also of submodules. No commit can hold files that are called so.
+fn remove_git(directory: &RootDir, threads: usize) -> Result<(), WorkerError> {
+    let is_outermost = |path: &RelPath| {
+        path.name() == GIT && !path.ancestors().any(|ancestor| ancestor.name() == GIT)
+    };
+    for entry in walk(directory, &everything, threads)? {
+        if is_outermost(&entry.path)
+            && let Some(parent) = entry.path.parent()
+        {
+            remove_tree(&directory.open_dir(&parent, Follow::Never)?, GIT)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives all files the time of the commit, and the permissions that git keeps of them.
+fn normalise(directory: &RootDir, time: i64, threads: usize) -> Result<(), WorkerError> {
+    let time = Timespec { tv_sec: time, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    for entry in walk(directory, &everything, threads)? {
+        normalise_entry(directory, &entry, &times)?;
+    }
+    rustix::fs::futimens(directory, &times)
+        .map_err(|errno| FsError::new("set the times of", directory.path(), errno).into())
+}
+
+fn normalise_entry(
+    directory: &RootDir,
+    entry: &WalkEntry,
+    times: &Timestamps,
+) -> Result<(), WorkerError> {
+    let failed = |errno| FsError::new("set the times of", directory.path_of(&entry.path), errno);
+    let mode = match entry.stat.kind {
+        FileKind::Regular if entry.stat.mode & 0o111 == 0 => 0o644,
+        FileKind::Regular | FileKind::Directory => 0o755,
+        _ => {
+            let parent = entry.path.parent().unwrap_or_default();
+            let parent = directory.open_dir(&parent, Follow::Never)?;
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let done = rustix::fs::utimensat(&parent, entry.path.name(), times, flags);
+            return Ok(done.map_err(failed)?);
+        }
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = directory.open_raw(&entry.path, flags, Mode::empty(), Follow::Never)?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed)?;
+    Ok(rustix::fs::futimens(&file, times).map_err(failed)?)
+}
+
+impl Secrets {
+    /// What the `Authorization` header says to a repository's host: the secret `GIT_AUTH_HEADER` as
+    /// it is or `GIT_AUTH_TOKEN` as a password; `.<host>` behind the name goes first.
+    fn git_authorization(&self, url: &str) -> Option<String> {
+        let (_, rest) = url.split_once("://").filter(|(scheme, _)| scheme.starts_with("http"))?;
+        let host = rest.split('/').next()?.rsplit('@').next()?;
+        let secret = |name: String| {
+            let value = self.get(&name)?;
+            Some(std::str::from_utf8(value).ok()?.trim().to_owned())
+        };
+        let basic =
+            |token: String| format!("basic {}", STANDARD.encode(format!("x-access-token:{token}")));
+        let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+        [format!(".{host}"), format!(".{bare}"), String::new()].into_iter().find_map(|of_host| {
+            let token = || secret(format!("GIT_AUTH_TOKEN{of_host}")).map(basic);
+            secret(format!("GIT_AUTH_HEADER{of_host}")).or_else(token)
+        })
+    }
+}
