@@ -142,13 +142,7 @@ impl Resolver<'_> {
     fn location(&self, path: &str, selector: Option<&str>) -> Location {
         let context = self.request.contexts.get(formwork_frontend::MAIN_CONTEXT);
         let directory = context.map_or(Path::new("."), |context| &context.directory);
-        let choice = match selector {
-            None => Choice::Only,
-            Some(text) => match text.strip_prefix('@').map(str::parse) {
-                Some(Ok(digest)) => Choice::Digest(digest),
-                _ => Choice::Name(text.to_owned()),
-            },
-        };
+        let choice = selector.map_or(Choice::Only, choice_of);
         Location { path: directory.join(path), choice }
     }
 
@@ -192,6 +186,14 @@ impl Resolver<'_> {
             blobs(self.host, &image, self.events, self.cancel),
         )?);
         Ok(Found { origins: image.origins(), ..found })
+    }
+}
+
+/// The image that a selector means: a name, or a digest behind `@`.
+pub(crate) fn choice_of(selector: &str) -> Choice {
+    match selector.strip_prefix('@').map(str::parse) {
+        Some(Ok(digest)) => Choice::Digest(digest),
+        _ => Choice::Name(selector.to_owned()),
     }
 }
 

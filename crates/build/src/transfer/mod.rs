@@ -4,6 +4,7 @@
 //! What another place has is fetched once and stays; what the store has only as files is packed
 //! when somebody needs blobs, and the blobs stay, too.
 
+mod copy;
 mod import;
 mod load;
 mod packed;
@@ -11,6 +12,7 @@ mod pull;
 mod push;
 mod save;
 
+pub use copy::{CopyTarget, copy};
 pub use import::{ImportRequest, import};
 pub use load::load;
 pub use pull::pull;

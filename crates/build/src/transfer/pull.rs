@@ -1,10 +1,11 @@
 //! From a registry into the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_diagnostics::EventSink;
-use formwork_image::{BlobSource, ImageError, StoredImage, StoredLayer};
+use formwork_image::{BlobSource, ImageError, StoredImage};
 use formwork_oci::{Descriptor, Platform, Reference};
 use formwork_solver::Cancel;
 
@@ -46,7 +47,9 @@ fn fetch_layers(
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
     let source = blobs(host, image, events, cancel);
-    let layers: Vec<&Descriptor> = image.layers.iter().filter_map(blob).collect();
+    let mut seen = BTreeSet::new();
+    let layers = image.layers.iter().filter_map(|layer| layer.blob.as_ref());
+    let layers: Vec<&Descriptor> = layers.filter(|layer| seen.insert(&layer.digest)).collect();
     let next = AtomicUsize::new(0);
     let work = || -> Result<(), ImageError> {
         while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -66,9 +69,4 @@ fn fetch_layers(
         true => BuildError::canceled(),
         false => BuildError::image(&error),
     })
-}
-
-/// The blob of a layer, once for layers that are in an image more than once.
-fn blob(layer: &StoredLayer) -> Option<&Descriptor> {
-    layer.blob.as_ref()
 }

@@ -70,6 +70,24 @@ pub(crate) enum SaveFormat {
     OciDir,
 }
 
+/// Options of `formwork copy`.
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Where from: a name in a registry, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME] or
+    /// docker-archive:FILE[:NAME]
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Where to, written likewise
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: String,
+    /// Platform, such as linux/arm64, of an image for several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Show nothing but the digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 /// Options of `formwork import`.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod call;
+pub(crate) mod copy;
 pub(crate) mod cp;
 pub(crate) mod diff;
 pub(crate) mod doctor;

@@ -308,3 +308,39 @@ fn an_archive_of_files_becomes_an_image() {
         Ran::of(&mut site.formwork(&refused)).failed(1, message);
     }
 }
+
+#[test]
+fn images_are_copied_between_registries_and_layouts() {
+    let (Some(one), Some(two)) = (Registry::start(), Registry::start()) else { return };
+    on_each_rung(|site| {
+        site.write("a", "A");
+        let (first, second) = (format!("{}/a:1", one.host()), format!("{}/b/c:2", two.host()));
+        let third = format!("{}/moved:3", two.host());
+        let metadata = site.outside("metadata.json");
+        let arguments = ["-t", &first, "--push", "--metadata-file", &metadata];
+        site.build(&arguments, "FROM scratch\nCOPY a /\n");
+        let metadata: Value = serde_json::from_slice(&fs_err::read(metadata).unwrap()).unwrap();
+        let digest = format!("{}\n", metadata["containerimage.digest"].as_str().unwrap());
+        let (layout, archive) = (site.outside("layout"), site.outside("copy.tar"));
+        for (source, target) in [
+            (first.clone(), format!("docker://{second}")),
+            (second, format!("oci:{layout}:app:1")),
+            (format!("oci:{layout}"), format!("oci-archive:{archive}")),
+            (format!("oci-archive:{archive}"), third.clone()),
+        ] {
+            assert_eq!(elsewhere(site, &["copy", "-q", &source, &target]), digest, "{target}");
+        }
+        site.run(&["pull", "-q", &third]);
+        assert_eq!(site.inspect(&third)["Digest"], digest.trim());
+        assert_eq!(elsewhere(site, &["images", "-q"]), "", "nothing is listed that was copied");
+        let docker = site.outside("docker.tar");
+        elsewhere(site, &["copy", "-q", &third, &format!("docker-archive:{docker}:made:1")]);
+        assert_eq!(elsewhere(site, &["load", "-q", "-i", &docker]), "made:1\n");
+        elsewhere(site, &["rm", "made:1"]);
+    });
+    let site = Site::new();
+    let absent = format!("{}/absent", one.host());
+    Ran::of(&mut site.formwork(&["copy", &absent, "oci:x"])).failed(3, "absent");
+    Ran::of(&mut site.formwork(&["copy", &absent, "oci:x:tag"])).failed(2, "whole name");
+    Ran::of(&mut site.formwork(&["copy", "oci:absent", &absent])).failed(1, "absent");
+}

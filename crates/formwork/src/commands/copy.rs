@@ -1,0 +1,83 @@
+//! `formwork copy`.
+
+use formwork_build::{CopyTarget, ImageLocation, copy};
+use formwork_image::{Choice, Location};
+
+use crate::args::CopyArgs;
+use crate::commands::{self, work};
+use crate::exit::Failure;
+use crate::settings::Settings;
+
+/// Copies an image from one place to another.
+pub(crate) fn run(args: &CopyArgs, settings: &Settings) -> Result<(), Failure> {
+    let from: ImageLocation = args
+        .source
+        .parse()
+        .map_err(|error| Failure::usage(format!("`{}`: {error}", args.source)))?;
+    let to = target(&args.destination)?;
+    let platform = commands::platform(args.platform.as_deref())?;
+    let host = commands::open(settings)?;
+    let manifest = work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
+        copy(host, &from, &to, &platform, events, cancel)
+    })?;
+    commands::print(&format!("{}\n", manifest.digest))
+}
+
+/// `[docker://]NAME`, `oci:DIRECTORY[:NAME]`, `oci-archive:FILE[:NAME]` or
+/// `docker-archive:FILE[:NAME]`.
+fn target(text: &str) -> Result<CopyTarget, Failure> {
+    const LAYOUTS: [(&str, bool, bool); 4] = [
+        ("oci-layout://", true, false),
+        ("oci-archive:", false, false),
+        ("docker-archive:", false, true),
+        ("oci:", true, false),
+    ];
+    for (transport, directory, docker) in LAYOUTS {
+        let Some(rest) = text.strip_prefix(transport) else { continue };
+        let Location { path, choice } = Location::parse(rest);
+        let name = match choice {
+            Choice::Only => None,
+            Choice::Name(name) if name.contains([':', '/']) => Some(commands::name(&name)?),
+            _ => {
+                return Err(Failure::usage(format!("`{text}` has no whole name behind its path"))
+                    .with_help(format!("for example `{transport}PATH:app:1.0`")));
+            }
+        };
+        if path.as_os_str().is_empty() {
+            return Err(Failure::usage(format!("`{text}` has no path")));
+        }
+        return Ok(CopyTarget::Layout { path, directory, docker, name });
+    }
+    commands::name(text.strip_prefix("docker://").unwrap_or(text)).map(CopyTarget::Registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_written_as_for_skopeo() {
+        let layout = |path: &str, directory, docker, name: Option<&str>| CopyTarget::Layout {
+            path: path.into(),
+            directory,
+            docker,
+            name: name.map(|name| name.parse().unwrap()),
+        };
+        for (text, expected) in [
+            ("oci:dir", layout("dir", true, false, None)),
+            ("oci:/a/dir:app:1", layout("/a/dir", true, false, Some("app:1"))),
+            ("oci-archive:a.tar", layout("a.tar", false, false, None)),
+            (
+                "docker-archive:a.tar:ghcr.io/o/app:1",
+                layout("a.tar", false, true, Some("ghcr.io/o/app:1")),
+            ),
+            ("docker://app:1", CopyTarget::Registry("app:1".parse().unwrap())),
+            ("localhost:5000/app", CopyTarget::Registry("localhost:5000/app".parse().unwrap())),
+        ] {
+            assert_eq!(target(text).unwrap(), expected, "{text}");
+        }
+        for wrong in ["oci:", "oci:dir:tag", "UPPER"] {
+            assert!(target(wrong).is_err(), "{wrong}");
+        }
+    }
+}
