@@ -2,7 +2,7 @@
 //!
 //! [`build`] parses a Dockerfile, resolves its images, lowers it to a graph, lets the solver and
 //! the worker carry that out, puts the image together and takes it where it should go. [`run`]
-//! starts a process in an image; [`pull`], [`push`], [`save`] and [`load`] move images.
+//! starts a process in an image; [`pull`], [`push`], [`save`], [`load`] and [`import`] move images.
 //!
 //! Everything comes in as values ([`BuildRequest`], [`Host`]), progress goes out as events, and
 //! what is wrong as diagnostics with a place in the Dockerfile. Nothing here reads the
@@ -41,13 +41,13 @@ pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
 pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
-pub use request::{BuildRequest, ContextSpec, Destination, Output, PullPolicy};
+pub use request::{BuildRequest, ContextSpec, Destination, ImageForm, Output, PullPolicy};
 pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{SaveForm, load, pull, push, save};
+pub use transfer::{ImportRequest, SaveForm, import, load, pull, push, save};
 
 pub use formwork_frontend::{
     GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,

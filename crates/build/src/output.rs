@@ -14,12 +14,13 @@ use formwork_layer::{
     Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, Tree, materialize,
     pack,
 };
+use formwork_oci::Reference;
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
 use crate::result::BuiltImage;
 use crate::step::{sending, step};
-use crate::{BuildError, BuildRequest, Destination, Host, Output};
+use crate::{BuildError, BuildRequest, Destination, Host, ImageForm, Output};
 
 /// Takes an image to all outputs.
 pub(crate) fn deliver(
@@ -64,12 +65,12 @@ impl Delivery<'_> {
     fn deliver(&self, output: &Output) -> Result<(), BuildError> {
         match output {
             Output::Store => self.store(),
-            Output::Push { compression } => self.push(*compression),
-            Output::Archive { docker, destination, compression } => {
-                self.archive(*docker, destination, *compression)
+            Output::Push { form, by_digest } => self.push(form, *by_digest),
+            Output::Archive { docker, destination, form } => {
+                self.archive(*docker, destination, form)
             }
-            Output::Layout { docker, directory, compression } => {
-                let view = self.view(*compression)?;
+            Output::Layout { docker, directory, form: how } => {
+                let view = self.view(how)?;
                 make_directory(directory).map_err(BuildError::store)?;
                 export::to_directory(view, self.image.names(), form(*docker), directory)
                     .map(drop)
@@ -80,9 +81,9 @@ impl Delivery<'_> {
         }
     }
 
-    fn view(&self, compression: Compression) -> Result<&formwork_image::ImageView, BuildError> {
+    fn view(&self, form: &ImageForm) -> Result<&formwork_image::ImageView, BuildError> {
         let missing = || BuildError::internal("the image was not packed as the output needs it");
-        self.image.view(compression).ok_or_else(missing)
+        self.image.view(form).ok_or_else(missing)
     }
 
     /// Keeps the image under its names, with everything that it takes to run it.
@@ -114,13 +115,19 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    fn push(&self, compression: Compression) -> Result<(), BuildError> {
-        let view = self.view(compression)?;
+    fn push(&self, form: &ImageForm, by_digest: bool) -> Result<(), BuildError> {
+        let view = self.view(form)?;
+        let digest = &view.descriptor().digest;
+        let name = |name: &Reference| match by_digest {
+            true => Reference::by_digest(name.repository().clone(), digest.clone()),
+            false => name.clone(),
+        };
+        let names: Vec<Reference> = self.image.names().iter().map(name).collect();
         let client = self.host.registries.client();
         let client = client.map_err(|error| BuildError::image(&error.into()))?;
         let progress = sending(self.step, &**self.events);
         let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
-        export::to_registry(client, view, self.image.names(), options)
+        export::to_registry(client, view, &names, options)
             .map(drop)
             .map_err(|error| BuildError::image(&error))
     }
@@ -129,9 +136,9 @@ impl Delivery<'_> {
         &self,
         docker: bool,
         destination: &Destination,
-        compression: Compression,
+        how: &ImageForm,
     ) -> Result<(), BuildError> {
-        let view = self.view(compression)?;
+        let view = self.view(how)?;
         let (names, form) = (self.image.names(), form(docker));
         match destination {
             Destination::File(path) => export::to_file(view, names, form, path),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
-use formwork_oci::Reference;
+use formwork_oci::{Annotations, Reference};
 use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets};
 
@@ -28,6 +28,8 @@ pub struct BuildRequest {
     pub jobs: usize,
     /// Secrets for RUN.
     pub secrets: Secrets,
+    /// The sockets of SSH agents for RUN, by their names.
+    pub agents: BTreeMap<String, PathBuf>,
     /// What git needs of the machine.
     pub git: GitConfig,
     /// What of the host reaches RUN.
@@ -74,8 +76,10 @@ pub enum Output {
     Store,
     /// To the registries that the names lead to.
     Push {
-        /// How new layers are compressed.
-        compression: Compression,
+        /// How the image is packed.
+        form: ImageForm,
+        /// Whether it is known there by its digest alone, without the names' tags.
+        by_digest: bool,
     },
     /// Into an archive, as an OCI image layout or as docker loads it.
     Archive {
@@ -83,8 +87,8 @@ pub enum Output {
         docker: bool,
         /// Where to.
         destination: Destination,
-        /// How new layers are compressed.
-        compression: Compression,
+        /// How the image is packed.
+        form: ImageForm,
     },
     /// Into a directory, as an OCI image layout or as docker loads it.
     Layout {
@@ -92,13 +96,24 @@ pub enum Output {
         docker: bool,
         /// The directory.
         directory: PathBuf,
-        /// How new layers are compressed.
-        compression: Compression,
+        /// How the image is packed.
+        form: ImageForm,
     },
     /// The files into a directory, owned by the user.
     Files(PathBuf),
     /// The files into a tar archive.
     Tar(Destination),
+}
+
+/// How an image is packed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageForm {
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whether the media types are docker's, of which there is none for zstd.
+    pub docker_types: bool,
+    /// The annotations of the manifest, which docker's have not.
+    pub annotations: Annotations,
 }
 
 /// A file, or standard output.
@@ -111,12 +126,12 @@ pub enum Destination {
 }
 
 impl Output {
-    /// How new layers are compressed, if the result has packed layers.
-    pub(crate) fn compression(&self) -> Option<Compression> {
+    /// How the image is packed, if the result has packed layers.
+    pub(crate) fn form(&self) -> Option<&ImageForm> {
         match self {
-            Self::Push { compression }
-            | Self::Archive { compression, .. }
-            | Self::Layout { compression, .. } => Some(*compression),
+            Self::Push { form, .. } | Self::Archive { form, .. } | Self::Layout { form, .. } => {
+                Some(form)
+            }
             Self::Store | Self::Files(_) | Self::Tar(_) => None,
         }
     }

@@ -9,15 +9,13 @@ use formwork_image::{
     Assembly, BlobSource, Family, ImageView, StoredImage, StoredLayer, assemble as assemble_image,
 };
 use formwork_layer::Compression;
-use formwork_oci::{
-    Annotations, Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json,
-};
+use formwork_oci::{Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json};
 use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
 use crate::resolve::Images;
-use crate::{BuildError, BuildRequest, Host, Output};
+use crate::{BuildError, BuildRequest, Host, ImageForm, Output};
 
 /// What the history says about who made an image.
 const COMMENT: &str = "formwork";
@@ -38,8 +36,8 @@ pub(crate) struct BuiltImage {
     pub(crate) config: ImageConfig,
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) root: Root,
-    /// The image with packed layers, by how new ones are compressed.
-    pub(crate) views: Vec<(Compression, ImageView)>,
+    /// The packed image, by its forms.
+    pub(crate) views: Vec<(ImageForm, ImageView)>,
     /// Where all blobs are.
     pub(crate) blobs: Arc<ResultBlobs>,
     pub(crate) layers: Vec<StoredLayer>,
@@ -60,7 +58,8 @@ pub(crate) fn assemble(
         .and_then(|output| output.root().ok())
         .ok_or_else(|| BuildError::internal("the target has no result"))?
         .clone();
-    let compressions: Vec<Compression> = unique(&request.outputs);
+    let forms = unique(request.outputs.iter().filter_map(Output::form));
+    let compressions = unique(forms.iter().map(|form| &form.compression));
     let packed = pack_all(&root, &compressions, request.epoch, cancel)?;
     let mut config = lowered.config.clone();
     config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
@@ -68,17 +67,16 @@ pub(crate) fn assemble(
     let config_bytes = to_json(&config);
     let blobs = Arc::new(result_blobs(host, images));
     let mut views = Vec::new();
-    for (index, compression) in compressions.iter().enumerate() {
+    for form in forms {
+        let index = compressions.iter().position(|known| *known == form.compression);
+        let index = index.ok_or_else(|| BuildError::internal("a compression is forgotten"))?;
         let layers = packed.iter().map(|forms| forms.blobs[index].clone()).collect();
-        let assembly = Assembly {
-            config: &config,
-            layers,
-            family: Family::Oci,
-            annotations: Annotations::new(),
-        };
+        let family = if form.docker_types { Family::Docker } else { Family::Oci };
+        let annotations = form.annotations.clone();
+        let assembly = Assembly { config: &config, layers, family, annotations };
         let blobs = Arc::clone(&blobs) as Arc<dyn BlobSource>;
         let view = assemble_image(assembly, blobs).map_err(|error| BuildError::image(&error))?;
-        views.push((*compression, view));
+        views.push((form, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
     let names = request.tags.clone();
@@ -86,9 +84,9 @@ pub(crate) fn assemble(
 }
 
 impl BuiltImage {
-    /// The image packed with a compression.
-    pub(crate) fn view(&self, compression: Compression) -> Option<&ImageView> {
-        self.views.iter().find(|(known, _)| *known == compression).map(|(_, view)| view)
+    /// The image packed in a form.
+    pub(crate) fn view(&self, form: &ImageForm) -> Option<&ImageView> {
+        self.views.iter().find(|(known, _)| known == form).map(|(_, view)| view)
     }
 
     /// The image's id.
@@ -125,14 +123,15 @@ pub(crate) struct Forms {
     pub(crate) blobs: Vec<Descriptor>,
 }
 
-fn unique(outputs: &[Output]) -> Vec<Compression> {
-    let mut compressions = Vec::new();
-    for compression in outputs.iter().filter_map(Output::compression) {
-        if !compressions.contains(&compression) {
-            compressions.push(compression);
+/// Each value once, in order.
+fn unique<'a, T: Clone + PartialEq + 'a>(values: impl Iterator<Item = &'a T>) -> Vec<T> {
+    let mut unique = Vec::new();
+    for value in values {
+        if !unique.contains(value) {
+            unique.push(value.clone());
         }
     }
-    compressions
+    unique
 }
 
 /// Packs all layers side by side, or only measures them if nobody needs blobs.

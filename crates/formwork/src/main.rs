@@ -48,6 +48,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pull(args) => commands::pull::run(args, &settings),
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),
+        Command::Import(args) => commands::import::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),
         Command::Export(args) => commands::export::run(args, &settings),
         Command::Cp(args) => commands::cp::run(args, &settings),

@@ -49,6 +49,11 @@ impl Repository {
 }
 
 impl Reference {
+    /// What has a digest in a repository, whatever it is called there.
+    pub fn by_digest(repository: Repository, digest: Digest) -> Self {
+        Self { repository, tag: None, digest: Some(digest) }
+    }
+
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.repository

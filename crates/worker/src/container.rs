@@ -1,11 +1,13 @@
 //! `formwork run`: a process in an image, of which nothing is kept.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use formwork_fs::{FsError, RelPath};
+use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
+use formwork_layer::compose::{Composer, Owner};
+use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
     Cancel, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
     Stub, User,
@@ -84,6 +86,8 @@ pub fn run_container(
     let user = accounts(&root)?.process_user(&spec.user)?;
     let active = store.snapshots.prepare()?;
     set_metadata(&active, &root_metadata(&root)?)?;
+    let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
+    make_missing(&root, &cwd, &active.upper())?;
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = ProcessSpec::new(rootfs, spec.args.iter());
     process.mounts = Mounts::of_host(&spec.hostname, &spec.resolv_conf).points;
@@ -92,7 +96,7 @@ pub fn run_container(
     }
     process.env =
         environment(spec, &user.home).into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-    process.cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
+    process.cwd = cwd;
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
     process.network = NetworkMode::Host;
@@ -101,6 +105,19 @@ pub fn run_container(
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);
     Ok(Launcher::new().run(&process, stdio, cancel)?)
+}
+
+/// Makes a directory that no layer has, as docker does with a working directory, in the directory
+/// that takes the changes and is empty so far.
+fn make_missing(root: &Root, path: &RelPath, upper: &Path) -> Result<(), WorkerError> {
+    let trees = root.trees()?;
+    let mut composer = Composer::new(Stack::new(trees.iter().map(|tree| &**tree)));
+    composer.make_directory(path, Owner::default(), Timestamp::default())?;
+    let made = composer.finish()?;
+    if !made.is_empty() {
+        materialize(&made, &RootDir::open(upper)?, &MaterializeOptions::default())?;
+    }
+    Ok(())
 }
 
 /// The variables, with the home directory and the kind of terminal unless they are set, as docker

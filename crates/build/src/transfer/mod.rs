@@ -4,12 +4,14 @@
 //! What another place has is fetched once and stays; what the store has only as files is packed
 //! when somebody needs blobs, and the blobs stay, too.
 
+mod import;
 mod load;
 mod packed;
 mod pull;
 mod push;
 mod save;
 
+pub use import::{ImportRequest, import};
 pub use load::load;
 pub use pull::pull;
 pub use push::push;

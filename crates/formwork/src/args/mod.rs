@@ -34,7 +34,7 @@ pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
-pub(crate) use transfer::{LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
+pub(crate) use transfer::{ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -101,6 +101,8 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read the images of an archive or a directory into the store
     Load(LoadArgs),
+    /// Make an image of the files in a tar archive
+    Import(ImportArgs),
     /// Write all files of an image into a tar archive
     Export(ExportArgs),
     /// Copy files out of an image

@@ -70,6 +70,25 @@ pub(crate) enum SaveFormat {
     OciDir,
 }
 
+/// Options of `formwork import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The archive, which may be compressed; `-` for standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Name for the image
+    pub(crate) name: Option<String>,
+    /// Instruction that changes the configuration, such as `CMD ["/app"]`; may be repeated
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// Remark for the image's history
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// Platform of the files, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+}
+
 /// Options of `formwork load`.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {

@@ -11,6 +11,7 @@ pub(crate) mod export;
 pub(crate) mod history;
 pub(crate) mod ignore;
 pub(crate) mod images;
+pub(crate) mod import;
 pub(crate) mod inspect;
 mod list;
 pub(crate) mod load;

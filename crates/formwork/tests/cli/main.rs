@@ -21,6 +21,7 @@ mod progress;
 mod sent;
 mod sources;
 mod space;
+mod ssh;
 mod store;
 mod support;
 mod surroundings;

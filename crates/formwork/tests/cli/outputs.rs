@@ -201,6 +201,30 @@ fn a_layer_may_occur_twice() {
 }
 
 #[test]
+fn images_are_packed_as_attributes_say() {
+    let Some(registry) = Registry::start() else { return };
+    let site = site();
+    let (oci, name) = (site.outside("oci"), format!("{}/app", registry.host()));
+    let metadata = site.outside("metadata.json");
+    let outputs = [
+        format!("type=oci,tar=false,dest={oci},annotation.one=1"),
+        format!("type=registry,name={name},push-by-digest=true,oci-mediatypes=false"),
+    ];
+    site.build(&["-o", &outputs[0], "--annotation", "two=2"], DOCKERFILE);
+    let manifest = manifest(&oci);
+    assert_eq!(manifest["annotations"], serde_json::json!({ "one": "1", "two": "2" }));
+    site.build(&["-o", &outputs[1], "--metadata-file", &metadata], DOCKERFILE);
+    let pushed = json(metadata)["containerimage.descriptor"].clone();
+    assert_eq!(pushed["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    // It is there by its digest, and by no tag.
+    Ran::of(&mut site.formwork(&["pull", &name])).failed(3, &name);
+    let pinned = format!("{name}@{}", pushed["digest"].as_str().unwrap());
+    site.run(&["pull", "-q", &pinned]);
+    let layer = &site.inspect(&pinned)["Layers"][0]["Blob"]["mediaType"];
+    assert_eq!(layer, "application/vnd.docker.image.rootfs.diff.tar.gzip");
+}
+
+#[test]
 fn skopeo_reads_every_form() {
     let Some(skopeo) = program("skopeo") else { return };
     let site = site();

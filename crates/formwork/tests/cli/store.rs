@@ -149,6 +149,7 @@ fn run_starts_what_the_image_says_and_what_the_caller_says() {
             site.run(&["run", "--rm", "-e", "WHO=you", "-w", "/tmp", "app:1"]),
             "hello you from /tmp\n"
         );
+        assert_eq!(site.run(&["run", "-w", "/not/there", "app:1", "pwd"]), "/not/there\n");
         assert_eq!(site.run(&["run", "app:1", "id -un"]), "app\n");
         assert_eq!(site.run(&["run", "--user", "0", "--entrypoint", "id", "app:1", "-u"]), "0\n");
         assert_eq!(site.run(&["run", "--hostname", "box", "busybox", "hostname"]), "box\n");

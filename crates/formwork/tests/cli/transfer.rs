@@ -270,3 +270,41 @@ fn a_run_pulls_what_is_missing() {
     Ran::of(&mut site.formwork(&["run", "--pull=never", &name])).failed(125, &name);
     assert_eq!(elsewhere(&site, &[&["run", "--rm", &name], &SHOW[..]].concat()), SHOWN);
 }
+
+#[test]
+fn an_archive_of_files_becomes_an_image() {
+    let (Some(tar), Some(xz)) = (program("tar"), program("xz")) else { return };
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let archive = site.outside("files.tar");
+        site.run(&["export", "-o", &archive, "busybox"]);
+        let changes = ["-c", "CMD [\"cat\", \"/etc/group\"]", "-c", "ENV A=1", "-c", "WORKDIR /w"];
+        let import = [&["import", "-m", "why"], &changes[..], &[&archive, "made:1"]].concat();
+        let id = site.run(&import);
+        assert_eq!(site.run(&import), id, "the same archive gives the same image");
+        assert!(site.run(&["run", "made:1"]).starts_with("root:x:0:"));
+        let image = site.inspect("made:1");
+        assert_eq!(image["Id"], id.trim());
+        assert_eq!(
+            (&image["Config"]["WorkingDir"], &image["Created"]),
+            (&json!("/w"), &json!("2023-11-14T22:13:20Z"))
+        );
+        assert_eq!(image["History"][0]["comment"], "why");
+        Ran::of(&mut site.command(xz.to_str().unwrap(), &["-k", "-0", &archive])).succeeded();
+        let input = fs_err::File::open(format!("{archive}.xz")).unwrap().into_parts().0;
+        let ran = Ran::of(site.formwork(&["import", "-", "made:2"]).stdin(input)).succeeded();
+        assert!(ran.stdout.starts_with("sha256:"), "{}", ran.stderr);
+        assert_eq!(site.inspect("made:2")["RootFS"], image["RootFS"]);
+    });
+    let site = Site::new();
+    site.write("none", "no archive");
+    Ran::of(&mut site.formwork(&["import", "none", "x"])).failed(1, "archive");
+    Ran::of(&mut site.formwork(&["import", "absent", "x"])).failed(1, "absent");
+    Ran::of(&mut site.command(tar.to_str().unwrap(), &["-cf", "../one.tar", "none"])).succeeded();
+    for (change, message) in [("RUN true", "is not possible"), ("ENV", "ENV")] {
+        let refused = ["import", "-c", change, "../one.tar"];
+        Ran::of(&mut site.formwork(&refused)).failed(1, message);
+    }
+}
