@@ -6,6 +6,7 @@
 
 mod bench;
 mod compare;
+mod conformance;
 mod demo;
 mod formwork;
 mod setup;
@@ -25,6 +26,9 @@ usage: cargo xtask COMMAND
   compare [NAME...]
                   hold the images of the demo against what buildah, skopeo, umoci and crun make
                   of the same Dockerfiles and images; needs root, and the demo before it
+  conformance [--with buildkit] [CASE...]
+                  build the cases of conformance/ as root and as an ordinary user, or with a peer,
+                  and compare what comes of them with what is written down
   demo [NAME...]  build the examples both ways, run them, compare them
   test [NAME...]  set up what is missing, then run every check and test, or the named tests
   tidy            check what compilers do not: borders between crates, docs, lengths, dependencies";
@@ -44,6 +48,7 @@ fn run() -> Result<()> {
     match arguments.next().as_deref() {
         Some("bench") => bench::run(&root(), &bench::Options::parse(arguments)?),
         Some("compare") => compare::run(&root(), &arguments.collect::<Vec<_>>()),
+        Some("conformance") => conformance::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("demo") => demo::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("test") => test::run(&root(), &arguments.collect::<Vec<_>>()),
         Some("tidy") => tidy::run(&root()),

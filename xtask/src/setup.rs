@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 21] = [
+pub(crate) const TEST_PACKAGES: [&str; 23] = [
     "acl",
     "apache2-utils",
     "attr",
@@ -22,6 +22,8 @@ pub(crate) const TEST_PACKAGES: [&str; 21] = [
     "git",
     "libcap2-bin",
     "mmdebstrap",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "podman",
     "python3-minimal",

@@ -116,7 +116,7 @@ pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
         WorkerError::Exit { .. }
         | WorkerError::Missing(_)
         | WorkerError::Account(_)
-        | WorkerError::MissingSecret(_)
+        | WorkerError::NotGiven { .. }
         | WorkerError::Layer(_)
         | WorkerError::BaseLayer { problem: BaseLayerError::Other(_), .. } => ErrorKind::Input,
         WorkerError::BaseLayer { problem: BaseLayerError::Failed(error), .. } => {

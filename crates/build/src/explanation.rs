@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BuildError, Host};
 
-/// The file of the last build that ran a step, in the index.
+/// The file of the last build that ran a step, among the runs of steps.
 const LAST: &str = "last-build";
 
 /// What the steps of a build did.
@@ -70,7 +70,7 @@ impl Explanation {
         if !self.is_worth_keeping() {
             return Ok(());
         }
-        let path = host.layout.index().join(LAST);
+        let path = host.layout.runs().join(LAST);
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         AtomicFile::write(path, &bytes).map_err(BuildError::store)
     }
@@ -81,7 +81,7 @@ impl Explanation {
     ///
     /// Fails where the store cannot be read.
     pub fn load(host: &Host) -> Result<Option<Self>, BuildError> {
-        let path = host.layout.index().join(LAST);
+        let path = host.layout.runs().join(LAST);
         match fs_err::read(&path) {
             // A damaged one explains nothing.
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),

@@ -79,7 +79,7 @@ impl Sent {
         let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
         let _in_use = host.use_store()?;
         let blob = host.downloads()?.blob(&http_source(url), &fetch);
-        let blob = blob.map_err(|error| failed(&WorkerError::Remote(error)))?;
+        let blob = blob.map_err(|error| failed(&WorkerError::Remote(error), cancel))?;
         let file = blob.open().map_err(BuildError::store)?;
         Self::read(file, limit).map_err(|error| {
             let message = format!("`{}` cannot be used: {error}", without_secrets(url));
@@ -123,7 +123,7 @@ impl FetchedContext {
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
         let directory = Checkout::of(&host.layers, git, secrets, source, &is_canceled)
             .and_then(|checkout| checkout.directory(&location.directory));
-        let directory = directory.map_err(|error| failed(&error))?;
+        let directory = directory.map_err(|error| failed(&error, cancel))?;
         Ok(Self { _in_use: in_use, directory })
     }
 
@@ -187,7 +187,11 @@ fn unusable(error: LayerError) -> BuildError {
     BuildError::new(kind, diagnostic)
 }
 
-fn failed(error: &WorkerError) -> BuildError {
+/// Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
+fn failed(error: &WorkerError, cancel: &Cancel) -> BuildError {
+    if cancel.is_canceled() {
+        return BuildError::canceled();
+    }
     BuildError::new(kind_of_worker_error(error), told("context", error))
 }
 

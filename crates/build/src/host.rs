@@ -78,11 +78,12 @@ impl Host {
         registries: RegistryFiles,
         resolv_conf: Vec<u8>,
     ) -> Result<Self, BuildError> {
-        let layout = StoreLayout::open(root).map_err(BuildError::store)?;
+        let layout = StoreLayout::open(root).and_then(|layout| layout.under_boot(boot));
+        let layout = layout.map_err(BuildError::store)?;
         let layers = LayerStore::open(&layout, boot, threads).map_err(BuildError::store)?;
         Ok(Self {
             images: LocalImages::of(&layout),
-            index: DirIndex::new(layout.index(), layout.locks()),
+            index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
             layers: Arc::new(layers),
             layout,
             registries: Arc::new(Registries::new(registries)),

@@ -28,6 +28,8 @@ pub struct BuildRequest {
     pub jobs: usize,
     /// Secrets for RUN.
     pub secrets: Secrets,
+    /// The sockets of SSH agents for RUN, by their names.
+    pub agents: BTreeMap<String, PathBuf>,
     /// What git needs of the machine.
     pub git: GitConfig,
     /// What of the host reaches RUN.

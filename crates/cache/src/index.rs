@@ -93,6 +93,7 @@ pub struct Claim {
 #[derive(Clone, Debug)]
 pub struct DirIndex {
     directory: PathBuf,
+    runs: PathBuf,
     locks: PathBuf,
 }
 
@@ -112,9 +113,14 @@ impl Claim {
 }
 
 impl DirIndex {
-    /// The index in a directory, which need not exist yet, with its locks in another, which must.
-    pub fn new(directory: impl Into<PathBuf>, locks: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), locks: locks.into() }
+    /// The index in a directory and the last runs of steps in another, which need not exist yet,
+    /// with its locks in a third, which must.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        runs: impl Into<PathBuf>,
+        locks: impl Into<PathBuf>,
+    ) -> Self {
+        Self { directory: directory.into(), runs: runs.into(), locks: locks.into() }
     }
 
     /// All records, in no order; what cannot be read is passed over.
@@ -146,9 +152,8 @@ impl DirIndex {
     ///
     /// Fails where the index cannot be changed.
     pub fn forget_runs(&self, age: Duration) -> Result<(), CacheError> {
-        let directory = self.directory.join(RUNS);
-        for name in names(&directory)? {
-            let path = directory.join(name);
+        for name in names(&self.runs)? {
+            let path = self.runs.join(name);
             let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
             let is_old = |at| SystemTime::now().duration_since(at).is_ok_and(|past| past >= age);
             if modified.is_ok_and(is_old) {
@@ -166,12 +171,10 @@ impl DirIndex {
 
     /// The file with the last runs of a step.
     fn runs_path(&self, step: &CacheKey) -> PathBuf {
-        self.directory.join(RUNS).join(step.to_string())
+        self.runs.join(step.to_string())
     }
 }
 
-/// The directory of the last runs of steps.
-const RUNS: &str = "runs";
 /// How many runs of a step are kept.
 const KEPT_RUNS: usize = 4;
 
@@ -305,7 +308,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         assert_eq!(index.find(&key("a")).unwrap(), None);
         index.store(&key("a"), &record("one")).unwrap();
         index.store(&key("a"), &record("two")).unwrap();
@@ -319,7 +322,7 @@ mod tests {
     #[test]
     fn a_damaged_record_is_a_missing_one() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path(), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         for damage in [&b""[..], b"{", b"null", b"\xff", br#"{"layer":5}"#] {
             index.store(&key("a"), &record("one")).unwrap();
             fs_err::write(index.path(&key("a")), damage).unwrap();
@@ -331,7 +334,7 @@ mod tests {
     #[test]
     fn the_list_has_every_record_that_can_be_read() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         assert!(index.list().unwrap().is_empty());
         for name in ["a", "b", "damaged"] {
             index.store(&key(name), &record(name)).unwrap();
@@ -347,7 +350,7 @@ mod tests {
     #[test]
     fn the_last_runs_of_a_step_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         assert!(index.runs(&key("step")).is_empty());
         for layer in ["1", "2", "3", "4", "5", "3"] {
             index.add_run(&key("step"), &record(layer)).unwrap();
@@ -369,7 +372,7 @@ mod tests {
     #[test]
     fn an_old_record_is_marked_when_it_is_used() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path(), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         index.store(&key("a"), &record("one")).unwrap();
         let path = index.path(&key("a"));
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
@@ -382,7 +385,7 @@ mod tests {
     #[test]
     fn writers_do_not_disturb_each_other() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path(), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let index = &index;
@@ -402,7 +405,7 @@ mod tests {
     #[test]
     fn a_key_is_claimed_once_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        let index = DirIndex::new(dir.path().join("index"), dir.path());
+        let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
         let claim = index.try_claim(&key("a")).unwrap();
         assert!(claim.is_some());
         assert!(index.try_claim(&key("a")).unwrap().is_none());

@@ -116,6 +116,9 @@ fn mount_value(
             format!("secret mode={mode:o} owner={uid}:{gid} id={id}")
         }
         MountKind::SecretEnv { id, required: _ } => format!("secret variable id={id}"),
+        MountKind::Ssh { id, required: _, mode, uid, gid } => {
+            format!("ssh mode={mode:o} owner={uid}:{gid} id={id}")
+        }
         MountKind::File { data, mode } => {
             let mut value = format!("file mode={mode:o} ").into_bytes();
             value.extend_from_slice(data);
@@ -408,6 +411,22 @@ mod tests {
         check_exec_from(&exec, set(secret("token", true, 0o400)), false, false);
         let variable = MountKind::SecretEnv { id: "token".into(), required: false };
         check_exec_from(&exec, set(variable), true, true);
+    }
+
+    #[test]
+    fn run_ssh() {
+        let ssh = |id: &str, required, mode| MountKind::Ssh {
+            id: id.to_owned(),
+            required,
+            mode,
+            uid: 0,
+            gid: 0,
+        };
+        let exec = with_mount(ssh("default", false, 0o600));
+        let set = |kind: MountKind| move |exec: &mut Exec| exec.mounts[0].kind = kind.clone();
+        check_exec_from(&exec, set(ssh("other", false, 0o600)), true, true);
+        check_exec_from(&exec, set(ssh("default", false, 0o666)), true, true);
+        check_exec_from(&exec, set(ssh("default", true, 0o600)), false, false);
     }
 
     #[test]

@@ -21,6 +21,8 @@
 //! | RUN: tmpfs: target, size | yes | yes |
 //! | RUN: secret: id, target, mode, owner | yes | yes |
 //! | RUN: secret: value, whether it is required | no | no |
+//! | RUN: SSH agent: id, target, mode, owner | yes | yes |
+//! | RUN: SSH agent: its keys, whether it is required | no | no |
 //! | RUN: heredoc file: target, mode, content | yes | yes |
 //! | RUN: proxy variables and certificates of the host | no | no |
 //! | COPY, ADD, WORKDIR: parameters | yes | by their effect on the result |

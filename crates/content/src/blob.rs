@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use formwork_fs::{AtomicFile, FsError, copy_range};
 use formwork_oci::{Algorithm, Descriptor, Digest, Hasher};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::boot::{Trusted, mark_examined, mark_used};
 use crate::layout::make_directory;
 use crate::{ContentError, StoreLayout};
 
@@ -109,18 +110,43 @@ impl ContentStore {
 
     /// A blob, if it is there.
     ///
+    /// Counts as a use of it, which is noted once a day in its file's modification time. One that
+    /// another boot has left is read once and compared with its digest: damaged, it is as
+    /// good as absent.
+    ///
     /// # Errors
     ///
     /// Fails where the store cannot be looked at.
     pub fn get(&self, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        let Some((blob, stat)) = self.peek(digest)? else { return Ok(None) };
+        if self.trusted().covers(stat) {
+            mark_used(&blob.path, stat);
+            return Ok(Some(blob));
+        }
+        let is_whole = blob.is_whole()?;
+        if is_whole {
+            mark_examined(&blob.path);
+        }
+        Ok(is_whole.then_some(blob))
+    }
+
+    /// A blob as it is, and what the kernel knows about its file.
+    fn peek(&self, digest: &Digest) -> Result<Option<(Blob, Stat)>, ContentError> {
         let path = self.path(digest);
         match rustix::fs::statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if is_file(stat.st_mode) => {
                 let size = u64::try_from(stat.st_size).unwrap_or_default();
-                Ok(Some(Blob { digest: digest.clone(), size, path }))
+                Ok(Some((Blob { digest: digest.clone(), size, path }, stat)))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(FsError::new("examine", path, errno).into()),
+        }
+    }
+
+    fn trusted(&self) -> Trusted {
+        match &self.staging {
+            Staging::Scratch(layout) => layout.trusted(),
+            Staging::Beside => Trusted::Always,
         }
     }
 
@@ -224,7 +250,7 @@ impl ContentStore {
         }
     }
 
-    /// All blobs, sorted by digest. Files whose names are no digests are passed over.
+    /// All blobs, damaged ones included, sorted by digest. Files whose names are no digests are passed over.
     ///
     /// # Errors
     ///
@@ -234,7 +260,7 @@ impl ContentStore {
         for algorithm in ALGORITHMS {
             for digest in self.digests(algorithm)? {
                 // One that is gone since it was listed is no blob any more.
-                blobs.extend(self.get(&digest)?);
+                blobs.extend(self.peek(&digest)?.map(|(blob, _)| blob));
             }
         }
         blobs.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
@@ -278,6 +304,24 @@ impl ContentStore {
 }
 
 impl Blob {
+    /// Whether the blob has the digest that it should have.
+    fn is_whole(&self) -> Result<bool, ContentError> {
+        let mut file = self.open()?;
+        let mut hasher = Hasher::new(self.digest.algorithm());
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let count = match file.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(FsError::new("read", &self.path, error).into()),
+            };
+            if count == 0 {
+                return Ok(hasher.finish() == self.digest);
+            }
+            hasher.update(&buffer[..count]);
+        }
+    }
+
     /// Opens the blob for reading. The bytes are not verified.
     ///
     /// # Errors
@@ -560,5 +604,69 @@ mod tests {
         assert!(again.contains(&Digest::of(b"content")).unwrap());
         let names = fs_err::read_dir(dir.path()).unwrap().count();
         assert_eq!(names, 3, "nothing temporary is left");
+    }
+
+    /// A store as a process of some boot sees it.
+    fn under_boot(dir: &tempfile::TempDir, boot: &str) -> ContentStore {
+        let layout = StoreLayout::open(dir.path().join("store")).unwrap();
+        ContentStore::of(&layout.under_boot(boot).unwrap())
+    }
+
+    /// Changes the bytes of a blob and not its length, as a power loss may; returns the blob.
+    fn tear(store: &ContentStore, bytes: &[u8]) -> Blob {
+        let blob = store.insert(bytes).unwrap();
+        fs_err::write(&blob.path, vec![0; bytes.len()]).unwrap();
+        blob
+    }
+
+    /// Waits until the clock of files has moved on.
+    fn tick() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
+    #[test]
+    fn what_another_boot_has_left_counts_if_it_is_whole() {
+        let (dir, _) = store();
+        let first = under_boot(&dir, "first");
+        let (torn, whole) = (tear(&first, b"torn"), first.insert(b"whole").unwrap());
+        tick();
+        let second = under_boot(&dir, "second");
+        assert_eq!(second.get(&torn.digest).unwrap(), None);
+        assert!(!second.contains(&torn.digest).unwrap());
+        assert_eq!(second.get(&whole.digest).unwrap(), Some(whole.clone()));
+        assert_eq!(second.list().unwrap().len(), 2);
+        // Written anew, it is there again.
+        second.insert(b"torn").unwrap();
+        assert_eq!(second.read(&torn.digest, 9).unwrap(), b"torn");
+        // Examined once, it is not read again.
+        tick();
+        assert!(under_boot(&dir, "second").get(&whole.digest).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_blob_is_examined_once_in_a_boot() {
+        let (dir, _) = store();
+        let blob = under_boot(&dir, "first").insert(b"whole").unwrap();
+        tick();
+        let second = under_boot(&dir, "second");
+        assert!(second.get(&blob.digest).unwrap().is_some());
+        // A change that only a look at the bytes could find.
+        tear(&second, b"whole");
+        assert!(second.get(&blob.digest).unwrap().is_some());
+        tick();
+        assert!(under_boot(&dir, "third").get(&blob.digest).unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_is_trusted_when_the_clock_has_gone_back() {
+        let (dir, _) = store();
+        let first = under_boot(&dir, "first");
+        let torn = tear(&first, b"torn");
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(9999);
+        let blobs = torn.path.parent().unwrap();
+        fs_err::File::open(blobs).unwrap().file().set_modified(later).unwrap();
+        for _ in 0..2 {
+            assert_eq!(under_boot(&dir, "second").get(&torn.digest).unwrap(), None);
+        }
     }
 }

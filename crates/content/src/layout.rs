@@ -7,6 +7,7 @@
 //!   snapshots-v1/       layers: what is known about each, and its files once they were needed
 //!   images-v1/          the names of local images, one file each
 //!   index-v1/           cache keys and their results, one file a record
+//!   runs-v1/            what the last runs of steps were made of, and what the last build did
 //!   cache-mounts-v1/    what `RUN --mount=type=cache` keeps
 //!   contexts-v1/        what is known about the files of build contexts
 //!   downloads-v1/       what is known about files of web servers
@@ -24,6 +25,7 @@ use formwork_fs::{FsError, RootDir};
 use rustix::fs::{AtFlags, CWD, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::boot::Trusted;
 use crate::{ContentError, ContentStore, Temporary};
 
 /// The file that makes a directory a store.
@@ -33,14 +35,15 @@ const CONTENT: &str = "content";
 const SNAPSHOTS: &str = "snapshots-v1";
 const IMAGES: &str = "images-v1";
 const INDEX: &str = "index-v1";
+const RUNS: &str = "runs-v1";
 const CACHE_MOUNTS: &str = "cache-mounts-v1";
 const CONTEXTS: &str = "contexts-v1";
 const DOWNLOADS: &str = "downloads-v1";
 const LOCKS: &str = "locks";
 const TMP: &str = "tmp";
 
-const DIRECTORIES: [&str; 9] =
-    [CONTENT, SNAPSHOTS, IMAGES, INDEX, CACHE_MOUNTS, CONTEXTS, DOWNLOADS, LOCKS, TMP];
+const DIRECTORIES: [&str; 10] =
+    [CONTENT, SNAPSHOTS, IMAGES, INDEX, RUNS, CACHE_MOUNTS, CONTEXTS, DOWNLOADS, LOCKS, TMP];
 
 /// A store's directory, with everything in it that has a fixed name.
 ///
@@ -48,6 +51,7 @@ const DIRECTORIES: [&str; 9] =
 #[derive(Clone, Debug)]
 pub struct StoreLayout {
     root: Arc<Path>,
+    trusted: Trusted,
     scratch: Arc<OnceLock<Temporary>>,
 }
 
@@ -73,12 +77,30 @@ impl StoreLayout {
         if is_new {
             scatter(&root.join(TMP));
         }
-        let layout = Self { root: root.into(), scratch: Arc::default() };
+        let layout = Self { root: root.into(), trusted: Trusted::Always, scratch: Arc::default() };
         ContentStore::create(layout.content()).map_err(|error| match error {
             ContentError::File(error) | ContentError::Full(error) => unusable(root, error),
             other => other,
         })?;
         Ok(layout)
+    }
+
+    /// The same store for a process that knows which boot of the machine this is
+    /// (`/proc/sys/kernel/random/boot_id`): blobs that another boot has left are compared with
+    /// their digests before they count. Without this they are taken for whole.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn under_boot(self, boot: &str) -> Result<Self, ContentError> {
+        let newest = self.content().join("blobs/sha256");
+        let trusted = Trusted::under_boot(&self.locks(), &newest, boot)?;
+        Ok(Self { trusted, ..self })
+    }
+
+    /// Which blobs count without a look at their bytes.
+    pub(crate) fn trusted(&self) -> Trusted {
+        self.trusted
     }
 
     /// The store's directory.
@@ -104,6 +126,11 @@ impl StoreLayout {
     /// The directory of cache records.
     pub fn index(&self) -> PathBuf {
         self.root.join(INDEX)
+    }
+
+    /// The directory of what explains builds: the last runs of steps.
+    pub fn runs(&self) -> PathBuf {
+        self.root.join(RUNS)
     }
 
     /// The directory of cache mounts.
@@ -301,6 +328,7 @@ mod tests {
                 "images-v1",
                 "index-v1",
                 "locks",
+                "runs-v1",
                 "snapshots-v1",
                 "tmp",
             ]

@@ -6,11 +6,12 @@
 //!
 //! Processes meet here only through atomic renames and file locks. Nothing is synced to the disk:
 //! a process that is killed leaves the store valid; what a power loss may have left half-written
-//! is found by its length or its digest.
+//! is found by its length or its digest, which is looked at once after each boot.
 //!
 //! This crate knows nothing of tar archives, registries or what an image means.
 
 mod blob;
+mod boot;
 mod error;
 mod index;
 mod layout;

@@ -236,7 +236,8 @@ impl Elsewhere {
         cancel: &Cancel,
     ) -> Result<(FetchedContext, Option<SourceFile>), Failure> {
         let (sent, name) = match self {
-            Self::Git(location) => {
+            Self::Git(mut location) => {
+                location.source.keep_git_dir |= keeps_git_dir(request);
                 return Ok((FetchedContext::git(host, request, &location, cancel)?, None));
             }
             Self::Sent(sent) => (sent, None),
@@ -253,6 +254,12 @@ impl Elsewhere {
             }
         }
     }
+}
+
+/// Whether the user wants `.git` in contexts, by the argument that BuildKit has for it.
+fn keeps_git_dir(request: &BuildRequest) -> bool {
+    let value = request.options.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR");
+    value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 /// The Dockerfile that a web server has.

@@ -151,6 +151,19 @@ pub enum MountKind {
         /// Whether the build fails without it.
         required: bool,
     },
+    /// The socket of an SSH agent.
+    Ssh {
+        /// The name of the agent.
+        id: String,
+        /// Whether the build fails without it.
+        required: bool,
+        /// The mode of the socket.
+        mode: u32,
+        /// The owner of the socket.
+        uid: u32,
+        /// The group of the socket.
+        gid: u32,
+    },
     /// A file with a given content, such as a script from a heredoc.
     File {
         /// The content.

@@ -124,7 +124,8 @@ impl<'a> Repository<'a> {
     /// Fails where git does.
     pub fn check_out(&self, commit: &str, directory: &Path) -> Result<i64, RemoteError> {
         let git = |arguments: &[&str]| self.git(Some(directory), arguments);
-        git(&["init", "-q"])?;
+        let format = if commit.len() == 64 { "sha256" } else { "sha1" };
+        git(&["init", "-q", &format!("--object-format={format}")])?;
         git(&["remote", "add", "--", "origin", &self.url])?;
         let fetch = ["fetch", "-q", "--no-tags", "--no-recurse-submodules"];
         let alone = [&fetch[..], &["--depth=1", "--", "origin", commit]].concat();
@@ -253,9 +254,9 @@ impl<'a> Repository<'a> {
         settings
     }
 
-    /// SSH without the user's configuration and without questions.
+    /// SSH without the user's configuration, without questions, and with no keys but an agent's.
     fn ssh(&self) -> OsString {
-        let mut command = OsString::from("ssh -F /dev/null -o BatchMode=yes");
+        let mut command = OsString::from("ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none");
         if let Some(hosts) = &self.config.known_hosts
             && let Some(hosts) =
                 hosts.to_str().filter(|path| !path.contains(['\'', '"', '\\', '%']))

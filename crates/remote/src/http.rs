@@ -44,6 +44,7 @@ struct Record {
     etag: Option<String>,
     last_modified: Option<String>,
     digest: Digest,
+    size: u64,
     /// The BLAKE3 hash in hexadecimal digits, as trees have it.
     content: String,
 }
@@ -114,7 +115,8 @@ impl Downloads {
         if record.url != source.url || record.content().is_none() {
             return Ok(None);
         }
-        let blob = self.content.get(&record.digest)?;
+        // Of another size it is what a crash of the machine has left.
+        let blob = self.content.get(&record.digest)?.filter(|blob| blob.size == record.size);
         Ok(blob.map(|blob| (record, blob)))
     }
 
@@ -145,8 +147,8 @@ impl Downloads {
                 let content = writer.hasher.finalize().to_hex().to_string();
                 let blob = writer.blob.commit(None)?;
                 check(source, &blob)?;
-                let (url, digest) = (source.url.clone(), blob.digest.clone());
-                let record = Record { url, etag, last_modified, digest, content };
+                let (url, digest, size) = (source.url.clone(), blob.digest.clone(), blob.size);
+                let record = Record { url, etag, last_modified, digest, size, content };
                 AtomicFile::write(path, &serde_json::to_vec(&record).unwrap_or_default())?;
                 Ok((record, blob))
             }

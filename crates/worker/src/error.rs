@@ -35,11 +35,16 @@ pub enum WorkerError {
     /// A user or a group that the image does not know.
     #[error(transparent)]
     Account(#[from] UnknownAccount),
-    /// A secret that a step requires and nobody has given.
-    #[error(
-        "the secret `{0}` is required and was not given; give it with `--secret id={0},src=FILE`"
-    )]
-    MissingSecret(String),
+    /// A secret or an SSH agent that a step requires and nobody has given.
+    #[error("the {kind} `{id}` is required and was not given; give it with `{option}`")]
+    NotGiven {
+        /// What it is.
+        kind: &'static str,
+        /// What it is called.
+        id: String,
+        /// How to give it.
+        option: String,
+    },
     /// Something that lies elsewhere.
     #[error(transparent)]
     Remote(#[from] RemoteError),

@@ -31,6 +31,7 @@ mod name;
 mod root;
 mod runner;
 mod secrets;
+mod ssh;
 mod store;
 mod trust;
 

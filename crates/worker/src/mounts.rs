@@ -17,6 +17,7 @@ use formwork_solver::Task;
 use crate::cache_mount::{CacheMount, NewDirectory};
 use crate::root::{Output, Root};
 use crate::runner::Worker;
+use crate::ssh::{AgentSocket, SocketOwner};
 use crate::trust::{BUNDLE_PATH, IMAGE_BUNDLES};
 use crate::{WorkerError, files};
 
@@ -28,8 +29,8 @@ const BUNDLE_LIMIT: u64 = 8 << 20;
 pub(crate) struct Mounts {
     pub(crate) points: Vec<MountPoint>,
     pub(crate) env: Vec<(String, String)>,
-    /// Locks of cache directories, and directories for what is thrown away.
-    _kept: (Vec<CacheMount>, Vec<Active>),
+    /// Locks of cache directories, directories for what is thrown away, sockets.
+    _kept: (Vec<CacheMount>, Vec<Active>, Vec<AgentSocket>),
 }
 
 /// Directories with the stubs that mounts need, by what is in them. They lie below all layers, so
@@ -87,6 +88,14 @@ impl Worker {
                 }
                 return Ok(true);
             }
+            MountKind::Ssh { id, required, mode, uid, gid } => {
+                let owner = SocketOwner { mode: *mode, uid: *uid, gid: *gid };
+                let Some(socket) = self.agent(id, *required, owner)? else { return Ok(true) };
+                let source = socket.path();
+                mounts._kept.2.push(socket);
+                let (subpath, stub) = (RelPath::root(), Stub::File);
+                sandbox::MountKind::Bind { source, subpath, read_only: false, stub }
+            }
             MountKind::File { data, mode } => file_kind(data.clone(), *mode, true),
         };
         mounts.points.push(MountPoint { target, kind });
@@ -95,8 +104,30 @@ impl Worker {
 
     fn secret(&self, id: &str, required: bool) -> Result<Option<&[u8]>, WorkerError> {
         match self.config.secrets.get(id) {
-            None if required => Err(WorkerError::MissingSecret(id.to_owned())),
+            None if required => Err(WorkerError::NotGiven {
+                kind: "secret",
+                id: id.to_owned(),
+                option: format!("--secret id={id},src=FILE"),
+            }),
             value => Ok(value),
+        }
+    }
+
+    /// A socket that leads to an SSH agent, if there is one of that name.
+    fn agent(
+        &self,
+        id: &str,
+        required: bool,
+        owner: SocketOwner,
+    ) -> Result<Option<AgentSocket>, WorkerError> {
+        match self.config.agents.get(id) {
+            None if required => Err(WorkerError::NotGiven {
+                kind: "SSH agent",
+                id: id.to_owned(),
+                option: format!("--ssh {id}"),
+            }),
+            None => Ok(None),
+            Some(agent) => AgentSocket::serve(self.store.layout.scratch()?, agent, owner).map(Some),
         }
     }
 

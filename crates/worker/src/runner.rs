@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use formwork_cache::{CacheRecord, Identity};
@@ -32,6 +33,8 @@ pub struct WorkerConfig {
     pub images: BTreeMap<Digest, BaseImage>,
     /// Secrets for RUN.
     pub secrets: Secrets,
+    /// The sockets of SSH agents for RUN, by their names.
+    pub agents: BTreeMap<String, PathBuf>,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
     /// What git needs of the machine.

@@ -39,7 +39,7 @@ pub(crate) fn make_room(host: &Host, limits: Limits) -> Result<(), BuildError> {
 
 /// The number of bytes that the store takes, as it was last measured if nothing was added since.
 fn used(host: &Host) -> Result<u64, BuildError> {
-    let path = host.layout.index().join(MEASURED);
+    let path = host.layout.locks().join(MEASURED);
     let known = modified(&path).filter(|at| watched(host).all(|changed| changed < *at));
     if known.is_some()
         && let Ok(text) = fs_err::read_to_string(&path)
@@ -57,7 +57,7 @@ fn watched(host: &Host) -> impl Iterator<Item = SystemTime> {
     let layout = &host.layout;
     let blobs = layout.content().join("blobs/sha256");
     // The runs of steps are noted whatever a step changes, such as a cache mount.
-    let grow = [layout.snapshots(), blobs, layout.index().join("runs")];
+    let grow = [layout.snapshots(), blobs, layout.runs()];
     grow.into_iter().filter_map(|path| modified(&path))
 }
 

@@ -38,6 +38,10 @@ pub(crate) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=VARIABLE]
     #[arg(long, value_name = "id=ID,…")]
     pub(crate) secret: Vec<Pairs>,
+    /// SSH agent for RUN --mount=type=ssh, and for git: ID, or ID=SOCKET for another agent than the
+    /// one that SSH_AUTH_SOCK names; `default` is the id that is used where none is named
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub(crate) ssh: Vec<String>,
     /// Platform to build for, such as linux/arm64 [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,

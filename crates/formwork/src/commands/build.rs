@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
 
 use formwork_build::{
     BuildOutcome, BuildRequest, Compression, Destination, Host, HostTrust, ImageForm, Options,
@@ -25,6 +27,7 @@ pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> 
     if pending.needs_ssh() {
         request.git.agent = ssh_agent();
     }
+    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
     if args.method() != Method::Build {
@@ -115,6 +118,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets(&args.secret)?,
+        agents: agents(&args.ssh)?,
         git: settings.git(),
         trust,
         tags,
@@ -208,6 +212,35 @@ fn secrets(given: &[Pairs]) -> Result<Secrets, Failure> {
         secrets.insert(id, value);
     }
     Ok(secrets)
+}
+
+/// `ID[=SOCKET]`; without a socket, that of the user's own agent.
+fn agents(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let agent = |text: &String| {
+        let (id, socket) = match text.split_once('=') {
+            Some((id, socket)) => (id, Some(PathBuf::from(socket))),
+            None => (text.as_str(), ssh_agent()),
+        };
+        let socket = socket.ok_or_else(|| {
+            Failure::input(format!(
+                "`--ssh {text}`: there is no SSH agent: SSH_AUTH_SOCK is not set"
+            ))
+            .with_help("start one with `eval $(ssh-agent)`, and add keys with `ssh-add`")
+        })?;
+        let path = std::path::absolute(socket).map_err(Failure::machine)?;
+        let kind = fs_err::metadata(&path)
+            .map_err(|error| Failure::input(format!("`--ssh {text}`: {error}")))?
+            .file_type();
+        match kind.is_socket() {
+            true => Ok((id.to_owned(), path)),
+            false => {
+                let path = path.display();
+                Err(Failure::input(format!("`--ssh {text}`: `{path}` is no socket of an agent"))
+                    .with_help(format!("formwork forwards agents only: add a key to yours with `ssh-add {path}`, and give `--ssh {id}`")))
+            }
+        }
+    };
+    given.iter().map(agent).collect()
 }
 
 fn secret_file(id: &str, path: &str) -> Result<Vec<u8>, Failure> {

@@ -269,6 +269,9 @@ fn restart(site: &Site) {
     for layer in fs_err::read_dir(layers).unwrap() {
         fs_err::write(layer.unwrap().path().join("boot"), "another boot").unwrap();
     }
+    fs_err::write(site.store().join("locks/boot"), "another boot").unwrap();
+    // The clock of files moves in steps of some milliseconds.
+    std::thread::sleep(Duration::from_millis(20));
 }
 
 /// The files of a name in all layers of the store.
@@ -301,6 +304,28 @@ fn bytes_that_a_restart_has_lost_are_made_again() {
     let again = site.build(&["-t", "app:1"], STEPS);
     assert!(again.executed().contains(&"RUN cp /app /final"), "{:?}", again.executed());
     assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
+}
+
+#[test]
+fn packed_layers_that_a_restart_has_torn_are_packed_again() {
+    let site = site_with_sources();
+    let build = || {
+        site.build(&["-o", "type=oci,dest=../app.tar"], STEPS);
+        fs_err::read(site.outside("app.tar")).unwrap()
+    };
+    let first = build();
+    let mut torn = 0;
+    for blob in fs_err::read_dir(site.store().join("content/blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let bytes = fs_err::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            fs_err::write(&path, vec![0; bytes.len()]).unwrap();
+            torn += 1;
+        }
+    }
+    assert!(torn > 1);
+    restart(&site);
+    assert!(build() == first, "the archive is another one");
 }
 
 #[test]

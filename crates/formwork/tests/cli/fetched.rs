@@ -109,6 +109,29 @@ fn what_cannot_be_fetched_is_told_with_its_line() {
 }
 
 #[test]
+fn half_a_file_is_none() {
+    let (server, site) = (Server::start(), Site::new());
+    let dockerfile = format!("FROM scratch\nADD {} /\n", server.url("/a"));
+    let put = |lacking| {
+        let (body, etag) = (vec![b'A'; 100_000], Some("\"1\""));
+        server.put("/a", File { body, etag, lacking, ..File::default() });
+    };
+    put(1);
+    Ran::of(&mut site.build_command(&[], &dockerfile)).failed(3, "cannot fetch");
+    put(0);
+    assert_eq!(site.tree(&[], &dockerfile).text("/a").len(), 100_000);
+    assert_eq!(server.requests(), ["/a 200", "/a 200"]);
+}
+
+#[test]
+fn a_circle_of_redirects_ends() {
+    let (server, site) = (Server::start(), Site::new());
+    server.put("/a", File { location: Some("/a".to_owned()), ..File::default() });
+    let dockerfile = format!("FROM scratch\nADD {} /\n", server.url("/a"));
+    Ran::of(&mut site.build_command(&[], &dockerfile)).failed(3, "redirects in a row");
+}
+
+#[test]
 fn credentials_go_to_their_host_and_to_nobody_else() {
     let (server, site) = (Server::start(), Site::new());
     let authorization = Some("Bearer hunter2");

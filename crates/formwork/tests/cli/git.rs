@@ -60,6 +60,8 @@ fn a_repository_is_a_context() {
             assert_eq!(tree(site, &[&format!("{url}{place}")]).text("/b"), "B", "{place}");
         }
         assert_eq!(tree(site, &["-f", "d/Dockerfile", &url]).text("/a"), "2");
+        let keep = ["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", &url];
+        assert!(tree(site, &keep).0.contains_key("/.git/HEAD"));
         let named = ["--build-context", &format!("r={url}#old"), "-f-", "."];
         let mut command = site.formwork(&[&["build", "-q"], &named[..]].concat());
         site.write("sent", "FROM scratch\nCOPY --from=r a /\n");
@@ -230,4 +232,16 @@ fn plain_web_servers_have_repositories_too_and_tokens_go_to_their_host() {
     assert_eq!(site.tree(&secret, &dockerfile).text("/a"), "A");
     let other = ["--secret", "id=GIT_AUTH_TOKEN.localhost,src=../token"];
     Ran::of(&mut site.build_command(&other, &dockerfile)).failed(3, "GIT_AUTH_TOKEN");
+}
+
+#[test]
+fn commits_may_have_long_ids() {
+    let Some(repositories) = Repositories::start() else { return };
+    let site = Site::new();
+    fs_err::create_dir(repositories.path("r")).unwrap();
+    repositories.git("r", &["init", "-q", "--object-format=sha256", "-b", "main"]);
+    let id = repositories.commit("r", &[("a", "A")]);
+    assert_eq!(id.len(), 64);
+    let dockerfile = format!("FROM scratch\nADD --checksum={id} {} /\n", repositories.url("r"));
+    assert_eq!(site.tree(&[], &dockerfile).text("/a"), "A");
 }

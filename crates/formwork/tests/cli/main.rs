@@ -1,14 +1,13 @@
 //! Drives the real program with real Dockerfiles, as root and as an ordinary user.
 //!
-//! What instructions do to trees and configurations is told by the text files in `cases`, which
-//! [`cases`] reads; the other modules hold what needs more than one build, or other programs.
+//! What instructions do to trees and configurations is told by the cases in `conformance`; the
+//! modules here hold what needs more than one build, or other programs.
 //! Nothing here leaves the machine: registries run on loopback.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
 
 mod cache;
 mod call;
-mod cases;
 mod debian;
 mod explain;
 mod fetched;
@@ -22,6 +21,7 @@ mod progress;
 mod sent;
 mod sources;
 mod space;
+mod ssh;
 mod store;
 mod support;
 mod surroundings;

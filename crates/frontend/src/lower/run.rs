@@ -11,6 +11,8 @@ use crate::{MAIN_CONTEXT, config};
 
 /// The host name that a RUN sees, as with BuildKit.
 const HOSTNAME: &str = "buildkitsandbox";
+/// The variable in which programs find the socket of an SSH agent.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 /// Where heredocs that are programs are put.
 const PIPES: &str = "/dev/pipes";
 
@@ -30,7 +32,7 @@ impl StageLowerer<'_, '_> {
         let exec = Exec {
             rootfs: self.state.root,
             args,
-            env: self.environment(),
+            env: self.environment(&mounts),
             cwd: self.absolute(""),
             user: self.state.config.config.user.clone(),
             hostname: self.hostname(),
@@ -84,11 +86,16 @@ impl StageLowerer<'_, '_> {
         config::with_shell(&self.state.config, text)
     }
 
-    /// All variables, with a search path where the image has none.
-    fn environment(&self) -> Vec<(String, String)> {
+    /// All variables, with a search path where the image has none, and where programs find the
+    /// first SSH agent.
+    fn environment(&self, mounts: &[MountSpec]) -> Vec<(String, String)> {
         let mut env = self.state.scope.variables().to_vec();
         if self.state.scope.get("PATH").is_none() {
             env.push(("PATH".to_owned(), config::DEFAULT_PATH.to_owned()));
+        }
+        let mut agents = mounts.iter().filter(|mount| matches!(mount.kind, MountKind::Ssh { .. }));
+        if let (Some(agent), None) = (agents.next(), self.state.scope.get(AGENT_VARIABLE)) {
+            env.push((AGENT_VARIABLE.to_owned(), agent.target.clone()));
         }
         env
     }
@@ -154,7 +161,9 @@ impl StageLowerer<'_, '_> {
             Written::Secret { id, target, env, required, owner } => {
                 self.secret(id, target, env, required, owner, mounts);
             }
-            Written::Ssh { id, required, .. } => self.ssh(&id, required, span),
+            Written::Ssh { id, target, required, owner } => {
+                self.ssh(id, target, required, owner, mounts, span);
+            }
         }
     }
 
@@ -181,13 +190,23 @@ impl StageLowerer<'_, '_> {
         }
     }
 
-    /// Without an agent a mount that is not required is left out, as BuildKit does.
-    fn ssh(&mut self, id: &str, required: bool, span: Span) {
-        if required {
-            let message = format!("the SSH agent `{id}` is required and not there");
-            let help = "formwork does not forward SSH agents yet";
-            self.error("no-ssh", message, span, help);
-        }
+    /// The socket of an SSH agent, by default under the name that BuildKit gives it.
+    fn ssh(
+        &mut self,
+        id: String,
+        target: Option<String>,
+        required: bool,
+        owner: FileOwner,
+        mounts: &mut Vec<MountSpec>,
+        span: Span,
+    ) {
+        let is_ssh = |mount: &&MountSpec| matches!(mount.kind, MountKind::Ssh { .. });
+        let number = mounts.iter().filter(is_ssh).count();
+        let target = target.filter(|target| !target.is_empty());
+        let target = target.unwrap_or_else(|| format!("/run/buildkit/ssh_agent.{number}"));
+        let Some(target) = self.target(&target, span) else { return };
+        let (mode, uid, gid) = with_defaults(owner, 0o600);
+        mounts.push(MountSpec { target, kind: MountKind::Ssh { id, required, mode, uid, gid } });
     }
 
     fn mounted_from(&mut self, mount: &formwork_dockerfile::Mount) -> Option<formwork_graph::OpId> {

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use formwork_testing::program;
 use serde_json::Value;
 
-use super::{export, json};
+use super::compare::{export, json};
 use crate::support::{Ran, Site, Tree};
 
 /// `buildkitd` with the image `busybox` of a site, until it is dropped.
-pub(super) struct BuildKit<'a> {
+pub(crate) struct BuildKit<'a> {
     site: &'a Site,
     daemon: Child,
     program: String,
@@ -21,7 +21,7 @@ pub(super) struct BuildKit<'a> {
 
 impl<'a> BuildKit<'a> {
     /// Starts the daemon; `None` after noting that the running test is skipped.
-    pub(super) fn start(site: &'a Site) -> Option<Self> {
+    pub(crate) fn start(site: &'a Site) -> Option<Self> {
         let (Some(buildctl), Some(buildkitd)) = (program("buildctl"), program("buildkitd")) else {
             return None;
         };
@@ -44,7 +44,7 @@ impl<'a> BuildKit<'a> {
     }
 
     /// Builds a Dockerfile in the site's context; `None` if that fails.
-    pub(super) fn build(&self, arguments: &[&str], dockerfile: &str) -> Option<(Tree, Value)> {
+    pub(crate) fn build(&self, arguments: &[&str], dockerfile: &str) -> Option<(Tree, Value)> {
         self.site.write("../file/Dockerfile", dockerfile);
         if let Ok(rules) = fs_err::read(self.site.context("../Dockerfile.dockerignore")) {
             self.site.write("../file/Dockerfile.dockerignore", rules);

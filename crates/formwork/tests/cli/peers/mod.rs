@@ -5,6 +5,7 @@
 //! is compared where `buildkitd` and `buildctl` are on the PATH.
 
 mod buildkit;
+mod compare;
 
 use std::path::Path;
 use std::process::Command;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use crate::support::{Ran, Site, Tree};
 use buildkit::BuildKit;
+use compare::{BUILDKIT, MOUNT_POINT, differences, export};
 
 const DOCKERFILE: &str = "\
 FROM busybox AS build
@@ -63,18 +65,6 @@ const BUILDAH: [(&str, &str); 8] = [
     ("+ drwxr-xr-x 0:0 /sys", MOUNT_POINT),
 ];
 
-/// What differs with BuildKit: a line of the comparison, and why.
-const BUILDKIT: [(&str, &str); 4] = [
-    ("+ drwxr-xr-x 0:0 /dev", MOUNT_POINT),
-    ("+ drwxr-xr-x 0:0 /proc", MOUNT_POINT),
-    ("+ drwxr-xr-x 0:0 /sys", MOUNT_POINT),
-    ("ArgsEscaped: null, true", "it means something for Windows only"),
-];
-
-/// Why there are files that no instruction makes.
-const MOUNT_POINT: &str =
-    "the peer's runtime leaves mount points behind, formwork's sandbox does not";
-
 /// A context with what the Dockerfile copies.
 fn site() -> Option<Site> {
     let site = Site::as_root()?;
@@ -102,52 +92,10 @@ fn by_formwork(site: &Site) -> (Tree, Value) {
     (tree, site.inspect("ours")["Config"].clone())
 }
 
-/// The lines of `- ` formwork alone, and `+ ` the other alone.
-fn differences(ours: &(Tree, Value), theirs: &(Tree, Value)) -> Vec<String> {
-    let (own, other) = (ours.0.lines(), theirs.0.lines());
-    let minus = own.iter().filter(|line| !other.contains(line)).map(|line| format!("- {line}"));
-    let plus = other.iter().filter(|line| !own.contains(line)).map(|line| format!("+ {line}"));
-    let mut lines: Vec<String> = minus.chain(plus).collect();
-    let keys = |config: &Value| config.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let mut all = [keys(&ours.1), keys(&theirs.1)].concat();
-    all.sort();
-    all.dedup();
-    for key in all {
-        let (own, other) = (&ours.1[&key], &theirs.1[&key]);
-        if own != other && !(says_nothing(own) && says_nothing(other)) {
-            lines.push(format!("{key}: {own}, {other}"));
-        }
-    }
-    lines
-}
-
-/// Docker's own format writes all keys.
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(values) => values.is_empty(),
-        _ => false,
-    }
-}
-
 #[track_caller]
 fn assert_meant(found: &[String], meant: &[(&str, &str)]) {
     let expected: Vec<&str> = meant.iter().map(|(line, _)| *line).collect();
     assert_eq!(found, expected, "{found:#?}");
-}
-
-fn json(path: impl AsRef<Path>) -> Value {
-    serde_json::from_slice(&fs_err::read(path.as_ref()).unwrap()).unwrap()
-}
-
-/// Exports an image of the store as an OCI layout.
-fn export(site: &Site, name: &str) -> String {
-    let layout = site.outside(&format!("base/images/{name}"));
-    let output = format!("type=oci,tar=false,dest={layout}");
-    site.build(&["-t", &format!("{name}:latest"), "-o", &output], &format!("FROM {name}\n"));
-    layout
 }
 
 /// Copies an image of the store into the storage of podman and buildah.
@@ -204,35 +152,6 @@ fn buildkit_builds_the_same() {
     let Some(buildkit) = BuildKit::start(&site) else { return };
     let theirs = buildkit.build(&[], DOCKERFILE).unwrap();
     assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDKIT);
-}
-
-/// All that [`crate::cases`] tells, but for what a case says BuildKit does otherwise.
-#[test]
-fn buildkit_does_the_same_in_every_case() {
-    let Some(site) = Site::as_root() else { return };
-    if !site.make_busybox() {
-        return;
-    }
-    let Some(buildkit) = BuildKit::start(&site) else { return };
-    let mut problems = Vec::new();
-    for case in crate::cases::all() {
-        let arguments = case.arguments_for_buildctl();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        case.write_context(&site);
-        let theirs = buildkit.build(&arguments, &case.dockerfile);
-        let found = match (case.result(&site), theirs) {
-            (Some(ours), Some(theirs)) => differences(&ours, &theirs),
-            (None, None) => Vec::new(),
-            (Some(_), None) => vec!["BuildKit fails".to_owned()],
-            (None, Some(_)) => vec!["BuildKit does not fail".to_owned()],
-        };
-        let is_meant = |line: &String| BUILDKIT.iter().any(|(known, _)| known == line);
-        let found: Vec<String> = found.into_iter().filter(|line| !is_meant(line)).collect();
-        if found != case.differences_to_buildkit {
-            problems.push(format!("{}\n{}", case.title, found.join("\n")));
-        }
-    }
-    assert!(problems.is_empty(), "{} problems\n\n{}", problems.len(), problems.join("\n\n"));
 }
 
 #[test]

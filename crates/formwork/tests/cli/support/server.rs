@@ -26,6 +26,8 @@ pub(crate) struct File {
     pub(crate) last_modified: Option<&'static str>,
     /// Where the server sends people instead.
     pub(crate) location: Option<String>,
+    /// How many bytes the server promises beyond those that it has.
+    pub(crate) lacking: usize,
     /// What the `Authorization` header must say.
     pub(crate) authorization: Option<&'static str>,
 }
@@ -95,6 +97,6 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     for (name, value) in named.filter_map(|(name, value)| Some((name, value?))) {
         write!(stream, "{name}: {value}\r\n")?;
     }
-    write!(stream, "Content-Length: {}\r\n\r\n", file.body.len())?;
+    write!(stream, "Content-Length: {}\r\n\r\n", file.body.len() + file.lacking)?;
     stream.write_all(&file.body)
 }

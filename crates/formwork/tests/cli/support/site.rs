@@ -157,20 +157,6 @@ impl Site {
         self.mode_of(&self.context(path), mode);
     }
 
-    /// Removes all of the build context, and what was put beside it.
-    pub(crate) fn clear_context(&self) {
-        let keep = [self.store(), self.directory.path().join("base")];
-        for entry in fs_err::read_dir(self.directory.path()).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true if !keep.contains(&path) => fs_err::remove_dir_all(path).unwrap(),
-                true => {}
-                false => fs_err::remove_file(path).unwrap(),
-            }
-        }
-        self.mkdir("");
-    }
-
     fn mode_of(&self, path: &Path, mode: u32) {
         fs_err::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     }
