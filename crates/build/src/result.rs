@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_frontend::{HistoryEntry, Lowered};
 use formwork_graph::{Op, OpId};
@@ -134,25 +135,42 @@ fn unique<'a, T: Clone + PartialEq + 'a>(values: impl Iterator<Item = &'a T>) ->
     unique
 }
 
-/// Packs all layers side by side, or only measures them if nobody needs blobs.
+/// Packs all layers, several at a time, or only measures them if nobody needs blobs.
 pub(crate) fn pack_all(
     root: &Root,
     compressions: &[Compression],
     epoch: Option<i64>,
     cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
-    let results: Vec<Result<Forms, WorkerError>> = std::thread::scope(|scope| {
-        let pack = |layer: &Arc<Layer>| {
-            let layer = Arc::clone(layer);
-            let compressions = compressions.to_vec();
-            scope.spawn(move || forms(&layer, &compressions, epoch, cancel))
-        };
-        let threads: Vec<_> = root.layers().iter().map(pack).collect();
-        let failed =
-            |_| Err(WorkerError::Internal("a thread that packed a layer panicked".to_owned()));
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+    let layers = root.layers();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(layer) = layers.get(at) else { return done };
+            done.push((at, forms(layer, compressions, epoch, cancel)));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        // Where the machine has no more threads to give, those that are there do the work.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads.min(layers.len())).map_while(start).collect();
+        let mut done = work();
+        done.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
+        done
     });
-    results.into_iter().collect::<Result<_, _>>().map_err(|error| BuildError::worker(&error))
+    done.sort_by_key(|(at, _)| *at);
+    let forms: Result<Vec<Forms>, WorkerError> = done.into_iter().map(|(_, forms)| forms).collect();
+    match forms {
+        Ok(forms) if forms.len() == layers.len() => Ok(forms),
+        Ok(_) => {
+            let problem = "a thread that packed layers panicked".to_owned();
+            Err(BuildError::worker(&WorkerError::Internal(problem)))
+        }
+        Err(error) => Err(BuildError::worker(&error)),
+    }
 }
 
 fn forms(
