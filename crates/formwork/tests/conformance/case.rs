@@ -189,7 +189,10 @@ impl Case {
 /// Removes all of the build context, and what was put beside it.
 fn clear(site: &Site) {
     let keep = [site.store(), site.context("../base")];
-    for entry in fs_err::read_dir(site.context("..")).unwrap() {
+    let store = site.store();
+    // Not by way of the context, which goes meanwhile.
+    let place = store.parent().unwrap();
+    for entry in fs_err::read_dir(place).unwrap() {
         let path = entry.unwrap().path();
         let is_kept = keep.iter().any(|keep| keep.file_name() == path.file_name());
         match path.is_dir() {

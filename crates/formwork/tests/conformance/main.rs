@@ -93,7 +93,10 @@ fn with_formwork(cases: &[Case]) -> Vec<Report> {
         for section in cases.chunk_by(|a, b| a.section == b.section) {
             let reports = &reports;
             let name = format!("conformance {}", section[0].section);
-            let work = move || reports.lock().unwrap().push(section_with_formwork(section));
+            let work = move || {
+                let report = section_with_formwork(section);
+                reports.lock().unwrap().push(report);
+            };
             std::thread::Builder::new().name(name).spawn_scoped(scope, work).unwrap();
         }
     });
