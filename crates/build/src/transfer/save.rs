@@ -42,7 +42,7 @@ pub fn save(
     let _in_use = host.use_store()?;
     let view = |(image, _): &(StoredImage, _)| packed(host, image, how.compression, events, cancel);
     let views = images.iter().map(view).collect::<Result<Vec<ImageView>, _>>()?;
-    let named = views.iter().zip(images).map(|(image, (_, names))| Named { image, names });
+    let named = views.iter().zip(images).map(|(image, (_, names))| Named::image(image, names));
     let named: Vec<Named<'_>> = named.collect();
     let form = form(how.docker);
     let title = match destination {
