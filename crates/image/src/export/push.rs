@@ -221,13 +221,8 @@ impl Push<'_> {
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<Way, ImageError> {
-        let origin = self.options.origins.get(&layer.digest);
-        for from in origin.into_iter().chain(self.done.iter().copied()) {
-            if from != self.repository
-                && self.client.mount_blob(self.repository, from, &layer.digest)?
-            {
-                return Ok(Way::Mounted);
-            }
+        if let Some(way) = self.without_sending(layer)? {
+            return Ok(way);
         }
         let open = || self.open(layer).map_err(io::Error::other);
         let progress = |sent| (self.options.progress)(layer, sent);
@@ -235,6 +230,26 @@ impl Push<'_> {
             BlobPush::Sent => Ok(Way::Sent),
             BlobPush::Present => Ok(Way::Present),
         }
+    }
+
+    /// How a layer that may be in another repository of the registry comes to be in this one.
+    fn without_sending(&self, layer: &Descriptor) -> Result<Option<Way>, ImageError> {
+        let origin = self.options.origins.get(&layer.digest);
+        let others = origin.into_iter().chain(self.done.iter().copied());
+        let mut others = others
+            .filter(|other| {
+                *other != self.repository && other.registry() == self.repository.registry()
+            })
+            .peekable();
+        if others.peek().is_some() && self.client.blob_exists(self.repository, &layer.digest)? {
+            return Ok(Some(Way::Present));
+        }
+        for other in others {
+            if self.client.mount_blob(self.repository, other, &layer.digest)? {
+                return Ok(Some(Way::Mounted));
+            }
+        }
+        Ok(None)
     }
 
     fn open(&self, layer: &Descriptor) -> Result<Box<dyn Read + Send>, ImageError> {
