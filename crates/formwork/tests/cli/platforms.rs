@@ -164,10 +164,8 @@ fn an_index_goes_to_a_registry_and_comes_back() {
     let site = Site::new().with_busybox();
     let name = format!("{}/team/app:1", registry.host());
     let metadata = site.outside("metadata.json");
-    let built = site.build(
-        &["--platform", TWO, "-t", &name, "--push", "--metadata-file", &metadata],
-        CROSS,
-    );
+    let built = site
+        .build(&["--platform", TWO, "-t", &name, "--push", "--metadata-file", &metadata], CROSS);
     assert_eq!(json(metadata)["containerimage.digest"], built.id.as_str());
     for (platform, arch) in [("linux/amd64", "amd64"), ("linux/arm64", "arm64")] {
         let from = format!("FROM {name}\n");
@@ -189,4 +187,43 @@ fn an_index_goes_to_a_registry_and_comes_back() {
         let arguments = ["--insecure-policy", "copy", "-q", "--all", &from, &copy];
         Ran::of(&mut site.command(skopeo.to_str().unwrap(), &arguments)).succeeded();
     }
+}
+
+#[test]
+fn an_image_for_several_platforms_lives_in_the_store() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.build(&["--platform", TWO, "-t", "app"], CROSS);
+        let image = site.inspect("app");
+        assert_eq!(image["Architecture"], "amd64");
+        assert_eq!(image["Platforms"].as_array().unwrap().len(), 2);
+        let arm = site.run(&["inspect", "--platform=arm64", "-f", "{{.Architecture}}", "app"]);
+        assert_eq!(arm, "arm64\n");
+        let mut wrong = site.formwork(&["inspect", "--platform=s390x", "app"]);
+        Ran::of(&mut wrong).failed(1, "it is there for linux/amd64, linux/arm64");
+        // One platform alone, then all of them; the name keeps meaning all of them.
+        let archive = site.outside("arm.tar");
+        site.run(&["save", "--platform=arm64", "-o", &archive, "app"]);
+        let layout = site.outside("saved");
+        site.run(&["save", "--format=oci-dir", "-o", &layout, "app"]);
+        let (top, entries) = entries(&layout);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(site.inspect("app")["IndexDigest"], top["digest"]);
+        // As a base, for each of its platforms.
+        for (platform, arch) in [("linux/amd64", "amd64"), ("linux/arm64", "arm64")] {
+            let tree = site.tree(&["--platform", platform, "--pull=never"], "FROM app\n").lines();
+            assert!(tree[0].contains(arch), "{tree:?}");
+        }
+        // What one platform needs is not removed as long as there is the name.
+        site.run(&["prune", "--all", "--force"]);
+        site.run(&["save", "--format=oci-dir", "-o", &site.outside("again"), "app"]);
+        site.run(&["tag", "app", "other"]);
+        assert_eq!(site.inspect("other")["Platforms"].as_array().unwrap().len(), 2);
+        let Some(registry) = Registry::start() else { return };
+        let name = format!("{}/app", registry.host());
+        let pushed = site.run(&["push", "-q", "app", &name]);
+        assert!(pushed.contains(top["digest"].as_str().unwrap()), "{pushed}");
+    });
 }
