@@ -17,7 +17,7 @@ use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
-use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
+use crate::settings::{Settings, host_trust, limits, ssh_agent, variable, with_given_proxies};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
@@ -100,7 +100,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let outputs = outputs::outputs(args, &mut tags)?;
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
-    trust.proxies.extend(proxy_args(&build_args));
+    with_given_proxies(&mut trust, &build_args);
     Ok(BuildRequest {
         dockerfile: inputs.dockerfile.unwrap_or_else(|| SourceFile::new("Dockerfile", "")),
         options: Options {
@@ -145,17 +145,6 @@ fn build_args(texts: &[String]) -> BTreeMap<String, String> {
         }
     }
     args
-}
-
-/// Proxies that are given as build arguments reach RUN without an `ARG`, and no cache key.
-fn proxy_args(build_args: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let is_proxy = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        let names = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-        names.contains(&upper.as_str())
-    };
-    let given = build_args.iter().filter(|(name, _)| is_proxy(name));
-    given.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {

@@ -64,7 +64,8 @@ fn steps(scene: &Scene<'_>, events: &str) -> Vec<String> {
 
 /// What means the same to `buildctl build` as a case's arguments to formwork.
 fn arguments_of(scene: &Scene<'_>, arguments: &[String]) -> Vec<String> {
-    let mut all = match &scene.case.place {
+    let mut all = match scene.case.place.as_deref() {
+        Some(".") => vec!["--local=context=.".to_owned(), "--local=dockerfile=.".to_owned()],
         None => vec!["--local=context=.".to_owned(), "--local=dockerfile=../file".to_owned()],
         Some(place) => vec![format!("--opt=context={}", scene.put_addresses(place))],
     };

@@ -38,14 +38,23 @@ pub(crate) struct Given {
     pub(crate) images: Vec<(String, String)>,
     /// Repositories by their names and the scripts that make them.
     pub(crate) repositories: Vec<(String, String)>,
-    /// Files of the web server: paths, headers, contents.
-    pub(crate) served: Vec<(String, Vec<(String, String)>, String)>,
+    /// Files of the web server.
+    pub(crate) served: Vec<Served>,
     /// A script that runs in the context.
     pub(crate) script: String,
     /// Whether only root can make it.
     pub(crate) needs_root: bool,
     /// Whether there is an SSH agent at `../agent`.
     pub(crate) agent: bool,
+}
+
+/// A file of the web server.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    /// Empty if a script makes it.
+    pub(crate) content: String,
 }
 
 /// What has to come of the build.
@@ -123,7 +132,8 @@ impl Case {
             ("git", name) => given.repositories.push((name.to_owned(), text(&lines))),
             ("http", head) => {
                 let (path, headers) = head.split_once(' ').unwrap_or((head, ""));
-                given.served.push((path.to_owned(), header_lines(headers), text(&lines)));
+                let (path, headers) = (path.to_owned(), header_lines(headers));
+                given.served.push(Served { path, headers, content: text(&lines) });
             }
             ("agent", "") => given.agent = true,
             ("root", "") => given.needs_root = true,

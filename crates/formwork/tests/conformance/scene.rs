@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::case::{Case, file_name};
+use crate::case::{Case, Served, file_name};
 use crate::support::{File, Ran, Repositories, Server, Site};
 
 /// The servers of one case, which all builders of the case see at the same addresses.
@@ -46,8 +46,8 @@ impl<'a> Scene<'a> {
         }
         let mut scene = Self { case, site, servers, agent: None };
         scene.make_repositories();
-        for (path, _, content) in case.given.served.iter().filter(|served| !served.2.is_empty()) {
-            site.write(&format!("../www{path}"), content);
+        for file in case.given.served.iter().filter(|file| !file.content.is_empty()) {
+            site.write(&format!("../www{}", file.path), &file.content);
         }
         scene.run(&case.given.script);
         if case.given.agent {
@@ -67,13 +67,13 @@ impl<'a> Scene<'a> {
             let script = self.put_addresses(script);
             Ran::of(&mut self.site.command("sh", &["-euc", &script])).succeeded();
         }
-        for (path, headers, _) in &self.case.given.served {
-            let body = fs_err::read(self.site.context(&format!("../www{path}")));
-            self.serve(path, headers, body.unwrap_or_default());
+        for file in &self.case.given.served {
+            let body = fs_err::read(self.site.context(&format!("../www{}", file.path)));
+            self.serve(file, body.unwrap_or_default());
         }
     }
 
-    fn serve(&self, path: &str, headers: &[(String, String)], body: Vec<u8>) {
+    fn serve(&self, Served { path, headers, .. }: &Served, body: Vec<u8>) {
         let Some(servers) = self.servers else { return };
         let header = |name: &str| {
             let value = &headers.iter().find(|header| header.0 == name)?.1;
