@@ -22,6 +22,7 @@ use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
+use crate::trust::Bundles;
 use crate::{HostTrust, Secrets, WorkerError, name};
 
 /// What a worker is told about one build.
@@ -119,6 +120,7 @@ pub struct Worker {
     /// Stops processes; thrown by the solver's switch.
     pub(crate) stop: formwork_sandbox::Cancel,
     pub(crate) stubs: StubLayers,
+    pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
     pub(crate) cancel: Cancel,
@@ -158,6 +160,7 @@ impl Worker {
             launcher: Launcher::new(),
             stop,
             stubs: StubLayers::default(),
+            bundles: Bundles::default(),
             plans: Mutex::default(),
             cancel: cancel.clone(),
             contexts,
