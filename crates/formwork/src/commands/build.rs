@@ -21,6 +21,14 @@ use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
+    let result = build_image(args, settings);
+    match args.progress_mode() {
+        Mode::Json => result.map_err(Failure::told_to_programs),
+        _ => result,
+    }
+}
+
+fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let mut inputs = Inputs::of(args)?;
     let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
