@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
-use formwork_graph::{Graph, Op, OpId, Place as Location, RemoteSource, Source, Step};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
+use formwork_graph::{Graph, Op, OpId, Place as Location, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
 use formwork_remote::Downloads;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
