@@ -15,6 +15,7 @@ use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::Task;
 
 use crate::cache_mount::{CacheMount, NewDirectory};
+use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
 use crate::ssh::{AgentSocket, SocketOwner};
@@ -146,7 +147,7 @@ impl Worker {
                 let stub = match (&resolved.found, resolved.is_directory()) {
                     (_, true) => Stub::Dir,
                     (Some(_), false) => Stub::File,
-                    (None, false) => return Err(files::missing_in_root(source)),
+                    (None, false) => return Err(missing(input(task, from)?, &stack, source)),
                 };
                 (root.directories()?, resolved.path, stub)
             }
