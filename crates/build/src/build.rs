@@ -6,7 +6,7 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
-use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
+use formwork_graph::{Graph, Op, OpId, Place as Location, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
 use formwork_remote::Downloads;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
@@ -117,11 +117,17 @@ fn solve(
         downloads: downloads(host, graph)?,
         resolv_conf: host.resolv_conf.clone(),
         min_free: request.limits.min_free,
+        text: Some(request.dockerfile.clone()),
     };
     let place = Place { request, ignores, graph };
     let layers = Arc::clone(&host.layers);
     let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
+    let missing = worker.missing_sources(graph);
+    if !missing.is_empty() {
+        let told = missing.iter().map(|(op, error)| place.error(Some(*op), error));
+        return Err(BuildError::input(told.flat_map(|error| error.diagnostics).collect()));
+    }
     let settings = Settings { jobs: request.jobs, scope: scope(request) };
     execute(graph, &targets, &worker, &host.index, settings, cancel, &**events).map_err(|error| {
         match error {
@@ -202,8 +208,9 @@ impl Place<'_> {
         !is_short && contexts.any(|context| file.path.starts_with(&context.directory))
     }
 
-    /// The place in the Dockerfile: that of the op, or that of the `FROM` whose image is at fault.
-    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<(u32, u32)> {
+    /// The place in the Dockerfile: that of the op or a part of it, or that of the `FROM` whose
+    /// image is at fault.
+    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<Location> {
         let from = match error {
             WorkerError::BaseLayer { diff_id, .. } => {
                 self.graph.steps().map(|(_, step)| step).find(|step| match &step.op {
@@ -213,30 +220,49 @@ impl Place<'_> {
             }
             _ => None,
         };
-        from.and_then(|step| step.location).or_else(|| self.graph.step(op?).location)
+        let step = from.or_else(|| Some(self.graph.step(op?)))?;
+        let part = match error {
+            WorkerError::Account(_) => step.places.account,
+            WorkerError::Missing(missing) => step.places.of_name(&missing.source),
+            WorkerError::NotGiven { id, .. } => step.places.of_name(id),
+            _ => None,
+        };
+        part.or(step.location)
     }
 
     /// Tells why a source of a copy is not there.
     fn explain(&self, diagnostic: Diagnostic, missing: &MissingSource) -> Diagnostic {
         let context = missing.context.as_deref().unwrap_or(MAIN_CONTEXT);
         match &missing.reason {
-            Reason::Ignored { path, line } => {
-                let ignore = self.ignores.get(context).map(IgnoreFile::source);
-                let rule = ignore.and_then(|source| {
-                    let text = source.slice(source.line_span(line + 1)?).trim();
-                    Some(format!("{}:{} `{text}`", source.name(), line + 1))
-                });
-                let rule = rule.unwrap_or_else(|| "an ignore file".to_owned());
-                diagnostic
-                    .with_note(format!("{path} is ignored by {rule}"))
-                    .with_help("except it with a line that begins with `!`, or change that rule")
+            Reason::Ignored { path, line } => self.left_out(diagnostic, context, path, *line),
+            Reason::Dangling { ignored: Some((path, line)), .. } => {
+                self.left_out(diagnostic, context, path, *line)
             }
             Reason::Nearest(path) => {
                 diagnostic.with_help(format!("did you mean `{}`?", show(path)))
             }
             Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
-            Reason::Unknown => diagnostic,
+            Reason::Dangling { ignored: None, .. } | Reason::Unknown => diagnostic,
         }
+    }
+
+    /// Adds which rule leaves a path out.
+    fn left_out(
+        &self,
+        diagnostic: Diagnostic,
+        context: &str,
+        path: &formwork_fs::RelPath,
+        line: usize,
+    ) -> Diagnostic {
+        let ignore = self.ignores.get(context).map(IgnoreFile::source);
+        let rule = ignore.and_then(|source| {
+            let text = source.slice(source.line_span(line + 1)?).trim();
+            Some(format!("{}:{} `{text}`", source.name(), line + 1))
+        });
+        let rule = rule.unwrap_or_else(|| "an ignore file".to_owned());
+        diagnostic
+            .with_note(format!("{path} is ignored by {rule}"))
+            .with_help("except it with a line that begins with `!`, or change that rule")
     }
 }
 

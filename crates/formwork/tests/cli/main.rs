@@ -9,6 +9,7 @@
 mod cache;
 mod call;
 mod debian;
+mod diagnostics;
 mod explain;
 mod fetched;
 mod files;

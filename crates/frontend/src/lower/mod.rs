@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::Dockerfile;
-use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
 use crate::findings::about_stages;
@@ -170,17 +170,12 @@ impl Lowering<'_> {
         self.source(source, &format!("context {name}"), None)
     }
 
-    fn remote(&mut self, source: RemoteSource, location: (u32, u32)) -> OpId {
+    fn remote(&mut self, source: RemoteSource, location: Place) -> OpId {
         let name = format!("fetch {source}");
         self.source(Source::Remote(source), &name, Some(location))
     }
 
-    fn image(
-        &mut self,
-        key: &ImageKey,
-        name: String,
-        location: Option<(u32, u32)>,
-    ) -> Option<OpId> {
+    fn image(&mut self, key: &ImageKey, name: String, location: Option<Place>) -> Option<OpId> {
         let image = self.resolved.get(key)?;
         let source = Source::Image {
             name: key.location.to_string(),
@@ -191,8 +186,14 @@ impl Lowering<'_> {
         Some(self.source(source, &name, location))
     }
 
-    fn source(&mut self, source: Source, name: &str, location: Option<(u32, u32)>) -> OpId {
+    fn source(&mut self, source: Source, name: &str, location: Option<Place>) -> OpId {
         let op = Op::Source(source);
-        self.builder.add(Step { op, name: name.to_owned(), location, no_cache: false })
+        self.builder.add(Step {
+            op,
+            name: name.to_owned(),
+            location,
+            places: Places::default(),
+            no_cache: false,
+        })
     }
 }
