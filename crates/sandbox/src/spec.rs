@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{SandboxError, encoding};
+use crate::{Emulator, SandboxError, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -50,6 +50,8 @@ pub struct ProcessSpec {
     pub shm_size: u64,
     /// How long a cancelled process has between `SIGTERM` and `SIGKILL`.
     pub stop_grace: Duration,
+    /// What runs programs for another machine, where this one does not by itself.
+    pub emulator: Option<Emulator>,
 }
 
 impl ProcessSpec {
@@ -71,6 +73,7 @@ impl ProcessSpec {
             no_new_privileges: false,
             shm_size: 64 << 20,
             stop_grace: Duration::from_secs(10),
+            emulator: None,
         }
     }
 
