@@ -110,6 +110,7 @@ fn solve(
         git: request.git.clone(),
         downloads: downloads(host, &lowered.graph)?,
         resolv_conf: host.resolv_conf.clone(),
+        world: request.world.clone(),
         min_free: request.limits.min_free,
     };
     let place = Place { request, ignores, graph: &lowered.graph };

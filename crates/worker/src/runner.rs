@@ -22,7 +22,7 @@ use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::{HostTrust, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub struct WorkerConfig {
     pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
 }

@@ -26,3 +26,4 @@ mod store;
 mod support;
 mod surroundings;
 mod transfer;
+mod world;
