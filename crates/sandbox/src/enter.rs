@@ -8,13 +8,15 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
 
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
 use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::subid::{HostUser, find_tool};
 use crate::sys::{self, Fork};
-use crate::{IdKind, OsError, RootlessProblem, SandboxError, wire, world};
+use crate::{IdKind, OsError, RootlessProblem, SandboxError, Stage, wire};
 
 /// How a machine lets the user build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +76,19 @@ pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
             Rung::SubordinateIds => RootlessProblem::UserNamespaces(errno.into()),
         })
     })?;
-    world::private_mounts()?;
+    private_mounts()?;
     Ok(Entered { rung, host_uid: user.uid, host_gid: user.gid })
+}
+
+/// Takes the mounts of this namespace out of all peer groups: nothing mounted here or outside
+/// shows on the other side any more.
+fn private_mounts() -> Result<(), SandboxError> {
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    match rustix::mount::mount_change("/", flags) {
+        // In a chroot, `/` may be no mount. Only the helper mounts anything, and sees to it.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(errno) => Err(SandboxError::setup(Stage::Private, "/", errno)),
+    }
 }
 
 /// The kernel lets no process with threads into another user namespace.

@@ -94,6 +94,9 @@ pub enum SandboxError {
         /// The signal's number.
         signal: i32,
     },
+    /// Something that this machine cannot give a process, with the reason and the way out.
+    #[error("{0}")]
+    Unavailable(String),
     /// The caller's [`Cancel`](crate::Cancel) was used before the process was started.
     #[error("cancelled before the process was started")]
     Cancelled,
@@ -150,9 +153,6 @@ impl Stage {
         match (self, error.0) {
             (Self::Namespaces, libc::ENOSPC) => {
                 "; raise the sysctls user.max_user_namespaces and user.max_mnt_namespaces"
-            }
-            (Self::Namespaces, libc::ENOSYS) => {
-                "; a container's seccomp profile hides the call `clone3`: allow it there"
             }
             (Self::Namespaces, libc::EPERM) => {
                 "; user namespaces are forbidden here: `formwork doctor` tells by what"

@@ -19,6 +19,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
+use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
@@ -106,8 +107,8 @@ impl Helper {
 
     fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
-        let world = self.world.get_or_insert_with(World::prepare).as_ref();
-        match world.map_err(Clone::clone).and_then(|world| start(world, outside, &job)) {
+        let world = self.world.get_or_insert_with(World::prepare).as_mut();
+        match world.map_err(|error| error.clone()).and_then(|world| start(world, outside, &job)) {
             Ok((pid, process)) => self.runs.push(Run::new(pid, process, job.channel)),
             Err(error) => {
                 let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
@@ -126,10 +127,10 @@ impl Helper {
 
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
 /// only its own id by itself; more takes power over the namespace outside, which is here.
-fn start(world: &World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
     let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
-    let fork = sys::fork(world.namespaces())
+    let fork = forbidden::fork(world)
         .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the sandbox", errno))?;
     let (pid, process) = match fork {
         Fork::Child => {
@@ -138,7 +139,7 @@ fn start(world: &World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), 
         }
         Fork::Parent(pid, process) => (pid, process),
     };
-    if let Err(error) = world.ids.write_identity(pid) {
+    if let Err(error) = world.give_ids(pid) {
         // Without the word it ends by itself.
         drop(tell);
         let _ = sys::wait(Some(pid), true);

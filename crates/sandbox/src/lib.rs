@@ -12,7 +12,7 @@
 //! gives. Linux 5.12 or later.
 //!
 //! What a process finds: its own mount, PID, IPC and UTS namespaces, in a user namespace with the
-//! same ids as the builder's; Docker's default capabilities and system call filter; the layers as
+//! same ids as the builder's (root does without where the machine gives none); Docker's default capabilities and system call filter; the layers as
 //! `/`, its own `/proc` and `/dev`, a read-only `/sys`; no descriptor but the first three. What a
 //! caller may rely on: when [`Launcher::run`] returns, no process and no mount is left, and the
 //! upper directory holds what the process wrote and nothing else, except what
@@ -34,6 +34,7 @@ mod launcher;
 mod limits;
 mod probe;
 mod report;
+mod rungs;
 mod seccomp;
 mod spec;
 mod stubs;

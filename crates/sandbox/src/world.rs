@@ -7,14 +7,14 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 use rustix::thread::UnshareFlags;
 
 use crate::idmap::IdMaps;
+use crate::rungs::jail;
 use crate::seccomp;
-use crate::{SandboxError, Stage, sys};
+use crate::{OsError, SandboxError, Stage, sys};
 
 /// The files of `/proc` and `/sys` that Docker hides (`defaultLinuxMaskedPaths` of moby): they tell
 /// of the hardware, of others' keys and timers, or are a way to the kernel's memory.
@@ -43,6 +43,8 @@ const CGROUP2_MAGIC: u64 = 0x6367_7270;
 pub(crate) struct World {
     /// The ids that exist.
     pub(crate) ids: IdMaps,
+    /// Why sandboxes get no user namespaces of their own, where they get none.
+    pub(crate) no_user_namespaces: Option<OsError>,
     /// The files of `/proc` and `/sys` to hide, as far as this kernel has them.
     pub(crate) hidden: Vec<Hidden>,
     /// Whether `/sys/fs/cgroup` is the one hierarchy of control groups, version 2.
@@ -68,12 +70,14 @@ impl World {
             .map_err(|error| SandboxError::setup(Stage::IdMaps, "the builder", error))?;
         sys::unshare(UnshareFlags::NEWNS)
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
-        private_mounts()?;
+        jail::become_namespace_root()
+            .map_err(|errno| SandboxError::setup(Stage::Private, "/", errno))?;
         let cgroup2 = has_cgroup2();
         clear_sys(cgroup2);
         seal_devices()?;
         Ok(Self {
             ids,
+            no_user_namespaces: None,
             hidden: hidden(),
             cgroup2,
             filter: seccomp::program(),
@@ -81,24 +85,26 @@ impl World {
         })
     }
 
+    /// Whether each sandbox gets a user namespace of its own.
+    pub(crate) fn has_user_namespaces(&self) -> bool {
+        self.no_user_namespaces.is_none()
+    }
+
+    /// Gives the first process of a sandbox its ids, where it has a user namespace of its own.
+    pub(crate) fn give_ids(&self, pid: rustix::process::Pid) -> std::io::Result<()> {
+        if self.has_user_namespaces() { self.ids.write_identity(pid) } else { Ok(()) }
+    }
+
     /// The namespaces that each sandbox gets.
     pub(crate) fn namespaces(&self) -> i32 {
+        let user = if self.has_user_namespaces() { libc::CLONE_NEWUSER } else { 0 };
         let cgroup = if self.cgroup2 { libc::CLONE_NEWCGROUP } else { 0 };
-        libc::CLONE_NEWUSER
+        user | cgroup
             | libc::CLONE_NEWNS
             | libc::CLONE_NEWPID
             | libc::CLONE_NEWIPC
             | libc::CLONE_NEWUTS
-            | cgroup
     }
-}
-
-/// Takes the mounts of this namespace out of all peer groups: nothing mounted here or outside
-/// shows on the other side any more.
-pub(crate) fn private_mounts() -> Result<(), SandboxError> {
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", flags)
-        .map_err(|errno| SandboxError::setup(Stage::Private, "/", errno))
 }
 
 /// Puts a new `/sys` in the place of the host's, without what is mounted below that (debugging,

@@ -22,9 +22,12 @@ use std::time::{Duration, Instant};
 use formwork_fs::RelPath;
 use rustix::process::{Pid, Signal};
 
+use crate::rungs::forbidden;
 use crate::sys::{self, Waited};
 use crate::wire::{self, Answer};
 use crate::world::World;
+pub(crate) use root::clone_mount;
+
 use crate::{ExitReport, ExitStatus, ProcessSpec, SandboxError, Stage};
 
 /// What the helper was asked to run.
@@ -71,6 +74,7 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     job.keep_only(world)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
     world.ids.check(&spec.user)?;
+    forbidden::check(world, &spec)?;
     let created = make_world(world, &spec)?;
     let started = Instant::now();
     let process = process::start(world, &spec, &job.stdio)?;

@@ -12,6 +12,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::target::is_dir;
 use super::{program, root, target};
+use crate::rungs::forbidden;
 use crate::seccomp::CAPABILITIES;
 use crate::sys::{self, Strings};
 use crate::world::World;
@@ -99,7 +100,11 @@ fn become_process(
         limit.set().map_err(at(Stage::Limit))?;
     }
     if !spec.privileged {
-        drop_capabilities().map_err(at(Stage::Confine))?;
+        let kept = match world.has_user_namespaces() {
+            true => CAPABILITIES,
+            false => forbidden::without_reach(CAPABILITIES, spec),
+        };
+        drop_capabilities(kept).map_err(at(Stage::Confine))?;
     }
     if spec.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
@@ -122,8 +127,8 @@ fn become_process(
 
 /// Limits what the process, and whatever it executes, can ever get. What it has now, `execve`
 /// computes anew.
-fn drop_capabilities() -> Result<(), Errno> {
-    for capability in (0..u64::BITS).filter(|bit| CAPABILITIES & (1 << bit) == 0) {
+fn drop_capabilities(kept: u64) -> Result<(), Errno> {
+    for capability in (0..u64::BITS).filter(|bit| kept & (1 << bit) == 0) {
         match sys::drop_bounding(capability) {
             Ok(()) => {}
             // The first number that this kernel does not know.
@@ -137,7 +142,12 @@ fn drop_capabilities() -> Result<(), Errno> {
 /// Takes on the numbers. Leaving user 0 takes all capabilities away.
 fn become_user(spec: &ProcessSpec) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(spec.user.uid), Gid::from_raw(spec.user.gid));
-    sys::set_groups(&spec.user.groups)?;
+    match sys::set_groups(&spec.user.groups) {
+        // In a user namespace that somebody made without privileges, with one id, nobody may; the
+        // builder's own groups stay.
+        Err(Errno::PERM) if spec.user.groups.is_empty() => {}
+        result => result?,
+    }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)
 }

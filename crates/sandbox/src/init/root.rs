@@ -48,7 +48,8 @@ fn overlay(
         None => None,
     };
     let options = overlay_options(&layers, upper.as_ref(), tree.volatile);
-    let flags = MountFlags::empty();
+    // A user namespace's mounts have no working devices anyway.
+    let flags = MountFlags::NODEV;
     rustix::mount::mount("overlay", "/", "overlay", flags, &*options).map_err(failed)
 }
 
@@ -79,7 +80,7 @@ fn open_layer(path: &Path) -> Result<OwnedFd, SandboxError> {
 }
 
 /// A detached copy of the mount that a descriptor is in, with all below, rooted at the descriptor.
-pub(super) fn clone_mount(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn clone_mount(fd: BorrowedFd<'_>) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH

@@ -101,7 +101,7 @@ fn mount_dev(
     spec: &ProcessSpec,
     target: &OwnedFd,
 ) -> Result<RootDir, SandboxError> {
-    let flags = MountFlags::NOSUID | MountFlags::STRICTATIME;
+    let flags = BARE | MountFlags::STRICTATIME;
     mount_at("tmpfs", &name(target), flags, c"mode=755,size=65536k", "/dev")?;
     let dev = open_dir(targets.root(), "dev")?;
     for device in DEVICES {

@@ -51,10 +51,13 @@ fn is_new_enough(release: &str) -> bool {
 fn user_namespaces(trial: &Trial) -> Feature {
     Feature {
         name: "user namespaces".to_owned(),
-        available: trial.namespaces.is_ok(),
-        required: true,
-        found: outcome("made one", trial.namespaces),
-        purpose: "keep what RUN does away from the machine".to_owned(),
+        available: trial.user_namespaces.is_ok(),
+        required: trial.namespaces.is_err(),
+        found: outcome("made one", trial.user_namespaces),
+        purpose: match trial.namespaces {
+            Ok(()) => "RUN's root is the machine's without, with docker's capabilities".to_owned(),
+            Err(_) => "keep what RUN does away from the machine".to_owned(),
+        },
         remedy: Some(namespace_remedy()),
     }
 }
@@ -183,13 +186,12 @@ fn proc(trial: &Trial) -> Feature {
 }
 
 /// System calls that a kernel may be too old for, or a container's filter may hide.
-fn system_calls() -> [Feature; 5] {
+fn system_calls() -> [Feature; 4] {
     let resolve = ResolveFlags::IN_ROOT;
     let openat2 = rustix::fs::openat2(CWD, "/", OFlags::PATH, Mode::empty(), resolve).map(drop);
     let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty());
     [
         system_call("openat2", openat2, "paths that cannot leave a directory"),
-        system_call("clone3", sys::probe_clone3(), "a process and its namespaces at once"),
         system_call("pidfd_open", pidfd.map(drop), "waiting for the end of steps"),
         system_call("mount_setattr", sys::probe_mount_setattr(), "read-only mounts"),
         system_call("seccomp", sys::probe_seccomp(), "a filter of system calls for RUN"),

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
+use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
 use crate::{OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
@@ -18,6 +19,8 @@ pub(super) struct Trial {
     pub(super) rung: Result<Rung, SandboxError>,
     /// Making a sandbox's namespaces below them.
     pub(super) namespaces: Result<(), OsError>,
+    /// Making user namespaces for sandboxes, which root can do without.
+    pub(super) user_namespaces: Result<(), OsError>,
     /// Mounting there.
     pub(super) mounts: Mounts,
 }
@@ -42,26 +45,40 @@ impl Mounts {
 /// Runs the trial in a child, and waits for it.
 pub(super) fn run() -> Trial {
     let rung = Err(SandboxError::setup(Stage::Fork, "a trial", NOT_TRIED));
-    let nothing = Trial { rung, namespaces: Err(NOT_TRIED), mounts: Mounts::none(NOT_TRIED) };
-    in_child(0, |channel| wire::send(channel, &try_all()), |_| Ok(())).unwrap_or(nothing)
+    let nothing = Trial {
+        rung,
+        namespaces: Err(NOT_TRIED),
+        user_namespaces: Err(NOT_TRIED),
+        mounts: Mounts::none(NOT_TRIED),
+    };
+    let fork = || sys::fork(0);
+    in_child(fork, |channel| wire::send(channel, &try_all()), |_| Ok(())).unwrap_or(nothing)
 }
 
 fn try_all() -> Trial {
     let entered = enter(RungChoice::Auto);
-    let world = entered.and_then(|entered| Ok((entered.rung, World::prepare()?)));
-    let mounts = match &world {
-        Ok((_, world)) => in_child(
-            world.namespaces(),
-            |channel| wire::send(channel, &try_mounts()),
-            |pid| world.ids.write_identity(pid).map_err(OsError::from),
-        ),
+    let mut world = entered.and_then(|entered| Ok((entered.rung, World::prepare()?)));
+    let mounts = match &mut world {
+        Ok((_, world)) => try_sandbox(world),
         Err(_) => Err(NOT_TRIED),
     };
+    let namespaces = mounts.as_ref().map(drop).map_err(|error| *error);
+    let refusal = world.as_ref().ok().and_then(|(_, world)| world.no_user_namespaces);
     Trial {
         rung: world.map(|(rung, _)| rung),
-        namespaces: mounts.as_ref().map(drop).map_err(|error| *error),
+        namespaces,
+        user_namespaces: refusal.map_or(namespaces, Err),
         mounts: mounts.unwrap_or_else(Mounts::none),
     }
+}
+
+fn try_sandbox(world: &mut World) -> Result<Mounts, OsError> {
+    let world = std::cell::RefCell::new(world);
+    in_child(
+        || forbidden::fork(&mut world.borrow_mut()),
+        |channel| wire::send(channel, &try_mounts()),
+        |pid| Ok(world.borrow().give_ids(pid)?),
+    )
 }
 
 /// Mounts in a file system in memory, which goes with the namespace.
@@ -97,15 +114,15 @@ fn try_mount(kind: &str, options: &str) -> Result<(), OsError> {
     Ok(())
 }
 
-/// Does something in a child in new namespaces, which sends one message; `prepare` comes first and
+/// Does something in a child, which sends one message; `prepare` comes first and
 /// is done here.
 fn in_child<T: serde::de::DeserializeOwned>(
-    namespaces: i32,
+    fork: impl FnOnce() -> rustix::io::Result<Fork>,
     work: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
     prepare: impl FnOnce(rustix::process::Pid) -> Result<(), OsError>,
 ) -> Result<T, OsError> {
     let (ours, theirs) = wire::channel()?;
-    match sys::fork(namespaces)? {
+    match fork()? {
         Fork::Child => {
             drop(ours);
             if let Ok(Some(true)) = wire::receive(theirs.as_fd()) {

@@ -7,7 +7,7 @@ use formwork_sandbox::{Cancel, ProcessSpec, RootFs, Rung, RungChoice, SandboxErr
 
 use crate::arena::Arena;
 use crate::payload::{self, PAYLOAD};
-use crate::rungs::{self, ENTERED, on_each_rung};
+use crate::rungs::{self, ENTERED, has_user_namespaces, on_each_rung};
 
 /// A number that no line of `/etc/subuid` is about.
 const STRANGER: u32 = 60_999;
@@ -105,18 +105,47 @@ fn setuid_without_effect_is_told() {
 }
 
 #[test]
-fn a_limit_on_namespaces_is_told_with_its_sysctl() {
+fn a_limit_on_namespaces_is_told_with_its_sysctl_and_root_does_without() {
     on_each_rung(|arena| {
+        if !has_user_namespaces() {
+            return;
+        }
         let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
                       exec \"$0\" --exact payload::run --nocapture";
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "sh", "-c", script]).arg(arena.program());
         command.env(PAYLOAD, "probe").env_remove(ENTERED);
         let text = written(&mut command);
-        assert!(text.contains("sufficient: false"), "{text}");
+        assert!(text.contains("sufficient: true"), "{text}");
         assert!(text.contains("sysctl -w user.max_user_namespaces=16384"), "{text}");
-        assert!(text.contains("raise the sysctls user.max_user_namespaces"), "{text}");
+        assert!(text.contains("Ok(ExitReport { status: Exited(0)"), "{text}");
     });
+}
+
+#[test]
+fn a_chroot_is_no_obstacle() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can change its root");
+    }
+    let arena = Arena::new();
+    let program = arena.program();
+    // The directory itself is no mount, and what is mounted on it in there shows outside, if the
+    // sandbox does not see to it.
+    let script = "mount --make-rshared / && for d in bin lib lib64 usr etc proc sys dev tmp; do
+                      test -d /$d && mkdir $1/$d && mount --rbind /$d $1/$d
+                  done
+                  before=$(cat /proc/self/mountinfo)
+                  chroot $1 \"$0\" --exact payload::run --nocapture
+                  [ \"$before\" = \"$(cat /proc/self/mountinfo)\" ] && echo the mounts are the same";
+    let jail = arena.path("jail");
+    fs_err::create_dir(&jail).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(program).arg(&jail).env(PAYLOAD, "probe");
+    let text = written(&mut command);
+    assert!(text.contains("sufficient: true"), "{text}");
+    assert!(text.contains("user namespaces: made one"), "{text}");
+    assert!(text.contains("Ok(ExitReport { status: Exited(0)"), "{text}");
+    assert!(text.contains("the mounts are the same"), "{text}");
 }
 
 /// The payload: what the probe says, and what happens without asking it.

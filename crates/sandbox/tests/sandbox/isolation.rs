@@ -4,10 +4,13 @@ use formwork_sandbox::{ExitStatus, NetworkMode, Rung, User};
 
 use crate::arena::{Arena, elf_that_exits_with_its_effective_user};
 use crate::payload;
-use crate::rungs::{self, on_each_rung};
+use crate::rungs::{self, has_user_namespaces, on_each_rung};
 
 /// Docker's capabilities, as the kernel prints them.
 const CAPABILITIES: &str = "00000000a80425fb";
+
+/// The same without those that reach the machine's devices and network.
+const WITHOUT_REACH: &str = "00000000a00401fb";
 
 #[test]
 fn the_namespaces_are_new_except_the_network() {
@@ -17,7 +20,8 @@ fn the_namespaces_are_new_except_the_network() {
         for (name, inside) in ["user", "mnt", "pid", "ipc", "uts", "net"].iter().zip(inside.lines())
         {
             let outside = fs_err::read_link(format!("/proc/self/ns/{name}")).unwrap();
-            assert_eq!(outside.to_str().unwrap() == inside, *name == "net", "{name}: {inside}");
+            let is_shared = *name == "net" || (*name == "user" && !has_user_namespaces());
+            assert_eq!(outside.to_str().unwrap() == inside, is_shared, "{name}: {inside}");
         }
     });
 }
@@ -49,7 +53,8 @@ fn status(arena: &Arena, uid: u32, change: impl Fn(&mut formwork_sandbox::Proces
 #[test]
 fn the_capabilities_are_dockers() {
     on_each_rung(|arena| {
-        let (none, some) = ("0000000000000000", CAPABILITIES);
+        let some = if has_user_namespaces() { CAPABILITIES } else { WITHOUT_REACH };
+        let none = "0000000000000000";
         for (uid, usable) in [(0, some), (1000, none)] {
             let status = status(arena, uid, |_| {});
             for (set, expected) in
@@ -71,7 +76,8 @@ fn signals_privileges_and_umask_are_as_after_a_login() {
             "SigIgn:\t0000000000000000",
             "NoNewPrivs:\t0",
             "Seccomp:\t2",
-            "Seccomp_filters:\t1",
+            // One more where the test itself filters.
+            if has_user_namespaces() { "Seccomp_filters:\t1" } else { "Seccomp_filters:\t2" },
             "Umask:\t0022",
         ] {
             assert!(status.contains(&format!("\n{line}\n")), "{line}\n{status}");
@@ -182,7 +188,7 @@ fn the_first_process_shows_nothing() {
                       for f in exe cwd root fd/0; do readlink /proc/1/$f; done
                       for f in environ maps mem fd/0 fd/3 fd/4; do cat /proc/1/$f; done 2>/dev/null
                       kill -KILL 1; kill -STOP 1; true";
-        for privileged in [false, true] {
+        for privileged in [false, has_user_namespaces()] {
             let mut spec = arena.script(script);
             spec.privileged = privileged;
             let ended = arena.run(spec).unwrap();
@@ -257,6 +263,10 @@ fn power_over_the_builders_namespaces_cannot_be_had() {
              mknod /tmp/disk b 254 0 2>/dev/null && echo made a device",
         );
         spec.privileged = true;
+        if !has_user_namespaces() {
+            let error = arena.refused(spec);
+            return assert!(error.contains("needs a user namespace of its own"), "{error}");
+        }
         let ended = arena.run(spec).unwrap();
         let full = fs_err::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
         let full = (1_u64 << (full.trim().parse::<u32>().unwrap() + 1)) - 1;

@@ -1,6 +1,7 @@
 //! Runs a test on every rung that there is.
 //!
-//! As root, the test itself runs as root; then this program is executed once more as the user
+//! As root, the test itself runs as root; then this program is executed once more where no user
+//! namespaces can be made, and once more as the user
 //! `formwork-test`, enters a user namespace before anything else happens, and runs the same test
 //! there. As an ordinary user, only the second half happens.
 
@@ -19,16 +20,54 @@ const USER: &str = "formwork-test";
 /// Set in the processes that enter.
 pub(crate) const ENTERED: &str = "FORMWORK_TEST_ENTERED";
 
+/// Set in the processes that can make no user namespaces.
+pub(crate) const FORBIDDEN: &str = "FORMWORK_TEST_NO_USER_NAMESPACES";
+
 #[used]
 // SAFETY: the section holds pointers to functions that the loader calls before `main`.
 #[unsafe(link_section = ".init_array")]
 static ENTER: extern "C" fn() = enter_if_asked;
 
 extern "C" fn enter_if_asked() {
+    if std::env::var_os(FORBIDDEN).is_some() {
+        forbid_user_namespaces();
+    }
     if std::env::var_os(ENTERED).is_some() {
         let entered = formwork_sandbox::enter(RungChoice::Only(Rung::SubordinateIds));
         assert!(entered.is_ok(), "{entered:?}");
     }
+}
+
+/// Refuses `clone` and `unshare` with user namespaces, as a container's profile or a security module
+/// does, for this process and all that come of it.
+fn forbid_user_namespaces() {
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let load =
+        |offset| instruction((libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, 0, 0, offset);
+    let jump =
+        |code, k, jt, jf| instruction((libc::BPF_JMP | code | libc::BPF_K) as u16, jt, jf, k);
+    let answer = |k| instruction(libc::BPF_RET as u16, 0, 0, k);
+    let number = |call: libc::c_long| u32::try_from(call).unwrap();
+    let program = [
+        load(0),
+        jump(libc::BPF_JEQ, number(libc::SYS_clone), 1, 0),
+        jump(libc::BPF_JEQ, number(libc::SYS_unshare), 0, 2),
+        // The lower half of the first argument.
+        load(16),
+        jump(libc::BPF_JSET, libc::CLONE_NEWUSER as u32, 1, 0),
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+    ];
+    let filter = libc::sock_fprog { len: 7, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel only reads the instructions, of which there are seven.
+    let result =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    assert_eq!(result, 0);
+}
+
+/// Whether sandboxes get user namespaces here.
+pub(crate) fn has_user_namespaces() -> bool {
+    std::env::var_os(FORBIDDEN).is_none()
 }
 
 /// The rung that this process is on.
@@ -45,9 +84,12 @@ pub(crate) fn on_each_rung<T: Fn(&Arena)>(test: T) {
     if is_root {
         test(&Arena::new());
     }
-    if rung() == Rung::Root {
+    if rung() == Rung::Root && has_user_namespaces() {
+        if is_root {
+            again(None, FORBIDDEN, test_name::<T>());
+        }
         match user() {
-            Ok(user) => again_as(user, test_name::<T>()),
+            Ok(user) => again(Some(user), ENTERED, test_name::<T>()),
             Err(problem) => eprintln!("skipped: the rootless half: {problem}"),
         }
     }
@@ -103,16 +145,16 @@ fn run(program: &str, args: &[&str]) -> Result<(), String> {
     }
 }
 
-fn again_as((uid, gid): (u32, u32), test: &str) {
+fn again(user: Option<(u32, u32)>, variable: &str, test: &str) {
     let arena = Arena::new();
     let mut command = Command::new(arena.program());
-    command.args(["--exact", test, "--nocapture"]).env(ENTERED, "1");
-    if rustix::process::geteuid().is_root() {
+    command.args(["--exact", test, "--nocapture"]).env(variable, "1");
+    if let (true, Some((uid, gid))) = (rustix::process::geteuid().is_root(), user) {
         command.uid(uid).gid(gid);
     }
     let output = command.output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success(), "as an ordinary user:\n{text}");
+    assert!(output.status.success(), "with {variable}:\n{text}");
     assert!(text.contains("1 passed"), "the test `{test}` was not found:\n{text}");
 }

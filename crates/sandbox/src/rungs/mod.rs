@@ -1,0 +1,4 @@
+//! What differs between the machines that a build may find itself on.
+
+pub(crate) mod forbidden;
+pub(crate) mod jail;
