@@ -80,7 +80,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),

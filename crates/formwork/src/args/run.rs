@@ -75,7 +75,7 @@ mod tests {
 
     fn parse(line: &str) -> Box<super::RunArgs> {
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
-            Command::Run(run) => Box::new(run),
+            Command::Run(run) => run,
             other => panic!("{other:?}"),
         }
     }
