@@ -116,6 +116,7 @@ fn solve(
         git: request.git.clone(),
         downloads: downloads(host, graph)?,
         resolv_conf: host.resolv_conf.clone(),
+        world: request.world.clone(),
         min_free: request.limits.min_free,
         text: Some(request.dockerfile.clone()),
     };

@@ -31,6 +31,7 @@ mod helper;
 mod idmap;
 mod init;
 mod launcher;
+mod limits;
 mod probe;
 mod report;
 mod rungs;
@@ -48,6 +49,7 @@ pub use error::{
     IdKind, OsError, ProgramProblem, RootlessProblem, SandboxError, Stage, TargetProblem,
 };
 pub use launcher::{Launcher, Stdio};
+pub use limits::{Resource, ResourceLimit};
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus};
 pub use spec::{

@@ -17,7 +17,7 @@ use formwork_snapshot::Snapshotter;
 use crate::exec::{accounts, root_metadata, set_metadata};
 use crate::mounts::{Mounts, StubLayers};
 use crate::root::Root;
-use crate::{BaseImage, LayerStore, WorkerError};
+use crate::{BaseImage, LayerStore, StepWorld, WorkerError};
 
 /// A process in an image.
 #[derive(Clone, Debug)]
@@ -40,6 +40,8 @@ pub struct ContainerSpec {
     pub terminal: bool,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of the process.
+    pub world: StepWorld,
     /// How long the process has to end after it was asked to.
     pub grace: Duration,
 }
@@ -90,7 +92,7 @@ pub fn run_container(
     make_missing(&root, &cwd, &active.upper())?;
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = ProcessSpec::new(rootfs, spec.args.iter());
-    process.mounts = Mounts::of_host(&spec.hostname, &spec.resolv_conf).points;
+    process.mounts = Mounts::of_host(&spec.hostname, &spec.world, &spec.resolv_conf).points;
     for volume in &spec.volumes {
         process.mounts.push(volume.mount()?);
     }
@@ -102,6 +104,7 @@ pub fn run_container(
     process.network = NetworkMode::Host;
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
+    spec.world.apply(&mut process);
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);
     Ok(Launcher::new().run(&process, stdio, cancel)?)

@@ -24,7 +24,8 @@ use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::trust::Bundles;
+use crate::{HostTrust, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -45,6 +46,8 @@ pub struct WorkerConfig {
     pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
     /// The text that the places of steps are in.
@@ -123,6 +126,7 @@ pub struct Worker {
     /// Stops processes; thrown by the solver's switch.
     pub(crate) stop: formwork_sandbox::Cancel,
     pub(crate) stubs: StubLayers,
+    pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
     pub(crate) cancel: Cancel,
@@ -162,6 +166,7 @@ impl Worker {
             launcher: Launcher::new(),
             stop,
             stubs: StubLayers::default(),
+            bundles: Bundles::default(),
             plans: Mutex::default(),
             cancel: cancel.clone(),
             contexts,
