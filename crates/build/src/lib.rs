@@ -56,12 +56,13 @@ pub use transfer::{
 };
 
 pub use formwork_frontend::{
-    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
-    git_location, is_http,
+    Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
+    Target, git_location, is_http,
 };
-pub use formwork_graph::without_secrets;
+pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::GitConfig;
+pub use formwork_sandbox::{Resource, ResourceLimit};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets, Volume};
+pub use formwork_worker::{Dns, HostTrust, Secrets, StepWorld, Volume};

@@ -57,7 +57,8 @@ impl Settings {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -114,6 +115,15 @@ impl Settings {
             },
         }
     }
+}
+
+/// Where emulators of other machines are looked for: along the PATH, and where systems put them.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    directories.extend(["/usr/bin", "/usr/local/bin"].map(PathBuf::from));
+    directories.retain(|directory| directory.is_absolute());
+    directories
 }
 
 /// The certificates and proxies that reach RUN.

@@ -21,7 +21,9 @@ mod scope;
 mod unused;
 
 pub use git::{GitLocation, git_location};
-pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
+pub use input::{
+    Allowed, ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages,
+};
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower, lower_all};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};

@@ -137,6 +137,8 @@ pub enum Stage {
     User,
     /// Dropping capabilities and loading the system call filter.
     Confine,
+    /// Limiting what it may use.
+    Limit,
     /// Handing over standard input, output and error.
     Stdio,
     /// Making the process.
@@ -170,6 +172,9 @@ impl Stage {
                 "; allow more processes: `ulimit -u`, or the limit of pids of the container"
             }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
+            (Self::Limit, libc::EPERM) => {
+                "; an ordinary user cannot raise limits above their own: `ulimit -H -a` shows them"
+            }
             (Self::WorkingDirectory, libc::ENOENT) => "; the working directory does not exist",
             _ => "",
         }
@@ -195,6 +200,7 @@ impl fmt::Display for Stage {
             Self::WorkingDirectory => "enter the working directory",
             Self::User => "become the user",
             Self::Confine => "confine",
+            Self::Limit => "set the limits of",
             Self::Stdio => "hand over",
             Self::Fork => "start",
             Self::Messages => "exchange messages about",

@@ -32,6 +32,7 @@ mod helper;
 mod idmap;
 mod init;
 mod launcher;
+mod limits;
 mod probe;
 mod report;
 mod rungs;
@@ -50,6 +51,7 @@ pub use error::{
     IdKind, OsError, ProgramProblem, RootlessProblem, SandboxError, Stage, TargetProblem,
 };
 pub use launcher::{Launcher, Stdio};
+pub use limits::{Resource, ResourceLimit};
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus};
 pub use spec::{

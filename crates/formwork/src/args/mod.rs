@@ -16,6 +16,7 @@ mod pairs;
 mod run;
 mod space;
 mod transfer;
+mod world;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -28,7 +29,7 @@ use crate::template::Template;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
-pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use filter::{Field, Filter, Relation, duration};
 pub(crate) use ignore::IgnoreArgs;
 pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
@@ -39,6 +40,7 @@ pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
+pub(crate) use world::{BuildNetwork, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),

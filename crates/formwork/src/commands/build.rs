@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Options, Output, Recorder, build,
+    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
+    build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Method};
+use crate::args::{BuildArgs, BuildNetwork, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
@@ -128,6 +129,11 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             no_cache: args.no_cache,
             no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
+            allowed: args.steps.allowed(),
+            network: match args.steps.network {
+                BuildNetwork::Default | BuildNetwork::Host => Network::Default,
+                BuildNetwork::None => Network::None,
+            },
         },
         platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
         contexts: inputs.contexts,
@@ -137,6 +143,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         agents: secrets::agents(&args.ssh)?,
         git: settings.git(),
         trust,
+        world: args.steps.world(&args.world),
         tags,
         outputs,
         limits: limits(&args.space)?,

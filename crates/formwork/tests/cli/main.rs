@@ -28,3 +28,4 @@ mod store;
 mod support;
 mod surroundings;
 mod transfer;
+mod world;

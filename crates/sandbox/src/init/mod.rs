@@ -93,6 +93,7 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     let (status, usage) = wait_for(process);
     Ok(ExitReport {
         status,
+        timed_out: false,
         wall_time: started.elapsed(),
         user_time: usage.user,
         system_time: usage.system,
