@@ -10,7 +10,8 @@ use formwork_oci::ImageConfig;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{
-    ContainerSpec, StepWorld, Volume, WorkerError, emulator, inherited_stdio, run_container, terminal_stdio,
+    ContainerSpec, StepWorld, Volume, WorkerError, emulator, inherited_stdio, run_container,
+    terminal_stdio,
 };
 
 use crate::error::told;

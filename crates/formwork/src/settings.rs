@@ -117,13 +117,10 @@ impl Settings {
     }
 }
 
-/// Where emulators of other machines are looked for: along the PATH, and where systems put them.
+/// Where emulators of other machines are looked for: along the PATH.
 fn emulators() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    directories.extend(["/usr/bin", "/usr/local/bin"].map(PathBuf::from));
-    directories.retain(|directory| directory.is_absolute());
-    directories
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
 /// The certificates and proxies that reach RUN.

@@ -9,8 +9,8 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
-    Stub, User,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec,
+    RootFs, Stdio, Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 

@@ -11,8 +11,10 @@ use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
 use formwork_layer::tree::{Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
-use formwork_sandbox::{Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
 use formwork_oci::Platform;
+use formwork_sandbox::{
+    Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+};
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Cancel, Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
