@@ -24,6 +24,7 @@ mod exec;
 mod facts;
 mod fetch;
 mod files;
+mod imported;
 mod layer;
 mod missing;
 mod mounts;
@@ -43,6 +44,7 @@ pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, termi
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, WorkerError};
 pub use facts::{PackForm, blobs_of_layer};
+pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;

@@ -22,7 +22,7 @@ use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::{HostTrust, ImportedLayers, Secrets, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -43,6 +43,8 @@ pub struct WorkerConfig {
     pub downloads: Option<Downloads>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The layers that caches elsewhere have.
+    pub imported: Arc<ImportedLayers>,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
 }
@@ -200,10 +202,23 @@ impl Worker {
             return Ok(None);
         }
         let layer = Layer::new(key, &self.store, source);
-        if !layer.is_complete()? {
-            return Ok(None);
-        }
+        let layer = match layer.is_complete()? {
+            true => layer,
+            false => match self.imported(task, layer.name()) {
+                Some(layer) => layer,
+                None => return Ok(None),
+            },
+        };
         base.with(layer).map(|root| Some(Output::Root(root)))
+    }
+
+    /// A layer of a cache elsewhere. Of a copy that is only worth it with its files: it is planned
+    /// as quickly here.
+    fn imported(&self, task: &Task<'_, Output>, name: &SnapshotKey) -> Option<Arc<Layer>> {
+        let imported = self.config.imported.get(name)?;
+        let is_worth_it = imported.blob.is_some() || matches!(task.step.op, Op::Exec(_));
+        let source = Source::Imported(Box::new(imported));
+        is_worth_it.then(|| Layer::new(name.clone(), &self.store, source))
     }
 }
 
