@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
 use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
 use formwork_remote::Downloads;
@@ -39,19 +39,19 @@ pub fn build(
     // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
-    let lowered =
-        lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
+    let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
+    let lowered = lowered.map_err(BuildError::input)?;
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
-    let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
+    let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
     output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
-    Ok(image.into_outcome())
+    image.into_outcome()
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.
@@ -91,10 +91,16 @@ fn solve(
     request: &BuildRequest,
     ignores: &BTreeMap<String, IgnoreFile>,
     images: &Images,
-    lowered: &Lowered,
+    lowered: &[Lowered],
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BTreeMap<OpId, OpOutput>, BuildError> {
+    // All have the same graph.
+    let first = lowered.first().ok_or_else(|| BuildError::internal("there is nothing to build"))?;
+    let graph = &first.graph;
+    let mut targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
     let contexts = request.contexts.iter().map(|(name, context)| {
         let ignore = ignores.get(name).map(|file| file.patterns().clone()).unwrap_or_default();
         let directory = context.directory.clone();
@@ -108,21 +114,22 @@ fn solve(
         agents: request.agents.clone(),
         trust: request.trust.clone(),
         git: request.git.clone(),
-        downloads: downloads(host, &lowered.graph)?,
+        downloads: downloads(host, graph)?,
         resolv_conf: host.resolv_conf.clone(),
         min_free: request.limits.min_free,
     };
-    let place = Place { request, ignores, graph: &lowered.graph };
+    let place = Place { request, ignores, graph };
     let layers = Arc::clone(&host.layers);
-    let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
+    let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
     let settings = Settings { jobs: request.jobs, scope: scope(request) };
-    execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
-        .map_err(|error| match error {
+    execute(graph, &targets, &worker, &host.index, settings, cancel, &**events).map_err(|error| {
+        match error {
             SolveError::Op { op, error } => place.error(Some(op), &error),
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
-        })
+        }
+    })
 }
 
 /// What tells steps of this Dockerfile from steps of the same name elsewhere.

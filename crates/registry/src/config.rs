@@ -17,7 +17,8 @@ pub struct RegistryConfig {
     pub registries: RegistriesConf,
     /// Directories such as `/etc/docker/certs.d` and `/etc/containers/certs.d`: the `*.crt` files
     /// in the subdirectory named after a registry (`host` or `host:port`) are authorities that
-    /// are trusted for that registry, besides the others.
+    /// are trusted for that registry, besides the others, and `NAME.cert` with `NAME.key` is who
+    /// the client is there.
     pub certs_d: Vec<PathBuf>,
     /// The authorities that are trusted for every registry.
     pub roots: TrustRoots,
@@ -33,6 +34,8 @@ pub struct RegistryConfig {
     pub timeouts: Timeouts,
     /// How often to try again.
     pub retries: Retries,
+    /// In which pieces large blobs are sent.
+    pub pieces: Pieces,
 }
 
 /// The certificate authorities that are trusted for every registry.
@@ -87,6 +90,15 @@ pub struct Retries {
     pub longest_wait: Duration,
 }
 
+/// In which pieces large blobs are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    /// Up to how many bytes a blob goes in one request at first, and in pieces only if that breaks.
+    pub whole_up_to: u64,
+    /// The size of a piece in bytes: at least a mebibyte, and what the registry wants at least.
+    pub size: u64,
+}
+
 impl Default for RegistryConfig {
     /// No credentials, no mirrors, the system's authorities, no proxy.
     fn default() -> Self {
@@ -100,7 +112,14 @@ impl Default for RegistryConfig {
             user_agent: "formwork".to_owned(),
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            pieces: Pieces::default(),
         }
+    }
+}
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Self { whole_up_to: 512 << 20, size: 32 << 20 }
     }
 }
 

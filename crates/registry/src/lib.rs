@@ -8,7 +8,7 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | `pull`, `push`, `download` | what to ask for, and what to make of the answer |
+//! | `pull`, `push`, `referrers`, `download`, `transfer`, `upload` | what to ask for, and what to make of the answer |
 //! | `client` | whom to ask (mirrors first), and when to try again (`retry`) |
 //! | `session` | credentials (`auth`, `challenge`), redirects, which failure is which error |
 //! | `host` | with TLS or without |
@@ -38,6 +38,7 @@ mod login;
 mod proxy;
 mod pull;
 mod push;
+mod referrers;
 mod registries_conf;
 mod retry;
 mod session;
@@ -47,9 +48,10 @@ mod transfer;
 mod transport;
 mod trouble;
 mod trust;
+mod upload;
 
 pub use client::RegistryClient;
-pub use config::{ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
+pub use config::{Pieces, ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
 pub use credentials::{Credential, Credentials, Keeping, Secret};
 pub use document::Document;
 pub use download::{Download, DownloadError, Wanted};

@@ -17,7 +17,7 @@ use crate::transfer::Transfer;
 use crate::{RegistryClient, RegistryError, text};
 
 /// The most that a manifest or an index may have; registries promise to take as much.
-const MANIFEST_LIMIT: u64 = 4 << 20;
+pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// The most that an image's configuration may have.
 const CONFIG_LIMIT: u64 = 8 << 20;
@@ -143,7 +143,7 @@ impl RegistryClient {
 }
 
 /// What a manifest is asked for by.
-enum Name {
+pub(crate) enum Name {
     Tag(String),
     Digest(Digest),
 }
@@ -260,7 +260,7 @@ fn describe(response: &Response, name: &Name) -> Option<Descriptor> {
     is_asked.then(|| Descriptor::new(media_type, digest, size))
 }
 
-fn manifest(session: &Session<'_>, name: &Name) -> Result<Document, RegistryError> {
+pub(crate) fn manifest(session: &Session<'_>, name: &Name) -> Result<Document, RegistryError> {
     let response = session.send(&request(session, Method::GET, name)?)?;
     let media_type = response.media_type();
     let said: Option<Digest> = response.header(DIGEST_HEADER).and_then(|text| text.parse().ok());

@@ -6,15 +6,13 @@ use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
 use ureq::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::address;
+use crate::answer::Response;
 use crate::client::Errand;
 use crate::session::{Payload, Request, Session};
+use crate::upload::Upload;
 use crate::{RegistryClient, RegistryError};
 
-/// From which size on a registry is asked whether it will take a blob, before it is sent: a refusal
-/// then costs no transfer, and is understood rather than seen as a broken connection.
-const ASK_FIRST: u64 = 1 << 20;
-
-/// Opens the bytes of a blob from their beginning; called once for each attempt.
+/// Opens the bytes of a blob from their beginning; called anew for what has to be sent again.
 pub type OpenBlob<'a> = dyn Fn() -> io::Result<Box<dyn Read + Send>> + 'a;
 
 /// What it took for a blob to be in a repository.
@@ -68,7 +66,8 @@ impl RegistryClient {
     /// Sends a blob to a repository, unless it is there.
     ///
     /// `open` gives the bytes, as many as the descriptor says; `progress` is told how many of them
-    /// have been sent, and begins again at zero when the transfer has to.
+    /// have been sent, and goes back when the transfer has to. One that breaks goes on where the
+    /// registry says that it was, or begins anew.
     ///
     /// # Errors
     ///
@@ -82,13 +81,8 @@ impl RegistryClient {
     ) -> Result<BlobPush, RegistryError> {
         let subject = format!("{repository}@{}", descriptor.digest);
         let errand = Errand { action: "push", subject: &subject };
-        self.push(errand, repository, None, &mut |session| {
-            if exists(session, &descriptor.digest)? {
-                return Ok(BlobPush::Present);
-            }
-            upload(session, descriptor, open, progress)?;
-            Ok(BlobPush::Sent)
-        })
+        let mut upload = Upload::new(descriptor, open, progress, self.config().pieces);
+        self.push(errand, repository, None, &mut |session| upload.run(session))
     }
 
     /// Puts a manifest or an index under a reference's tag, or under its own digest if the
@@ -113,7 +107,7 @@ impl RegistryClient {
     }
 }
 
-fn exists(session: &Session<'_>, digest: &Digest) -> Result<bool, RegistryError> {
+pub(crate) fn exists(session: &Session<'_>, digest: &Digest) -> Result<bool, RegistryError> {
     let request = Request::new(Method::HEAD, session.blob_url(digest)?);
     match session.send(&request) {
         Ok(_) => Ok(true),
@@ -142,31 +136,6 @@ fn mount(session: &Session<'_>, from: &Repository, digest: &Digest) -> Result<bo
     }
 }
 
-/// Sends a blob in one piece (distribution specification, "POST then PUT").
-fn upload(
-    session: &Session<'_>,
-    descriptor: &Descriptor,
-    open: &OpenBlob<'_>,
-    progress: &dyn Fn(u64),
-) -> Result<(), RegistryError> {
-    let start = session.url("blobs/uploads/")?;
-    let begin = Request::new(Method::POST, start.clone()).sending(Payload::Bytes(b""));
-    let response = session.send(&begin)?;
-    let location = response
-        .header(header::LOCATION)
-        .ok_or_else(|| session.invalid("no address to send the blob to (Location)"))?;
-    let url = session.resolve(&start, location)?;
-    let url = address::with_param(&url, "digest", descriptor.digest.as_str());
-    let kind = HeaderValue::from_static("application/octet-stream");
-    let mut request = Request::new(Method::PUT, url)
-        .with(header::CONTENT_TYPE, kind)
-        .sending(Payload::Blob { open, size: descriptor.size, progress });
-    if descriptor.size >= ASK_FIRST {
-        request = request.with(header::EXPECT, HeaderValue::from_static("100-continue"));
-    }
-    session.send(&request).map(drop)
-}
-
 fn put_manifest(
     session: &Session<'_>,
     reference: &Reference,
@@ -174,24 +143,43 @@ fn put_manifest(
     bytes: &[u8],
     digest: &Digest,
 ) -> Result<(), RegistryError> {
-    let wrong = |promised: &Digest, what: &str| {
-        session.invalid(format!("{what} {promised} for a manifest whose digest is {digest}"))
-    };
     if let Some(promised) = reference.digest().filter(|promised| *promised != digest) {
-        return Err(wrong(promised, "nothing: the reference has"));
+        return Err(wrong(session, promised, "nothing: the reference has", digest));
     }
     let name = reference.tag().unwrap_or(digest.as_str());
+    let response = session.send(&put_request(session, name, media_type, bytes)?)?;
+    check_stored(session, &response, digest)
+}
+
+/// A request that puts a document under a tag or its digest.
+pub(crate) fn put_request<'a>(
+    session: &Session<'_>,
+    name: &str,
+    media_type: &MediaType,
+    bytes: &'a [u8],
+) -> Result<Request<'a>, RegistryError> {
     let kind = HeaderValue::from_str(media_type.as_str())
         .map_err(|_| session.unsupported(format!("no use for the media type `{media_type}`")))?;
-    let request = Request::new(Method::PUT, session.url(&format!("manifests/{name}"))?)
+    Ok(Request::new(Method::PUT, session.url(&format!("manifests/{name}"))?)
         .with(header::CONTENT_TYPE, kind)
-        .sending(Payload::Bytes(bytes));
-    let response = session.send(&request)?;
+        .sending(Payload::Bytes(bytes)))
+}
+
+/// Whether the registry has stored what it was given, if it says what it has.
+pub(crate) fn check_stored(
+    session: &Session<'_>,
+    response: &Response,
+    digest: &Digest,
+) -> Result<(), RegistryError> {
     let stored = response.header(HeaderName::from_static("docker-content-digest"));
     match stored.and_then(|text| text.parse::<Digest>().ok()) {
         Some(stored) if stored.algorithm() == digest.algorithm() && stored != *digest => {
-            Err(wrong(&stored, "back the digest"))
+            Err(wrong(session, &stored, "back the digest", digest))
         }
         _ => Ok(()),
     }
+}
+
+fn wrong(session: &Session<'_>, promised: &Digest, what: &str, digest: &Digest) -> RegistryError {
+    session.invalid(format!("{what} {promised} for a manifest whose digest is {digest}"))
 }

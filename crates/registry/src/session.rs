@@ -16,7 +16,8 @@ use crate::error::Attempt;
 use crate::host::Host;
 use crate::transport::{Patience, Site, Transport};
 use crate::trouble::Trouble;
-use crate::{OpenBlob, RegistryConfig, RegistryError, address, retry};
+use crate::upload::Source;
+use crate::{RegistryConfig, RegistryError, address, retry};
 
 /// How many redirects are followed for one request.
 const REDIRECT_LIMIT: usize = 8;
@@ -46,8 +47,8 @@ pub(crate) enum Payload<'a> {
     None,
     /// Some bytes, or none where some are expected.
     Bytes(&'a [u8]),
-    /// So many bytes from a reader, which is opened anew whenever the request is repeated.
-    Blob { open: &'a OpenBlob<'a>, size: u64, progress: &'a dyn Fn(u64) },
+    /// A part of a blob, which is read anew whenever the request is repeated.
+    Blob { source: &'a Source<'a>, from: u64, end: u64, progress: &'a dyn Fn(u64) },
 }
 
 impl<'a> Request<'a> {
@@ -79,7 +80,7 @@ impl<'a> Request<'a> {
         match &self.payload {
             Payload::None => builder,
             Payload::Bytes(bytes) => builder.header(header::CONTENT_LENGTH, bytes.len()),
-            Payload::Blob { size, .. } => builder.header(header::CONTENT_LENGTH, *size),
+            Payload::Blob { from, end, .. } => builder.header(header::CONTENT_LENGTH, end - from),
         }
     }
 }
@@ -233,10 +234,9 @@ impl Session<'_> {
         match request.payload {
             Payload::None => send(SendBody::none(), Patience::Usual),
             Payload::Bytes(mut bytes) => send(SendBody::from_reader(&mut bytes), Patience::Usual),
-            Payload::Blob { open, size, progress } => {
+            Payload::Blob { source, from, end, progress } => {
                 let failure = Cell::new(None);
-                let reader = open().map_err(|error| self.local(error))?;
-                let mut outgoing = Outgoing { reader, sent: 0, size, progress, failure: &failure };
+                let mut outgoing = Outgoing { source, at: from, end, progress, failure: &failure };
                 let result = send(SendBody::from_reader(&mut outgoing), Patience::Commit);
                 match failure.take() {
                     Some(error) => Err(self.local(error)),
@@ -282,28 +282,30 @@ fn is_redirect(status: StatusCode) -> bool {
 /// The bytes of a blob on their way out; keeps what goes wrong on this side apart from what the
 /// network does.
 struct Outgoing<'a> {
-    reader: Box<dyn Read + Send>,
-    sent: u64,
-    size: u64,
+    source: &'a Source<'a>,
+    at: u64,
+    end: u64,
     progress: &'a dyn Fn(u64),
     failure: &'a Cell<Option<io::Error>>,
 }
 
 impl Read for Outgoing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.size - self.sent).unwrap_or(usize::MAX);
-        let end = left.min(buffer.len());
-        let result = match read_some(&mut self.reader, &mut buffer[..end]) {
-            Ok(0) if left > 0 => Err(io::Error::new(
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        if left == 0 {
+            return Ok(0);
+        }
+        let result = match self.source.read_at(self.at, &mut buffer[..left]) {
+            Ok(0) => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
-                format!("there are only {} of {} bytes", self.sent, self.size),
+                format!("there are only {} of {} bytes", self.at, self.end),
             )),
             result => result,
         };
         match result {
             Ok(count) => {
-                self.sent += count as u64;
-                (self.progress)(self.sent);
+                self.at += count as u64;
+                (self.progress)(self.at);
                 Ok(count)
             }
             // Any error makes the request end; this is the one to report.
@@ -311,16 +313,6 @@ impl Read for Outgoing<'_> {
                 self.failure.set(Some(error));
                 Err(io::ErrorKind::Other.into())
             }
-        }
-    }
-}
-
-/// Reads, and does not mind being interrupted.
-fn read_some(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match reader.read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
         }
     }
 }

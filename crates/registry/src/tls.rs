@@ -25,6 +25,8 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
+use crate::trust::Identity;
+
 /// Wraps connections to `https` addresses in TLS: those to one host, and those to the proxy through
 /// which it is reached.
 pub(crate) struct TlsConnector {
@@ -35,34 +37,39 @@ pub(crate) struct TlsConnector {
 
 impl TlsConnector {
     /// A connector for a host (without its port) that has to prove itself by one of the roots, or
-    /// not at all where that is `None`. A proxy always has to.
+    /// not at all where that is `None`. A proxy always has to. The host alone is told who this
+    /// client is, if it asks.
     ///
     /// # Errors
     ///
-    /// Only where rustls and its provider do not fit together.
+    /// Where the identity's key does not fit its certificate, or cannot be used.
     pub(crate) fn new(
         host: &str,
         roots: Option<Vec<CertificateDer<'static>>>,
         proxy_roots: Vec<CertificateDer<'static>>,
+        identity: Option<Identity>,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let to_host = configure(roots, &provider)?;
-        let to_proxy = configure(Some(proxy_roots), &provider)?;
+        let to_host = configure(roots, identity, &provider)?;
+        let to_proxy = configure(Some(proxy_roots), None, &provider)?;
         Ok(Self { host: host.to_owned(), to_host, to_proxy })
     }
 }
 
 fn configure(
     roots: Option<Vec<CertificateDer<'static>>>,
+    identity: Option<Identity>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let verifier = Verifier::new(roots, provider)?;
     let config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    Ok(Arc::new(match identity {
+        Some(Identity { certificates, key }) => config.with_client_auth_cert(certificates, key)?,
+        None => config.with_no_client_auth(),
+    }))
 }
 
 impl<In: Transport> Connector<In> for TlsConnector {

@@ -183,10 +183,13 @@ impl Transport {
             }
             _ => Vec::new(),
         };
+        let identity = match site.is_tls {
+            true => self.trust.identity_for(&site.host)?,
+            false => None,
+        };
         let host = endpoint::host_name(&site.host);
-        TlsConnector::new(host, roots, proxy_roots).map_err(|error| RegistryError::Config {
-            what: "TLS".to_owned(),
-            problem: error.to_string(),
+        TlsConnector::new(host, roots, proxy_roots, identity).map_err(|error| {
+            RegistryError::Config { what: "TLS".to_owned(), problem: error.to_string() }
         })
     }
 }

@@ -150,7 +150,11 @@ impl Circumstances<'_> {
             ),
             Tls::AlertReceived(alert) => (
                 format!("refuses the TLS connection: {alert:?}"),
-                "it may want a client certificate, or be too old".to_owned(),
+                format!(
+                    "it may want a client certificate (`client.cert` and `client.key` beside \
+                     `{}`), or be too old",
+                    self.certificate
+                ),
             ),
             error => (
                 format!("cannot be spoken to in TLS: {}", text::printable(&error.to_string())),

@@ -1,4 +1,4 @@
-//! Which certificate authorities are trusted for which host.
+//! Which certificate authorities are trusted for which host, and who this client is there.
 //!
 //! The system's bundle is found where distributions keep it, without asking the environment (which
 //! is why `rustls-native-certs` is not used), and read when the first registry with TLS is asked.
@@ -7,8 +7,8 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{RegistryError, TrustRoots};
 
@@ -34,6 +34,13 @@ pub(crate) struct Trust {
     for_all: OnceLock<Vec<CertificateDer<'static>>>,
 }
 
+/// Who a client is.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
 impl Trust {
     pub(crate) fn new(roots: TrustRoots, certs_d: Vec<PathBuf>) -> Self {
         Self { roots, certs_d, for_all: OnceLock::new() }
@@ -47,11 +54,22 @@ impl Trust {
     ) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
         let mut roots = self.for_all()?.to_vec();
         for directory in &self.certs_d {
-            for file in certificates_in(&directory.join(host))? {
+            for file in files_in(&directory.join(host), "crt")? {
                 roots.extend(read_bundle(&file)?);
             }
         }
         Ok(roots)
+    }
+
+    /// Who this client is to a host that asks: docker's `NAME.cert` and `NAME.key`, the first pair
+    /// of the host's directories.
+    pub(crate) fn identity_for(&self, host: &str) -> Result<Option<Identity>, RegistryError> {
+        for directory in &self.certs_d {
+            if let Some(file) = files_in(&directory.join(host), "cert")?.first() {
+                return identity(file).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     /// Where the user can put an authority's certificate for a host.
@@ -82,9 +100,8 @@ fn system_bundle() -> Result<Vec<CertificateDer<'static>>, RegistryError> {
     bundle.map_or(Ok(Vec::new()), read_bundle)
 }
 
-/// The `*.crt` files in a registry's directory. Docker's `*.cert` and `*.key`, the client's own
-/// certificate, are not used yet.
-fn certificates_in(directory: &Path) -> Result<Vec<PathBuf>, RegistryError> {
+/// The files of a kind in a registry's directory, by their names.
+fn files_in(directory: &Path, kind: &str) -> Result<Vec<PathBuf>, RegistryError> {
     let unreadable = |error: io::Error| unusable(directory, error.to_string());
     let entries = match fs_err::read_dir(directory) {
         Ok(entries) => entries,
@@ -94,7 +111,7 @@ fn certificates_in(directory: &Path) -> Result<Vec<PathBuf>, RegistryError> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "crt") {
+        if path.extension().is_some_and(|extension| extension == kind) {
             files.push(path);
         }
     }
@@ -102,18 +119,32 @@ fn certificates_in(directory: &Path) -> Result<Vec<PathBuf>, RegistryError> {
     Ok(files)
 }
 
+/// A client's certificate, and the key beside it.
+fn identity(certificate: &Path) -> Result<Identity, RegistryError> {
+    let key = certificate.with_extension("key");
+    let bytes = read(&key)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| unusable(&key, "there is no PEM key in it".to_owned()))?;
+    Ok(Identity { certificates: read_bundle(certificate)?, key })
+}
+
 /// The certificates in a PEM file. One that is broken is passed over, since bundles are long and
 /// the others are as good as before; a file without any is an error.
 fn read_bundle(path: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
-    let mut bytes = Vec::new();
-    fs_err::File::open(path)
-        .and_then(|file| file.take(BUNDLE_LIMIT).read_to_end(&mut bytes))
-        .map_err(|error| unusable(path, error.to_string()))?;
+    let bytes = read(path)?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&bytes).flatten().collect();
     match certificates.is_empty() {
         true => Err(unusable(path, "there is no PEM certificate in it".to_owned())),
         false => Ok(certificates),
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RegistryError> {
+    let mut bytes = Vec::new();
+    fs_err::File::open(path)
+        .and_then(|file| file.take(BUNDLE_LIMIT).read_to_end(&mut bytes))
+        .map_err(|error| unusable(path, error.to_string()))?;
+    Ok(bytes)
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -17,6 +17,7 @@ mod ignore;
 mod mounts;
 mod outputs;
 mod peers;
+mod platforms;
 mod progress;
 mod sent;
 mod sources;

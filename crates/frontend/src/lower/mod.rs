@@ -59,6 +59,42 @@ pub fn lower(
     options: &Options,
     resolved: &ResolvedImages,
 ) -> Result<Lowered, Vec<Diagnostic>> {
+    lower_onto(GraphBuilder::default(), dockerfile, options, resolved).map(|(lowered, _)| lowered)
+}
+
+/// Lowers what the targets of several platforms need, into one graph: what is the same for some of
+/// them is in it once.
+///
+/// # Errors
+///
+/// Fails as [`lower`] does, with what is wrong for the first platform for which something is.
+pub fn lower_all(
+    dockerfile: &Dockerfile,
+    options: &[Options],
+    resolved: &ResolvedImages,
+) -> Result<Vec<Lowered>, Vec<Diagnostic>> {
+    let mut builder = GraphBuilder::default();
+    let mut all: Vec<Lowered> = Vec::new();
+    for options in options {
+        let (lowered, grown) = lower_onto(builder, dockerfile, options, resolved)?;
+        all.push(lowered);
+        builder = grown;
+    }
+    // Ops keep their numbers while a graph grows, so the last one is that of all.
+    let graph = all.last().map(|last| last.graph.clone());
+    for (lowered, graph) in all.iter_mut().zip(std::iter::repeat(graph).flatten()) {
+        lowered.graph = graph;
+    }
+    Ok(all)
+}
+
+/// Lowers a target into a graph that has other ops already, and may get more.
+fn lower_onto(
+    builder: GraphBuilder,
+    dockerfile: &Dockerfile,
+    options: &Options,
+    resolved: &ResolvedImages,
+) -> Result<(Lowered, GraphBuilder), Vec<Diagnostic>> {
     let plan = Plan::new(dockerfile, options, resolved)?;
     if let Some(missing) = plan.first_missing() {
         let (source, span) = &missing.place;
@@ -69,7 +105,7 @@ pub fn lower(
         plan: &plan,
         options,
         resolved,
-        builder: GraphBuilder::default(),
+        builder,
         states: BTreeMap::new(),
         diagnostics: unused_build_args(&plan, options),
     };
@@ -92,14 +128,14 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn finish(mut self) -> Result<Lowered, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<(Lowered, GraphBuilder), Vec<Diagnostic>> {
         if self.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(self.diagnostics);
         }
         let Some(state) = self.states.remove(&self.plan.target) else {
             return Err(vec![Diagnostic::error("no-stage", "there is nothing to build")]);
         };
-        let graph = self.builder.finish().map_err(|error| {
+        let graph = self.builder.clone().finish().map_err(|error| {
             vec![Diagnostic::error("internal", format!("formwork made an invalid graph: {error}"))]
         })?;
         let mut config = state.config;
@@ -107,14 +143,15 @@ impl Lowering<'_> {
         let mut stages: Vec<usize> =
             self.plan.stages.iter().map(|stage| stage.stage.index).collect();
         stages.sort_unstable();
-        Ok(Lowered {
+        let lowered = Lowered {
             stages,
             graph,
             target: state.root,
             config,
             history: state.history,
             diagnostics: self.diagnostics,
-        })
+        };
+        Ok((lowered, self.builder))
     }
 
     /// The op that yields what a reference stands for; `None` for a stage that is not lowered,

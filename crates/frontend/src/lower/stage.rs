@@ -189,10 +189,16 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     fn step_name(&self, text: &str) -> String {
         let (step, steps) = (self.step, self.steps);
         let stage = self.stage.stage;
+        let platform = match self.lowering.options.several_platforms {
+            true => format!("{} ", self.stage.platform),
+            false => String::new(),
+        };
         match &stage.name {
-            Some(name) => format!("[{name} {step}/{steps}] {text}"),
-            None if self.lowering.plan.stages.len() == 1 => format!("[{step}/{steps}] {text}"),
-            None => format!("[stage-{} {step}/{steps}] {text}", stage.index),
+            Some(name) => format!("[{platform}{name} {step}/{steps}] {text}"),
+            None if self.lowering.plan.stages.len() == 1 => {
+                format!("[{platform}{step}/{steps}] {text}")
+            }
+            None => format!("[{platform}stage-{} {step}/{steps}] {text}", stage.index),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
 use formwork_registry::{BlobPush, RegistryClient};
 
-use crate::{ImageError, ImageView, VerifiedBytes};
+use crate::{Artifact, ImageError, ImageIndex, ImageView, Member, VerifiedBytes};
 
 /// How many layers are sent at the same time.
 const PARALLEL: usize = 4;
@@ -84,6 +84,83 @@ pub fn to_registry(
     Ok(report)
 }
 
+/// Pushes an index under all of its names: first what it leads to, by its digests, then the index
+/// itself.
+///
+/// # Errors
+///
+/// Fails as [`to_registry`] does.
+pub fn index_to_registry(
+    client: &RegistryClient,
+    index: &ImageIndex,
+    names: &[Reference],
+    options: PushOptions<'_>,
+) -> Result<PushReport, ImageError> {
+    let top = index.descriptor();
+    let mut report = PushReport {
+        manifest: Descriptor::new(top.media_type.clone(), top.digest.clone(), top.size),
+        sent: 0,
+        mounted: 0,
+        present: 0,
+    };
+    let mut origins = options.origins.clone();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    for name in names {
+        let repository = name.repository();
+        if done.insert(repository.to_string()) {
+            for member in index.members() {
+                let digest = member.descriptor().digest.clone();
+                let own = [Reference::by_digest(repository.clone(), digest)];
+                let options = PushOptions { origins: &origins, ..options };
+                let part = match member {
+                    Member::Image(image) => to_registry(client, image, &own, options)?,
+                    Member::Artifact(artifact) => {
+                        artifact_to_registry(client, artifact, repository)?
+                    }
+                };
+                report.sent += part.sent;
+                report.mounted += part.mounted;
+                report.present += part.present;
+            }
+            for (_, image) in index.images() {
+                let layers = image.manifest().layers.iter();
+                for layer in layers {
+                    origins.entry(layer.digest.clone()).or_insert_with(|| repository.clone());
+                }
+            }
+        }
+        client.put_manifest(name, &top.media_type, index.bytes())?;
+    }
+    Ok(report)
+}
+
+/// Pushes an artifact into a repository, where it is known by its digest.
+///
+/// # Errors
+///
+/// Fails as [`to_registry`] does.
+pub fn artifact_to_registry(
+    client: &RegistryClient,
+    artifact: &Artifact,
+    repository: &Repository,
+) -> Result<PushReport, ImageError> {
+    let own = artifact.descriptor();
+    let mut report = PushReport { manifest: own.clone(), sent: 0, mounted: 0, present: 0 };
+    for blob in artifact.parts() {
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            let bytes = VerifiedBytes::open(&**artifact.blobs(), blob);
+            Ok(Box::new(bytes.map_err(io::Error::other)?))
+        };
+        match client.push_blob(repository, blob, &open, &|_| {})? {
+            BlobPush::Sent => report.sent += blob.size,
+            BlobPush::Present => report.present += blob.size,
+        }
+    }
+    let name = Reference::by_digest(repository.clone(), own.digest.clone());
+    client.put_manifest(&name, &own.media_type, artifact.bytes())?;
+    Ok(report)
+}
+
 /// A push to one repository.
 struct Push<'a> {
     client: &'a RegistryClient,
@@ -144,13 +221,8 @@ impl Push<'_> {
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<Way, ImageError> {
-        let origin = self.options.origins.get(&layer.digest);
-        for from in origin.into_iter().chain(self.done.iter().copied()) {
-            if from != self.repository
-                && self.client.mount_blob(self.repository, from, &layer.digest)?
-            {
-                return Ok(Way::Mounted);
-            }
+        if let Some(way) = self.without_sending(layer)? {
+            return Ok(way);
         }
         let open = || self.open(layer).map_err(io::Error::other);
         let progress = |sent| (self.options.progress)(layer, sent);
@@ -158,6 +230,26 @@ impl Push<'_> {
             BlobPush::Sent => Ok(Way::Sent),
             BlobPush::Present => Ok(Way::Present),
         }
+    }
+
+    /// How a layer that may be in another repository of the registry comes to be in this one.
+    fn without_sending(&self, layer: &Descriptor) -> Result<Option<Way>, ImageError> {
+        let origin = self.options.origins.get(&layer.digest);
+        let others = origin.into_iter().chain(self.done.iter().copied());
+        let mut others = others
+            .filter(|other| {
+                *other != self.repository && other.registry() == self.repository.registry()
+            })
+            .peekable();
+        if others.peek().is_some() && self.client.blob_exists(self.repository, &layer.digest)? {
+            return Ok(Some(Way::Present));
+        }
+        for other in others {
+            if self.client.mount_blob(self.repository, other, &layer.digest)? {
+                return Ok(Some(Way::Mounted));
+            }
+        }
+        Ok(None)
     }
 
     fn open(&self, layer: &Descriptor) -> Result<Box<dyn Read + Send>, ImageError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use formwork_oci::{Digest, MediaType, Platform, Reference};
+use formwork_oci::{Digest, Manifest, MediaType, Platform, Reference, to_json};
 use formwork_registry::{
     BlobPush, Credentials, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
@@ -352,9 +352,14 @@ impl Certificates {
     }
 
     fn registry(&self) -> Option<Registry> {
+        self.registry_with("")
+    }
+
+    /// A registry with more in its configuration of TLS.
+    fn registry_with(&self, more: &str) -> Option<Registry> {
         let (crt, key) = (self.path("crt"), self.path("key"));
-        let tls = format!(", tls: {{certificate: {}, key: {}}}", crt.display(), key.display());
-        Registry::start(&[], "", &tls)
+        let pair = format!("certificate: {}, key: {}", crt.display(), key.display());
+        Registry::start(&[], "", &format!(", tls: {{{pair}{more}}}"))
     }
 
     /// A `certs.d` in which the authority is trusted for a host.
@@ -403,6 +408,45 @@ fn a_certificate_is_trusted_for_whom_it_is_meant() {
     assert!(matches!(error, RegistryError::Tls { .. }), "{error:?}");
     let place = format!("elsewhere/{}/ca.crt`", registry.host);
     assert_says(&error, &["an authority that is not trusted", &place, "SSL_CERT_FILE", "insecure"]);
+}
+
+#[test]
+fn a_client_shows_its_certificate_to_a_registry_that_asks() {
+    let Some(_) = program("openssl") else { return };
+    let certificates = Certificates::new("IP:127.0.0.1", false);
+    let authority = format!(", clientcas: [{}]", certificates.path("ca.crt").display());
+    let Some(registry) = certificates.registry_with(&authority) else { return };
+    let certs_d = vec![certificates.certs_d(&registry.host)];
+    let config = RegistryConfig { certs_d: certs_d.clone(), ..verifying(&registry) };
+    let error = ask(config.clone(), &registry).unwrap_err();
+    assert_says(&error, &["client certificate", "`client.cert` and `client.key`"]);
+    let own = certs_d[0].join(&registry.host);
+    fs_err::copy(certificates.path("crt"), own.join("client.cert")).unwrap();
+    let error = ask(config.clone(), &registry).unwrap_err();
+    assert_says(&error, &["client.key"]);
+    fs_err::copy(certificates.path("key"), own.join("client.key")).unwrap();
+    ask(config, &registry).unwrap();
+}
+
+#[test]
+fn referrers_are_kept_where_a_registry_has_no_lists_of_them() {
+    let Some(registry) = Registry::start(&[], "", "") else { return };
+    let client = client(impatient());
+    let (name, image) = (registry.name("app:1"), Image::of_size(100));
+    let subject = push(&client, &name, &image);
+    let repository = name.repository();
+    let kinds = |kind| client.referrers(repository, &subject, kind).unwrap();
+    assert_eq!(kinds(None), []);
+    for kind in ["application/a", "application/b", "application/b"] {
+        let mut manifest: Manifest = serde_json::from_slice(&image.manifest).unwrap();
+        manifest.artifact_type = Some(kind.to_owned());
+        manifest.subject = Some(image.manifest_descriptor("linux/amd64"));
+        client.put_referrer(repository, &MediaType::OciManifest, &to_json(&manifest)).unwrap();
+    }
+    assert_eq!(kinds(None).len(), 2);
+    let found = kinds(Some("application/b"));
+    assert_eq!(found.len(), 1);
+    client.manifest(repository, &found[0].digest).unwrap();
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn registry(put: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Server 
     Server::start(move |request| match request.method.as_str() {
         "HEAD" => Reply::new(404, ""),
         "POST" => Reply::new(202, "").header("Location", "/v2/app/blobs/uploads/1?_state=a%2Bb"),
-        "PUT" => put(request),
+        "PUT" | "PATCH" => put(request),
         _ => Reply::ok(""),
     })
 }
@@ -42,7 +42,7 @@ fn a_blob_is_sent_in_one_piece_to_where_the_registry_says() {
         let blob = bytes(size);
         let server = registry(|_| Reply::new(201, ""));
         let (opened, result) = push(&server, &blob);
-        assert_eq!((opened, result.unwrap()), (1, BlobPush::Sent));
+        assert_eq!((opened, result.unwrap()), (size.min(1), BlobPush::Sent));
         let requests = server.requests();
         let methods: Vec<_> = requests.iter().map(|request| request.method.as_str()).collect();
         assert_eq!(methods, ["HEAD", "POST", "PUT"]);
@@ -71,8 +71,9 @@ fn an_upload_that_fails_for_now_begins_anew() {
             0 | 1 => reply.clone(),
             _ => Reply::new(201, ""),
         });
-        let (opened, result) = push(&server, &bytes(3 << 20));
-        assert_eq!((opened, result.unwrap()), (3, BlobPush::Sent));
+        let (_, result) = push(&server, &bytes(1000));
+        assert_eq!(result.unwrap(), BlobPush::Sent);
+        assert_eq!(server.requests_for("digest=").len(), 3);
     }
 }
 
@@ -82,9 +83,8 @@ fn an_upload_that_is_refused_says_why_without_sending_all() {
         registry(|_| Reply::new(413, "<html>too large</html>").header("Content-Type", "text/html"));
     let (opened, result) = push(&server, &bytes(8 << 20));
     assert_says(&result.unwrap_err(), &["413", "client_max_body_size", server.host()]);
-    assert_eq!(opened, 1);
-    let put = server.requests().pop().unwrap();
-    assert!(put.body.is_empty());
+    assert_eq!(opened, 0);
+    assert!(server.requests().iter().all(|request| request.body.is_empty()));
 }
 
 #[test]
@@ -194,4 +194,163 @@ fn a_manifest_that_the_registry_changed_is_not_pushed() {
     let error =
         client(impatient()).put_manifest(&name, &MediaType::OciManifest, b"{}").unwrap_err();
     assert_says(&error, &["back the digest", other.as_str(), Digest::of(b"{}").as_str()]);
+}
+
+/// What a registry that takes pieces has of one upload.
+#[derive(Default)]
+struct Taken {
+    bytes: Vec<u8>,
+    /// The numbers of the pieces of which only the half arrives before the connection breaks.
+    broken: Vec<usize>,
+    pieces: usize,
+}
+
+/// A registry that takes pieces of up to so many bytes, and one whole blob of none; what arrived is
+/// under the digest that its `PUT` names.
+fn taking_pieces(limit: usize, broken: &[usize]) -> (Server, std::sync::Arc<Mutex<Taken>>) {
+    let taken = Taken { broken: broken.to_vec(), ..Taken::default() };
+    let taken = std::sync::Arc::new(Mutex::new(taken));
+    let own = std::sync::Arc::clone(&taken);
+    let server = Server::start(move |request| {
+        let mut taken = own.lock().unwrap();
+        let so_far = |taken: &Taken, status| {
+            let last = taken.bytes.len().saturating_sub(1);
+            let url = format!("/v2/app/blobs/uploads/1?at={}", taken.bytes.len());
+            Reply::new(status, "").header("Location", url).header("Range", format!("0-{last}"))
+        };
+        match request.method.as_str() {
+            "HEAD" => Reply::new(404, ""),
+            "POST" => {
+                taken.bytes.clear();
+                so_far(&taken, 202)
+            }
+            "PATCH"
+                if request.header("content-length").unwrap().parse::<usize>().unwrap() > limit =>
+            {
+                Reply::new(413, "")
+            }
+            // It asks first whether it may send.
+            "PATCH" if request.body.is_empty() => Reply::ok(""),
+            "PATCH" => {
+                let from = request.header("content-range").unwrap().split('-').next().unwrap();
+                if from != taken.bytes.len().to_string() {
+                    return Reply::new(416, "");
+                }
+                taken.pieces += 1;
+                if taken.broken.contains(&taken.pieces) {
+                    let half = request.body.len() / 2;
+                    taken.bytes.extend_from_slice(&request.body[..half]);
+                    return Reply::vanish();
+                }
+                taken.bytes.extend_from_slice(&request.body);
+                so_far(&taken, 202)
+            }
+            "PUT" => {
+                let is_whole = request.header("content-length") != Some("0");
+                let digest = Digest::of(&taken.bytes);
+                match request.param("digest") {
+                    _ if is_whole => Reply::new(413, ""),
+                    Some(promised) if promised == digest.as_str() => Reply::new(201, ""),
+                    _ => Reply::new(400, "the digest is another"),
+                }
+            }
+            _ => so_far(&taken, 204),
+        }
+    });
+    (server, taken)
+}
+
+#[test]
+fn what_is_too_large_for_one_request_goes_in_pieces() {
+    for (size, limit) in [(9 << 20, 8 << 20), ((9 << 20) + 1, 2 << 20), (2 << 20, 1 << 20)] {
+        let blob = bytes(size);
+        let (server, taken) = taking_pieces(limit, &[]);
+        assert_eq!(push(&server, &blob).1.unwrap(), BlobPush::Sent);
+        assert!(taken.lock().unwrap().bytes == blob);
+        let mut patches = server.requests();
+        patches.retain(|request| request.method == "PATCH");
+        assert!(patches.last().unwrap().body.len() <= limit);
+    }
+}
+
+#[test]
+fn an_upload_in_pieces_goes_on_with_what_has_not_arrived() {
+    let blob = bytes(12 << 20);
+    let (server, taken) = taking_pieces(2 << 20, &[2, 4]);
+    assert_eq!(push(&server, &blob).1.unwrap(), BlobPush::Sent);
+    assert!(taken.lock().unwrap().bytes == blob);
+    let requests = server.requests();
+    let begun = requests.iter().filter(|request| request.method == "POST").count();
+    // One for the attempt in a single request, one for the pieces.
+    assert_eq!(begun, 2);
+    let asked = requests.iter().filter(|request| request.method == "GET").count();
+    assert!(asked >= 2, "{asked}");
+}
+
+#[test]
+fn an_upload_that_was_given_up_begins_anew() {
+    let blob = bytes(6 << 20);
+    let posts = AtomicUsize::new(0);
+    let server = Server::start(move |request| match request.method.as_str() {
+        "HEAD" | "GET" => Reply::new(404, ""),
+        "POST" => {
+            let number = posts.fetch_add(1, Ordering::Relaxed);
+            Reply::new(202, "").header("Location", format!("/v2/app/blobs/uploads/{number}"))
+        }
+        "PUT" if request.header("content-length") != Some("0") => Reply::vanish(),
+        "PATCH" if request.body.is_empty() => Reply::ok(""),
+        "PATCH" if request.path().ends_with("/1") => Reply::vanish(),
+        "PATCH" => Reply::new(202, ""),
+        _ => Reply::new(201, ""),
+    });
+    assert_eq!(push(&server, &blob).1.unwrap(), BlobPush::Sent);
+    let pieces = server.requests_for("/uploads/2");
+    let sent: Vec<u8> = pieces.iter().flat_map(|request| request.body.clone()).collect();
+    assert!(sent == blob);
+}
+
+#[test]
+fn a_registry_that_knows_no_pieces_gets_the_whole() {
+    for reply in
+        [Reply::new(405, ""), Reply::new(404, ""), Reply::new(202, "").header("Range", "0-9")]
+    {
+        let blob = bytes(5 << 20);
+        let server = Server::start(move |request| match request.method.as_str() {
+            "HEAD" => Reply::new(404, ""),
+            "POST" => Reply::new(202, "").header("Location", "/v2/app/blobs/uploads/1"),
+            "PUT" if request.earlier == 0 => Reply::vanish(),
+            "PUT" => Reply::new(201, ""),
+            _ => reply.clone(),
+        });
+        assert_eq!(push(&server, &blob).1.unwrap(), BlobPush::Sent);
+        assert!(server.requests().pop().unwrap().body == blob);
+    }
+}
+
+#[test]
+fn lists_of_referrers_are_read_to_their_last_page() {
+    let image = crate::content::Image::of_size(10);
+    let entry = |kind: &str| {
+        let mut entry = Descriptor::of(MediaType::OciManifest, kind.as_bytes());
+        entry.artifact_type = Some(kind.to_owned());
+        String::from_utf8(formwork_oci::to_json(&entry)).unwrap()
+    };
+    let pages = [entry("application/a"), entry("application/b"), entry("application/a")];
+    let server = Server::start(move |request| {
+        let page: usize = request.param("page").map_or(0, |page| page.parse().unwrap());
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, pages[page]);
+        match page {
+            0 | 1 => Reply::ok(index)
+                .header("Link", format!("</v2/app/referrers/x?page={}>; rel=\"next\"", page + 1)),
+            _ => Reply::ok(index),
+        }
+    });
+    let name = reference(&format!("{}/app", server.host()));
+    let subject = Digest::of(&image.manifest);
+    let client = client(impatient());
+    let found = client.referrers(name.repository(), &subject, Some("application/a")).unwrap();
+    assert_eq!(found.len(), 2);
+    let first = &server.requests()[0];
+    assert_eq!(first.path(), format!("/v2/app/referrers/{subject}"));
+    assert_eq!(first.param("artifactType").as_deref(), Some("application/a"));
 }
