@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
@@ -9,15 +10,18 @@ use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
 use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
 use formwork_remote::Downloads;
+use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
 use formwork_worker::{
-    ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
+    ContextConfig, Layer, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig,
+    WorkerError,
 };
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
 use crate::resolve::{Images, resolve};
 use crate::space::make_room;
+use crate::travel::{Export, Imports, TravelIndex, export};
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
@@ -33,6 +37,8 @@ pub fn build(
 ) -> Result<BuildOutcome, BuildError> {
     make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
+    let imports = Imports::new(host, &request.cache_from, events, cancel);
+    imports.begin();
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
     let ignores = parse_ignore_files(request, events)?;
@@ -44,13 +50,18 @@ pub fn build(
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
-    let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
+    let index = TravelIndex::new(&host.index, &imports);
+    let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
+    let outputs = solving.solve(&imports, &index, events, cancel)?;
     let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
     output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
+    let roots = image.images.iter().map(|image| &image.root).collect();
+    let (imports, index, outputs) = (&imports, &index, &outputs);
+    export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
     image.into_outcome()
 }
 
@@ -85,52 +96,137 @@ fn parse_ignore_files(
     Ok(files)
 }
 
-/// Lets the worker carry out what the target needs.
-fn solve(
-    host: &Host,
-    request: &BuildRequest,
-    ignores: &BTreeMap<String, IgnoreFile>,
-    images: &Images,
-    lowered: &[Lowered],
-    events: &Arc<dyn EventSink>,
-    cancel: &Cancel,
-) -> Result<BTreeMap<OpId, OpOutput>, BuildError> {
-    // All have the same graph.
-    let first = lowered.first().ok_or_else(|| BuildError::internal("there is nothing to build"))?;
-    let graph = &first.graph;
-    let mut targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    let contexts = request.contexts.iter().map(|(name, context)| {
-        let ignore = ignores.get(name).map(|file| file.patterns().clone()).unwrap_or_default();
-        let directory = context.directory.clone();
-        let stat_cache = stat_cache(host, &directory);
-        (name.clone(), ContextConfig { directory, ignore, stat_cache })
-    });
-    let config = WorkerConfig {
-        contexts: contexts.collect(),
-        images: images.bases.clone(),
-        secrets: request.secrets.clone(),
-        agents: request.agents.clone(),
-        trust: request.trust.clone(),
-        git: request.git.clone(),
-        downloads: downloads(host, graph)?,
-        resolv_conf: host.resolv_conf.clone(),
-        min_free: request.limits.min_free,
-    };
-    let place = Place { request, ignores, graph };
-    let layers = Arc::clone(&host.layers);
-    let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
-        .map_err(|error| place.error(None, &error))?;
-    let settings = Settings { jobs: request.jobs, scope: scope(request) };
-    execute(graph, &targets, &worker, &host.index, settings, cancel, &**events).map_err(|error| {
-        match error {
-            SolveError::Op { op, error } => place.error(Some(op), &error),
-            SolveError::Cache(error) => BuildError::store(error),
-            SolveError::Canceled => BuildError::canceled(),
+/// What is to be carried out.
+struct Solving<'a> {
+    host: &'a Host,
+    request: &'a BuildRequest,
+    ignores: &'a BTreeMap<String, IgnoreFile>,
+    images: &'a Images,
+    lowered: &'a [Lowered],
+}
+
+type Outputs = BTreeMap<OpId, OpOutput>;
+
+impl Solving<'_> {
+    /// Lets the worker carry out what the targets need. Where a layer of a cache elsewhere turns
+    /// out to be of no use, it does so again without it: what was done by then is in the store.
+    fn solve(
+        &self,
+        imports: &Imports,
+        index: &TravelIndex,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Outputs, BuildError> {
+        // All have the same graph.
+        let nothing = || BuildError::internal("there is nothing to build");
+        let graph = &self.lowered.first().ok_or_else(nothing)?.graph;
+        let place = Place { request: self.request, ignores: self.ignores, graph };
+        loop {
+            let own = Cancel::default();
+            let stop = own.clone();
+            cancel.when_canceled(move || stop.cancel());
+            match self.attempt(graph, &place, imports, index, events, &own) {
+                Ok(Attempt::Solved(outputs)) => return Ok(outputs),
+                _ if cancel.is_canceled() => return Err(BuildError::canceled()),
+                Ok(Attempt::Unusable { layer, reason }) => imports.give_up(&layer, &reason),
+                Err(error) => return Err(error),
+            }
         }
+    }
+
+    fn attempt(
+        &self,
+        graph: &Graph,
+        place: &Place<'_>,
+        imports: &Imports,
+        index: &TravelIndex,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Attempt, BuildError> {
+        let (host, request) = (self.host, self.request);
+        let mut targets: Vec<OpId> = self.lowered.iter().map(|lowered| lowered.target).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        let config = self.worker_config(graph, imports)?;
+        let layers = Arc::clone(&host.layers);
+        let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
+            .map_err(|error| place.error(None, &error))?;
+        let settings = Settings { jobs: request.jobs, scope: scope(request) };
+        let failed = |op: Option<OpId>, error: WorkerError| match error {
+            WorkerError::Imported { layer, reason } => Ok(Attempt::Unusable { layer, reason }),
+            error => Err(place.error(op, &error)),
+        };
+        match execute(graph, &targets, &worker, index, settings, cancel, &**events) {
+            Ok(outputs) => match fetch_layers(&outputs, &targets) {
+                Ok(()) => Ok(Attempt::Solved(outputs)),
+                Err(error) => failed(None, error),
+            },
+            Err(SolveError::Op { op, error }) => failed(Some(op), error),
+            Err(SolveError::Cache(error)) => Err(BuildError::store(error)),
+            Err(SolveError::Canceled) => Err(BuildError::canceled()),
+        }
+    }
+
+    fn worker_config(&self, graph: &Graph, imports: &Imports) -> Result<WorkerConfig, BuildError> {
+        let (host, request) = (self.host, self.request);
+        let contexts = request.contexts.iter().map(|(name, context)| {
+            let ignore = self.ignores.get(name).map(|file| file.patterns().clone());
+            let (ignore, directory) = (ignore.unwrap_or_default(), context.directory.clone());
+            let stat_cache = stat_cache(host, &directory);
+            (name.clone(), ContextConfig { directory, ignore, stat_cache })
+        });
+        Ok(WorkerConfig {
+            contexts: contexts.collect(),
+            images: self.images.bases.clone(),
+            secrets: request.secrets.clone(),
+            agents: request.agents.clone(),
+            trust: request.trust.clone(),
+            git: request.git.clone(),
+            downloads: downloads(host, graph)?,
+            resolv_conf: host.resolv_conf.clone(),
+            imported: Arc::clone(&imports.layers),
+            min_free: request.limits.min_free,
+        })
+    }
+}
+
+/// What came of carrying out a graph.
+enum Attempt {
+    Solved(Outputs),
+    /// A layer of a cache elsewhere is not what it should be, or cannot be had.
+    Unusable {
+        layer: SnapshotKey,
+        reason: String,
+    },
+}
+
+/// Fetches the layers of the targets that are in a cache elsewhere, all at the same time: whatever
+/// becomes of an image needs them.
+fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> {
+    let roots = targets.iter().filter_map(|target| outputs.get(target)?.root().ok());
+    let layers = roots.flat_map(|root| root.layers());
+    let layers: Vec<&Arc<Layer>> = layers.filter(|layer| layer.imported().is_some()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            layer.fetch()?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..FETCHES.min(layers.len())).map_while(start).collect();
+        let panicked =
+            || WorkerError::Internal("a thread that fetched a layer panicked".to_owned());
+        let others = others.into_iter().map(|thread| thread.join());
+        std::iter::once(Ok(work()))
+            .chain(others)
+            .try_for_each(|result| result.unwrap_or_else(|_| Err(panicked())))
     })
 }
+
+/// How many layers are fetched at the same time.
+const FETCHES: usize = 8;
 
 /// What tells steps of this Dockerfile from steps of the same name elsewhere.
 fn scope(request: &BuildRequest) -> [u8; 32] {

@@ -28,6 +28,7 @@ mod sizes;
 mod space;
 mod step;
 mod transfer;
+mod travel;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
@@ -51,6 +52,8 @@ pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use transfer::{CopyTarget, ImportRequest, SaveForm, copy, import, load, pull, push, save};
+
+pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
 pub use formwork_frontend::{
     GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,

@@ -149,7 +149,7 @@ pub(crate) enum Name {
 }
 
 impl Name {
-    fn of(reference: &Reference) -> Self {
+    pub(crate) fn of(reference: &Reference) -> Self {
         match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Self::Digest(digest.clone()),
             (None, tag) => Self::Tag(tag.unwrap_or("latest").to_owned()),

@@ -88,10 +88,21 @@ impl Layer {
         directory: Option<Active>,
         source: Source,
     ) -> Result<Arc<Self>, WorkerError> {
+        Self::keep_made(store, tree, directory, source, now())
+    }
+
+    /// Keeps a layer that was made at some time, in seconds since 1970.
+    pub(crate) fn keep_made(
+        store: &Arc<LayerStore>,
+        tree: Tree,
+        directory: Option<Active>,
+        source: Source,
+        created: i64,
+    ) -> Result<Arc<Self>, WorkerError> {
         let encoded = tree.encode();
         let name = name::of_tree(&tree.digest(), &encoded)
             .ok_or_else(|| WorkerError::Internal("a layer cannot be named".to_owned()))?;
-        let created = now().to_string();
+        let created = created.to_string();
         let facts = [(TREE, &*encoded), (CREATED, created.as_bytes())];
         let has_directory = directory.is_some();
         let snapshot = store.snapshots.commit(&name, directory, &facts)?;
@@ -138,6 +149,14 @@ impl Layer {
                 Some((diff_id.clone(), Descriptor::clone(descriptor)))
             }
             Source::Store | Source::Imported(_) | Source::Plan(_) => None,
+        }
+    }
+
+    /// What a cache elsewhere says about the layer, if it comes from there.
+    pub fn imported(&self) -> Option<&ImportedLayer> {
+        match &self.source {
+            Source::Imported(imported) => Some(imported),
+            Source::Image { .. } | Source::Store | Source::Plan(_) => None,
         }
     }
 

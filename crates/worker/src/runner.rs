@@ -9,6 +9,7 @@ use formwork_cache::{CacheRecord, Identity};
 use formwork_diagnostics::{EventSink, Outcome};
 use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
 use formwork_image::{BlobSource, ImageView};
+use formwork_layer::Tree;
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
 use formwork_sandbox::Launcher;
@@ -204,7 +205,7 @@ impl Worker {
         let layer = Layer::new(key, &self.store, source);
         let layer = match layer.is_complete()? {
             true => layer,
-            false => match self.imported(task, layer.name()) {
+            false => match self.imported(task, layer.name())? {
                 Some(layer) => layer,
                 None => return Ok(None),
             },
@@ -212,13 +213,34 @@ impl Worker {
         base.with(layer).map(|root| Some(Output::Root(root)))
     }
 
-    /// A layer of a cache elsewhere. Of a copy that is only worth it with its files: it is planned
-    /// as quickly here.
-    fn imported(&self, task: &Task<'_, Output>, name: &SnapshotKey) -> Option<Arc<Layer>> {
-        let imported = self.config.imported.get(name)?;
-        let is_worth_it = imported.blob.is_some() || matches!(task.step.op, Op::Exec(_));
-        let source = Source::Imported(Box::new(imported));
-        is_worth_it.then(|| Layer::new(name.clone(), &self.store, source))
+    /// The list of files of a layer that is in the store or in a cache elsewhere.
+    fn earlier_files(&self, name: &str) -> Option<Arc<Tree>> {
+        if let Some(layer) = stored_layer(&self.store, name).ok()? {
+            return layer.tree().ok();
+        }
+        let name = name.parse().ok()?;
+        self.config.imported.get(&name)?.tree(&name).ok()?.map(Arc::new)
+    }
+
+    /// A layer of a cache elsewhere. That of a copy needs no files from there: they are where the
+    /// copy takes them from.
+    fn imported(
+        &self,
+        task: &Task<'_, Output>,
+        name: &SnapshotKey,
+    ) -> Result<Option<Arc<Layer>>, WorkerError> {
+        let Some(imported) = self.config.imported.get(name) else { return Ok(None) };
+        match (&task.step.op, &imported.blob) {
+            (Op::File(file), None) => {
+                let Some(tree) = imported.tree(name)? else { return Ok(None) };
+                let source = self.planned_source(task, file);
+                Layer::keep_made(&self.store, tree, None, source, imported.created).map(Some)
+            }
+            _ => {
+                let source = Source::Imported(Box::new(imported));
+                Ok(Some(Layer::new(name.clone(), &self.store, source)))
+            }
+        }
     }
 }
 
@@ -267,12 +289,8 @@ impl OpRunner for Worker {
 
     fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
         let Op::File(file) = &task.step.op else { return Vec::new() };
-        let before = match stored_layer(&self.store, &earlier.layer) {
-            Ok(Some(layer)) => layer.tree(),
-            _ => return Vec::new(),
-        };
-        match (before, self.plan(task, file)) {
-            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+        match (self.earlier_files(&earlier.layer), self.plan(task, file)) {
+            (Some(before), Ok(after)) => differences(&before, after.tree()),
             _ => Vec::new(),
         }
     }

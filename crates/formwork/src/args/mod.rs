@@ -27,7 +27,7 @@ use crate::template::Template;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
-pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use filter::{Field, Filter, Relation, duration};
 pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};

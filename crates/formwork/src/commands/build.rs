@@ -1,6 +1,7 @@
 //! `formwork build`.
 
 mod annotations;
+mod caches;
 mod outputs;
 mod secrets;
 
@@ -131,6 +132,8 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         trust,
         tags,
         outputs,
+        cache_from: caches::cache_from(&args.cache_from)?,
+        cache_to: caches::cache_to(&args.cache_to)?,
         limits: limits(&args.space)?,
         epoch,
     })

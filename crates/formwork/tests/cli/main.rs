@@ -27,3 +27,4 @@ mod store;
 mod support;
 mod surroundings;
 mod transfer;
+mod travel;
