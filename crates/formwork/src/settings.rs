@@ -57,7 +57,8 @@ impl Settings {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -114,6 +115,12 @@ impl Settings {
             },
         }
     }
+}
+
+/// Where emulators of other machines are looked for: along the PATH.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
 /// The certificates and proxies that reach RUN.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{ResourceLimit, SandboxError, encoding};
+use crate::{Emulator, ResourceLimit, SandboxError, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -54,6 +54,8 @@ pub struct ProcessSpec {
     pub time_limit: Option<Duration>,
     /// How long a cancelled process has between `SIGTERM` and `SIGKILL`.
     pub stop_grace: Duration,
+    /// What runs programs for another machine, where this one does not by itself.
+    pub emulator: Option<Emulator>,
 }
 
 impl ProcessSpec {
@@ -77,6 +79,7 @@ impl ProcessSpec {
             resource_limits: Vec::new(),
             time_limit: None,
             stop_grace: Duration::from_secs(10),
+            emulator: None,
         }
     }
 
