@@ -1,13 +1,13 @@
-//! The tags of a repository: which there are, what is under one, and removing a manifest.
+//! The tags of a repository: which there are, and removing a manifest with those that it has.
 
-use formwork_oci::{Digest, Reference, Repository};
+use formwork_oci::{Digest, Repository};
 use serde::Deserialize;
 use ureq::http::{Method, header};
 
 use crate::client::Errand;
-use crate::document::{self, Document};
+use crate::document;
 use crate::endpoint::Pull;
-use crate::pull::{MANIFEST_LIMIT, Name, manifest};
+use crate::pull::MANIFEST_LIMIT;
 use crate::referrers::next_page;
 use crate::session::{Request, Session};
 use crate::{RegistryClient, RegistryError, address};
@@ -24,18 +24,6 @@ struct TagList {
 }
 
 impl RegistryClient {
-    /// Reads whatever manifest or index a name stands for now, an image's or not.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::NotFound`] if there is nothing of that name.
-    pub fn document(&self, reference: &Reference) -> Result<Document, RegistryError> {
-        let errand = Errand { action: "pull", subject: reference };
-        self.pull(errand, reference.repository(), Pull::ByTag, &mut |session| {
-            manifest(session, &Name::of(reference))
-        })
-    }
-
     /// The tags of a repository; none where there is no such repository.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use formwork_content::StoreLayout;
 use formwork_fs::{RelPath, RootDir};
-use formwork_graph::{Exec, MountKind, MountSpec, OpId};
+use formwork_graph::{Exec, MountKind, MountSpec, OpId, Security};
 use formwork_layer::tree::Last;
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox as sandbox;
@@ -15,11 +15,12 @@ use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::Task;
 
 use crate::cache_mount::{CacheMount, NewDirectory};
+use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
 use crate::ssh::{AgentSocket, SocketOwner};
 use crate::trust::{BUNDLE_PATH, IMAGE_BUNDLES};
-use crate::{WorkerError, files};
+use crate::{StepWorld, WorkerError, files};
 
 /// The largest bundle of certificates that is read from an image.
 const BUNDLE_LIMIT: u64 = 8 << 20;
@@ -46,10 +47,9 @@ impl Worker {
         exec: &Exec,
         root: &Root,
     ) -> Result<Option<Mounts>, WorkerError> {
-        let mut mounts = Mounts::of_host(&exec.hostname, &self.config.resolv_conf);
-        if let Some(bundle) = self.bundle(root)? {
-            mounts.file(BUNDLE_PATH, bundle, true);
-        }
+        let mut mounts =
+            Mounts::of_host(&exec.hostname, &self.config.world, &self.config.resolv_conf);
+        self.certificates(exec, root, &mut mounts)?;
         for spec in &exec.mounts {
             if !self.mount(task, spec, &mut mounts)? {
                 return Ok(None);
@@ -148,7 +148,7 @@ impl Worker {
                 let stub = match (&resolved.found, resolved.is_directory()) {
                     (_, true) => Stub::Dir,
                     (Some(_), false) => Stub::File,
-                    (None, false) => return Err(files::missing_in_root(source)),
+                    (None, false) => return Err(missing(input(task, from)?, &stack, source)),
                 };
                 (root.directories()?, resolved.path, stub)
             }
@@ -209,18 +209,30 @@ impl Worker {
         Ok(Some(kind))
     }
 
-    /// The host's certificates with those of the image.
-    fn bundle(&self, root: &Root) -> Result<Option<Vec<u8>>, WorkerError> {
+    /// Shows the host's certificates with those of the image.
+    fn certificates(
+        &self,
+        exec: &Exec,
+        root: &Root,
+        mounts: &mut Mounts,
+    ) -> Result<(), WorkerError> {
         let trust = &self.config.trust;
         if trust.certificates.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        for path in IMAGE_BUNDLES {
-            if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
-                return Ok(trust.bundle(&image));
-            }
+        let image = image_bundle(root)?;
+        // What may mount could write to the file that other steps see.
+        if exec.security == Security::Insecure {
+            mounts.file(BUNDLE_PATH, trust.bundle(&image).unwrap_or_default(), true);
+        } else if let Some(source) =
+            self.bundles.file(self.store.layout.scratch()?, trust, &image)?
+        {
+            let (subpath, stub) = (RelPath::root(), Stub::File);
+            let kind = sandbox::MountKind::Bind { source, subpath, read_only: true, stub };
+            let target = RelPath::clean(BUNDLE_PATH).unwrap_or_default();
+            mounts.points.push(MountPoint { target, kind });
         }
-        Ok(trust.bundle(b""))
+        Ok(())
     }
 
     fn empty_directory(&self) -> Result<PathBuf, WorkerError> {
@@ -254,10 +266,10 @@ impl StubLayers {
 
 impl Mounts {
     /// The files of `/etc` that belong to the machine and not to the image.
-    pub(crate) fn of_host(hostname: &str, resolv_conf: &[u8]) -> Self {
+    pub(crate) fn of_host(hostname: &str, world: &StepWorld, resolv_conf: &[u8]) -> Self {
         let mut mounts = Self::default();
-        mounts.file("etc/hosts", hosts(hostname), false);
-        mounts.file("etc/resolv.conf", resolv_conf.to_vec(), false);
+        mounts.file("etc/hosts", world.hosts(hostname), false);
+        mounts.file("etc/resolv.conf", world.dns.resolv_conf(resolv_conf), false);
         mounts
     }
 
@@ -272,9 +284,14 @@ fn file_kind(data: Vec<u8>, mode: u32, read_only: bool) -> sandbox::MountKind {
     sandbox::MountKind::File { data: FileData(data), mode, uid: 0, gid: 0, read_only }
 }
 
-/// `/etc/hosts` as BuildKit writes it.
-fn hosts(hostname: &str) -> Vec<u8> {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into()
+/// The certificates that an image trusts.
+fn image_bundle(root: &Root) -> Result<Vec<u8>, WorkerError> {
+    for path in IMAGE_BUNDLES {
+        if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
+            return Ok(image);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// What an input of the task yielded.

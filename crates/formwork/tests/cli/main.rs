@@ -9,6 +9,8 @@
 mod cache;
 mod call;
 mod debian;
+mod diagnostics;
+mod emulation;
 mod explain;
 mod fetched;
 mod files;
@@ -28,3 +30,4 @@ mod support;
 mod surroundings;
 mod transfer;
 mod travel;
+mod world;

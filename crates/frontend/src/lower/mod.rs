@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::Dockerfile;
-use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::emulated::emulated_stages;
 use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
@@ -110,6 +111,7 @@ fn lower_onto(
         diagnostics: unused_build_args(&plan, options),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
+    lowering.diagnostics.extend(emulated_stages(&plan, options));
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();
         lowering.states.insert(stage.stage.index, state);
@@ -170,17 +172,12 @@ impl Lowering<'_> {
         self.source(source, &format!("context {name}"), None)
     }
 
-    fn remote(&mut self, source: RemoteSource, location: (u32, u32)) -> OpId {
+    fn remote(&mut self, source: RemoteSource, location: Place) -> OpId {
         let name = format!("fetch {source}");
         self.source(Source::Remote(source), &name, Some(location))
     }
 
-    fn image(
-        &mut self,
-        key: &ImageKey,
-        name: String,
-        location: Option<(u32, u32)>,
-    ) -> Option<OpId> {
+    fn image(&mut self, key: &ImageKey, name: String, location: Option<Place>) -> Option<OpId> {
         let image = self.resolved.get(key)?;
         let source = Source::Image {
             name: key.location.to_string(),
@@ -191,8 +188,14 @@ impl Lowering<'_> {
         Some(self.source(source, &name, location))
     }
 
-    fn source(&mut self, source: Source, name: &str, location: Option<(u32, u32)>) -> OpId {
+    fn source(&mut self, source: Source, name: &str, location: Option<Place>) -> OpId {
         let op = Op::Source(source);
-        self.builder.add(Step { op, name: name.to_owned(), location, no_cache: false })
+        self.builder.add(Step {
+            op,
+            name: name.to_owned(),
+            location,
+            places: Places::default(),
+            no_cache: false,
+        })
     }
 }
