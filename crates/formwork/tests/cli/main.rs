@@ -16,6 +16,7 @@ mod files;
 mod git;
 mod ignore;
 mod mounts;
+mod network;
 mod outputs;
 mod peers;
 mod platforms;
