@@ -50,7 +50,10 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{CopyTarget, ImportRequest, SaveForm, copy, import, load, pull, push, save};
+pub use transfer::{
+    CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
+    import, inspect_index, load, pull, push, save,
+};
 
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,

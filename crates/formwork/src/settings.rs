@@ -61,7 +61,8 @@ impl Settings {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -175,6 +176,12 @@ fn uplink() -> Option<Uplink> {
         .filter(|program| program.is_absolute())
         .find(|program| program.is_file())
         .map(Uplink::Pasta)
+}
+
+/// Where emulators of other machines are looked for: along the PATH.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
 /// The certificates and proxies that reach RUN.

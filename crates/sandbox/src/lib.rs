@@ -22,6 +22,7 @@
 //! the workspace, in one module of system calls.
 
 mod cancel;
+mod emulation;
 mod encoding;
 mod enter;
 mod error;
@@ -45,6 +46,7 @@ mod wire;
 mod world;
 
 pub use cancel::Cancel;
+pub use emulation::{Emulation, Emulator};
 pub use enter::{Entered, Rung, RungChoice, enter};
 pub use error::{
     IdKind, OsError, ProgramProblem, RootlessProblem, SandboxError, Stage, TargetProblem,

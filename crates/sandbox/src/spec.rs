@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{ResourceLimit, SandboxError, Uplink, encoding};
+use crate::{Emulator, ResourceLimit, SandboxError, Uplink, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -56,6 +56,8 @@ pub struct ProcessSpec {
     pub time_limit: Option<Duration>,
     /// How long a cancelled process has between `SIGTERM` and `SIGKILL`.
     pub stop_grace: Duration,
+    /// What runs programs for another machine, where this one does not by itself.
+    pub emulator: Option<Emulator>,
 }
 
 impl ProcessSpec {
@@ -80,6 +82,7 @@ impl ProcessSpec {
             resource_limits: Vec::new(),
             time_limit: None,
             stop_grace: Duration::from_secs(10),
+            emulator: None,
         }
     }
 

@@ -44,6 +44,7 @@ pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, ExitReason, WorkerError};
+pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};

@@ -44,6 +44,8 @@ pub struct WorkerConfig {
     pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
+    /// The directories in which emulators for other machines' programs are looked for.
+    pub emulators: Vec<PathBuf>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
     /// What the user asks of the world of RUN.

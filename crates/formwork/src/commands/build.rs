@@ -1,6 +1,6 @@
 //! `formwork build`.
 
-mod annotations;
+pub(crate) mod annotations;
 mod outputs;
 mod secrets;
 

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod debian;
 mod diagnostics;
+mod emulation;
 mod explain;
 mod fetched;
 mod files;
