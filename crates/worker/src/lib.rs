@@ -56,4 +56,4 @@ pub use runner::{BaseImage, LocalLayer, Worker, WorkerConfig};
 pub use secrets::Secrets;
 pub use store::LayerStore;
 pub use trust::HostTrust;
-pub use world::{Dns, StepWorld};
+pub use world::{Dns, StepNetwork, StepWorld};

@@ -17,6 +17,7 @@ mod files;
 mod git;
 mod ignore;
 mod mounts;
+mod network;
 mod outputs;
 mod peers;
 mod platforms;
