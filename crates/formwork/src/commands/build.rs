@@ -2,6 +2,7 @@
 
 pub(crate) mod annotations;
 mod caches;
+mod engine;
 mod outputs;
 mod secrets;
 
