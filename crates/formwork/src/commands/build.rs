@@ -37,9 +37,11 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     if pending.needs_ssh() {
         request.git.agent = ssh_agent();
     }
-    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
+    let agents = secrets::agents(&args.ssh)?;
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    let _agents = secrets::serve(agents, &host, &mut request.agents)?;
+    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     if args.method() != Method::Build {
         return call::run(args, &host, request, pending);
     }
@@ -140,7 +142,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets::secrets(&args.secret)?,
-        agents: secrets::agents(&args.ssh)?,
+        agents: BTreeMap::new(),
         git: settings.git(),
         trust,
         world: args.steps.world(&args.world),
