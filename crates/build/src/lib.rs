@@ -25,9 +25,11 @@ mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod solve;
 mod space;
 mod step;
 mod transfer;
+mod travel;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
@@ -50,7 +52,12 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{CopyTarget, ImportRequest, SaveForm, copy, import, load, pull, push, save};
+pub use transfer::{
+    CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
+    import, inspect_index, load, pull, push, save,
+};
+
+pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo};
 
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
@@ -60,6 +67,6 @@ pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::{GitConfig, KeyAgent, PrivateKey};
-pub use formwork_sandbox::{Resource, ResourceLimit};
+pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{Dns, HostTrust, Secrets, StepWorld, Volume};
+pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

@@ -10,7 +10,7 @@ use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
-use crate::Limits;
+use crate::{CacheFrom, CacheTo, Limits};
 
 /// What is to be built.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Vec<Output>,
+    /// The caches elsewhere in which steps are looked for, in this order.
+    pub cache_from: Vec<CacheFrom>,
+    /// The caches elsewhere that get the steps.
+    pub cache_to: Vec<CacheTo>,
     /// How much space the store may take, and how much stays free.
     pub limits: Limits,
     /// The time that everything is said to be made at, in seconds since 1970, and beyond which no

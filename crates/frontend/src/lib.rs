@@ -8,6 +8,7 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod emulated;
 mod findings;
 mod git;
 mod input;

@@ -9,7 +9,7 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs, Stdio,
     Stub, User,
 };
 use formwork_snapshot::Snapshotter;
@@ -38,6 +38,8 @@ pub struct ContainerSpec {
     pub volumes: Vec<Volume>,
     /// Whether standard input is a terminal for the process alone.
     pub terminal: bool,
+    /// What runs the image's programs, where the machine does not by itself.
+    pub emulator: Option<Emulator>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// What the user asks of the world of the process.
@@ -101,9 +103,9 @@ pub fn run_container(
     process.cwd = cwd;
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
-    process.network = NetworkMode::Host;
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
+    process.emulator.clone_from(&spec.emulator);
     spec.world.apply(&mut process);
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);

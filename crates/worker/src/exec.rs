@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,10 @@ use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
 use formwork_layer::tree::{Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
-use formwork_sandbox::{ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
+use formwork_oci::Platform;
+use formwork_sandbox::{
+    Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+};
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Cancel, Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
@@ -31,6 +35,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a step that is stopped has between the request and the end.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// What runs a platform's programs, where neither the processor nor the machine does by itself.
+///
+/// Where there is nothing, the process is started all the same: the program may be one of this
+/// machine in spite of the platform, as when a stage only copies.
+pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator> {
+    match Emulation::find(&platform.architecture, directories) {
+        Emulation::Installed(emulator) => Some(emulator),
+        Emulation::Native | Emulation::Registered | Emulation::Missing => None,
+    }
+}
 
 impl Worker {
     /// Runs a process and keeps what it changes; where the user asks for it, several times until
@@ -114,14 +129,16 @@ impl Worker {
         spec.cwd = path(&exec.cwd)?;
         spec.user = User { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
         spec.hostname.clone_from(&exec.hostname);
-        spec.network = match exec.network {
-            Network::Default | Network::Host => NetworkMode::Host,
-            Network::None => NetworkMode::None,
-        };
         spec.privileged = exec.security == Security::Insecure;
         spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
+        spec.emulator = emulator(&exec.platform, &self.config.emulators);
         self.config.world.apply(&mut spec);
+        match exec.network {
+            Network::Default => {}
+            Network::Host => spec.network = NetworkMode::Host,
+            Network::None => spec.network = NetworkMode::None,
+        }
         let stubs = self.stubs.layer(&self.store.layout, &spec)?;
         spec.root.layers.insert(0, stubs);
         Ok(spec)

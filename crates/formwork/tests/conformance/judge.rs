@@ -43,7 +43,8 @@ pub(crate) fn judge(scene: &Scene<'_>, problems: &mut Vec<String>) -> Option<Str
     }
     let mut ran = build(scene, &case.arguments);
     if let Some(messages) = &expected.fails {
-        let told = messages.iter().all(|message| ran.stderr.contains(message));
+        let is_told = |message: &String| ran.stderr.contains(&scene.put_addresses(message));
+        let told = messages.iter().all(is_told);
         if ran.code == Some(0) || !told {
             judge.problem("must fail", &messages.join("\n"), &ran.stderr);
         }

@@ -168,7 +168,7 @@ fn destination(pairs: &Pairs) -> Result<Destination, Failure> {
     }
 }
 
-fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
+pub(super) fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
     let level = pairs.get("compression-level").map(str::parse::<i32>).transpose();
     let level = level.map_err(|_| Failure::usage("`compression-level` is not a number"))?;
     match (pairs.get("compression"), level) {

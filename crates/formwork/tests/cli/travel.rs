@@ -1,0 +1,203 @@
+//! A cache that travels: what one machine has built, another need not build again.
+
+use std::path::Path;
+
+use formwork_testing::Registry;
+
+use crate::support::{Built, Ran, Site, on_each_rung};
+
+const STEPS: &str = "\
+FROM busybox AS build
+RUN cat /proc/sys/kernel/random/uuid > /unique && mkdir -p /src
+COPY src /src
+RUN cat /src/* /unique > /out
+FROM busybox
+COPY --from=build /out /app
+RUN wc -c < /app > /size
+";
+
+/// A machine with nothing in its store but the base image, which shares a directory with others.
+fn machine() -> Site {
+    let site = Site::new().with_busybox();
+    site.write("src/a", "1");
+    site.write("src/b", "2");
+    site
+}
+
+fn build(site: &Site, arguments: &[&str]) -> Built {
+    site.build(arguments, STEPS)
+}
+
+/// A registry or a directory, as `--cache-to` and `--cache-from` name it.
+struct Shared {
+    to: String,
+    from: String,
+    _registry: Option<Registry>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+fn directory() -> Shared {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let open = std::fs::Permissions::from_mode(0o777);
+    fs_err::set_permissions(directory.path(), open).unwrap();
+    let path = directory.path().join("cache").display().to_string();
+    Shared {
+        to: format!("type=local,dest={path}"),
+        from: format!("type=local,src={path}"),
+        _registry: None,
+        _directory: Some(directory),
+    }
+}
+
+fn registry() -> Option<Shared> {
+    let registry = Registry::start()?;
+    let name = format!("type=registry,ref={}/team/cache:main", registry.host());
+    Some(Shared { to: name.clone(), from: name, _registry: Some(registry), _directory: None })
+}
+
+/// Tests something with a directory, and with a registry if there is one.
+fn on_each_place(test: impl Fn(&Shared)) {
+    test(&directory());
+    if let Some(registry) = registry() {
+        test(&registry);
+    }
+}
+
+impl Shared {
+    fn to(&self, more: &str) -> String {
+        format!("--cache-to={}{more}", self.to)
+    }
+
+    fn from(&self) -> String {
+        format!("--cache-from={}", self.from)
+    }
+}
+
+/// The names of the steps that fetched something.
+fn fetched(built: &Built) -> usize {
+    built.steps.iter().filter(|step| step.name.starts_with("fetch ")).count()
+}
+
+#[test]
+fn another_machine_builds_nothing_again() {
+    on_each_place(|shared| {
+        for mode in ["", ",mode=max"] {
+            let first = build(&machine(), &["--no-cache", &shared.to(mode)]);
+            let other = machine();
+            let second = build(&other, &[&shared.from()]);
+            assert_eq!(second.executed(), [""; 0], "{mode}");
+            assert_eq!(second.id, first.id);
+            // Only the layers of the image were needed, and they are in the store now.
+            assert_eq!(fetched(&second), 2, "{:?}", second.steps);
+            let third = build(&other, &[&shared.from()]);
+            assert_eq!((fetched(&third), third.id), (0, first.id));
+        }
+    });
+}
+
+#[test]
+fn a_changed_step_runs_on_what_another_machine_has_built() {
+    on_each_place(|shared| {
+        build(&machine(), &[&shared.to(",mode=max")]);
+        let other = machine();
+        other.write("src/b", "3");
+        let built = build(&other, &[&shared.from()]);
+        assert_eq!(
+            built.executed(),
+            [
+                "COPY src /src",
+                "RUN cat /src/* /unique > /out",
+                "COPY --from=build /out /app",
+                "RUN wc -c < /app > /size"
+            ]
+        );
+        let reasons = |name: &str| {
+            let step = built.steps.iter().find(|step| step.name.ends_with(name)).unwrap();
+            step.reasons.join("; ")
+        };
+        assert!(reasons("COPY src /src").contains("src/b"), "{}", reasons("COPY src /src"));
+        assert!(reasons("> /out").contains("COPY src /src"), "{}", reasons("> /out"));
+    });
+}
+
+#[test]
+fn with_the_least_cache_earlier_stages_run_where_they_are_needed() {
+    on_each_place(|shared| {
+        build(&machine(), &[&shared.to("")]);
+        let other = machine();
+        other.write("src/b", "3");
+        let built = build(&other, &[&shared.from()]);
+        let ran = built.executed();
+        assert!(ran.iter().any(|step| step.starts_with("RUN cat /proc")), "{ran:?}");
+        assert!(ran.contains(&"RUN wc -c < /app > /size"), "{ran:?}");
+    });
+}
+
+#[test]
+fn rungs_share_a_cache() {
+    let shared = directory();
+    let id = std::cell::OnceCell::new();
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("src/a", "1");
+        site.write("src/b", "2");
+        let arguments = [shared.from(), shared.to(",mode=max")];
+        let built = build(site, &[&arguments[0], &arguments[1]]);
+        match id.get() {
+            None => id.set(built.id).unwrap(),
+            Some(id) => {
+                assert_eq!(built.executed(), [""; 0]);
+                assert_eq!(built.id, *id);
+            }
+        }
+    });
+}
+
+#[test]
+fn branches_lose_nothing_of_each_other() {
+    on_each_place(|shared| {
+        let branch = |text: &str| {
+            let site = machine();
+            site.write("src/b", text);
+            let built = build(&site, &[&shared.from(), &shared.to(",mode=max")]);
+            (built.id.clone(), built.executed().len())
+        };
+        let one = branch("one");
+        let two = branch("two");
+        assert_eq!((one.1, two.1), (5, 4));
+        assert_eq!(branch("one"), (one.0, 0));
+        assert_eq!(branch("two"), (two.0, 0));
+    });
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[test]
+fn a_damaged_cache_is_told_and_built_around() {
+    let shared = directory();
+    let first = build(&machine(), &[&shared.to(",mode=max")]);
+    let path = shared.from.strip_prefix("type=local,src=").unwrap();
+    let damage: [(&str, &[u8]); 3] = [("blobs", b"no blob"), ("names", b"{}"), ("names", b"\0")];
+    for (part, bytes) in damage {
+        for file in files(&Path::new(path).join("formwork-cache-v1").join(part)) {
+            fs_err::write(file, bytes).unwrap();
+        }
+        let machine = machine();
+        let mut command = machine.build_command(&[&shared.from()], STEPS);
+        let ran = Ran::of(&mut command).succeeded();
+        assert_eq!(ran.stderr.matches("cache-import").count(), 1, "{}", ran.stderr);
+        assert_eq!(Built::from_ran(&ran).executed().len(), 5);
+        assert_ne!(Built::from_ran(&ran).id, first.id);
+    }
+}
