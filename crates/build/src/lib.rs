@@ -45,7 +45,7 @@ pub use login::{Kept, Login, log_in, log_out};
 pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
-    PullPolicy,
+    PullPolicy, StoreOptions,
 };
 pub use resolve::find_image;
 pub use result::BuildOutcome;
