@@ -219,6 +219,12 @@ impl Registries {
         Ok(self.client.get_or_init(|| client))
     }
 
+    /// A client that trusts the registries of some names whatever they show.
+    pub(crate) fn insecure(&self, names: &[Reference]) -> Result<RegistryClient, RegistryError> {
+        let insecure = names.iter().map(|name| name.repository().registry().to_owned()).collect();
+        RegistryClient::new(RegistryConfig { insecure, ..self.config()? })
+    }
+
     pub(crate) fn config(&self) -> Result<RegistryConfig, RegistryError> {
         let files = &self.files;
         let registries = match &files.registries_conf {

@@ -48,7 +48,7 @@ pub use mounts::{
 };
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
-    PullPolicy,
+    PullPolicy, StoreOptions,
 };
 pub use resolve::find_image;
 pub use result::BuildOutcome;

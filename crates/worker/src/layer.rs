@@ -11,7 +11,7 @@ use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
-    adopt_implied, is_packed_form, materialize, set_times,
+    adopt_implied, is_packed_form, materialize, recompress, set_times,
 };
 use formwork_oci::{Descriptor, DiffId};
 use formwork_sandbox::SandboxError;
@@ -260,6 +260,43 @@ impl Layer {
         }
         let mut staged = self.store.content.stage()?;
         let packed = self.pack_into(&mut staged, form, cancel)?;
+        staged.commit_hashed(packed.digest.clone())?;
+        let packed = PackedFact::from(packed);
+        self.set_fact(&fact, &packed)?;
+        Ok(packed.into_layer(form.compression))
+    }
+
+    /// The layer of a base image in another compression, with the bytes of its archive as they
+    /// are; as it is where it has that compression. Other layers are packed as usual.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be read, or the blob not be written.
+    pub fn repack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
+        let Source::Image { blobs, diff_id, descriptor, .. } = &self.source else {
+            return self.pack(form, cancel);
+        };
+        let own = descriptor.media_type.layer_compression();
+        let is_foreign = !descriptor.urls.is_empty();
+        if own == Some(form.compression.format()) || is_foreign {
+            return self.pack(form, cancel);
+        }
+        // The time limit is for layers that are packed here.
+        let fact = PackForm { epoch: None, ..form }.fact();
+        if let Some(packed) = self.packed_fact(&fact)?
+            && packed.diff_id == *diff_id
+            && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
+        {
+            return Ok(packed.into_layer(form.compression));
+        }
+        let bytes = VerifiedBytes::open(&**blobs, descriptor)?;
+        let mut staged = self.store.content.stage()?;
+        let sink = Stoppable { sink: &mut staged, cancel };
+        let packed = recompress(bytes, form.compression, self.store.threads, sink)?;
+        if packed.diff_id != *diff_id {
+            let (diff_id, problem) = (diff_id.clone(), BaseLayerError::Other(packed.diff_id));
+            return Err(WorkerError::BaseLayer { diff_id, problem });
+        }
         staged.commit_hashed(packed.digest.clone())?;
         let packed = PackedFact::from(packed);
         self.set_fact(&fact, &packed)?;

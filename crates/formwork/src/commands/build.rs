@@ -116,7 +116,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let epoch = epoch(&build_args)?;
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let outputs = outputs::outputs(args, &platforms, &mut tags)?;
+    let outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
     let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
     with_given_proxies(&mut trust, &build_args);
