@@ -42,7 +42,10 @@ pub use files::{
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
-pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
+pub use mounts::{
+    export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
+    no_such_mount,
+};
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
     PullPolicy, StoreOptions,
@@ -57,7 +60,7 @@ pub use transfer::{
     import, inspect_index, load, pull, push, save,
 };
 
-pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo};
+pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
 
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,

@@ -76,6 +76,14 @@ pub(crate) struct BuildArgs {
     /// Failures are told and fail nothing, except with `ignore-error=false`. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_to: Vec<Pairs>,
+    /// Fill cache mounts (RUN --mount=type=cache) that are empty from a place elsewhere, named as
+    /// with `--cache-from`. May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_mounts_from: Vec<Pairs>,
+    /// Send the cache mounts that the build used to a place elsewhere, named as with `--cache-to`.
+    /// May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_mounts_to: Vec<Pairs>,
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,

@@ -1,7 +1,7 @@
 //! `formwork build`.
 
 pub(crate) mod annotations;
-mod caches;
+pub(crate) mod caches;
 mod outputs;
 mod secrets;
 
@@ -153,8 +153,10 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         world,
         tags,
         outputs,
-        cache_from: caches::cache_from(&args.cache_from)?,
-        cache_to: caches::cache_to(&args.cache_to)?,
+        cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
+        cache_to: caches::cache_to("--cache-to", &args.cache_to)?,
+        mounts_from: caches::cache_from("--cache-mounts-from", &args.cache_mounts_from)?,
+        mounts_to: caches::cache_to("--cache-mounts-to", &args.cache_mounts_to)?,
         limits: limits(&args.space)?,
         epoch,
     })
