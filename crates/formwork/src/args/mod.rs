@@ -40,7 +40,7 @@ pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
-pub(crate) use world::{BuildNetwork, StepArgs, WorldArgs};
+pub(crate) use world::{NetworkChoice, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
