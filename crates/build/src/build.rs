@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
-use formwork_frontend::{MAIN_CONTEXT, lower_all};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
 use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
 use formwork_layer::LayerError;
 use formwork_solver::Cancel;
@@ -16,7 +16,7 @@ use crate::request::ContextSpec;
 use crate::resolve::resolve;
 use crate::solve::Solving;
 use crate::space::make_room;
-use crate::travel::{Export, Imports, TravelIndex, export};
+use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
@@ -46,6 +46,8 @@ pub fn build(
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
     let index = TravelIndex::new(&host.index, &imports);
+    let mounts = mounts_of(&lowered);
+    fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
     let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
@@ -57,7 +59,14 @@ pub fn build(
     let roots = image.images.iter().map(|image| &image.root).collect();
     let (imports, index, outputs) = (&imports, &index, &outputs);
     export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
+    send_mounts(host, request, &mounts, events, cancel)?;
     image.into_outcome()
+}
+
+/// The ids of the cache mounts that the targets use.
+fn mounts_of(lowered: &[Lowered]) -> Vec<String> {
+    let targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
+    lowered.first().map(|lowered| used_mounts(&lowered.graph, &targets)).unwrap_or_default()
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.

@@ -13,7 +13,7 @@ use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     TrustRoots,
 };
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -113,6 +113,16 @@ impl Host {
     /// The layers of the store.
     pub fn layers(&self) -> &LayerStore {
         &self.layers
+    }
+
+    /// An SSH agent for some keys, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where its socket cannot be made.
+    pub fn serve_keys(&self, keys: Vec<PrivateKey>) -> Result<KeyAgent, BuildError> {
+        let scratch = self.layout.scratch().map_err(BuildError::store)?;
+        KeyAgent::serve(scratch, keys).map_err(BuildError::store)
     }
 
     /// What fetches files of web servers into the store.

@@ -44,7 +44,10 @@ pub use files::{
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
-pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
+pub use mounts::{
+    export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
+    no_such_mount,
+};
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
     PullPolicy, StoreOptions,
@@ -59,7 +62,7 @@ pub use transfer::{
     import, inspect_index, load, pull, push, save,
 };
 
-pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo};
+pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
 
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
@@ -68,7 +71,7 @@ pub use formwork_frontend::{
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
-pub use formwork_remote::GitConfig;
+pub use formwork_remote::{GitConfig, KeyAgent, PrivateKey};
 pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

@@ -47,6 +47,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheFrom>,
     /// The caches elsewhere that get the steps.
     pub cache_to: Vec<CacheTo>,
+    /// The places from which empty cache mounts are filled.
+    pub mounts_from: Vec<CacheFrom>,
+    /// The places that get the cache mounts.
+    pub mounts_to: Vec<CacheTo>,
     /// How much space the store may take, and how much stays free.
     pub limits: Limits,
     /// The time that everything is said to be made at, in seconds since 1970, and beyond which no

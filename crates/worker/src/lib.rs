@@ -40,7 +40,9 @@ mod world;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
+pub use cache_transfer::{
+    CacheMountFiles, cache_mount_files, is_cache_mount_empty, replace_cache_mount,
+};
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};

@@ -156,8 +156,19 @@ impl Records {
 
 /// A manifest of something that is no image.
 pub(crate) fn manifest(artifact: &str, layers: Vec<Descriptor>, created: i64) -> Vec<u8> {
+    manifest_with(artifact, layers, created, [])
+}
+
+/// The same with more annotations.
+pub(crate) fn manifest_with(
+    artifact: &str,
+    layers: Vec<Descriptor>,
+    created: i64,
+    more: impl IntoIterator<Item = (String, String)>,
+) -> Vec<u8> {
     let mut manifest = Manifest::oci(empty(), layers);
     manifest.artifact_type = Some(artifact.to_owned());
+    manifest.annotations.extend(more);
     let time = jiff::Timestamp::from_second(created).unwrap_or_default();
     manifest.annotations.insert(CREATED.to_owned(), time.to_string());
     to_json(&manifest)

@@ -19,10 +19,10 @@ use formwork_snapshot::SnapshotKey;
 use formwork_solver::Cancel;
 use formwork_worker::{ImportedLayer, ImportedLayers};
 
-use super::CacheFrom;
 use super::bundle::{Bundle, Head, RECORDS_LIMIT, TREE};
 use super::place::{Place, PlaceError, digest_of};
 use super::watch::watched;
+use super::{BLOB_TIME, CacheFrom};
 use crate::step::step;
 use crate::{BuildError, Host};
 
@@ -278,10 +278,6 @@ struct PlaceBlobs {
     events: Arc<dyn EventSink>,
     cancel: Cancel,
 }
-
-/// How long a blob may take: its size is not known to be small, and its transport looks after a
-/// connection that is silent.
-const BLOB_TIME: Duration = Duration::from_secs(24 * 3600);
 
 impl PlaceBlobs {
     /// Fetches a blob into the content store, which verifies it.

@@ -52,6 +52,7 @@ mod directory;
 mod export;
 mod import;
 mod index;
+mod mounts;
 mod place;
 mod watch;
 
@@ -64,6 +65,12 @@ use formwork_oci::Reference;
 pub(crate) use export::{Export, export};
 pub(crate) use import::Imports;
 pub(crate) use index::TravelIndex;
+pub(crate) use mounts::{fill_mounts, send_mounts, used_mounts};
+pub use mounts::{send_cache_mount, take_cache_mount};
+
+/// How long a blob may take: whether it is small is not known, and its transport looks after a
+/// connection that is silent.
+const BLOB_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Where a cache lies that several machines share.
 #[derive(Clone, Debug, PartialEq, Eq)]

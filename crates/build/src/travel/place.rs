@@ -98,6 +98,11 @@ impl Place {
         format!("{}.fw1-{}", self.name, &key.to_string()[..KEY_DIGITS])
     }
 
+    /// The name of the manifest of a cache mount.
+    pub(crate) fn name_of_mount(&self, id: &str) -> String {
+        format!("{}.fw1m-{}", self.name, &Digest::of(id.as_bytes()).hex()[..KEY_DIGITS])
+    }
+
     /// The manifest under a name, if there is one.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
         match &self.kind {

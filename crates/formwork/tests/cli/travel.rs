@@ -201,3 +201,74 @@ fn a_damaged_cache_is_told_and_built_around() {
         assert_ne!(Built::from_ran(&ran).id, first.id);
     }
 }
+
+/// A build with a cache mount, which tells what is in it and adds to it.
+const FILL: &str = "\
+FROM busybox
+RUN --mount=type=cache,id=things,target=/cache \
+    cat /cache/* ; echo once >> /cache/log && chmod 640 /cache/log && chown 1000:50 /cache/log
+";
+
+#[test]
+fn cache_mounts_travel_with_builds() {
+    on_each_place(|shared| {
+        let from = format!("--cache-mounts-from={}", shared.from);
+        let to = format!("--cache-mounts-to={}", shared.to);
+        let run = || {
+            let site = Site::new().with_busybox();
+            let built = site.build(&["--no-cache", &from, &to], FILL);
+            (built.log().join(" "), site)
+        };
+        assert!(run().0.contains("No such file"));
+        let (log, site) = run();
+        assert_eq!(log, "once");
+        // What is not empty stays as it is, and what has not changed is not sent.
+        let built = site.build(&["--no-cache", &from], FILL);
+        assert_eq!(built.log(), ["once", "once"]);
+        assert_eq!(run().0, "once once");
+    });
+}
+
+#[test]
+fn a_cache_mount_goes_to_a_place_and_comes_back() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        on_each_place(|shared| {
+            site.build(&["--no-cache"], FILL);
+            site.run(&["mounts", "export", "things", "--to", &shared.to]);
+            site.run(&["mounts", "rm", "things"]);
+            site.run(&["mounts", "import", "things", "--from", &shared.from]);
+            assert_eq!(site.build(&["--no-cache"], FILL).log(), ["once"]);
+            let other = ["mounts", "import", "others", "--from", &shared.from];
+            Ran::of(&mut site.formwork(&other)).failed(1, "no cache mount `others`");
+            site.mkdir("plain");
+            site.run(&["mounts", "export", "things", "-o", "plain"]);
+            let log = fs_err::read_to_string(site.context("plain/log")).unwrap();
+            assert_eq!(log, "once\nonce\n");
+            site.write("plain/log", "changed\n");
+            site.run(&["mounts", "import", "things", "-i", "plain"]);
+            assert_eq!(site.build(&["--no-cache"], FILL).log(), ["changed"]);
+            site.run(&["mounts", "rm", "things"]);
+            fs_err::remove_file(site.context("plain/log")).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_place_that_is_of_no_use_fails_no_build() {
+    // Nobody listens there.
+    let nowhere = "type=registry,ref=127.0.0.1:9/cache";
+    let site = machine();
+    let options = ["--cache-from", "--cache-to", "--cache-mounts-from", "--cache-mounts-to"];
+    let options: Vec<String> = options.iter().map(|option| format!("{option}={nowhere}")).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let ran = Ran::of(&mut site.build_command(&options, FILL)).succeeded();
+    for code in ["cache-import", "cache-export"] {
+        assert_eq!(ran.stderr.matches(&format!("\"{code}\"")).count(), 1, "{}", ran.stderr);
+    }
+    assert_eq!(ran.stderr.matches("\"cache-mounts\"").count(), 2, "{}", ran.stderr);
+    let strict = format!("--cache-to={nowhere},ignore-error=false");
+    Ran::of(&mut site.build_command(&[&strict], FILL)).failed(3, "could not be sent");
+}

@@ -1,4 +1,5 @@
-//! `--cache-from` and `--cache-to`: where steps travel. It only reads what was said.
+//! `--cache-from`, `--cache-to` and their like: where steps and cache mounts travel. It only reads
+//! what was said.
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ const DEFAULT_NAME: &str = "buildcache";
 const LONGEST_NAME: usize = 80;
 
 /// The caches to look into.
-pub(super) fn cache_from(all: &[Pairs]) -> Result<Vec<CacheFrom>, Failure> {
+pub(super) fn cache_from(option: &str, all: &[Pairs]) -> Result<Vec<CacheFrom>, Failure> {
     let one = |pairs: &Pairs| {
-        let keys = Keys { option: "--cache-from", directory: "src", more: &["timeout"] };
+        let keys = Keys { option, directory: "src", more: &["timeout"] };
         let place = keys.place(pairs)?;
         Ok(CacheFrom { place, timeout: timeout(pairs, CacheFrom::TIMEOUT)? })
     };
@@ -24,11 +25,11 @@ pub(super) fn cache_from(all: &[Pairs]) -> Result<Vec<CacheFrom>, Failure> {
 }
 
 /// The caches that get the steps.
-pub(super) fn cache_to(all: &[Pairs]) -> Result<Vec<CacheTo>, Failure> {
+pub(super) fn cache_to(option: &str, all: &[Pairs]) -> Result<Vec<CacheTo>, Failure> {
     let more =
         ["mode", "timeout", "ignore-error", "compression", "compression-level", "oci-mediatypes"];
     let one = |pairs: &Pairs| {
-        let keys = Keys { option: "--cache-to", directory: "dest", more: &more };
+        let keys = Keys { option, directory: "dest", more: &more };
         let place = keys.place(pairs)?;
         let mode = match pairs.get("mode") {
             None | Some("min") => CacheMode::Min,
@@ -48,6 +49,11 @@ pub(super) fn cache_to(all: &[Pairs]) -> Result<Vec<CacheTo>, Failure> {
         Ok(CacheTo { place, mode, compression, ignore_error, timeout })
     };
     all.iter().map(one).collect()
+}
+
+/// A place that gets or gives one thing, as `formwork mounts` has it.
+pub(crate) fn place(option: &str, directory: &str, pairs: &Pairs) -> Result<CachePlace, Failure> {
+    Keys { option, directory, more: &[] }.place(pairs)
 }
 
 /// What an option may say.
@@ -127,11 +133,11 @@ mod tests {
     use super::*;
 
     fn from(text: &str) -> Result<Vec<CacheFrom>, Failure> {
-        cache_from(&[text.parse().unwrap()])
+        cache_from("--cache-from", &[text.parse().unwrap()])
     }
 
     fn to(text: &str) -> Result<Vec<CacheTo>, Failure> {
-        cache_to(&[text.parse().unwrap()])
+        cache_to("--cache-to", &[text.parse().unwrap()])
     }
 
     #[test]
