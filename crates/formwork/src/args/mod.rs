@@ -12,6 +12,7 @@ mod ignore;
 mod login;
 mod mounts;
 mod pairs;
+mod registry;
 mod run;
 mod space;
 mod transfer;
@@ -32,6 +33,7 @@ pub(crate) use ignore::IgnoreArgs;
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
+pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
@@ -69,6 +71,9 @@ pub(crate) struct GlobalArgs {
     /// /var/lib/formwork]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
+    /// How registries are spoken to.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// The commands.
