@@ -41,7 +41,10 @@ pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
 pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
-pub use request::{BuildRequest, ContextSpec, Destination, ImageForm, Output, PullPolicy};
+pub use request::{
+    Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
+    PullPolicy,
+};
 pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};

@@ -22,6 +22,9 @@ pub struct Options {
     pub target_platform: Platform,
     /// What the build runs on.
     pub build_platform: Platform,
+    /// Whether the steps of several platforms are shown side by side, so that each has to tell its
+    /// own.
+    pub several_platforms: bool,
     /// Whether no earlier result must be used.
     pub no_cache: bool,
     /// The stages whose own earlier results must not be used, by name or number.

@@ -23,7 +23,7 @@ mod unused;
 pub use git::{GitLocation, git_location};
 pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
 pub use location::{ImageLocation, LocationError};
-pub use lower::{HistoryEntry, Lowered, lower};
+pub use lower::{HistoryEntry, Lowered, lower, lower_all};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};

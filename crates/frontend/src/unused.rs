@@ -69,6 +69,7 @@ mod tests {
             contexts: BTreeMap::new(),
             target_platform: Platform::host(),
             build_platform: Platform::host(),
+            several_platforms: false,
             no_cache: false,
             no_cache_stages: BTreeSet::new(),
             all_stages: false,

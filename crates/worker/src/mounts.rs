@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use formwork_content::StoreLayout;
 use formwork_fs::{RelPath, RootDir};
-use formwork_graph::{Exec, MountKind, MountSpec, OpId};
+use formwork_graph::{Exec, MountKind, MountSpec, OpId, Security};
 use formwork_layer::tree::Last;
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox as sandbox;
@@ -15,6 +15,7 @@ use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::Task;
 
 use crate::cache_mount::{CacheMount, NewDirectory};
+use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
 use crate::ssh::{AgentSocket, SocketOwner};
@@ -47,9 +48,7 @@ impl Worker {
         root: &Root,
     ) -> Result<Option<Mounts>, WorkerError> {
         let mut mounts = Mounts::of_host(&exec.hostname, &self.config.resolv_conf);
-        if let Some(bundle) = self.bundle(root)? {
-            mounts.file(BUNDLE_PATH, bundle, true);
-        }
+        self.certificates(exec, root, &mut mounts)?;
         for spec in &exec.mounts {
             if !self.mount(task, spec, &mut mounts)? {
                 return Ok(None);
@@ -148,7 +147,7 @@ impl Worker {
                 let stub = match (&resolved.found, resolved.is_directory()) {
                     (_, true) => Stub::Dir,
                     (Some(_), false) => Stub::File,
-                    (None, false) => return Err(files::missing_in_root(source)),
+                    (None, false) => return Err(missing(input(task, from)?, &stack, source)),
                 };
                 (root.directories()?, resolved.path, stub)
             }
@@ -209,18 +208,30 @@ impl Worker {
         Ok(Some(kind))
     }
 
-    /// The host's certificates with those of the image.
-    fn bundle(&self, root: &Root) -> Result<Option<Vec<u8>>, WorkerError> {
+    /// Shows the host's certificates with those of the image.
+    fn certificates(
+        &self,
+        exec: &Exec,
+        root: &Root,
+        mounts: &mut Mounts,
+    ) -> Result<(), WorkerError> {
         let trust = &self.config.trust;
         if trust.certificates.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        for path in IMAGE_BUNDLES {
-            if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
-                return Ok(trust.bundle(&image));
-            }
+        let image = image_bundle(root)?;
+        // What may mount could write to the file that other steps see.
+        if exec.security == Security::Insecure {
+            mounts.file(BUNDLE_PATH, trust.bundle(&image).unwrap_or_default(), true);
+        } else if let Some(source) =
+            self.bundles.file(self.store.layout.scratch()?, trust, &image)?
+        {
+            let (subpath, stub) = (RelPath::root(), Stub::File);
+            let kind = sandbox::MountKind::Bind { source, subpath, read_only: true, stub };
+            let target = RelPath::clean(BUNDLE_PATH).unwrap_or_default();
+            mounts.points.push(MountPoint { target, kind });
         }
-        Ok(trust.bundle(b""))
+        Ok(())
     }
 
     fn empty_directory(&self) -> Result<PathBuf, WorkerError> {
@@ -270,6 +281,16 @@ impl Mounts {
 
 fn file_kind(data: Vec<u8>, mode: u32, read_only: bool) -> sandbox::MountKind {
     sandbox::MountKind::File { data: FileData(data), mode, uid: 0, gid: 0, read_only }
+}
+
+/// The certificates that an image trusts.
+fn image_bundle(root: &Root) -> Result<Vec<u8>, WorkerError> {
+    for path in IMAGE_BUNDLES {
+        if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
+            return Ok(image);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// `/etc/hosts` as BuildKit writes it.

@@ -112,6 +112,7 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
         contexts: BTreeMap::new(),
         target_platform: request.platform.clone(),
         build_platform: Platform::host(),
+        several_platforms: false,
         no_cache: false,
         no_cache_stages: BTreeSet::new(),
         all_stages: false,
@@ -199,6 +200,8 @@ fn keep_image(
         platform: view.platform(),
         created: config.created.clone(),
         layers: vec![layer],
+        index: None,
+        others: Vec::new(),
     };
     host.images.put(&image).map_err(|error| BuildError::image(&error))?;
     Ok(image)

@@ -11,6 +11,7 @@ mod packed;
 mod pull;
 mod push;
 mod save;
+mod whole;
 
 pub use copy::{CopyTarget, copy};
 pub use import::{ImportRequest, import};

@@ -42,14 +42,17 @@ pub(crate) struct BuildArgs {
     /// one that SSH_AUTH_SOCK names; `default` is the id that is used where none is named
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
-    /// Platform to build for, such as linux/arm64 [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platform to build for, such as linux/arm64 [default: this machine's]; several, separated by
+    /// commas, make one image for all of them (an index)
+    #[arg(long, value_name = "OS/ARCH,…", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
     /// Where the result goes: type=oci|docker|local|tar|image,dest=…; may be repeated.
     /// A lone directory means type=local, `-` a tar archive on standard output
     #[arg(short, long, value_name = "type=TYPE,…")]
     pub(crate) output: Vec<Pairs>,
-    /// Annotation of the image's manifest
+    /// Annotation of the image: [PLACE:]NAME=VALUE, where PLACE is manifest (if nothing is said),
+    /// index, manifest-descriptor or index-descriptor, separated by commas, each with a platform
+    /// where only that is meant: manifest[linux/arm64]:NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Push the image to its registry: short for --output=type=image,push=true

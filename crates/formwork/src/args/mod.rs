@@ -167,6 +167,9 @@ pub(crate) struct InspectArgs {
     /// The images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+    /// Platform, such as linux/arm64, of an image for several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// How to write each image: json, or a template such as `{{.Config.User}}` or
     /// `{{json .Config.Env}}` [default: JSON in several lines]
     #[arg(short, long)]

@@ -76,6 +76,21 @@ fn platform(text: Option<&str>) -> Result<Platform, Failure> {
     }
 }
 
+/// What an image is on a platform, if one is given.
+fn on_platform(
+    image: formwork_image::StoredImage,
+    platform: Option<&str>,
+    text: &str,
+) -> Result<formwork_image::StoredImage, Failure> {
+    let Some(wanted) = platform else { return Ok(image) };
+    let wanted: Platform = wanted.parse().map_err(Failure::usage_error)?;
+    image.for_platform(&wanted).ok_or_else(|| {
+        let there: Vec<String> = image.platforms().map(|one| one.platform.to_string()).collect();
+        Failure::input(format!("`{text}` is not there for {wanted}"))
+            .with_help(format!("it is there for {}", there.join(", ")))
+    })
+}
+
 /// The compression that is named.
 fn compression(name: &str) -> Result<Compression, Failure> {
     match name {

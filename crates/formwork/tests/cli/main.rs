@@ -9,6 +9,7 @@
 mod cache;
 mod call;
 mod debian;
+mod diagnostics;
 mod explain;
 mod fetched;
 mod files;
@@ -17,6 +18,7 @@ mod ignore;
 mod mounts;
 mod outputs;
 mod peers;
+mod platforms;
 mod progress;
 mod sent;
 mod sources;
