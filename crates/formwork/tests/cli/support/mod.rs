@@ -1,14 +1,12 @@
 //! What the tests are made of: a place of their own, builds, trees to compare, servers.
 
 mod built;
-mod faults;
 mod repository;
 mod server;
 mod site;
 mod tree;
 
 pub(crate) use built::{Built, Ran};
-pub(crate) use faults::{Fault, FaultyProxy, always, once};
 pub(crate) use repository::Repositories;
 pub(crate) use server::{File, Server};
 pub(crate) use site::{Site, on_each_rung};

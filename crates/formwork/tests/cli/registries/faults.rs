@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What is done to an answer.
@@ -47,6 +48,8 @@ struct State {
     registry: String,
     choose: Mutex<Arc<Choose>>,
     passed: Mutex<Vec<Passed>>,
+    /// The most bytes that a request may have.
+    limit: AtomicU64,
 }
 
 impl FaultyProxy {
@@ -58,6 +61,7 @@ impl FaultyProxy {
             registry: registry.to_owned(),
             choose: Mutex::new(Arc::new(|_| None)),
             passed: Mutex::default(),
+            limit: AtomicU64::new(u64::MAX),
         });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -79,6 +83,11 @@ impl FaultyProxy {
     pub(crate) fn set(&self, choose: impl Fn(&Passed) -> Option<Fault> + Send + Sync + 'static) {
         *self.state.choose.lock().unwrap() = Arc::new(choose);
         self.state.passed.lock().unwrap().clear();
+    }
+
+    /// Refuses larger requests from now on, as proxies do (413).
+    pub(crate) fn limit(&self, bytes: u64) {
+        self.state.limit.store(bytes, Ordering::Relaxed);
     }
 
     /// What has passed since the faults were chosen, and what did not get through.
@@ -117,6 +126,10 @@ fn converse(client: TcpStream, state: &State) -> std::io::Result<()> {
     let mut out = client.try_clone()?;
     let mut reader = BufReader::new(client);
     loop {
+        // Somebody who finds out whether there is TLS.
+        if reader.fill_buf()?.first().is_none_or(|byte| !byte.is_ascii_uppercase()) {
+            return Ok(());
+        }
         let head = read_head(&mut reader)?;
         let Some(first) = head.first().filter(|line| line.contains(" HTTP/1.1")) else {
             return Ok(());
@@ -130,16 +143,20 @@ fn converse(client: TcpStream, state: &State) -> std::io::Result<()> {
         };
         let length = value(&head, "content-length").map_or(0, |text| text.parse().unwrap());
         let choose = Arc::clone(&*state.choose.lock().unwrap());
-        let fault = choose(&passed);
+        let is_large = length > state.limit.load(Ordering::Relaxed);
+        let fault = if is_large { Some(Fault::Status(413)) } else { choose(&passed) };
         let mut body = Vec::new();
         let is_deaf = matches!(fault, Some(Fault::Deaf));
-        if !is_deaf && !matches!(fault, Some(Fault::Status(_) | Fault::Wait(..))) {
-            if value(&head, "expect").is_some() {
-                out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-            }
+        let asks_first = value(&head, "expect").is_some();
+        let is_refused = matches!(fault, Some(Fault::Status(_) | Fault::Wait(..)));
+        if asks_first && !is_deaf && !is_refused {
+            out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        // What is not read makes the kernel end the connection before the answer is seen.
+        if !is_deaf && !(asks_first && is_refused) {
             reader.by_ref().take(length).read_to_end(&mut body)?;
         }
-        passed.sent = body.len() as u64;
+        passed.sent = if is_refused { 0 } else { body.len() as u64 };
         state.passed.lock().unwrap().push(passed.clone());
         if is_deaf {
             return Ok(());
