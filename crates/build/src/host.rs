@@ -13,7 +13,7 @@ use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
     Retries, TrustRoots,
 };
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -35,6 +35,8 @@ pub struct Host {
     pub(crate) index: DirIndex,
     pub(crate) registries: Arc<Registries>,
     pub(crate) resolv_conf: Vec<u8>,
+    /// Where emulators for other machines' programs are looked for.
+    pub(crate) emulators: Vec<PathBuf>,
 }
 
 /// The files and values that say how to speak to registries. They are read when the first
@@ -94,7 +96,14 @@ impl Host {
             layout,
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
+            emulators: Vec::new(),
         })
+    }
+
+    /// The same, looking for emulators in these directories.
+    #[must_use]
+    pub fn with_emulators(self, emulators: Vec<PathBuf>) -> Self {
+        Self { emulators, ..self }
     }
 
     /// The images of the store.
@@ -110,6 +119,16 @@ impl Host {
     /// The layers of the store.
     pub fn layers(&self) -> &LayerStore {
         &self.layers
+    }
+
+    /// An SSH agent for some keys, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where its socket cannot be made.
+    pub fn serve_keys(&self, keys: Vec<PrivateKey>) -> Result<KeyAgent, BuildError> {
+        let scratch = self.layout.scratch().map_err(BuildError::store)?;
+        KeyAgent::serve(scratch, keys).map_err(BuildError::store)
     }
 
     /// What fetches files of web servers into the store.
@@ -214,6 +233,12 @@ impl Registries {
         }
         let client = RegistryClient::new(self.config()?)?;
         Ok(self.client.get_or_init(|| client))
+    }
+
+    /// A client that trusts the registries of some names whatever they show.
+    pub(crate) fn insecure(&self, names: &[Reference]) -> Result<RegistryClient, RegistryError> {
+        let insecure = names.iter().map(|name| name.repository().registry().to_owned()).collect();
+        RegistryClient::new(RegistryConfig { insecure, ..self.config()? })
     }
 
     pub(crate) fn config(&self) -> Result<RegistryConfig, RegistryError> {

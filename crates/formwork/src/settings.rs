@@ -4,11 +4,15 @@
 //! machine's configuration.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
+use clap::ValueEnum;
+use formwork_build::{
+    GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
+};
 
-use crate::args::{GlobalArgs, RegistryArgs, SpaceArgs, bytes};
+use crate::args::{GlobalArgs, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -58,7 +62,8 @@ impl Settings {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -120,6 +125,69 @@ impl Settings {
             first_delay: self.registry.retry_delay,
         }
     }
+}
+
+/// What a command's options ask of the world of processes.
+pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
+    let mut world = args.world(network(args.network)?);
+    if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
+        world.dns.servers = upstream_servers();
+    }
+    Ok(world)
+}
+
+/// The network of processes that name none: that of the option, or of `FORMWORK_NETWORK`.
+fn network(choice: NetworkChoice) -> Result<StepNetwork, Failure> {
+    let choice = match (choice, variable("FORMWORK_NETWORK")) {
+        (NetworkChoice::Default, Some(text)) => {
+            NetworkChoice::from_str(&text, false).map_err(|_| {
+                Failure::usage(format!("FORMWORK_NETWORK is `{text}`"))
+                    .with_help("it can be `host`, `private` or `none`")
+            })?
+        }
+        (choice, _) => choice,
+    };
+    match choice {
+        NetworkChoice::Default | NetworkChoice::Host => Ok(StepNetwork::Host),
+        NetworkChoice::None => Ok(StepNetwork::None),
+        NetworkChoice::Private => uplink().map(StepNetwork::Private).ok_or_else(|| {
+            Failure::machine("a private network needs the program `pasta`, which is not installed")
+                .with_help("it is in the package `passt`; or build with `--network=host` or `none`")
+        }),
+    }
+}
+
+/// The servers to ask for names from within a private network, where those of this machine listen on
+/// its loopback interface: those that they ask themselves.
+fn upstream_servers() -> Vec<IpAddr> {
+    let servers = |file: &str| -> Vec<IpAddr> {
+        let text = fs_err::read_to_string(file).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
+        lines.filter_map(|address| address.trim().parse().ok()).collect()
+    };
+    let own = servers("/etc/resolv.conf");
+    if own.iter().any(|server| !server.is_loopback()) {
+        return Vec::new();
+    }
+    let mut upstream = servers("/run/systemd/resolve/resolv.conf");
+    upstream.retain(|server| !server.is_loopback());
+    upstream
+}
+
+/// The way out of private networks.
+fn uplink() -> Option<Uplink> {
+    let directories = variable("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&directories).map(|directory| directory.join("pasta"));
+    found
+        .filter(|program| program.is_absolute())
+        .find(|program| program.is_file())
+        .map(Uplink::Pasta)
+}
+
+/// Where emulators of other machines are looked for: along the PATH.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
 }
 
 /// The certificates and proxies that reach RUN.

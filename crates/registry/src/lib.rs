@@ -42,6 +42,7 @@ mod referrers;
 mod registries_conf;
 mod retry;
 mod session;
+mod tags;
 mod text;
 mod tls;
 mod transfer;

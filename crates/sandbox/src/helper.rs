@@ -14,14 +14,15 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
+use crate::network::{self, Connected};
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
-use crate::wire::{self, Answer, Gone, Request, Stop};
+use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
 use crate::{SandboxError, Stage, probe};
 
@@ -84,7 +85,7 @@ impl Helper {
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let deadline = self.runs.iter().filter_map(|run| run.deadline).min();
-        let timeout = deadline.map(until);
+        let timeout = deadline.map(wire::until);
         wire::retry(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
         Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
     }
@@ -93,7 +94,7 @@ impl Helper {
     fn accept(&mut self) -> bool {
         match wire::receive_request(self.control.as_fd()) {
             Ok(None) => return false,
-            Ok(Some((Request::Run, descriptors))) => self.run(descriptors),
+            Ok(Some((Request::Run(outside), descriptors))) => self.run(&outside, descriptors),
             Ok(Some((Request::Probe, descriptors))) => {
                 if let Some(channel) = descriptors.first() {
                     let _ = wire::send(channel.as_fd(), &Answer::Probe(probe::look()));
@@ -105,11 +106,11 @@ impl Helper {
         true
     }
 
-    fn run(&mut self, descriptors: Vec<OwnedFd>) {
+    fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
         let world = self.world.get_or_insert_with(World::prepare).as_mut();
-        match world.map_err(|error| error.clone()).and_then(|world| start(world, &job)) {
-            Ok((pid, process)) => self.runs.push(Run::new(pid, process, job.channel)),
+        match world.map_err(|error| error.clone()).and_then(|world| start(world, outside, &job)) {
+            Ok(started) => self.runs.push(Run::new(started, job.channel)),
             Err(error) => {
                 let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
                 let _ = wire::send(job.channel.as_fd(), &Answer::Gone(Gone::default()));
@@ -125,12 +126,20 @@ impl Helper {
     }
 }
 
+/// The first process of a sandbox, and what goes with it.
+struct Started {
+    pid: Pid,
+    process: OwnedFd,
+    connected: Option<Connected>,
+}
+
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
 /// only its own id by itself; more takes power over the namespace outside, which is here.
-fn start(world: &mut World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
     let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
-    let fork = forbidden::fork(world)
+    let network = if outside.uplink.is_some() { libc::CLONE_NEWNET } else { 0 };
+    let fork = forbidden::fork(world, network)
         .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the sandbox", errno))?;
     let (pid, process) = match fork {
         Fork::Child => {
@@ -139,14 +148,33 @@ fn start(world: &mut World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
         }
         Fork::Parent(pid, process) => (pid, process),
     };
-    if let Err(error) = world.give_ids(pid) {
-        // Without the word it ends by itself.
-        drop(tell);
-        let _ = sys::wait(Some(pid), true);
-        return Err(SandboxError::setup(Stage::IdMaps, "the sandbox", error));
+    drop(go);
+    match provide(world, outside, pid, tell) {
+        Ok(connected) => Ok(Started { pid, process, connected }),
+        Err(error) => {
+            // Without the word it ends by itself.
+            let _ = sys::wait(Some(pid), true);
+            Err(error)
+        }
     }
-    let _ = rustix::io::write(&tell, &[1]);
-    Ok((pid, process))
+}
+
+/// Does for a first process what only somebody outside can do, and tells it so.
+fn provide(
+    world: &World,
+    outside: &Outside,
+    pid: Pid,
+    tell: OwnedFd,
+) -> Result<Option<Connected>, SandboxError> {
+    world
+        .give_ids(pid)
+        .map_err(|error| SandboxError::setup(Stage::IdMaps, "the sandbox", error))?;
+    outside.resource_limits.iter().for_each(|limit| limit.permit(pid));
+    if let Some(uplink) = &outside.uplink {
+        return network::connect(uplink, pid, tell).map(Some);
+    }
+    let _ = rustix::io::write(&tell, &[network::GO]);
+    Ok(None)
 }
 
 /// A sandbox that is running.
@@ -154,6 +182,8 @@ struct Run {
     /// Its first process.
     pid: Pid,
     process: OwnedFd,
+    /// The way out of its network, if it has one of its own.
+    connected: Option<Connected>,
     /// To the builder's thread that waits; `None` when that thread is gone.
     channel: Option<OwnedFd>,
     /// When it will be killed.
@@ -163,8 +193,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(pid: Pid, process: OwnedFd, channel: OwnedFd) -> Self {
-        Self { pid, process, channel: Some(channel), deadline: None, killed: false }
+    fn new(started: Started, channel: OwnedFd) -> Self {
+        let Started { pid, process, connected } = started;
+        Self { pid, process, connected, channel: Some(channel), deadline: None, killed: false }
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
@@ -209,6 +240,7 @@ impl Run {
     /// all other processes and, since its namespaces go with it, of all mounts.
     fn report_end(&mut self) {
         let Ok(Some(waited)) = sys::wait(Some(self.pid), true) else { return };
+        self.connected = None;
         let Some(channel) = &self.channel else { return };
         let gone = Gone {
             signal: libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status)),
@@ -218,13 +250,5 @@ impl Run {
             peak_memory: waited.peak_memory,
         };
         let _ = wire::send(channel.as_fd(), &Answer::Gone(gone));
-    }
-}
-
-fn until(deadline: Instant) -> Timespec {
-    let time = deadline.saturating_duration_since(Instant::now());
-    Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(time.subsec_nanos()),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{SandboxError, encoding};
+use crate::{Emulator, ResourceLimit, SandboxError, Uplink, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -37,6 +37,8 @@ pub struct ProcessSpec {
     pub hostname: String,
     /// Which network the process sees.
     pub network: NetworkMode,
+    /// The way out of a private network; without one it has none.
+    pub uplink: Option<Uplink>,
     /// Whether standard input is a terminal that shall be the process's own: Ctrl-C there
     /// interrupts it, and a change of its size is told. No other session may have that terminal.
     pub terminal: bool,
@@ -48,8 +50,14 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// The size of `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// Limits of every single process, in place of the builder's own.
+    pub resource_limits: Vec<ResourceLimit>,
+    /// How long the process may take; then it is stopped as if it were cancelled.
+    pub time_limit: Option<Duration>,
     /// How long a cancelled process has between `SIGTERM` and `SIGKILL`.
     pub stop_grace: Duration,
+    /// What runs programs for another machine, where this one does not by itself.
+    pub emulator: Option<Emulator>,
 }
 
 impl ProcessSpec {
@@ -66,11 +74,15 @@ impl ProcessSpec {
             user: User::default(),
             hostname: String::new(),
             network: NetworkMode::Host,
+            uplink: None,
             terminal: false,
             privileged: false,
             no_new_privileges: false,
             shm_size: 64 << 20,
+            resource_limits: Vec::new(),
+            time_limit: None,
             stop_grace: Duration::from_secs(10),
+            emulator: None,
         }
     }
 
@@ -285,6 +297,9 @@ pub enum NetworkMode {
     Host,
     /// A loopback interface and nothing else.
     None,
+    /// One of its own, with a way out through [`ProcessSpec::uplink`]: what listens on this
+    /// machine's loopback interface or on an abstract socket cannot be reached.
+    Private,
 }
 
 fn absolute(path: &Path) -> Result<(), SandboxError> {

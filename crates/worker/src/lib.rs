@@ -24,7 +24,9 @@ mod exec;
 mod facts;
 mod fetch;
 mod files;
+mod imported;
 mod layer;
+mod mask;
 mod missing;
 mod mounts;
 mod name;
@@ -34,15 +36,20 @@ mod secrets;
 mod ssh;
 mod store;
 mod trust;
+mod world;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
+pub use cache_transfer::{
+    CacheMountFiles, cache_mount_files, is_cache_mount_empty, replace_cache_mount,
+};
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
-pub use error::{BaseLayerError, WorkerError};
+pub use error::{BaseLayerError, ExitReason, WorkerError};
+pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
+pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;
@@ -51,3 +58,4 @@ pub use runner::{BaseImage, LocalLayer, Worker, WorkerConfig};
 pub use secrets::Secrets;
 pub use store::LayerStore;
 pub use trust::HostTrust;
+pub use world::{Dns, StepNetwork, StepWorld};

@@ -11,6 +11,7 @@ use formwork_graph::{
     CopySource, FileAction, Graph, MountKind, Op, OpId, Place, Source as GraphSource, Step,
 };
 use formwork_image::{BlobSource, ImageView};
+use formwork_layer::Tree;
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
 use formwork_sandbox::{Launcher, MAX_LAYERS, SandboxError};
@@ -25,7 +26,7 @@ use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
 use crate::trust::Bundles;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::{HostTrust, ImportedLayers, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -44,8 +45,14 @@ pub struct WorkerConfig {
     pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
+    /// The directories in which emulators for other machines' programs are looked for.
+    pub emulators: Vec<PathBuf>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The layers that caches elsewhere have.
+    pub imported: Arc<ImportedLayers>,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
     /// The text that the places of steps are in.
@@ -241,10 +248,44 @@ impl Worker {
             return Ok(None);
         }
         let layer = Layer::new(key, &self.store, source);
-        if !layer.is_complete()? {
-            return Ok(None);
-        }
+        let layer = match layer.is_complete()? {
+            true => layer,
+            false => match self.imported(task, layer.name())? {
+                Some(layer) => layer,
+                None => return Ok(None),
+            },
+        };
         base.with(layer).map(|root| Some(Output::Root(root)))
+    }
+
+    /// The list of files of a layer that is in the store or in a cache elsewhere.
+    fn earlier_files(&self, name: &str) -> Option<Arc<Tree>> {
+        if let Some(layer) = stored_layer(&self.store, name).ok()? {
+            return layer.tree().ok();
+        }
+        let name = name.parse().ok()?;
+        self.config.imported.get(&name)?.tree(&name).ok()?.map(Arc::new)
+    }
+
+    /// A layer of a cache elsewhere. That of a copy needs no files from there: they are where the
+    /// copy takes them from.
+    fn imported(
+        &self,
+        task: &Task<'_, Output>,
+        name: &SnapshotKey,
+    ) -> Result<Option<Arc<Layer>>, WorkerError> {
+        let Some(imported) = self.config.imported.get(name) else { return Ok(None) };
+        match (&task.step.op, &imported.blob) {
+            (Op::File(file), None) => {
+                let Some(tree) = imported.tree(name)? else { return Ok(None) };
+                let source = self.planned_source(task, file);
+                Layer::keep_made(&self.store, tree, None, source, imported.created).map(Some)
+            }
+            _ => {
+                let source = Source::Imported(Box::new(imported));
+                Ok(Some(Layer::new(name.clone(), &self.store, source)))
+            }
+        }
     }
 }
 
@@ -293,12 +334,8 @@ impl OpRunner for Worker {
 
     fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
         let Op::File(file) = &task.step.op else { return Vec::new() };
-        let before = match stored_layer(&self.store, &earlier.layer) {
-            Ok(Some(layer)) => layer.tree(),
-            _ => return Vec::new(),
-        };
-        match (before, self.plan(task, file)) {
-            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+        match (self.earlier_files(&earlier.layer), self.plan(task, file)) {
+            (Some(before), Ok(after)) => differences(&before, after.tree()),
             _ => Vec::new(),
         }
     }

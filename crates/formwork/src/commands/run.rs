@@ -7,7 +7,7 @@ use formwork_build::{Cancel, RunRequest, Volume, find_image, run as run_image};
 
 use crate::args::RunArgs;
 use crate::exit::Failure;
-use crate::settings::Settings;
+use crate::settings::{Settings, world};
 use crate::terminal::Terminal;
 use crate::{commands, signals};
 
@@ -40,14 +40,16 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
         hostname: args.hostname.clone(),
         volumes,
         interactive: args.interactive,
+        world: world(&args.world).map_err(Failure::of_run)?,
         terminal,
     };
     let cancel = Cancel::default();
-    signals::stop_on_signals(&cancel).map_err(Failure::of_run)?;
+    let received = signals::stop_on_signals(&cancel).map_err(Failure::of_run)?;
     let result = run_image(&host, &request, &cancel);
     // The terminal is the user's again before anything is told there.
     drop((request, shown));
     let code = result.map_err(|error| Failure::from(error).of_run())?;
+    let code = received.code(code);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 

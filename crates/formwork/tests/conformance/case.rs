@@ -34,8 +34,8 @@ pub(crate) struct Given {
     pub(crate) files: Vec<(String, String)>,
     /// Directories, links and permissions.
     pub(crate) setup: Vec<String>,
-    /// Images by their names and Dockerfiles.
-    pub(crate) images: Vec<(String, String)>,
+    /// Images by their names, arguments and Dockerfiles.
+    pub(crate) images: Vec<(String, Vec<String>, String)>,
     /// Repositories by their names and the scripts that make them.
     pub(crate) repositories: Vec<(String, String)>,
     /// Files of the web server.
@@ -79,6 +79,8 @@ pub(crate) struct Again {
     pub(crate) arguments: Vec<String>,
     /// The steps that do not come from the cache.
     pub(crate) executed: Vec<String>,
+    /// Whether its `again` has been read.
+    is_whole: bool,
 }
 
 impl Case {
@@ -128,7 +130,10 @@ impl Case {
             ("file", path) => given.files.push((path.to_owned(), text(&lines))),
             ("context", "") => given.setup = lines,
             ("script", "") => given.script = text(&lines),
-            ("image", name) => given.images.push((name.to_owned(), text(&lines))),
+            ("image", head) => {
+                let (name, arguments) = head.split_once(' ').unwrap_or((head, ""));
+                given.images.push((name.to_owned(), words(arguments), text(&lines)));
+            }
             ("git", name) => given.repositories.push((name.to_owned(), text(&lines))),
             ("http", head) => {
                 let (path, headers) = head.split_once(' ').unwrap_or((head, ""));
@@ -150,12 +155,13 @@ impl Case {
                 self.again.push(Again { change: text(&lines), ..Again::default() });
             }
             ("again", arguments) => {
-                if self.again.last().is_none_or(|again| !again.arguments.is_empty()) {
+                if self.again.last().is_none_or(|again| again.is_whole) {
                     self.again.push(Again::default());
                 }
                 if let Some(again) = self.again.last_mut() {
                     again.arguments = [words(arguments), self.arguments.clone()].concat();
                     again.executed = lines;
+                    again.is_whole = true;
                 }
             }
             ("buildkit", "") => {
@@ -164,6 +170,13 @@ impl Case {
             }
             _ => panic!("{}: there is no section `{head}`", self.path()),
         }
+    }
+
+    /// Whether nothing is said of an image.
+    pub(crate) fn is_only_looked_at(&self) -> bool {
+        let Expected { tree, files, config, history, fails, tells, calls } = &self.expected;
+        let has_tree = tree.is_some() || files.is_some() || history.is_some() || fails.is_some();
+        !calls.is_empty() && !has_tree && config.is_empty() && tells.is_empty()
     }
 
     /// Where the case lies.

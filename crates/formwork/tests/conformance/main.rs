@@ -148,11 +148,12 @@ fn with_buildkit(cases: &[Case]) -> Report {
         let theirs = buildkit::outcome(&buildkit, &scene);
         drop(scene);
         let scene = Scene::set(case, &site, servers.as_ref());
-        let found = differences_of(judge::outcome(&scene), theirs, "BuildKit");
+        let message = theirs.as_ref().err().cloned().unwrap_or_default();
+        let found = differences_of(judge::outcome(&scene), theirs.ok(), "BuildKit");
         let is_meant = |line: &String| BUILDKIT.iter().any(|(known, _)| known == line);
         let found = found.into_iter().filter(|line| !is_meant(line));
         let found: Vec<String> = found.map(|line| scene.without_addresses(&line)).collect();
-        report.compare(case, &case.buildkit, &found);
+        report.compare(case, &case.buildkit, &found, &message);
     }
     report
 }

@@ -25,14 +25,23 @@ impl Report {
         Self { skipped: self.cases, ..self }
     }
 
-    /// Notes what a peer does otherwise in a case, and whether that is what the case says.
-    pub(crate) fn compare(&mut self, case: &Case, told: &[String], found: &[String]) {
+    /// Notes what a peer does otherwise in a case, and whether that is what the case says; the
+    /// message is the peer's, if it fails.
+    pub(crate) fn compare(
+        &mut self,
+        case: &Case,
+        told: &[String],
+        found: &[String],
+        message: &str,
+    ) {
         self.different += usize::from(!found.is_empty());
         if found != told {
             let (told, found) = (told.join("\n"), found.join("\n"));
             let path = case.path();
-            self.problems
-                .push(format!("{path}: the difference\n-- expected\n{told}\n-- found\n{found}"));
+            let message = message.get(message.len().saturating_sub(1500)..).unwrap_or_default();
+            self.problems.push(format!(
+                "{path}: the difference\n-- expected\n{told}\n-- found\n{found}\n{message}"
+            ));
         }
     }
 

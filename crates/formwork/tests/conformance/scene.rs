@@ -53,10 +53,12 @@ impl<'a> Scene<'a> {
         if case.given.agent {
             scene.start_agent();
         }
-        for (name, dockerfile) in &case.given.images {
+        for (name, arguments, dockerfile) in &case.given.images {
             let output = format!("type=oci,tar=false,dest=../images/{name}");
             site.mkdir("../images");
-            site.build(&["-t", name, "-o", "type=image", "-o", &output], dockerfile);
+            let arguments = arguments.iter().map(String::as_str);
+            let outputs = ["-t", name, "-o", "type=image", "-o", &output];
+            site.build(&arguments.chain(outputs).collect::<Vec<_>>(), dockerfile);
         }
         scene
     }

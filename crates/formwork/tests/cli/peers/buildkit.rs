@@ -33,7 +33,11 @@ impl<'a> BuildKit<'a> {
         let arguments = arguments.into_iter().chain(allowed.iter().map(String::as_str));
         let arguments = arguments.collect::<Vec<_>>();
         let mut daemon = site.command(buildkitd.to_str().unwrap(), &arguments);
-        let daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The context, in which it would be otherwise, goes with each case.
+        daemon.current_dir(site.store());
+        let log = fs_err::File::create(site.outside("store/buildkit.log")).unwrap();
+        let daemon =
+            daemon.stdout(Stdio::null()).stderr(Stdio::from(log.into_file())).spawn().unwrap();
         let layout = export(site, "busybox");
         let digest = json(format!("{layout}/index.json"))["manifests"][0]["digest"].clone();
         let base = (layout, digest.as_str().unwrap().to_owned());
@@ -41,7 +45,8 @@ impl<'a> BuildKit<'a> {
         let buildkit = Self { site, daemon, program, address, base };
         let start = Instant::now();
         while buildkit.call(&["debug", "workers"]).code != Some(0) {
-            assert!(start.elapsed() < Duration::from_secs(30), "buildkitd does not answer");
+            let log = || fs_err::read_to_string(site.outside("store/buildkit.log")).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(30), "buildkitd: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(buildkit)
@@ -55,9 +60,9 @@ impl<'a> BuildKit<'a> {
         }
     }
 
-    /// Builds an image; returns its files, its configuration and the events, or `None` if that
-    /// fails.
-    pub(crate) fn solve(&self, arguments: &[&str]) -> Option<(Tree, Value, String)> {
+    /// Builds an image; returns its files, its configuration and the events, or, if that
+    /// fails, what it says.
+    pub(crate) fn solve(&self, arguments: &[&str]) -> Result<(Tree, Value, String), String> {
         let (layout, archive) = (self.site.outside("theirs"), self.site.outside("theirs.tar"));
         if std::path::Path::new(&layout).exists() {
             fs_err::remove_dir_all(&layout).unwrap();
@@ -69,7 +74,7 @@ impl<'a> BuildKit<'a> {
         ];
         let ran = self.ask(&[&outputs, arguments].concat());
         if ran.code != Some(0) {
-            return None;
+            return Err(ran.stderr);
         }
         let read = |digest: &Value| {
             let path = digest.as_str().unwrap().replace(':', "/");
@@ -81,7 +86,7 @@ impl<'a> BuildKit<'a> {
             manifest = read(&manifest["manifests"][0]["digest"]);
         }
         let config = read(&manifest["config"]["digest"])["config"].clone();
-        Some((Tree::from_archive(archive.as_ref()), config, ran.stderr))
+        Ok((Tree::from_archive(archive.as_ref()), config, ran.stderr))
     }
 
     /// Asks for something about a Dockerfile for which `busybox` is there.
