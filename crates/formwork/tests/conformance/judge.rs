@@ -50,7 +50,8 @@ pub(crate) fn judge(scene: &Scene<'_>, problems: &mut Vec<String>) -> Option<Str
     }
     let mut ran = build(scene, &case.arguments);
     if let Some(messages) = &expected.fails {
-        let is_told = |message: &String| ran.stderr.contains(&scene.put_addresses(message));
+        let said = said(&ran);
+        let is_told = |message: &String| said.contains(&scene.put_addresses(message));
         let told = messages.iter().all(is_told);
         if ran.code == Some(0) || !told {
             judge.problem("must fail", &messages.join("\n"), &ran.stderr);
@@ -69,7 +70,8 @@ pub(crate) fn judge(scene: &Scene<'_>, problems: &mut Vec<String>) -> Option<Str
         judge.problem("must not fail", "", &ran.stderr);
         return None;
     }
-    for message in expected.tells.iter().filter(|message| !ran.stderr.contains(*message)) {
+    let said = said(&ran);
+    for message in expected.tells.iter().filter(|message| !said.contains(*message)) {
         judge.problem("what it tells", message, &ran.stderr);
     }
     let result = tree(scene);
@@ -88,6 +90,15 @@ pub(crate) fn judge(scene: &Scene<'_>, problems: &mut Vec<String>) -> Option<Str
     }
     judge.lines("the history", expected.history.as_ref(), &history(scene, &image));
     Some(ran.stdout.trim().to_owned())
+}
+
+/// What a build tells, as people see it.
+fn said(ran: &Ran) -> String {
+    let text = |line: &str| {
+        let event: Value = serde_json::from_str(line).unwrap_or_default();
+        event["rendered"].as_str().unwrap_or(line).to_owned()
+    };
+    ran.stderr.lines().map(text).collect::<Vec<_>>().join("\n")
 }
 
 /// Where problems are noted.
