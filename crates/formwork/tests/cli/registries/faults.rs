@@ -153,7 +153,7 @@ fn converse(client: TcpStream, state: &State) -> std::io::Result<()> {
             out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         // What is not read makes the kernel end the connection before the answer is seen.
-        if !is_deaf && !(asks_first && is_refused) {
+        if !(is_deaf || asks_first && is_refused) {
             reader.by_ref().take(length).read_to_end(&mut body)?;
         }
         passed.sent = if is_refused { 0 } else { body.len() as u64 };
