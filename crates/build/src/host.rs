@@ -11,7 +11,7 @@ use formwork_image::{LocalImages, StoredImage};
 use formwork_oci::{ImageConfig, Reference, from_json};
 use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
-    TrustRoots,
+    Retries, TrustRoots,
 };
 use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_worker::LayerStore;
@@ -41,7 +41,7 @@ pub struct Host {
 
 /// The files and values that say how to speak to registries. They are read when the first
 /// registry is needed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RegistryFiles {
     /// Files with credentials: docker's `config.json`, podman's `auth.json`.
     pub credentials: Vec<PathBuf>,
@@ -55,6 +55,12 @@ pub struct RegistryFiles {
     pub bundle: Option<PathBuf>,
     /// The proxies.
     pub proxy: ProxyConfig,
+    /// Whether registries have to prove who they are.
+    pub is_verified: bool,
+    /// How often what failed is tried again, if not as often as usual.
+    pub retries: Option<u32>,
+    /// How long the first pause is, if not as long as usual.
+    pub first_delay: Option<Duration>,
 }
 
 /// Registries, as soon as one is needed.
@@ -242,7 +248,12 @@ impl Registries {
             None => RegistriesConf::default(),
         };
         let credentials = Credentials::from_files(files.credentials.iter().cloned());
+        let usual = Retries::default();
+        let attempts = files.retries.map_or(usual.attempts, |again| again.saturating_add(1));
+        let first_delay = files.first_delay.unwrap_or(usual.first_delay);
         Ok(RegistryConfig {
+            retries: Retries { attempts, first_delay, ..usual },
+            insecure: if files.is_verified { Vec::new() } else { vec!["*".to_owned()] },
             credentials: credentials.with_helpers(files.helpers.clone(), HELPER_TIMEOUT),
             registries,
             certs_d: files.certs_d.clone(),

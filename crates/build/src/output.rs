@@ -2,7 +2,6 @@
 
 mod files;
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -22,7 +21,9 @@ use formwork_worker::WorkerError;
 use crate::engine::Loaded;
 use crate::result::{Built, BuiltImage};
 use crate::step::{sending, step};
-use crate::{BuildError, BuildRequest, Destination, Engine, Host, ImageForm, Output, StoreOptions};
+use crate::{
+    BuildError, BuildRequest, Destination, Engine, ErrorKind, Host, ImageForm, Output, StoreOptions,
+};
 
 /// Takes what was built to all outputs.
 pub(crate) fn deliver(
@@ -175,13 +176,28 @@ impl Delivery<'_> {
             }
         };
         let progress = sending(self.step, &**self.events);
-        let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
+        let origins = self.built.origins();
+        let options = PushOptions { origins: &origins, progress: &progress };
         match content {
             Content::Image(view) => export::to_registry(client, view, &names, options),
             Content::Index(index) => export::index_to_registry(client, index, &names, options),
         }
         .map(drop)
-        .map_err(|error| BuildError::image(&error))
+        .map_err(|error| self.kept(form, BuildError::image(&error)))
+    }
+
+    /// Keeps what a registry did not take, so that nothing needs to be built again.
+    fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
+        let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
+        match self.built.names() {
+            [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
+                let name = name.familiar();
+                error.with_help(&format!(
+                    "the image is in the local store: `formwork push {name}` goes on"
+                ))
+            }
+            _ => error,
+        }
     }
 
     /// Gives the image for this machine to a container engine.

@@ -23,6 +23,7 @@ mod outputs;
 mod peers;
 mod platforms;
 mod progress;
+mod registries;
 mod sent;
 mod sources;
 mod space;
