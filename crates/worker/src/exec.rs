@@ -112,23 +112,26 @@ impl Worker {
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
     ) -> Result<ExitReport, WorkerError> {
-        let step = StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX));
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(step, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(step, LogStream::Stderr, err_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             Ok(self.launcher.run(spec, stdio, &self.stop)?)
         })
     }
 
-    fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
+        let step = StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX));
         let mut buffer = vec![0; 32 << 10];
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
             let data = buffer[..count].to_vec();
+            if let Some(claim) = &task.claim {
+                claim.log(stream == LogStream::Stderr, &data);
+            }
             self.events.emit(Event::StepLog { step, stream, data });
         }
     }

@@ -27,4 +27,5 @@ mod ssh;
 mod store;
 mod support;
 mod surroundings;
+mod together;
 mod transfer;
