@@ -115,7 +115,9 @@ fn solve(
         trust: request.trust.clone(),
         git: request.git.clone(),
         downloads: downloads(host, graph)?,
+        emulators: host.emulators.clone(),
         resolv_conf: host.resolv_conf.clone(),
+        world: request.world.clone(),
         min_free: request.limits.min_free,
         text: Some(request.dockerfile.clone()),
     };

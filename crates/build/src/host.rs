@@ -35,6 +35,8 @@ pub struct Host {
     pub(crate) index: DirIndex,
     pub(crate) registries: Arc<Registries>,
     pub(crate) resolv_conf: Vec<u8>,
+    /// Where emulators for other machines' programs are looked for.
+    pub(crate) emulators: Vec<PathBuf>,
 }
 
 /// The files and values that say how to speak to registries. They are read when the first
@@ -88,7 +90,14 @@ impl Host {
             layout,
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
+            emulators: Vec::new(),
         })
+    }
+
+    /// The same, looking for emulators in these directories.
+    #[must_use]
+    pub fn with_emulators(self, emulators: Vec<PathBuf>) -> Self {
+        Self { emulators, ..self }
     }
 
     /// The images of the store.

@@ -50,15 +50,19 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{CopyTarget, ImportRequest, SaveForm, copy, import, load, pull, push, save};
+pub use transfer::{
+    CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
+    import, inspect_index, load, pull, push, save,
+};
 
 pub use formwork_frontend::{
-    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
-    git_location, is_http,
+    Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
+    Target, git_location, is_http,
 };
-pub use formwork_graph::without_secrets;
+pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::GitConfig;
+pub use formwork_sandbox::{Resource, ResourceLimit};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets, Volume};
+pub use formwork_worker::{Dns, HostTrust, Secrets, StepWorld, Volume};

@@ -8,7 +8,7 @@ use formwork_frontend::Options;
 use formwork_layer::Compression;
 use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
-use formwork_worker::{HostTrust, Secrets};
+use formwork_worker::{HostTrust, Secrets, StepWorld};
 
 use crate::Limits;
 
@@ -37,6 +37,8 @@ pub struct BuildRequest {
     pub git: GitConfig,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The names that the result gets.
     pub tags: Vec<Reference>,
     /// Where the result goes.

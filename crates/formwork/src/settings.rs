@@ -3,6 +3,7 @@
 //! The only place of the program that reads environment variables, the home directory and the
 //! machine's configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
@@ -56,7 +57,8 @@ impl Settings {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -115,6 +117,12 @@ impl Settings {
     }
 }
 
+/// Where emulators of other machines are looked for: along the PATH.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
+}
+
 /// The certificates and proxies that reach RUN.
 pub(crate) fn host_trust() -> HostTrust {
     let bundles = path("SSL_CERT_FILE").into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from));
@@ -126,6 +134,21 @@ pub(crate) fn host_trust() -> HostTrust {
 fn proxies() -> Vec<(String, String)> {
     let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
     names.filter_map(|name| Some((name.clone(), variable(&name)?))).collect()
+}
+
+/// Proxies that are given as build arguments reach RUN without an `ARG` in either case, and no
+/// cache key.
+pub(crate) fn with_given_proxies(trust: &mut HostTrust, build_args: &BTreeMap<String, String>) {
+    for upper in PROXIES {
+        let lower = upper.to_ascii_lowercase();
+        let (own, other) = (build_args.get(upper), build_args.get(&lower));
+        for (name, value) in [(upper, own.or(other)), (lower.as_str(), other.or(own))] {
+            if let Some(value) = value {
+                trust.proxies.retain(|(known, _)| known != name);
+                trust.proxies.push((name.to_owned(), value.clone()));
+            }
+        }
+    }
 }
 
 /// The socket of the user's SSH agent.

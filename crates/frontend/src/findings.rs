@@ -148,6 +148,8 @@ mod tests {
             no_cache: false,
             no_cache_stages: std::collections::BTreeSet::new(),
             all_stages: true,
+            allowed: crate::Allowed::default(),
+            network: formwork_graph::Network::Default,
         };
         let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::new()).unwrap();
         let warnings = lowered.diagnostics.iter();

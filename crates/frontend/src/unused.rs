@@ -73,6 +73,8 @@ mod tests {
             no_cache: false,
             no_cache_stages: BTreeSet::new(),
             all_stages: false,
+            allowed: crate::Allowed::default(),
+            network: formwork_graph::Network::Default,
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

@@ -9,15 +9,15 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stdio,
-    Stub, User,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec,
+    RootFs, Stdio, Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
 use crate::exec::{accounts, root_metadata, set_metadata};
 use crate::mounts::{Mounts, StubLayers};
 use crate::root::Root;
-use crate::{BaseImage, LayerStore, WorkerError};
+use crate::{BaseImage, LayerStore, StepWorld, WorkerError};
 
 /// A process in an image.
 #[derive(Clone, Debug)]
@@ -38,8 +38,12 @@ pub struct ContainerSpec {
     pub volumes: Vec<Volume>,
     /// Whether standard input is a terminal for the process alone.
     pub terminal: bool,
+    /// What runs the image's programs, where the machine does not by itself.
+    pub emulator: Option<Emulator>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of the process.
+    pub world: StepWorld,
     /// How long the process has to end after it was asked to.
     pub grace: Duration,
 }
@@ -90,7 +94,7 @@ pub fn run_container(
     make_missing(&root, &cwd, &active.upper())?;
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = ProcessSpec::new(rootfs, spec.args.iter());
-    process.mounts = Mounts::of_host(&spec.hostname, &spec.resolv_conf).points;
+    process.mounts = Mounts::of_host(&spec.hostname, &spec.world, &spec.resolv_conf).points;
     for volume in &spec.volumes {
         process.mounts.push(volume.mount()?);
     }
@@ -102,6 +106,8 @@ pub fn run_container(
     process.network = NetworkMode::Host;
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
+    process.emulator.clone_from(&spec.emulator);
+    spec.world.apply(&mut process);
     let stubs = StubLayers::default().layer(&store.layout, &process)?;
     process.root.layers.insert(0, stubs);
     Ok(Launcher::new().run(&process, stdio, cancel)?)

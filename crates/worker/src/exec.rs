@@ -2,38 +2,81 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formwork_diagnostics::{Event, LogStream, Outcome, StepId};
 use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
 use formwork_layer::tree::{Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
-use formwork_sandbox::{ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
+use formwork_oci::Platform;
+use formwork_sandbox::{
+    Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+};
 use formwork_snapshot::{Active, Snapshotter};
-use formwork_solver::{Done, Task};
+use formwork_solver::{Cancel, Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 
-use crate::WorkerError;
 use crate::accounts::{Accounts, ProcessUser};
 use crate::layer::{Layer, Source};
+use crate::mask::Mask;
 use crate::mounts::{Mounts, input, path};
 use crate::root::{Output, Root};
 use crate::runner::Worker;
+use crate::{ExitReason, WorkerError};
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
+/// How long it is before a step that failed is tried again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long it is at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a step that is stopped has between the request and the end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What runs a platform's programs, where neither the processor nor the machine does by itself.
+///
+/// Where there is nothing, the process is started all the same: the program may be one of this
+/// machine in spite of the platform, as when a stage only copies.
+pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator> {
+    match Emulation::find(&platform.architecture, directories) {
+        Emulation::Installed(emulator) => Some(emulator),
+        Emulation::Native | Emulation::Registered | Emulation::Missing => None,
+    }
+}
+
 impl Worker {
-    /// Runs a process and keeps what it changes.
+    /// Runs a process and keeps what it changes; where the user asks for it, several times until
+    /// it succeeds, from the beginning each time.
     pub(crate) fn exec(
         &self,
         task: &Task<'_, Output>,
         exec: &Exec,
     ) -> Result<Done<Output>, WorkerError> {
+        // Without a network it fails the same way again.
+        let retries = if exec.network == Network::None { 0 } else { self.config.world.retries };
+        for attempt in 0..retries {
+            match self.attempt(task, exec) {
+                Err(error @ WorkerError::Exit { .. }) if !task.cancel.is_canceled() => {
+                    self.announce_retry(task, &error, retries - attempt);
+                    pause(attempt, task.cancel);
+                }
+                result => return result,
+            }
+        }
+        self.attempt(task, exec)
+    }
+
+    fn announce_retry(&self, task: &Task<'_, Output>, error: &WorkerError, left: u32) {
+        let attempts =
+            if left == 1 { "one attempt".to_owned() } else { format!("{left} attempts") };
+        let data = format!("formwork: {error}; trying again, {attempts} left\n").into_bytes();
+        self.events.emit(Event::StepLog { step: step(task), stream: LogStream::Stderr, data });
+    }
+
+    fn attempt(&self, task: &Task<'_, Output>, exec: &Exec) -> Result<Done<Output>, WorkerError> {
         let root = input(task, exec.rootfs)?.root()?;
         let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
         let user = accounts(root)?.process_user(&exec.user)?;
@@ -43,10 +86,10 @@ impl Worker {
         set_metadata(&active, &below)?;
         let spec = self.spec(exec, root, &user, &mounts, &active)?;
         let report = self.run_logged(task, &spec)?;
-        if !report.status.is_success() {
+        if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
-            let disk_is_full = is_full(&active);
-            return Err(WorkerError::Exit { status: report.status, disk_is_full });
+            let reason = self.reason(&report, &active);
+            return Err(WorkerError::Exit { status: report.status, reason });
         }
         let layer = self.commit(root, active, &below, &report)?;
         let Some(layer) = layer else {
@@ -61,6 +104,14 @@ impl Worker {
         let record = (layer.name().to_string(), created);
         let output = Output::Root(root.with(layer)?);
         Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
+    }
+
+    /// Why a process failed, as far as it is known from outside.
+    fn reason(&self, report: &ExitReport, active: &Active) -> Option<ExitReason> {
+        match self.config.world.time_limit {
+            Some(limit) if report.timed_out => Some(ExitReason::TimedOut(limit)),
+            _ => is_full(active).then_some(ExitReason::DiskFull),
+        }
     }
 
     fn spec(
@@ -85,6 +136,8 @@ impl Worker {
         spec.privileged = exec.security == Security::Insecure;
         spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
+        spec.emulator = emulator(&exec.platform, &self.config.emulators);
+        self.config.world.apply(&mut spec);
         let stubs = self.stubs.layer(&self.store.layout, &spec)?;
         spec.root.layers.insert(0, stubs);
         Ok(spec)
@@ -124,16 +177,22 @@ impl Worker {
     }
 
     fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
-        let step = StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX));
+        let step = step(task);
         let mut buffer = vec![0; 32 << 10];
+        let mut mask = Mask::new(&self.config.secrets);
+        let show = |data: Vec<u8>| {
+            if !data.is_empty() {
+                if let Some(claim) = &task.claim {
+                    claim.log(stream == LogStream::Stderr, &data);
+                }
+                self.events.emit(Event::StepLog { step, stream, data });
+            }
+        };
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
-            let data = buffer[..count].to_vec();
-            if let Some(claim) = &task.claim {
-                claim.log(stream == LogStream::Stderr, &data);
-            }
-            self.events.emit(Event::StepLog { step, stream, data });
+            show(mask.feed(buffer[..count].to_vec()));
         }
+        show(mask.finish());
     }
 
     /// Keeps what a process has changed; `None` if it has changed nothing.
@@ -152,6 +211,20 @@ impl Worker {
             return Ok(None);
         }
         Layer::keep(&self.store, tree, Some(active), Source::Store).map(Some)
+    }
+}
+
+/// A step as events name it.
+fn step(task: &Task<'_, Output>) -> StepId {
+    StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
+}
+
+/// Waits before another attempt, twice as long as before the last one.
+fn pause(attempt: u32, cancel: &Cancel) {
+    let length = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    let end = Instant::now() + length;
+    while Instant::now() < end && !cancel.is_canceled() {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::root::{Output, Root};
 use crate::runner::Worker;
 use crate::ssh::{AgentSocket, SocketOwner};
 use crate::trust::{BUNDLE_PATH, IMAGE_BUNDLES};
-use crate::{WorkerError, files};
+use crate::{StepWorld, WorkerError, files};
 
 /// The largest bundle of certificates that is read from an image.
 const BUNDLE_LIMIT: u64 = 8 << 20;
@@ -47,7 +47,8 @@ impl Worker {
         exec: &Exec,
         root: &Root,
     ) -> Result<Option<Mounts>, WorkerError> {
-        let mut mounts = Mounts::of_host(&exec.hostname, &self.config.resolv_conf);
+        let mut mounts =
+            Mounts::of_host(&exec.hostname, &self.config.world, &self.config.resolv_conf);
         self.certificates(exec, root, &mut mounts)?;
         for spec in &exec.mounts {
             if !self.mount(task, spec, &mut mounts)? {
@@ -265,10 +266,10 @@ impl StubLayers {
 
 impl Mounts {
     /// The files of `/etc` that belong to the machine and not to the image.
-    pub(crate) fn of_host(hostname: &str, resolv_conf: &[u8]) -> Self {
+    pub(crate) fn of_host(hostname: &str, world: &StepWorld, resolv_conf: &[u8]) -> Self {
         let mut mounts = Self::default();
-        mounts.file("etc/hosts", hosts(hostname), false);
-        mounts.file("etc/resolv.conf", resolv_conf.to_vec(), false);
+        mounts.file("etc/hosts", world.hosts(hostname), false);
+        mounts.file("etc/resolv.conf", world.dns.resolv_conf(resolv_conf), false);
         mounts
     }
 
@@ -291,11 +292,6 @@ fn image_bundle(root: &Root) -> Result<Vec<u8>, WorkerError> {
         }
     }
     Ok(Vec::new())
-}
-
-/// `/etc/hosts` as BuildKit writes it.
-fn hosts(hostname: &str) -> Vec<u8> {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into()
 }
 
 /// What an input of the task yielded.

@@ -25,7 +25,7 @@ use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
 use crate::trust::Bundles;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::{HostTrust, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -44,8 +44,12 @@ pub struct WorkerConfig {
     pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
+    /// The directories in which emulators for other machines' programs are looked for.
+    pub emulators: Vec<PathBuf>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
     /// The text that the places of steps are in.

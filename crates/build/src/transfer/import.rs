@@ -7,8 +7,9 @@ use std::sync::Arc;
 use formwork_content::Blob;
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile};
 use formwork_dockerfile::parse;
-use formwork_frontend::{Options, ResolvedImages, lower};
+use formwork_frontend::{Allowed, Options, ResolvedImages, lower};
 use formwork_fs::FsError;
+use formwork_graph::Network;
 use formwork_image::{Assembly, BlobSource, Family, StoredImage, StoredLayer, assemble};
 use formwork_layer::archive::is_archive;
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
@@ -116,6 +117,8 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
         no_cache: false,
         no_cache_stages: BTreeSet::new(),
         all_stages: false,
+        allowed: Allowed::default(),
+        network: Network::Default,
     };
     let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::default());
     Ok(lowered.map_err(BuildError::input)?.config.config)

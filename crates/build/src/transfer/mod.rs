@@ -5,7 +5,9 @@
 //! when somebody needs blobs, and the blobs stay, too.
 
 mod copy;
+mod elsewhere;
 mod import;
+mod index;
 mod load;
 mod packed;
 mod pull;
@@ -15,6 +17,7 @@ mod whole;
 
 pub use copy::{CopyTarget, copy};
 pub use import::{ImportRequest, import};
+pub use index::{IndexRequest, IndexSource, Listed, create_index, inspect_index};
 pub use load::load;
 pub use pull::pull;
 pub use push::push;

@@ -23,6 +23,11 @@ pub(super) enum Whole {
 }
 
 impl Whole {
+    /// An image for one platform.
+    pub(super) fn of(view: ImageView) -> Self {
+        Self::Image(Box::new(view))
+    }
+
     /// What is written or sent.
     pub(super) fn content(&self) -> Content<'_> {
         match self {

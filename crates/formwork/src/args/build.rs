@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Call, Method, Pairs, PullWhen, SpaceArgs};
+use super::{Call, Method, Pairs, PullWhen, SpaceArgs, StepArgs, WorldArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -97,6 +97,12 @@ pub(crate) struct BuildArgs {
     /// Check the Dockerfile and build nothing: short for --call=check
     #[arg(long, conflicts_with = "call")]
     pub(crate) check: bool,
+    /// How steps run.
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+    /// What they find.
+    #[command(flatten)]
+    pub(crate) world: WorldArgs,
     /// Kept before the build begins: what no image needs goes.
     #[command(flatten)]
     pub(crate) space: SpaceArgs,

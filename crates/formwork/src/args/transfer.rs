@@ -87,7 +87,7 @@ pub(crate) struct CopyArgs {
     /// Where to, written likewise
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: String,
-    /// Platform, such as linux/arm64, of an image for several [default: this machine's]
+    /// Platform, such as linux/arm64, of an image for several [default: all of them]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Show nothing but the digest

@@ -1,6 +1,6 @@
 //! `formwork build`.
 
-mod annotations;
+pub(crate) mod annotations;
 mod outputs;
 mod secrets;
 
@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Options, Output, Recorder, build,
+    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
+    build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Method};
+use crate::args::{BuildArgs, BuildNetwork, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
-use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
+use crate::settings::{Settings, host_trust, limits, ssh_agent, variable, with_given_proxies};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
@@ -114,7 +115,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let platforms = platforms(&args.platform)?;
     let outputs = outputs::outputs(args, &platforms, &mut tags)?;
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
-    trust.proxies.extend(proxy_args(&build_args));
+    with_given_proxies(&mut trust, &build_args);
     Ok(BuildRequest {
         dockerfile: inputs.dockerfile.unwrap_or_else(|| SourceFile::new("Dockerfile", "")),
         options: Options {
@@ -128,6 +129,11 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             no_cache: args.no_cache,
             no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
+            allowed: args.steps.allowed(),
+            network: match args.steps.network {
+                BuildNetwork::Default | BuildNetwork::Host => Network::Default,
+                BuildNetwork::None => Network::None,
+            },
         },
         platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
         contexts: inputs.contexts,
@@ -137,6 +143,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         agents: secrets::agents(&args.ssh)?,
         git: settings.git(),
         trust,
+        world: args.steps.world(&args.world),
         tags,
         outputs,
         limits: limits(&args.space)?,
@@ -161,17 +168,6 @@ fn build_args(texts: &[String]) -> BTreeMap<String, String> {
         }
     }
     args
-}
-
-/// Proxies that are given as build arguments reach RUN without an `ARG`, and no cache key.
-fn proxy_args(build_args: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let is_proxy = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        let names = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-        names.contains(&upper.as_str())
-    };
-    let given = build_args.iter().filter(|(name, _)| is_proxy(name));
-    given.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {

@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod ignore;
 pub(crate) mod images;
 pub(crate) mod import;
+pub(crate) mod index;
 pub(crate) mod inspect;
 mod list;
 pub(crate) mod load;

@@ -227,3 +227,54 @@ fn an_image_for_several_platforms_lives_in_the_store() {
         assert!(pushed.contains(top["digest"].as_str().unwrap()), "{pushed}");
     });
 }
+
+#[test]
+fn indexes_are_made_of_what_is_there() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    site.write("a", "A");
+    let name = |name: &str| format!("{}/team/{name}", registry.host());
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY a /$TARGETARCH\n";
+    // One platform from a registry, one of the store.
+    site.build(&["--platform=amd64", "-t", &name("one"), "--push"], dockerfile);
+    site.build(&["--platform=arm64", "-t", "two"], dockerfile);
+    let create = ["index", "create", "-q", "--annotation=a=b", "-t"];
+    let (both, layout) = (name("both"), site.outside("layout"));
+    let oci = format!("oci:{layout}:app:1");
+    let sources = [&name("one"), "store:two"];
+    let digest = site.run(&[&create[..], &[&both, "-t", &oci], &sources].concat());
+    let (top, entries) = entries(&layout);
+    assert_eq!(top["digest"], digest.trim());
+    assert_eq!(entries.len(), 2);
+    assert_eq!(blob(&layout, &top["digest"])["annotations"]["a"], "b");
+    let shown = site.run(&["index", "inspect", &both]);
+    assert!(shown.contains("linux/arm64") && shown.contains(digest.trim()), "{shown}");
+    let raw = site.run(&["index", "inspect", "--raw", &oci]);
+    assert_eq!(format!("sha256:{}", sha256(&site, &raw)), digest.trim());
+    // A copy takes all platforms along, and keeps the digest; or one of them.
+    let copied = site.run(&["copy", "-q", &both, &name("copied")]);
+    assert_eq!(copied, digest);
+    let back = format!("oci-archive:{}", site.outside("back.tar"));
+    assert_eq!(site.run(&["copy", "-q", &name("copied"), &back]), digest);
+    let one = site.run(&["copy", "-q", "--platform=arm64", &back, &name("arm")]);
+    assert_eq!(one.trim(), entries[1].1["digest"].as_str().unwrap());
+    // Another image takes the place of that for its platform.
+    site.build(&["--platform=arm64", "-t", &name("new"), "--push"], "FROM scratch\nENV A=1\n");
+    let appended = site.run(&["index", "create", "-q", "--append", "-t", &both, &name("new")]);
+    assert_ne!(appended, digest);
+    let json = site.run(&["index", "inspect", "--format=json", &both]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["Manifests"].as_array().unwrap().len(), 2);
+    let platform = ["index", "create", "--dry-run", "--platform=linux/amd64", &both];
+    let made: Value = serde_json::from_str(&site.run(&platform)).unwrap();
+    assert_eq!(made["manifests"].as_array().unwrap().len(), 1);
+    let twice = ["index", "create", "-t", &both, "store:two", &name("new")];
+    Ran::of(&mut site.formwork(&twice)).failed(1, "two images for linux/arm64");
+}
+
+fn sha256(site: &Site, text: &str) -> String {
+    let file = site.outside("text");
+    fs_err::write(&file, text).unwrap();
+    let sum = Ran::of(&mut site.command("sha256sum", &[&file])).succeeded().stdout;
+    sum.split(' ').next().unwrap().to_owned()
+}

@@ -61,15 +61,13 @@ impl StageLowerer<'_, '_> {
         self.transfer(instruction, &add.files, from, options, None);
     }
 
-    pub(super) fn workdir(&mut self, instruction: &Instruction, path: &Word) {
-        let Some(path) = self.expand(path) else { return };
+    pub(super) fn workdir(&mut self, instruction: &Instruction, word: &Word) {
+        let Some(path) = self.expand(word) else { return };
         if path.is_empty() {
-            let help = "give it a path";
-            self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
-            return;
+            self.no_effect("WORKDIR", Some(word.span()), "its path is empty");
         }
         let is_own = self.trigger_place.is_none();
-        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
+        if is_own && !path.is_empty() && !path.starts_with('/') && !self.state.has_own_workdir {
             let message = format!(
                 "Relative workdir \"{path}\" can have unexpected results if the base image changes"
             );
@@ -127,20 +125,25 @@ impl StageLowerer<'_, '_> {
         let names = self.places_of_sources(&sources, &files.sources);
         let link = files.link.is_some_and(|link| link.value);
         let mut shown: Vec<String> = from_flag.into_iter().collect();
+        shown.extend(options.parents.then(|| "--parents".to_owned()));
         shown.extend(options.owner.as_ref().map(|owner| format!("--chown={owner}")));
         shown.extend(options.mode.as_ref().map(|mode| format!("--chmod={mode}")));
         shown.extend(link.then(|| "--link".to_owned()));
         shown.extend(sources.iter().map(|source| source.shown.clone()));
         shown.push(written.clone());
         // A name means what the files below say, and a linked layer must not depend on those.
-        let link = match options.owner.as_deref().filter(|owner| link && has_name(owner)) {
-            None => link,
-            Some(owner) => {
-                let problem = format!("who `{owner}` is depends on the files below");
-                self.no_effect("--link", files.link.map(|link| link.span), &problem);
-                false
+        let problem = match (&options.owner, &options.mode) {
+            (Some(owner), _) if has_name(owner) => {
+                Some(format!("who `{owner}` is depends on the files below"))
             }
+            // So it is in BuildKit, where directories that are there already keep their modes.
+            (_, Some(_)) => Some("it does not go together with `--chmod`".to_owned()),
+            _ => None,
         };
+        if let Some(problem) = problem.as_deref().filter(|_| link) {
+            self.no_effect("--link", files.link.map(|link| link.span), problem);
+        }
+        let link = link && problem.is_none();
         let into_directory = is_directory(&written);
         let destination = self.absolute(&written);
         let actions = actions(sources, |sources, unpack| FileAction::Copy {

@@ -17,6 +17,7 @@ use formwork_dockerfile::Dockerfile;
 use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::emulated::emulated_stages;
 use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
@@ -110,6 +111,7 @@ fn lower_onto(
         diagnostics: unused_build_args(&plan, options),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
+    lowering.diagnostics.extend(emulated_stages(&plan, options));
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();
         lowering.states.insert(stage.stage.index, state);

@@ -43,10 +43,12 @@ impl StageLowerer<'_, '_> {
             user: self.state.config.config.user.clone(),
             hostname: self.hostname(),
             mounts,
-            network: run.network.map_or(Network::Default, |network| match network.value {
-                instruction::Network::Default => Network::Default,
-                instruction::Network::None => Network::None,
-                instruction::Network::Host => Network::Host,
+            network: run.network.map_or(self.lowering.options.network, |network| {
+                match network.value {
+                    instruction::Network::Default => self.lowering.options.network,
+                    instruction::Network::None => Network::None,
+                    instruction::Network::Host => Network::Host,
+                }
             }),
             security: run.security.map_or(Security::Sandbox, |security| match security.value {
                 instruction::Security::Sandbox => Security::Sandbox,
@@ -72,12 +74,20 @@ impl StageLowerer<'_, '_> {
     }
 
     fn check_flags(&mut self, run: &Run) {
-        if let Some(security) = &run.security
-            && security.value == instruction::Security::Insecure
-        {
-            let message = "`--security=insecure` is not allowed".to_owned();
-            let help = "formwork has no way to allow it yet";
-            self.error("not-allowed", message, security.span, help);
+        let allowed = self.lowering.options.allowed;
+        let insecure = run.security.filter(|given| given.value == instruction::Security::Insecure);
+        let host = run.network.filter(|given| given.value == instruction::Network::Host);
+        let insecure = insecure.filter(|_| !allowed.insecure).map(|given| given.span);
+        let host = host.filter(|_| !allowed.host_network).map(|given| given.span);
+        for (flag, span, name) in [
+            ("--security=insecure", insecure, "security.insecure"),
+            ("--network=host", host, "network.host"),
+        ] {
+            if let Some(span) = span {
+                let message = format!("`{flag}` is not allowed");
+                let help = format!("if you trust the Dockerfile, give `--allow {name}`");
+                self.error("not-allowed", message, span, &help);
+            }
         }
         for device in &run.devices {
             if !device.required {

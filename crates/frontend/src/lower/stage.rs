@@ -45,7 +45,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     /// A stage at its `FROM`.
     pub(super) fn begin(lowering: &'l mut Lowering<'a>, stage: &'a PlannedStage<'a>) -> Self {
         let triggers = stage.triggers.iter().map(|trigger| &trigger.instruction);
-        let instructions = triggers.chain(&stage.stage.instructions);
+        let instructions = triggers.chain(stage.instructions);
         let steps = 1 + instructions.filter(|instruction| makes_layer(instruction)).count();
         let source = lowering.plan.dockerfile.source.clone();
         let state = StageState {
@@ -75,7 +75,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         }
         self.trigger_place = None;
         self.source = own_source;
-        for instruction in &stage.stage.instructions {
+        for instruction in stage.instructions {
             self.instruction(instruction);
         }
         self.state

@@ -57,6 +57,15 @@ impl<'a> Named<'a> {
         Self { content, names, attached: &[] }
     }
 
+    /// The descriptor of the manifest or the index in a form.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the form has no room for the image.
+    pub fn descriptor(&self, form: Form) -> Result<Descriptor, ImageError> {
+        Item::new(*self, form).map(|item| item.manifest())
+    }
+
     /// An image for one platform under its names.
     pub fn image(image: &'a ImageView, names: &'a [Reference]) -> Self {
         Self { content: Content::Image(image), names, attached: &[] }

@@ -275,7 +275,9 @@ fn emulators() -> Feature {
         required: false,
         found: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
         purpose: "RUN for other architectures than the machine's".to_owned(),
-        remedy: Some("install `qemu-user-static` and `binfmt-support`".to_owned()),
+        remedy: Some(
+            "install `qemu-user-static`; before Linux 6.7 `binfmt-support`, too".to_owned(),
+        ),
     }
 }
 

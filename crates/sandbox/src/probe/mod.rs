@@ -59,7 +59,7 @@ pub fn probe() -> Result<Probe, SandboxError> {
     let program = Path::new("/proc/self/exe");
     let helper = Helper::start_program(program)
         .map_err(|error| SandboxError::Helper(format!("cannot start it: {error}")))?;
-    let channel = helper.request(Request::Probe, &[])?;
+    let channel = helper.request(&Request::Probe, &[])?;
     match wire::receive(channel.as_fd()) {
         Ok(Some(Answer::Probe(probe))) => Ok(probe),
         Ok(_) => Err(SandboxError::Helper("it ended while it looked at the machine".to_owned())),
