@@ -79,7 +79,7 @@ pub(crate) fn step_id(op: OpId) -> StepId {
 }
 
 /// Why a step waits.
-const WAITING: &str = "the same step is running already: this waits for its result";
+const WAITING: &str = "the same step is running already, maybe in another build";
 
 /// How often a worker that waits for another process looks whether it is done.
 const CLAIM_POLL: Duration = Duration::from_millis(20);
@@ -252,8 +252,8 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         let mut log = self.run.index.claim_log(&key);
         self.begin();
         if is_shown(&self.task.step.op) {
-            let reasons = vec![WAITING.to_owned()].into();
-            self.run.events.emit(Event::StepReason { step: step_id(self.task.id), reasons });
+            let step = step_id(self.task.id);
+            self.run.events.emit(Event::StepWaiting { step, why: WAITING.into() });
         }
         loop {
             self.follow(log.as_mut());

@@ -215,7 +215,7 @@ impl Worker {
 }
 
 /// A step as events name it.
-fn step(task: &Task<'_, Output>) -> StepId {
+pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
     StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
 }
 
