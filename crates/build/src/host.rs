@@ -11,9 +11,9 @@ use formwork_image::{LocalImages, StoredImage};
 use formwork_oci::{ImageConfig, Reference, from_json};
 use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
-    TrustRoots,
+    Retries, TrustRoots,
 };
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -41,7 +41,7 @@ pub struct Host {
 
 /// The files and values that say how to speak to registries. They are read when the first
 /// registry is needed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RegistryFiles {
     /// Files with credentials: docker's `config.json`, podman's `auth.json`.
     pub credentials: Vec<PathBuf>,
@@ -55,6 +55,12 @@ pub struct RegistryFiles {
     pub bundle: Option<PathBuf>,
     /// The proxies.
     pub proxy: ProxyConfig,
+    /// Whether registries have to prove who they are.
+    pub is_verified: bool,
+    /// How often what failed is tried again, if not as often as usual.
+    pub retries: Option<u32>,
+    /// How long the first pause is, if not as long as usual.
+    pub first_delay: Option<Duration>,
 }
 
 /// Registries, as soon as one is needed.
@@ -113,6 +119,16 @@ impl Host {
     /// The layers of the store.
     pub fn layers(&self) -> &LayerStore {
         &self.layers
+    }
+
+    /// An SSH agent for some keys, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where its socket cannot be made.
+    pub fn serve_keys(&self, keys: Vec<PrivateKey>) -> Result<KeyAgent, BuildError> {
+        let scratch = self.layout.scratch().map_err(BuildError::store)?;
+        KeyAgent::serve(scratch, keys).map_err(BuildError::store)
     }
 
     /// What fetches files of web servers into the store.
@@ -224,6 +240,12 @@ impl Registries {
         Ok(self.client.get_or_init(|| client))
     }
 
+    /// A client that trusts the registries of some names whatever they show.
+    pub(crate) fn insecure(&self, names: &[Reference]) -> Result<RegistryClient, RegistryError> {
+        let insecure = names.iter().map(|name| name.repository().registry().to_owned()).collect();
+        RegistryClient::new(RegistryConfig { insecure, ..self.config()? })
+    }
+
     pub(crate) fn config(&self) -> Result<RegistryConfig, RegistryError> {
         let files = &self.files;
         let registries = match &files.registries_conf {
@@ -231,7 +253,12 @@ impl Registries {
             None => RegistriesConf::default(),
         };
         let credentials = Credentials::from_files(files.credentials.iter().cloned());
+        let usual = Retries::default();
+        let attempts = files.retries.map_or(usual.attempts, |again| again.saturating_add(1));
+        let first_delay = files.first_delay.unwrap_or(usual.first_delay);
         Ok(RegistryConfig {
+            retries: Retries { attempts, first_delay, ..usual },
+            insecure: if files.is_verified { Vec::new() } else { vec!["*".to_owned()] },
             credentials: credentials.with_helpers(files.helpers.clone(), HELPER_TIMEOUT),
             registries,
             certs_d: files.certs_d.clone(),

@@ -84,6 +84,11 @@ pub trait CacheIndex: Send + Sync {
     ///
     /// Fails where the index cannot be written.
     fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError>;
+
+    /// Runs of any steps on other machines, which explain misses where a step has not run here.
+    fn foreign_runs(&self) -> Vec<CacheRecord> {
+        Vec::new()
+    }
 }
 
 /// An index in a directory.

@@ -22,7 +22,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitReport, Probe, ResourceLimit, SandboxError};
+use crate::{ExitReport, Probe, ResourceLimit, SandboxError, Uplink};
 
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub(crate) enum Request {
 pub(crate) struct Outside {
     /// Limits that the process will set itself, as far as it may.
     pub(crate) resource_limits: Vec<ResourceLimit>,
+    /// The way out of a network namespace that the sandbox gets, if it gets one.
+    pub(crate) uplink: Option<Uplink>,
 }
 
 /// The most descriptors that a request has.

@@ -9,8 +9,8 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec,
-    RootFs, Stdio, Stub, User,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs, Stdio,
+    Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
@@ -103,7 +103,6 @@ pub fn run_container(
     process.cwd = cwd;
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
-    process.network = NetworkMode::Host;
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
     process.emulator.clone_from(&spec.emulator);

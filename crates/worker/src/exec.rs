@@ -129,15 +129,16 @@ impl Worker {
         spec.cwd = path(&exec.cwd)?;
         spec.user = User { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
         spec.hostname.clone_from(&exec.hostname);
-        spec.network = match exec.network {
-            Network::Default | Network::Host => NetworkMode::Host,
-            Network::None => NetworkMode::None,
-        };
         spec.privileged = exec.security == Security::Insecure;
         spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
         spec.emulator = emulator(&exec.platform, &self.config.emulators);
         self.config.world.apply(&mut spec);
+        match exec.network {
+            Network::Default => {}
+            Network::Host => spec.network = NetworkMode::Host,
+            Network::None => spec.network = NetworkMode::None,
+        }
         let stubs = self.stubs.layer(&self.store.layout, &spec)?;
         spec.root.layers.insert(0, stubs);
         Ok(spec)

@@ -84,10 +84,10 @@ impl Worker {
                 sandbox::MountKind::File { data, mode, uid, gid, read_only: true }
             }
             MountKind::SecretEnv { id, required } => {
-                if let Some(value) = self.secret(id, *required)? {
-                    let value = String::from_utf8_lossy(value).into_owned();
-                    mounts.env.push((spec.target.clone(), value));
-                }
+                // A secret that may be missing is an empty variable then, as in BuildKit.
+                let value = self.secret(id, *required)?.unwrap_or_default();
+                let value = String::from_utf8_lossy(value).into_owned();
+                mounts.env.push((spec.target.clone(), value));
                 return Ok(true);
             }
             MountKind::Ssh { id, required, mode, uid, gid } => {
