@@ -28,8 +28,8 @@ fn shared_directory(store: &LayerStore, id: &str) -> Result<PathBuf, FsError> {
 
 /// Whether a cache mount has nothing in it, or does not exist.
 pub fn is_cache_mount_empty(store: &LayerStore, id: &str) -> bool {
-    let entries = fs_err::read_dir(shared_directory(store, id));
-    entries.map_or(true, |mut entries| entries.next().is_none())
+    let Ok(directory) = shared_directory(store, id) else { return true };
+    fs_err::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Looks at the files of a cache mount; `None` where there is no such mount. Waits for a step that
