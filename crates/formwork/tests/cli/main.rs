@@ -16,6 +16,7 @@ mod fetched;
 mod files;
 mod git;
 mod ignore;
+mod load;
 mod mounts;
 mod network;
 mod outputs;
