@@ -26,7 +26,7 @@ usage: cargo xtask COMMAND
   compare [NAME...]
                   hold the images of the demo against what buildah, skopeo, umoci and crun make
                   of the same Dockerfiles and images; needs root, and the demo before it
-  conformance [--with buildkit] [CASE...]
+  conformance [--with buildkit|buildah] [CASE...]
                   build the cases of conformance/ as root and as an ordinary user, or with a peer,
                   and compare what comes of them with what is written down
   demo [NAME...]  build the examples both ways, run them, compare them

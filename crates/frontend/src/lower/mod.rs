@@ -17,6 +17,7 @@ use formwork_dockerfile::Dockerfile;
 use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::budget::Budget;
 use crate::emulated::emulated_stages;
 use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
@@ -108,6 +109,7 @@ fn lower_onto(
         resolved,
         builder,
         states: BTreeMap::new(),
+        budget: Budget::new(),
         diagnostics: unused_build_args(&plan, options),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
@@ -126,6 +128,8 @@ struct Lowering<'a> {
     resolved: &'a ResolvedImages,
     builder: GraphBuilder,
     states: BTreeMap<usize, StageState>,
+    /// What is left for the variables.
+    budget: Budget,
     diagnostics: Vec<Diagnostic>,
 }
 
