@@ -22,7 +22,8 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   bench [CASE...] [--runs N] [--json FILE] [--alone]
-                  time formwork beside the installed peers, in turns
+                  time formwork beside the installed peers, in turns; `bench parser` times the
+                  parser on texts of many kinds
   compare [NAME...]
                   hold the images of the demo against what buildah, skopeo, umoci and crun make
                   of the same Dockerfiles and images; needs root, and the demo before it

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use formwork_diagnostics::SourceFile;
 use formwork_dockerfile::{IgnoreFile, parse};
 
+/// The one that formwork has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The lengths of texts: a long line, and four of them.
 const LENGTHS: [usize; 2] = [64 << 10, 256 << 10];
 /// How often each text is parsed.

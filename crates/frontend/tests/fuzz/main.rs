@@ -13,7 +13,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "tests may stop, and this one prints a table"
@@ -154,7 +153,7 @@ fn watch(under_way: UnderWay) {
             {
                 fs_err::write(file, input).unwrap();
                 eprintln!("an input has hung for {:?}: see {}", start.elapsed(), file.display());
-                std::process::exit(1);
+                std::process::abort();
             }
         }
     });
