@@ -32,6 +32,7 @@ mod ssh;
 mod store;
 mod support;
 mod surroundings;
+mod together;
 mod transfer;
 mod travel;
 mod world;
