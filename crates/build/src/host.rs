@@ -30,6 +30,8 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Host {
     pub(crate) layout: StoreLayout,
+    /// The current boot of the machine.
+    pub(crate) boot: String,
     pub(crate) layers: Arc<LayerStore>,
     pub(crate) images: LocalImages,
     pub(crate) index: DirIndex,
@@ -94,6 +96,7 @@ impl Host {
             index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
             layers: Arc::new(layers),
             layout,
+            boot: boot.to_owned(),
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
             emulators: Vec::new(),

@@ -27,6 +27,7 @@ pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod tag;
+pub(crate) mod verify;
 mod work;
 
 use std::io::{IsTerminal, Write};
