@@ -51,7 +51,7 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        let _held = pending.complete(host, &mut request, cancel)?;
+        let _held = pending.complete(host, &mut request, events, cancel)?;
         build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
     });
     explain(args, &host, &recorder);
