@@ -20,6 +20,7 @@ pub(crate) const TEST_PACKAGES: [&str; 24] = [
     "curl",
     "docker-registry",
     "git",
+    "git-lfs",
     "libcap2-bin",
     "mmdebstrap",
     "openssh-client",

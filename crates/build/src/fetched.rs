@@ -135,9 +135,12 @@ impl FetchedContext {
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
         let name = format!("fetch {}", RemoteSource::Git(source.clone()));
         let directory = step(name, events, cancel, |_| {
-            let directory = Checkout::of(&host.layers, git, secrets, source, &is_canceled)
-                .and_then(|checkout| checkout.directory(&location.directory));
-            directory.map_err(|error| failed(&error, cancel))
+            let checkout = Checkout::of(&host.layers, git, secrets, source, &is_canceled);
+            let checkout = checkout.map_err(|error| failed(&error, cancel))?;
+            if let Some(warning) = checkout.warning() {
+                events.emit(Event::Message(Box::new(warning)));
+            }
+            checkout.directory(&location.directory).map_err(|error| failed(&error, cancel))
         })?;
         Ok(Self { _in_use: in_use, directory })
     }

@@ -11,6 +11,6 @@ mod http;
 mod keys;
 
 pub use error::RemoteError;
-pub use git::{GitConfig, Repository};
+pub use git::{CheckedOut, GitConfig, Repository};
 pub use http::{Downloads, Fetch};
 pub use keys::{KeyAgent, KeyError, PrivateKey};
