@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile, Span};
 use formwork_dockerfile::{Dockerfile, IgnoreFile, parse, parse_check};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, Outline, Target, lower};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, Outline, Target, lower, stage_findings};
 use formwork_lint::{Rule, find_rule};
 use formwork_solver::Cancel;
 
@@ -68,6 +68,7 @@ pub fn check(
             Err(wrong) if cancel.is_canceled() => return Err(wrong),
             Err(wrong) => {
                 said.extend(wrong.diagnostics.iter().filter(|d| !d.is_error()).cloned());
+                said.extend(stage_findings(dockerfile, &request.options));
                 error = Some(BuildError { diagnostics: errors(&wrong.diagnostics), ..wrong });
             }
         }

@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod check;
+mod engine;
 mod error;
 mod explanation;
 mod fetched;
@@ -33,6 +34,7 @@ mod travel;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
+pub use engine::{Engine, EngineAddress, PodmanProcess, usual_sockets};
 pub use error::{BuildError, ErrorKind};
 pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};

@@ -59,6 +59,9 @@ pub(crate) struct BuildArgs {
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into docker or podman, whichever is there
+    #[arg(long)]
+    pub(crate) load: bool,
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -2,6 +2,7 @@
 
 pub(crate) mod annotations;
 pub(crate) mod caches;
+mod engine;
 mod outputs;
 mod secrets;
 
