@@ -12,7 +12,7 @@ use formwork_build::{
     GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
 };
 
-use crate::args::{GlobalArgs, NetworkChoice, SpaceArgs, WorldArgs, bytes};
+use crate::args::{GlobalArgs, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -31,6 +31,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 pub(crate) struct Settings {
     root: PathBuf,
     home: Option<PathBuf>,
+    registry: RegistryArgs,
     /// The number of processors.
     pub(crate) processors: usize,
 }
@@ -48,7 +49,7 @@ impl Settings {
         };
         let root = std::path::absolute(&root).map_err(Failure::machine)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { root, home, processors })
+        Ok(Self { root, home, registry: args.registry.clone(), processors })
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -87,6 +88,7 @@ impl Settings {
         let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
         let runtime = path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers"));
         let credentials = [
+            self.registry.authfile.clone(),
             path("REGISTRY_AUTH_FILE"),
             below(&docker, "config.json"),
             below(&runtime, "auth.json"),
@@ -104,6 +106,7 @@ impl Settings {
             helpers: std::env::split_paths(&variable("PATH").unwrap_or_default()).collect(),
             registries_conf: file.map(|file| (file, drop_ins)),
             certs_d: [
+                self.registry.cert_dir.clone(),
                 Some(PathBuf::from("/etc/docker/certs.d")),
                 Some(etc.join("certs.d")),
                 below(&containers, "certs.d"),
@@ -117,6 +120,9 @@ impl Settings {
                 https: proxy("HTTPS_PROXY").or_else(|| proxy("ALL_PROXY")),
                 no_proxy: proxy("NO_PROXY").unwrap_or_default(),
             },
+            is_verified: self.registry.tls_verify.unwrap_or(true),
+            retries: self.registry.retry,
+            first_delay: self.registry.retry_delay,
         }
     }
 }

@@ -166,23 +166,26 @@ impl Worker {
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
     ) -> Result<ExitReport, WorkerError> {
-        let step = step(task);
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(step, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(step, LogStream::Stderr, err_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             Ok(self.launcher.run(spec, stdio, &self.stop)?)
         })
     }
 
-    fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
+        let step = step(task);
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
             if !data.is_empty() {
+                if let Some(claim) = &task.claim {
+                    claim.log(stream == LogStream::Stderr, &data);
+                }
                 self.events.emit(Event::StepLog { step, stream, data });
             }
         };
@@ -213,7 +216,7 @@ impl Worker {
 }
 
 /// A step as events name it.
-fn step(task: &Task<'_, Output>) -> StepId {
+pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
     StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
 }
 

@@ -24,6 +24,7 @@ mod exec;
 mod facts;
 mod fetch;
 mod files;
+mod imported;
 mod layer;
 mod mask;
 mod missing;
@@ -39,13 +40,16 @@ mod world;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
+pub use cache_transfer::{
+    CacheMountFiles, cache_mount_files, is_cache_mount_empty, replace_cache_mount,
+};
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, ExitReason, WorkerError};
 pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
+pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;

@@ -13,6 +13,7 @@ mod index;
 mod login;
 mod mounts;
 mod pairs;
+mod registry;
 mod run;
 mod space;
 mod transfer;
@@ -35,6 +36,7 @@ pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArg
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
+pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
@@ -73,6 +75,9 @@ pub(crate) struct GlobalArgs {
     /// /var/lib/formwork]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
+    /// How registries are spoken to.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// The commands.

@@ -39,7 +39,8 @@ pub(crate) struct WorldArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "World of the processes")]
 pub(crate) struct StepArgs {
-    /// Allow what a Dockerfile may not do by itself: RUN --network=host, RUN --security=insecure
+    /// Allow what nothing may do by itself: RUN --network=host, RUN --security=insecure,
+    /// --output=type=local,mode=delete
     #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<Entitlement>,
     /// How long a RUN may take, such as 10m; then it is stopped, and fails
@@ -59,6 +60,9 @@ pub(crate) enum Entitlement {
     /// RUN --security=insecure
     #[value(name = "security.insecure")]
     SecurityInsecure,
+    /// --output=type=local,mode=delete
+    #[value(name = "buildx.local.delete")]
+    LocalDelete,
 }
 
 /// The network of processes that name none.
@@ -98,6 +102,11 @@ impl StepArgs {
     /// What these options ask for, with those for all processes.
     pub(crate) fn add_to(&self, world: StepWorld) -> StepWorld {
         StepWorld { time_limit: self.step_timeout, retries: self.retry, ..world }
+    }
+
+    /// Whether an output may remove what was in its directory.
+    pub(crate) fn may_delete(&self) -> bool {
+        self.allow.contains(&Entitlement::LocalDelete)
     }
 
     /// What the Dockerfile may ask for. Who builds in the machine's network by their own choice

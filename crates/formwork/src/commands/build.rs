@@ -1,6 +1,8 @@
 //! `formwork build`.
 
 pub(crate) mod annotations;
+pub(crate) mod caches;
+mod engine;
 mod outputs;
 mod secrets;
 
@@ -39,9 +41,11 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     if pending.needs_ssh() {
         request.git.agent = ssh_agent();
     }
-    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
+    let agents = secrets::agents(&args.ssh)?;
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    let _agents = secrets::serve(agents, &host, &mut request.agents)?;
+    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     if args.method() != Method::Build {
         return call::run(args, &host, request, pending);
     }
@@ -115,7 +119,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let epoch = epoch(&build_args)?;
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let outputs = outputs::outputs(args, &platforms, &mut tags)?;
+    let outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
     let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
     with_given_proxies(&mut trust, &build_args);
@@ -144,12 +148,16 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets::secrets(&args.secret)?,
-        agents: secrets::agents(&args.ssh)?,
+        agents: BTreeMap::new(),
         git: settings.git(),
         trust,
         world,
         tags,
         outputs,
+        cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
+        cache_to: caches::cache_to("--cache-to", &args.cache_to)?,
+        mounts_from: caches::cache_from("--cache-mounts-from", &args.cache_mounts_from)?,
+        mounts_to: caches::cache_to("--cache-mounts-to", &args.cache_mounts_to)?,
         limits: limits(&args.space)?,
         epoch,
     })
