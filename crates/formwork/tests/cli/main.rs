@@ -24,6 +24,7 @@ mod peers;
 mod platforms;
 mod progress;
 mod registries;
+mod reproducible;
 mod sent;
 mod sources;
 mod space;
