@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 24] = [
+pub(crate) const TEST_PACKAGES: [&str; 25] = [
     "acl",
     "apache2-utils",
     "attr",
