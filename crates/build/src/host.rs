@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use formwork_cache::DirIndex;
 use formwork_content::StoreLayout;
-use formwork_fs::FileLock;
+use formwork_fs::{ClosedGate, FileLock, keep_gate_open};
 use formwork_image::{LocalImages, StoredImage};
 use formwork_oci::{ImageConfig, Reference, from_json};
 use formwork_registry::{
@@ -171,7 +171,7 @@ impl Host {
     /// Removes the blobs of an image that has no name any more, as far as no other image has
     /// them; tells whether it has no name any more.
     ///
-    /// Leaves them while another process uses the store: it may be just about to use them.
+    /// Leaves what a running process uses.
     ///
     /// # Errors
     ///
@@ -181,17 +181,18 @@ impl Host {
         if images.iter().any(|other| other.config == image.config) {
             return Ok(false);
         }
-        let Some(_alone) = self.use_store_alone()? else { return Ok(true) };
+        let _gate = ClosedGate::close(self.layout.locks()).map_err(BuildError::store)?;
         // Where nobody can tell what is needed, everything stays.
         let Ok(needed) = Needed::of(self, true) else { return Ok(true) };
         let content = self.layers.content();
-        for digest in blobs(image).filter(|digest| !needed.blobs.contains(digest)) {
+        for digest in blobs(image).filter(|digest| !needed.has_blob(digest)) {
             content.remove(digest).map_err(BuildError::store)?;
         }
         Ok(true)
     }
 
-    /// Keeps others from removing what nobody seems to use, as long as the result is held.
+    /// Says to whoever looks that somebody uses the store. Keeps nobody from anything: what a process
+    /// uses is held by its lease.
     ///
     /// # Errors
     ///
@@ -200,10 +201,14 @@ impl Host {
         FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
     }
 
-    /// Excludes everybody else who uses the store, as long as the result is held; `None` while
-    /// somebody does.
-    pub(crate) fn use_store_alone(&self) -> Result<Option<FileLock>, BuildError> {
-        FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
+    /// Keeps others from removing anything as long as the result is held, which should be short:
+    /// what a process goes on to use is held by its lease.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn keep_everything(&self) -> Result<FileLock, BuildError> {
+        keep_gate_open(&self.layout.locks()).map_err(BuildError::store)
     }
 
     /// Removes what a build that was given up has not finished, while its threads may still run.

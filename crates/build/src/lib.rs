@@ -73,7 +73,7 @@ pub use formwork_frontend::{
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
-pub use formwork_remote::{GitConfig, KeyAgent, PrivateKey};
+pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
 pub use formwork_sandbox::{Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};
