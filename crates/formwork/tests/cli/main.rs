@@ -8,6 +8,7 @@
 
 mod cache;
 mod call;
+mod containers;
 mod debian;
 mod diagnostics;
 mod emulation;
