@@ -8,6 +8,7 @@
 
 mod cache;
 mod call;
+mod containers;
 mod debian;
 mod diagnostics;
 mod emulation;
@@ -25,6 +26,7 @@ mod platforms;
 mod populate;
 mod progress;
 mod registries;
+mod reproducible;
 mod sent;
 mod sources;
 mod space;
