@@ -8,7 +8,7 @@ use crate::support::{Built, Ran, Site, on_each_rung};
 
 const STEPS: &str = "\
 FROM busybox AS build
-RUN cat /proc/sys/kernel/random/uuid > /unique && mkdir -p /src
+RUN head -c 5000 /dev/urandom > /unique && mkdir -p /src
 COPY src /src
 RUN cat /src/* /unique > /out
 FROM busybox
@@ -88,8 +88,9 @@ fn another_machine_builds_nothing_again() {
             let second = build(&other, &[&shared.from()]);
             assert_eq!(second.executed(), [""; 0], "{mode}");
             assert_eq!(second.id, first.id);
-            // Only the layers of the image were needed, and they are in the store now.
-            assert_eq!(fetched(&second), 2, "{:?}", second.steps);
+            // Only the layers of the image were needed, the small one of which came with the
+            // records; and they are in the store now.
+            assert_eq!(fetched(&second), 1, "{:?}", second.steps);
             let third = build(&other, &[&shared.from()]);
             assert_eq!((fetched(&third), third.id), (0, first.id));
         }
@@ -129,7 +130,7 @@ fn with_the_least_cache_earlier_stages_run_where_they_are_needed() {
         other.write("src/b", "3");
         let built = build(&other, &[&shared.from()]);
         let ran = built.executed();
-        assert!(ran.iter().any(|step| step.starts_with("RUN cat /proc")), "{ran:?}");
+        assert!(ran.iter().any(|step| step.starts_with("RUN head")), "{ran:?}");
         assert!(ran.contains(&"RUN wc -c < /app > /size"), "{ran:?}");
     });
 }
