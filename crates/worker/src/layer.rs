@@ -421,6 +421,10 @@ impl Layer {
                 }
                 self.import(forms, imported, needs_directory)
             }
+            // What the plan would take may be elsewhere, as the layer was.
+            Source::Plan(_) if needs_directory && self.came_packed()? => {
+                self.unpack_kept_blob(forms)
+            }
             Source::Plan(plan) if needs_directory => {
                 let tree = match &forms.tree {
                     Some(tree) if has_bytes(tree) => Tree::clone(tree),
@@ -603,6 +607,12 @@ impl Layer {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the store has the blob in which the layer came from a cache elsewhere.
+    fn came_packed(&self) -> Result<bool, WorkerError> {
+        let Some(packed) = self.packed_fact(IMPORTED)? else { return Ok(false) };
+        Ok(self.store.content.get(&packed.digest)?.is_some())
     }
 
     fn packed_fact(&self, name: &str) -> Result<Option<PackedFact>, WorkerError> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use formwork_testing::Registry;
+use formwork_testing::{Registry, program};
 
 use crate::support::{Built, Ran, Site, on_each_rung};
 
@@ -272,4 +272,23 @@ fn a_place_that_is_of_no_use_fails_no_build() {
     assert_eq!(ran.stderr.matches("\"cache-mounts\"").count(), 2, "{}", ran.stderr);
     let strict = format!("--cache-to={nowhere},ignore-error=false");
     Ran::of(&mut site.build_command(&[&strict], FILL)).failed(3, "could not be sent");
+}
+
+#[test]
+fn the_example_of_two_machines_works() {
+    if program("docker-registry").is_none() || program("busybox").is_none() {
+        return;
+    }
+    let site = Site::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/two-machines.sh");
+    site.write("two-machines.sh", fs_err::read(script).unwrap());
+    let mut command = site.command("sh", &["two-machines.sh"]);
+    let program = site.formwork(&[]).get_program().to_owned();
+    let ran = Ran::of(command.env("FORMWORK", program)).succeeded();
+    let parts: Vec<&str> = ran.stdout.split("== machine").collect();
+    let ran_in = |part: usize| parts[part].matches("    ran for").count();
+    assert_eq!((1..=5).map(ran_in).collect::<Vec<_>>(), [6, 0, 3, 0, 5], "{}", ran.stdout);
+    assert!(parts[3].contains("/app/src/main changed"), "{}", ran.stdout);
+    assert!(parts[5].contains("libfoo 1.2: already here"), "{}", ran.stdout);
+    assert!(parts[5].contains("libbar 2.0: downloading"), "{}", ran.stdout);
 }
