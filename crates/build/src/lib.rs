@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod check;
+mod engine;
 mod error;
 mod explanation;
 mod fetched;
@@ -28,11 +29,13 @@ mod sizes;
 mod solve;
 mod space;
 mod step;
+mod toolbox;
 mod transfer;
 mod travel;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
+pub use engine::{Engine, EngineAddress, PodmanProcess, usual_sockets};
 pub use error::{BuildError, ErrorKind};
 pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};
@@ -55,6 +58,7 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
+pub use toolbox::Toolbox;
 pub use transfer::{
     CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
     import, inspect_index, load, pull, push, save,
@@ -69,7 +73,7 @@ pub use formwork_frontend::{
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
-pub use formwork_remote::GitConfig;
-pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
+pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
+pub use formwork_sandbox::{Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

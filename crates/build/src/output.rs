@@ -2,26 +2,28 @@
 
 mod files;
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use formwork_diagnostics::{EventSink, StepId};
+use formwork_diagnostics::{Event, EventSink, LogStream, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir, remove_tree};
 use formwork_image::copy_blob;
 use formwork_image::export::{self, Content, Form, Named, PushOptions};
 use formwork_layer::{
     Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Tree, materialize, pack,
 };
-use formwork_oci::{Digest, Reference};
+use formwork_oci::{Digest, Platform, Reference};
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
+use crate::engine::Loaded;
 use crate::result::{Built, BuiltImage};
 use crate::step::{sending, step};
-use crate::{BuildError, BuildRequest, Destination, Host, ImageForm, Output, StoreOptions};
+use crate::{
+    BuildError, BuildRequest, Destination, Engine, ErrorKind, Host, ImageForm, Output, StoreOptions,
+};
 
 /// Takes what was built to all outputs.
 pub(crate) fn deliver(
@@ -49,6 +51,7 @@ fn title(output: &Output) -> String {
         Output::Push { .. } => "push".to_owned(),
         Output::Archive { destination, .. } => format!("export to {}", show(destination)),
         Output::Layout { directory, .. } => format!("export to {}", directory.display()),
+        Output::Load { engine, .. } => format!("load into {engine}"),
         Output::Files { directory, .. } => format!("export files to {}", directory.display()),
         Output::Tar { destination, .. } => format!("export files to {}", show(destination)),
     }
@@ -71,6 +74,7 @@ impl Delivery<'_> {
                 self.archive(*docker, destination, form)
             }
             Output::Layout { docker, directory, form } => self.layout(*docker, directory, form),
+            Output::Load { engine, form } => self.load(engine, form),
             Output::Files { directory, split, delete } => self.files(directory, *split, *delete),
             Output::Tar { destination, split } => self.tar(destination, *split),
         }
@@ -174,13 +178,60 @@ impl Delivery<'_> {
             }
         };
         let progress = sending(self.step, &**self.events);
-        let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
+        let origins = self.built.origins();
+        let options = PushOptions { origins: &origins, progress: &progress };
         match content {
             Content::Image(view) => export::to_registry(client, view, &names, options),
             Content::Index(index) => export::index_to_registry(client, index, &names, options),
         }
         .map(drop)
-        .map_err(|error| BuildError::image(&error))
+        .map_err(|error| self.kept(form, BuildError::image(&error)))
+    }
+
+    /// Keeps what a registry did not take, so that nothing needs to be built again.
+    fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
+        let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
+        match self.built.names() {
+            [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
+                let name = name.familiar();
+                error.with_help(&format!(
+                    "the image is in the local store: `formwork push {name}` goes on"
+                ))
+            }
+            _ => error,
+        }
+    }
+
+    /// Gives the image for this machine to a container engine.
+    fn load(&self, engine: &Engine, form: &ImageForm) -> Result<(), BuildError> {
+        let machine = Platform::host();
+        let fitness = |image: &&BuiltImage| image.platform.fitness(&machine);
+        let image = match &*self.built.images {
+            [only] => only,
+            several => several
+                .iter()
+                .filter(|image| fitness(image).is_some())
+                .min_by_key(fitness)
+                .ok_or_else(|| {
+                    let message = format!("no image is for {machine}, and {engine} takes one");
+                    BuildError::input_error(message).with_help("build one platform at a time")
+                })?,
+        };
+        let view = image.view(form);
+        let view = view.ok_or_else(|| BuildError::internal("the image was not packed"))?;
+        let loaded = engine.load(Named::image(view, self.built.names()))?;
+        let layers = view.layers().len();
+        let told = match loaded {
+            Loaded { sent: 0, .. } => "the image was there, nothing was sent".to_owned(),
+            Loaded { sent, present: 0 } => format!("{sent} bytes were sent"),
+            Loaded { sent, present } => {
+                format!("{sent} bytes were sent; {present} of {layers} layers were there")
+            }
+        };
+        let data = format!("{told}\n").into_bytes();
+        let (step, stream) = (self.step, LogStream::Stdout);
+        self.events.emit(Event::StepLog { step, stream, data });
+        Ok(())
     }
 
     fn archive(

@@ -10,7 +10,7 @@ use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
-use crate::{CacheFrom, CacheTo, Limits};
+use crate::{CacheFrom, CacheTo, Engine, Limits};
 
 /// What is to be built.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ pub struct ContextSpec {
     pub directory: PathBuf,
     /// The file that says what is left out of it.
     pub ignore: Option<SourceFile>,
+    /// What it stands for, if it was put there for one build only: an address, or standard input.
+    pub stands_for: Option<String>,
 }
 
 /// Where a result goes, and in which form.
@@ -111,6 +113,13 @@ pub enum Output {
         docker: bool,
         /// The directory.
         directory: PathBuf,
+        /// How the image is packed.
+        form: ImageForm,
+    },
+    /// Into a container engine on this machine.
+    Load {
+        /// The engine.
+        engine: Engine,
         /// How the image is packed.
         form: ImageForm,
     },
@@ -249,9 +258,10 @@ impl Output {
     /// How the image is packed, if the result has packed layers.
     pub(crate) fn form(&self) -> Option<&ImageForm> {
         match self {
-            Self::Push { form, .. } | Self::Archive { form, .. } | Self::Layout { form, .. } => {
-                Some(form)
-            }
+            Self::Push { form, .. }
+            | Self::Archive { form, .. }
+            | Self::Layout { form, .. }
+            | Self::Load { form, .. } => Some(form),
             Self::Store(options) => options.form.as_ref(),
             Self::Files { .. } | Self::Tar { .. } => None,
         }

@@ -12,7 +12,7 @@ use formwork_image::{
     StoredLayer, assemble as assemble_image,
 };
 use formwork_oci::{
-    Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, to_json,
+    Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, Repository, to_json,
 };
 use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
@@ -149,6 +149,14 @@ fn assemble(
 impl Built {
     pub(crate) fn names(&self) -> &[Reference] {
         &self.names
+    }
+
+    /// The repositories that have layers of the base images, by the layers' digests.
+    pub(crate) fn origins(&self) -> BTreeMap<Digest, Repository> {
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        layers
+            .filter_map(|layer| Some((layer.blob.as_ref()?.digest.clone(), layer.origin.clone()?)))
+            .collect()
     }
 
     /// The index in a form, if there is one.

@@ -172,8 +172,11 @@ fn scope(request: &BuildRequest) -> [u8; 32] {
     use std::os::unix::ffi::OsStrExt;
     let mut text = request.dockerfile.name().as_bytes().to_vec();
     for context in request.contexts.values() {
-        let path = fs_err::canonicalize(&context.directory);
-        let path = path.unwrap_or_else(|_| context.directory.clone());
+        let path = match &context.stands_for {
+            Some(name) => name.into(),
+            None => fs_err::canonicalize(&context.directory)
+                .unwrap_or_else(|_| context.directory.clone()),
+        };
         text.push(0);
         text.extend_from_slice(path.as_os_str().as_bytes());
     }

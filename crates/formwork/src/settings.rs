@@ -12,7 +12,7 @@ use formwork_build::{
     GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
 };
 
-use crate::args::{GlobalArgs, NetworkChoice, SpaceArgs, WorldArgs, bytes};
+use crate::args::{GlobalArgs, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -31,6 +31,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 pub(crate) struct Settings {
     root: PathBuf,
     home: Option<PathBuf>,
+    registry: RegistryArgs,
     /// The number of processors.
     pub(crate) processors: usize,
 }
@@ -48,7 +49,7 @@ impl Settings {
         };
         let root = std::path::absolute(&root).map_err(Failure::machine)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { root, home, processors })
+        Ok(Self { root, home, registry: args.registry.clone(), processors })
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -87,6 +88,7 @@ impl Settings {
         let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
         let runtime = path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers"));
         let credentials = [
+            self.registry.authfile.clone(),
             path("REGISTRY_AUTH_FILE"),
             below(&docker, "config.json"),
             below(&runtime, "auth.json"),
@@ -104,6 +106,7 @@ impl Settings {
             helpers: std::env::split_paths(&variable("PATH").unwrap_or_default()).collect(),
             registries_conf: file.map(|file| (file, drop_ins)),
             certs_d: [
+                self.registry.cert_dir.clone(),
                 Some(PathBuf::from("/etc/docker/certs.d")),
                 Some(etc.join("certs.d")),
                 below(&containers, "certs.d"),
@@ -117,6 +120,9 @@ impl Settings {
                 https: proxy("HTTPS_PROXY").or_else(|| proxy("ALL_PROXY")),
                 no_proxy: proxy("NO_PROXY").unwrap_or_default(),
             },
+            is_verified: self.registry.tls_verify.unwrap_or(true),
+            retries: self.registry.registry_retry,
+            first_delay: self.registry.registry_retry_delay,
         }
     }
 }
@@ -126,6 +132,20 @@ pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
     let mut world = args.world(network(args.network)?);
     if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
         world.dns.servers = upstream_servers();
+    }
+    Ok(world)
+}
+
+/// What options ask of the world of a process whose ports are published: a network of its own where
+/// that is possible and nothing else is said.
+pub(crate) fn publishing_world(args: &WorldArgs) -> Result<StepWorld, Failure> {
+    let is_open = args.network == NetworkChoice::Default && variable("FORMWORK_NETWORK").is_none();
+    let mut world = world(args)?;
+    if let (true, Some(uplink)) = (is_open, uplink()) {
+        world.network = StepNetwork::Private(uplink);
+        if world.dns.servers.is_empty() {
+            world.dns.servers = upstream_servers();
+        }
     }
     Ok(world)
 }
@@ -170,12 +190,15 @@ fn upstream_servers() -> Vec<IpAddr> {
 
 /// The way out of private networks.
 fn uplink() -> Option<Uplink> {
+    programs("pasta").next().map(|program| Uplink::Pasta { program, ports: Vec::new() })
+}
+
+/// The programs with a name along the PATH.
+pub(crate) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
     let directories = variable("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&directories).map(|directory| directory.join("pasta"));
-    found
-        .filter(|program| program.is_absolute())
-        .find(|program| program.is_file())
-        .map(Uplink::Pasta)
+    let places: Vec<PathBuf> = std::env::split_paths(&directories).collect();
+    let found = places.into_iter().map(move |directory| directory.join(name));
+    found.filter(|program| program.is_absolute() && program.is_file())
 }
 
 /// Where emulators of other machines are looked for: along the PATH.

@@ -125,7 +125,7 @@ pub(crate) fn is_insecure(config: &RegistryConfig, host: &str) -> bool {
 
 /// Whether a host is declared insecure by the caller.
 pub(crate) fn is_listed(config: &RegistryConfig, host: &str) -> bool {
-    config.insecure.iter().any(|own| own == host || own == host_name(host))
+    config.insecure.iter().any(|own| own == "*" || own == host || own == host_name(host))
 }
 
 /// Whether a host without its port is this machine.

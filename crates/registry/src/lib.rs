@@ -57,6 +57,6 @@ pub use credentials::{Credential, Credentials, Keeping, Secret};
 pub use document::Document;
 pub use download::{Download, DownloadError, Wanted};
 pub use error::{Answer, Attempt, RegistryError};
-pub use pull::ResolvedImage;
+pub use pull::{Known, ResolvedImage};
 pub use push::{BlobPush, OpenBlob};
 pub use registries_conf::RegistriesConf;

@@ -166,23 +166,26 @@ impl Worker {
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
     ) -> Result<ExitReport, WorkerError> {
-        let step = step(task);
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(step, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(step, LogStream::Stderr, err_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             Ok(self.launcher.run(spec, stdio, &self.stop)?)
         })
     }
 
-    fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
+        let step = step(task);
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
             if !data.is_empty() {
+                if let Some(claim) = &task.claim {
+                    claim.log(stream == LogStream::Stderr, &data);
+                }
                 self.events.emit(Event::StepLog { step, stream, data });
             }
         };
@@ -213,7 +216,7 @@ impl Worker {
 }
 
 /// A step as events name it.
-fn step(task: &Task<'_, Output>) -> StepId {
+pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
     StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
 }
 
@@ -277,7 +280,16 @@ fn remove_stubs(active: &Active, created: &[RelPath]) -> Result<(), WorkerError>
 fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     use rustix::io::Errno;
     let Some(parent) = path.parent() else { return Ok(()) };
-    let stat = upper.stat(path, formwork_fs::Follow::Never)?;
+    // A process may have put links or files in the way of what was made for it; then it is gone.
+    let found = upper.stat(path, formwork_fs::Follow::Never);
+    let is_gone = |error: &formwork_fs::FsError| {
+        let errno = error.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::LOOP | Errno::NOTDIR | Errno::NOENT))
+    };
+    if found.as_ref().is_err_and(is_gone) {
+        return Ok(());
+    }
+    let stat = found?;
     let flags = match stat {
         Some(stat) if stat.is_dir() => AtFlags::REMOVEDIR,
         Some(stat) if stat.size == 0 => AtFlags::empty(),

@@ -14,7 +14,7 @@ use formwork_image::{BlobSource, ImageView};
 use formwork_layer::Tree;
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
-use formwork_sandbox::Launcher;
+use formwork_sandbox::{Launcher, MAX_LAYERS, SandboxError};
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 
@@ -107,16 +107,21 @@ impl BaseImage {
             Self::Local(layers, blobs) => return Ok((layers.clone(), blobs)),
             Self::View(view) => view,
         };
-        let mut chain: Vec<&DiffId> = Vec::new();
+        // Nobody could run anything on more; what comes of it would only cost time.
+        let count = view.layers().len();
+        if count > MAX_LAYERS {
+            return Err(SandboxError::TooManyLayers { count, limit: MAX_LAYERS }.into());
+        }
+        let mut chain = None;
         let mut parts = Vec::new();
         for layer in view.layers() {
-            chain.push(layer.diff_id);
-            let key = ChainId::of(chain.iter().copied()).as_ref().and_then(name::of_chain_id);
-            let key = key.ok_or_else(|| {
+            let id = ChainId::above(chain.as_ref(), layer.diff_id);
+            let key = name::of_chain_id(&id).ok_or_else(|| {
                 WorkerError::Internal(format!("the diff ID {} is odd", layer.diff_id))
             })?;
             let (diff_id, packed) = (layer.diff_id.clone(), Some(layer.descriptor.clone()));
             parts.push(LocalLayer { key, diff_id, packed });
+            chain = Some(id);
         }
         Ok((parts, view.blobs()))
     }
@@ -208,18 +213,18 @@ impl Worker {
         self.events.emit(Event::Message(Box::new(warning)));
     }
 
-    fn source(&self, id: OpId, source: &GraphSource) -> Result<Output, WorkerError> {
+    fn source(&self, task: &Task<'_, Output>, source: &GraphSource) -> Result<Output, WorkerError> {
         match source {
             GraphSource::Scratch => Ok(Output::Root(Root::scratch())),
             GraphSource::Context { name } => {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
-            GraphSource::Remote(remote) => self.fetch(id, remote).map(Output::Fetched),
+            GraphSource::Remote(remote) => self.fetch(task, remote).map(Output::Fetched),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
-                let unpack = self.unpacked.contains(&id);
+                let unpack = self.unpacked.contains(&task.id);
                 let handles = image.layers(&self.store, unpack)?;
                 Ok(Output::Root(Root::image(Identity::image(layers), handles)))
             }
@@ -341,7 +346,7 @@ impl OpRunner for Worker {
         }
         match &task.step.op {
             Op::Source(source) => {
-                let output = self.source(task.id, source)?;
+                let output = self.source(task, source)?;
                 Ok(Done { output, layer: None, outcome: Outcome::Done })
             }
             Op::Exec(exec) => self.exec(task, exec),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, DirIndex};
+use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, ClaimLog, DirIndex};
 
 use super::Imports;
 
@@ -66,6 +66,10 @@ impl CacheIndex for TravelIndex {
 
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
         self.local.try_claim(key)
+    }
+
+    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog> {
+        self.local.claim_log(key)
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {

@@ -39,8 +39,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "id=ID,…")]
     pub(crate) secret: Vec<Pairs>,
     /// SSH agent for RUN --mount=type=ssh, and for git: ID, or ID=SOCKET for another agent than the
-    /// one that SSH_AUTH_SOCK names; `default` is the id that is used where none is named
-    #[arg(long, value_name = "ID[=SOCKET]")]
+    /// one that SSH_AUTH_SOCK names, or ID=KEY for the file of a key without a passphrase (several
+    /// separated by commas); `default` is the id that is used where none is named
+    #[arg(long, value_name = "ID[=SOCKET|KEY,…]")]
     pub(crate) ssh: Vec<String>,
     /// Platform to build for, such as linux/arm64 [default: this machine's]; several, separated by
     /// commas, make one image for all of them (an index)
@@ -58,6 +59,14 @@ pub(crate) struct BuildArgs {
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
+    /// Time that everything is said to be made at, so that the same files give the same digest: in
+    /// seconds since 1970, or `context` for the time of the commit that the build context is at
+    /// [default: $SOURCE_DATE_EPOCH]
+    #[arg(long, value_name = "SECONDS|context")]
+    pub(crate) source_date_epoch: Option<String>,
+    /// Load the image into docker or podman, whichever is there
+    #[arg(long)]
+    pub(crate) load: bool,
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,

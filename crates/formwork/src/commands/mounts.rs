@@ -97,7 +97,15 @@ fn remove(host: &Host, ids: &[String], all: bool) -> Result<(), Failure> {
         |item: &Item| item.kind == ItemKind::CacheMount && (all || ids.contains(&item.id));
     let pruned = prune(host, &selected, false, Limits::default(), false)?;
     let line = |mount: &Item| format!("Deleted: {}\n", mount.id);
-    commands::print(&pruned.items.iter().map(line).collect::<String>())
+    commands::print(&pruned.items.iter().map(line).collect::<String>())?;
+    let stays = |mount: &&Item| pruned.items.iter().all(|gone| gone.id != mount.id);
+    match mounts.iter().filter(|mount| selected(mount)).find(stays) {
+        None => Ok(()),
+        Some(used) => {
+            Err(Failure::machine(format!("a step is using the cache mount `{}`", used.id))
+                .with_help("try again when the build has ended"))
+        }
+    }
 }
 
 fn import(settings: &Settings, id: &str, input: Option<&Path>) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use formwork_build::{Annotation, Compression, Destination, ImageForm, Output, StoreOptions};
 use formwork_oci::{Platform, Reference};
 
-use super::{annotations, reference};
+use super::{annotations, engine, reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 
@@ -30,6 +30,12 @@ pub(super) fn outputs(
     if args.push {
         outputs.push(Output::Push { form: form.clone(), by_digest: false, insecure: false });
     }
+    if args.load {
+        if !form.annotations.is_empty() {
+            return Err(no_annotations());
+        }
+        outputs.push(load(None)?);
+    }
     if outputs.is_empty() && args.output.is_empty() {
         // An image that is only stored is not packed, unless that is how it gets its annotations.
         let form = (!form.annotations.is_empty()).then_some(form);
@@ -44,12 +50,23 @@ pub(super) fn outputs(
     Ok(outputs)
 }
 
+/// Into the engine that is there.
+fn load(context: Option<&str>) -> Result<Output, Failure> {
+    let form = ImageForm { docker_types: true, ..ImageForm::default() };
+    Ok(Output::Load { engine: engine::find(context)?, form })
+}
+
+fn no_annotations() -> Failure {
+    Failure::usage("images with docker's media types have no annotations")
+        .with_help("choose `type=oci`, or leave `oci-mediatypes=false` out")
+}
+
 /// Refuses two outputs to one place.
 fn check_destinations(outputs: &[Output]) -> Result<(), Failure> {
     let mut places: Vec<Option<&Path>> = Vec::new();
     for output in outputs {
         let place = match output {
-            Output::Store(_) | Output::Push { .. } => continue,
+            Output::Store(_) | Output::Push { .. } | Output::Load { .. } => continue,
             Output::Archive { destination: Destination::File(file), .. }
             | Output::Tar { destination: Destination::File(file), .. } => Some(file.as_path()),
             Output::Layout { directory, .. } | Output::Files { directory, .. } => {
@@ -67,11 +84,12 @@ fn check_destinations(outputs: &[Output]) -> Result<(), Failure> {
 }
 
 /// What an output of any type may say.
-const OUTPUT_KEYS: [&str; 27] = [
+const OUTPUT_KEYS: [&str; 28] = [
     "type",
     "dest",
     "name",
     "tar",
+    "context",
     "platform-split",
     "mode",
     "push",
@@ -98,9 +116,10 @@ const OUTPUT_KEYS: [&str; 27] = [
 ];
 
 /// What only outputs of some types may say, with these types.
-const OF_TYPES: [(&str, &[&str]); 21] = [
+const OF_TYPES: [(&str, &[&str]); 22] = [
     ("dest", &["oci", "docker", "local", "tar"]),
     ("tar", &["oci", "docker"]),
+    ("context", &["docker"]),
     ("platform-split", &["local", "tar"]),
     ("mode", &["local"]),
     ("push", &["image", "registry"]),
@@ -160,7 +179,7 @@ impl Asked<'_> {
                 let split = flag(pairs, "platform-split")?;
                 Ok(vec![Output::Tar { destination: destination(pairs)?, split }])
             }
-            "docker" if self.platforms.len() > 1 => {
+            "docker" if self.platforms.len() > 1 && pairs.get("dest").is_some() => {
                 Err(Failure::usage("docker's archives have room for one platform")
                     .with_help("choose `type=oci`, or build one platform at a time"))
             }
@@ -249,6 +268,18 @@ impl Asked<'_> {
 
     fn archive(&self, pairs: &Pairs, kind: &str) -> Result<Vec<Output>, Failure> {
         let (docker, form) = (kind == "docker", image_form(pairs, self)?);
+        // As buildx has it: without a place to write to it goes into docker.
+        if docker && pairs.get("dest").is_none() && flag(pairs, "tar")? != Some(false) {
+            let engine = engine::find(pairs.get("context"))?;
+            return Ok(vec![Output::Load {
+                engine,
+                form: ImageForm { docker_types: true, ..form },
+            }]);
+        }
+        if pairs.get("context").is_some() {
+            return Err(Failure::usage("`context` is for an image that is loaded, not written")
+                .with_help("leave `dest` out"));
+        }
         if flag(pairs, "tar")? == Some(false) {
             let directory = pairs.get("dest").ok_or_else(|| {
                 Failure::usage(format!("`--output type={kind},tar=false` needs a `dest`"))
@@ -324,8 +355,7 @@ fn image_form(pairs: &Pairs, asked: &Asked<'_>) -> Result<ImageForm, Failure> {
     }
     let has_docker_types = docker_types || kind == Some("docker");
     if has_docker_types && !annotations.is_empty() {
-        return Err(Failure::usage("images with docker's media types have no annotations")
-            .with_help("choose `type=oci`, or leave `oci-mediatypes=false` out"));
+        return Err(no_annotations());
     }
     let compression = compression(pairs)?;
     if has_docker_types && matches!(compression, Compression::Zstd { .. }) {
