@@ -198,7 +198,10 @@ impl Recipe {
                 return Err(gone(&format!("is not there any more: {}", path.display())));
             }
             let ignore = ignore.as_ref().map(|text| SourceFile::new(&*text.name, &*text.text));
-            directories.insert(name.clone(), ContextSpec { directory: path.clone(), ignore });
+            directories.insert(
+                name.clone(),
+                ContextSpec { directory: path.clone(), ignore, stands_for: None },
+            );
         }
         Ok(directories)
     }
