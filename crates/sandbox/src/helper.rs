@@ -19,7 +19,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
-use crate::rungs::forbidden;
+use crate::rungs::{chroot, forbidden};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Request, Stop};
 use crate::world::World;
@@ -93,7 +93,8 @@ impl Helper {
     fn accept(&mut self) -> bool {
         match wire::receive_request(self.control.as_fd()) {
             Ok(None) => return false,
-            Ok(Some((Request::Run, descriptors))) => self.run(descriptors),
+            Ok(Some((Request::Run, descriptors))) => self.run(descriptors, false),
+            Ok(Some((Request::RunInPlace, descriptors))) => self.run(descriptors, true),
             Ok(Some((Request::Probe, descriptors))) => {
                 if let Some(channel) = descriptors.first() {
                     let _ = wire::send(channel.as_fd(), &Answer::Probe(probe::look()));
@@ -105,16 +106,24 @@ impl Helper {
         true
     }
 
-    fn run(&mut self, descriptors: Vec<OwnedFd>) {
+    fn run(&mut self, descriptors: Vec<OwnedFd>, in_place: bool) {
         let Some(job) = Job::new(descriptors) else { return };
-        let world = self.world.get_or_insert_with(World::prepare).as_mut();
-        match world.map_err(|error| error.clone()).and_then(|world| start(world, &job)) {
-            Ok((pid, process)) => self.runs.push(Run::new(pid, process, job.channel)),
+        let started = if in_place { chroot::start(&job) } else { self.start(&job) };
+        match started {
+            Ok((pid, process)) => {
+                let end = if in_place { chroot::END } else { Signal::KILL };
+                self.runs.push(Run::new(pid, process, job.channel, end));
+            }
             Err(error) => {
                 let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
                 let _ = wire::send(job.channel.as_fd(), &Answer::Gone(Gone::default()));
             }
         }
+    }
+
+    fn start(&mut self, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+        let world = self.world.get_or_insert_with(World::prepare).as_mut();
+        world.map_err(|error| error.clone()).and_then(|world| start(world, job))
     }
 
     /// Kills all sandboxes and waits until nothing of them is left.
@@ -160,11 +169,13 @@ struct Run {
     deadline: Option<Instant>,
     /// Whether it was killed here.
     killed: bool,
+    /// The signal that ends it with all its processes.
+    end: Signal,
 }
 
 impl Run {
-    fn new(pid: Pid, process: OwnedFd, channel: OwnedFd) -> Self {
-        Self { pid, process, channel: Some(channel), deadline: None, killed: false }
+    fn new(pid: Pid, process: OwnedFd, channel: OwnedFd, end: Signal) -> Self {
+        Self { pid, process, channel: Some(channel), deadline: None, killed: false, end }
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
@@ -198,9 +209,9 @@ impl Run {
         }
     }
 
-    /// Kills the first process, and with it all others in its PID namespace.
+    /// Kills the first process, and with it all others in its PID namespace; or has it kill them.
     fn kill(&mut self) {
-        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.process, self.end);
         self.deadline = None;
         self.killed = true;
     }

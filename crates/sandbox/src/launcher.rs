@@ -159,7 +159,8 @@ impl Helper {
             refuse_directory(fd)?;
         }
         let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
-        self.request(Request::Run, &descriptors)
+        let request = if spec.root.in_place { Request::RunInPlace } else { Request::Run };
+        self.request(request, &descriptors)
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Request {
     /// Run a process. Comes with five descriptors: the run's own channel, the specification,
     /// standard input, output and error.
     Run,
+    /// The same without namespaces, in a chroot.
+    RunInPlace,
     /// Look at the machine. Comes with one descriptor: the channel for the answer.
     Probe,
 }
