@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 23] = [
+pub(crate) const TEST_PACKAGES: [&str; 24] = [
     "acl",
     "apache2-utils",
     "attr",
@@ -27,6 +27,7 @@ pub(crate) const TEST_PACKAGES: [&str; 23] = [
     "openssl",
     "podman",
     "python3-minimal",
+    "qemu-user-static",
     "skopeo",
     "uidmap",
     "umoci",

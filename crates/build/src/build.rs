@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, lower};
-use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
+use formwork_graph::{Graph, Op, OpId, Place as Location, RemoteSource, Source, Step};
 use formwork_layer::LayerError;
 use formwork_remote::Downloads;
 use formwork_solver::{Cancel, Settings, SolveError, execute};
@@ -39,19 +39,19 @@ pub fn build(
     // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
-    let lowered =
-        lower(&dockerfile, &request.options, &images.resolved).map_err(BuildError::input)?;
+    let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
+    let lowered = lowered.map_err(BuildError::input)?;
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
     let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
-    let image = result::assemble(host, request, &images, &lowered, &outputs, cancel)
+    let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
     output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
-    Ok(image.into_outcome())
+    image.into_outcome()
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.
@@ -91,10 +91,16 @@ fn solve(
     request: &BuildRequest,
     ignores: &BTreeMap<String, IgnoreFile>,
     images: &Images,
-    lowered: &Lowered,
+    lowered: &[Lowered],
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BTreeMap<OpId, OpOutput>, BuildError> {
+    // All have the same graph.
+    let first = lowered.first().ok_or_else(|| BuildError::internal("there is nothing to build"))?;
+    let graph = &first.graph;
+    let mut targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
+    targets.sort_unstable();
+    targets.dedup();
     let contexts = request.contexts.iter().map(|(name, context)| {
         let ignore = ignores.get(name).map(|file| file.patterns().clone()).unwrap_or_default();
         let directory = context.directory.clone();
@@ -108,21 +114,30 @@ fn solve(
         agents: request.agents.clone(),
         trust: request.trust.clone(),
         git: request.git.clone(),
-        downloads: downloads(host, &lowered.graph)?,
+        downloads: downloads(host, graph)?,
+        emulators: host.emulators.clone(),
         resolv_conf: host.resolv_conf.clone(),
+        world: request.world.clone(),
         min_free: request.limits.min_free,
+        text: Some(request.dockerfile.clone()),
     };
-    let place = Place { request, ignores, graph: &lowered.graph };
+    let place = Place { request, ignores, graph };
     let layers = Arc::clone(&host.layers);
-    let worker = Worker::new(&lowered.graph, config, layers, Arc::clone(events), cancel)
+    let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
         .map_err(|error| place.error(None, &error))?;
+    let missing = worker.missing_sources(graph);
+    if !missing.is_empty() {
+        let told = missing.iter().map(|(op, error)| place.error(Some(*op), error));
+        return Err(BuildError::input(told.flat_map(|error| error.diagnostics).collect()));
+    }
     let settings = Settings { jobs: request.jobs, scope: scope(request) };
-    execute(&lowered.graph, &[lowered.target], &worker, &host.index, settings, cancel, &**events)
-        .map_err(|error| match error {
+    execute(graph, &targets, &worker, &host.index, settings, cancel, &**events).map_err(|error| {
+        match error {
             SolveError::Op { op, error } => place.error(Some(op), &error),
             SolveError::Cache(error) => BuildError::store(error),
             SolveError::Canceled => BuildError::canceled(),
-        })
+        }
+    })
 }
 
 /// What tells steps of this Dockerfile from steps of the same name elsewhere.
@@ -195,8 +210,9 @@ impl Place<'_> {
         !is_short && contexts.any(|context| file.path.starts_with(&context.directory))
     }
 
-    /// The place in the Dockerfile: that of the op, or that of the `FROM` whose image is at fault.
-    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<(u32, u32)> {
+    /// The place in the Dockerfile: that of the op or a part of it, or that of the `FROM` whose
+    /// image is at fault.
+    fn location(&self, op: Option<OpId>, error: &WorkerError) -> Option<Location> {
         let from = match error {
             WorkerError::BaseLayer { diff_id, .. } => {
                 self.graph.steps().map(|(_, step)| step).find(|step| match &step.op {
@@ -206,30 +222,49 @@ impl Place<'_> {
             }
             _ => None,
         };
-        from.and_then(|step| step.location).or_else(|| self.graph.step(op?).location)
+        let step = from.or_else(|| Some(self.graph.step(op?)))?;
+        let part = match error {
+            WorkerError::Account(_) => step.places.account,
+            WorkerError::Missing(missing) => step.places.of_name(&missing.source),
+            WorkerError::NotGiven { id, .. } => step.places.of_name(id),
+            _ => None,
+        };
+        part.or(step.location)
     }
 
     /// Tells why a source of a copy is not there.
     fn explain(&self, diagnostic: Diagnostic, missing: &MissingSource) -> Diagnostic {
         let context = missing.context.as_deref().unwrap_or(MAIN_CONTEXT);
         match &missing.reason {
-            Reason::Ignored { path, line } => {
-                let ignore = self.ignores.get(context).map(IgnoreFile::source);
-                let rule = ignore.and_then(|source| {
-                    let text = source.slice(source.line_span(line + 1)?).trim();
-                    Some(format!("{}:{} `{text}`", source.name(), line + 1))
-                });
-                let rule = rule.unwrap_or_else(|| "an ignore file".to_owned());
-                diagnostic
-                    .with_note(format!("{path} is ignored by {rule}"))
-                    .with_help("except it with a line that begins with `!`, or change that rule")
+            Reason::Ignored { path, line } => self.left_out(diagnostic, context, path, *line),
+            Reason::Dangling { ignored: Some((path, line)), .. } => {
+                self.left_out(diagnostic, context, path, *line)
             }
             Reason::Nearest(path) => {
                 diagnostic.with_help(format!("did you mean `{}`?", show(path)))
             }
             Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
-            Reason::Unknown => diagnostic,
+            Reason::Dangling { ignored: None, .. } | Reason::Unknown => diagnostic,
         }
+    }
+
+    /// Adds which rule leaves a path out.
+    fn left_out(
+        &self,
+        diagnostic: Diagnostic,
+        context: &str,
+        path: &formwork_fs::RelPath,
+        line: usize,
+    ) -> Diagnostic {
+        let ignore = self.ignores.get(context).map(IgnoreFile::source);
+        let rule = ignore.and_then(|source| {
+            let text = source.slice(source.line_span(line + 1)?).trim();
+            Some(format!("{}:{} `{text}`", source.name(), line + 1))
+        });
+        let rule = rule.unwrap_or_else(|| "an ignore file".to_owned());
+        diagnostic
+            .with_note(format!("{path} is ignored by {rule}"))
+            .with_help("except it with a line that begins with `!`, or change that rule")
     }
 }
 

@@ -116,12 +116,22 @@ fn sound(request: &BuildRequest) -> Result<Dockerfile, BuildError> {
 pub(crate) fn warnings(
     request: &BuildRequest,
     dockerfile: &Dockerfile,
-    lowered: &Lowered,
+    lowered: &[Lowered],
     ignore: &IgnoreFile,
 ) -> Result<Vec<Diagnostic>, BuildError> {
     let settings = settings(request, dockerfile)?;
-    let mut said = lowered.diagnostics.clone();
-    said.extend(formwork_lint::check(dockerfile, ignore, &lowered.stages));
+    let mut said: Vec<Diagnostic> = Vec::new();
+    // What holds for several platforms is said once.
+    for diagnostic in lowered.iter().flat_map(|lowered| &lowered.diagnostics) {
+        if !said.contains(diagnostic) {
+            said.push(diagnostic.clone());
+        }
+    }
+    let mut stages: Vec<usize> =
+        lowered.iter().flat_map(|lowered| lowered.stages.clone()).collect();
+    stages.sort_unstable();
+    stages.dedup();
+    said.extend(formwork_lint::check(dockerfile, ignore, &stages));
     said.retain(|diagnostic| settings.counts(diagnostic));
     let mut rules: Vec<&str> = said.iter().map(|diagnostic| diagnostic.code.as_ref()).collect();
     rules.retain(|code| find_rule(code).is_some());

@@ -14,6 +14,7 @@ use formwork_registry::{
     TrustRoots,
 };
 use formwork_remote::Downloads;
+use formwork_sandbox::Entered;
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -35,6 +36,8 @@ pub struct Host {
     pub(crate) index: DirIndex,
     pub(crate) registries: Arc<Registries>,
     pub(crate) resolv_conf: Vec<u8>,
+    /// Where emulators for other machines' programs are looked for.
+    pub(crate) emulators: Vec<PathBuf>,
 }
 
 /// The files and values that say how to speak to registries. They are read when the first
@@ -66,7 +69,8 @@ impl Host {
     /// Opens a store.
     ///
     /// `boot` identifies the current boot of the machine; `threads` is how many threads one piece
-    /// of work may use; `resolv_conf` is what RUN finds in `/etc/resolv.conf`.
+    /// of work may use; `resolv_conf` is what RUN finds in `/etc/resolv.conf`; `entered` says what
+    /// this process may do.
     ///
     /// # Errors
     ///
@@ -77,10 +81,12 @@ impl Host {
         threads: usize,
         registries: RegistryFiles,
         resolv_conf: Vec<u8>,
+        entered: Entered,
     ) -> Result<Self, BuildError> {
         let layout = StoreLayout::open(root).and_then(|layout| layout.under_boot(boot));
         let layout = layout.map_err(BuildError::store)?;
-        let layers = LayerStore::open(&layout, boot, threads).map_err(BuildError::store)?;
+        let layers = LayerStore::open(&layout, boot, threads, entered);
+        let layers = layers.map_err(BuildError::store)?;
         Ok(Self {
             images: LocalImages::of(&layout),
             index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
@@ -88,7 +94,14 @@ impl Host {
             layout,
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
+            emulators: Vec::new(),
         })
+    }
+
+    /// The same, looking for emulators in these directories.
+    #[must_use]
+    pub fn with_emulators(self, emulators: Vec<PathBuf>) -> Self {
+        Self { emulators, ..self }
     }
 
     /// The images of the store.

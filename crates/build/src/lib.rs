@@ -41,21 +41,28 @@ pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
 pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
-pub use request::{BuildRequest, ContextSpec, Destination, ImageForm, Output, PullPolicy};
+pub use request::{
+    Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
+    PullPolicy,
+};
 pub use resolve::find_image;
 pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
-pub use transfer::{CopyTarget, ImportRequest, SaveForm, copy, import, load, pull, push, save};
+pub use transfer::{
+    CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
+    import, inspect_index, load, pull, push, save,
+};
 
 pub use formwork_frontend::{
-    GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount, Target,
-    git_location, is_http,
+    Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
+    Target, git_location, is_http,
 };
-pub use formwork_graph::without_secrets;
+pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::GitConfig;
+pub use formwork_sandbox::{Resource, ResourceLimit};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{HostTrust, Secrets, Volume};
+pub use formwork_worker::{Dns, HostTrust, Secrets, StepWorld, Volume};

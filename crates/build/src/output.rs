@@ -1,5 +1,7 @@
 //! Taking a result where it should go.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,30 +11,29 @@ use std::sync::Arc;
 use formwork_diagnostics::{EventSink, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir};
 use formwork_image::copy_blob;
-use formwork_image::export::{self, Form, PushOptions};
+use formwork_image::export::{self, Content, Form, Named, PushOptions};
 use formwork_layer::{
-    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Stack, Tree, materialize,
-    pack,
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Tree, materialize, pack,
 };
 use formwork_oci::Reference;
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
-use crate::result::BuiltImage;
+use crate::result::{Built, BuiltImage};
 use crate::step::{sending, step};
 use crate::{BuildError, BuildRequest, Destination, Host, ImageForm, Output};
 
-/// Takes an image to all outputs.
+/// Takes what was built to all outputs.
 pub(crate) fn deliver(
     host: &Host,
     request: &BuildRequest,
-    image: &BuiltImage,
+    built: &Built,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
     for output in &request.outputs {
         step(title(output), events, cancel, |step| {
-            Delivery { host, request, image, events, step }.deliver(output)
+            Delivery { host, request, built, events, step }.deliver(output)
         })?;
     }
     Ok(())
@@ -48,15 +49,15 @@ fn title(output: &Output) -> String {
         Output::Push { .. } => "push".to_owned(),
         Output::Archive { destination, .. } => format!("export to {}", show(destination)),
         Output::Layout { directory, .. } => format!("export to {}", directory.display()),
-        Output::Files(directory) => format!("export files to {}", directory.display()),
-        Output::Tar(destination) => format!("export files to {}", show(destination)),
+        Output::Files { directory, .. } => format!("export files to {}", directory.display()),
+        Output::Tar { destination, .. } => format!("export files to {}", show(destination)),
     }
 }
 
 struct Delivery<'a> {
     host: &'a Host,
     request: &'a BuildRequest,
-    image: &'a BuiltImage,
+    built: &'a Built,
     events: &'a Arc<dyn EventSink>,
     step: StepId,
 }
@@ -69,67 +70,78 @@ impl Delivery<'_> {
             Output::Archive { docker, destination, form } => {
                 self.archive(*docker, destination, form)
             }
-            Output::Layout { docker, directory, form: how } => {
-                let view = self.view(how)?;
-                make_directory(directory).map_err(BuildError::store)?;
-                export::to_directory(view, self.image.names(), form(*docker), directory)
-                    .map(drop)
-                    .map_err(|error| BuildError::image(&error))
-            }
-            Output::Files(directory) => self.files(directory),
-            Output::Tar(destination) => self.tar(destination),
+            Output::Layout { docker, directory, form } => self.layout(*docker, directory, form),
+            Output::Files { directory, split } => self.files(directory, *split),
+            Output::Tar { destination, split } => self.tar(destination, *split),
         }
     }
 
-    fn view(&self, form: &ImageForm) -> Result<&formwork_image::ImageView, BuildError> {
+    fn content(&self, form: &ImageForm) -> Result<Content<'_>, BuildError> {
         let missing = || BuildError::internal("the image was not packed as the output needs it");
-        self.image.view(form).ok_or_else(missing)
+        self.built.content(form).ok_or_else(missing)
     }
 
     /// Keeps the image under its names, with everything that it takes to run it.
     fn store(&self) -> Result<(), BuildError> {
+        for image in &self.built.images {
+            self.store_parts(image)?;
+        }
         let content = self.host.layers.content();
-        content.insert(&self.image.config_bytes).map_err(BuildError::store)?;
-        for layer in self.image.root.layers() {
-            // A planned copy has its bytes elsewhere, where they may change.
-            if layer.base_descriptor().is_none() {
-                layer.directory().map_err(|error| BuildError::worker(&error))?;
-            }
+        if let Some((_, index)) = self.built.indexes.first() {
+            content.insert(index.bytes()).map_err(BuildError::store)?;
         }
-        for layer in self.image.layers.iter().filter(|layer| layer.origin.is_none()) {
-            // One that came with an image which was no registry's, and may go away.
-            if let Some(blob) = &layer.blob {
-                copy_blob(&*self.image.blobs, blob, content)
-                    .map_err(|error| BuildError::image(&error))?;
-            }
-        }
-        if let Some((_, view)) = self.image.views.first() {
-            content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
-        }
-        let names = self.image.names().iter().cloned().map(Some);
+        let names = self.built.names().iter().cloned().map(Some);
         let names: Vec<_> = if names.len() == 0 { vec![None] } else { names.collect() };
-        for name in names {
-            let stored = self.image.stored(name);
+        for stored in names.into_iter().filter_map(|name| self.built.stored(name)) {
             self.host.images.put(&stored).map_err(|error| BuildError::image(&error))?;
         }
         Ok(())
     }
 
+    /// What it takes to run an image.
+    fn store_parts(&self, image: &BuiltImage) -> Result<(), BuildError> {
+        let content = self.host.layers.content();
+        content.insert(&image.config_bytes).map_err(BuildError::store)?;
+        for layer in image.root.layers() {
+            // A planned copy has its bytes elsewhere, where they may change.
+            if layer.base_descriptor().is_none() {
+                layer.directory().map_err(|error| BuildError::worker(&error))?;
+            }
+        }
+        for layer in image.layers.iter().filter(|layer| layer.origin.is_none()) {
+            // One that came with an image which was no registry's, and may go away.
+            if let Some(blob) = &layer.blob {
+                copy_blob(&*image.blobs, blob, content)
+                    .map_err(|error| BuildError::image(&error))?;
+            }
+        }
+        if let Some((_, view)) = image.views.first() {
+            content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
+        }
+        Ok(())
+    }
+
     fn push(&self, form: &ImageForm, by_digest: bool) -> Result<(), BuildError> {
-        let view = self.view(form)?;
-        let digest = &view.descriptor().digest;
+        let content = self.content(form)?;
+        let digest = match content {
+            Content::Image(view) => &view.descriptor().digest,
+            Content::Index(index) => &index.descriptor().digest,
+        };
         let name = |name: &Reference| match by_digest {
             true => Reference::by_digest(name.repository().clone(), digest.clone()),
             false => name.clone(),
         };
-        let names: Vec<Reference> = self.image.names().iter().map(name).collect();
+        let names: Vec<Reference> = self.built.names().iter().map(name).collect();
         let client = self.host.registries.client();
         let client = client.map_err(|error| BuildError::image(&error.into()))?;
         let progress = sending(self.step, &**self.events);
         let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
-        export::to_registry(client, view, &names, options)
-            .map(drop)
-            .map_err(|error| BuildError::image(&error))
+        match content {
+            Content::Image(view) => export::to_registry(client, view, &names, options),
+            Content::Index(index) => export::index_to_registry(client, index, &names, options),
+        }
+        .map(drop)
+        .map_err(|error| BuildError::image(&error))
     }
 
     fn archive(
@@ -138,44 +150,47 @@ impl Delivery<'_> {
         destination: &Destination,
         how: &ImageForm,
     ) -> Result<(), BuildError> {
-        let view = self.view(how)?;
-        let (names, form) = (self.image.names(), form(docker));
+        let named = [Named::new(self.content(how)?, self.built.names())];
         match destination {
-            Destination::File(path) => export::to_file(view, names, form, path),
+            Destination::File(path) => export::all_to_file(&named, form(docker), path),
             Destination::Stdout => {
                 let stdout = stdout().map_err(BuildError::store)?;
-                export::to_stream(view, names, form, &stdout)
+                export::all_to_stream(&named, form(docker), &stdout)
             }
         }
-        .map(drop)
         .map_err(|error| BuildError::image(&error))
     }
 
+    fn layout(&self, docker: bool, directory: &Path, how: &ImageForm) -> Result<(), BuildError> {
+        let named = [Named::new(self.content(how)?, self.built.names())];
+        make_directory(directory).map_err(BuildError::store)?;
+        export::all_to_directory(&named, form(docker), directory)
+            .map_err(|error| BuildError::image(&error))
+    }
+
     /// All files as they are in the image, into a directory of the user's.
-    fn files(&self, directory: &Path) -> Result<(), BuildError> {
-        let files = || -> Result<(), WorkerError> {
-            make_directory(directory)?;
-            let tree = self.merged()?;
+    fn files(&self, directory: &Path, split: Option<bool>) -> Result<(), BuildError> {
+        let files = |place: &Path, tree: &Tree| -> Result<(), WorkerError> {
+            make_directory(place)?;
             let options = MaterializeOptions {
                 ownership: Ownership::Caller,
                 threads: self.host.layers.threads(),
                 ..MaterializeOptions::default()
             };
-            materialize(&tree, &RootDir::open(directory)?, &options)?;
+            materialize(tree, &RootDir::open(place)?, &options)?;
             Ok(())
         };
-        files().map_err(|error| BuildError::worker(&error))
+        for (name, tree) in files::trees(self.built, split)? {
+            let place = name.map_or_else(|| directory.to_owned(), |name| directory.join(name));
+            files(&place, &tree).map_err(|error| BuildError::worker(&error))?;
+        }
+        Ok(())
     }
 
-    fn tar(&self, destination: &Destination) -> Result<(), BuildError> {
-        let tar = || archive_files(&self.merged()?, self.request.epoch, destination);
-        tar().map_err(|error| BuildError::worker(&error))
-    }
-
-    /// The files of all layers together.
-    fn merged(&self) -> Result<Tree, WorkerError> {
-        let trees = self.image.root.trees_with_bytes()?;
-        Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())
+    fn tar(&self, destination: &Destination, split: Option<bool>) -> Result<(), BuildError> {
+        let tree = files::joined(files::trees(self.built, split)?)?;
+        archive_files(&tree, self.request.epoch, destination)
+            .map_err(|error| BuildError::worker(&error))
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
-use formwork_oci::{Annotations, Reference};
+use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
-use formwork_worker::{HostTrust, Secrets};
+use formwork_worker::{HostTrust, Secrets, StepWorld};
 
 use crate::Limits;
 
@@ -19,6 +19,9 @@ pub struct BuildRequest {
     pub dockerfile: SourceFile,
     /// What the user asks of it.
     pub options: Options,
+    /// The platforms of an image for several, with that of the options among them; empty for an
+    /// image for one.
+    pub platforms: Vec<Platform>,
     /// The directories that files come from, by their names; the main one is called
     /// [`formwork_frontend::MAIN_CONTEXT`].
     pub contexts: BTreeMap<String, ContextSpec>,
@@ -34,6 +37,8 @@ pub struct BuildRequest {
     pub git: GitConfig,
     /// What of the host reaches RUN.
     pub trust: HostTrust,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The names that the result gets.
     pub tags: Vec<Reference>,
     /// Where the result goes.
@@ -100,9 +105,20 @@ pub enum Output {
         form: ImageForm,
     },
     /// The files into a directory, owned by the user.
-    Files(PathBuf),
+    Files {
+        /// The directory.
+        directory: PathBuf,
+        /// Whether each platform has a directory of its own in there; if nothing is said, those
+        /// of several platforms have.
+        split: Option<bool>,
+    },
     /// The files into a tar archive.
-    Tar(Destination),
+    Tar {
+        /// Where to.
+        destination: Destination,
+        /// As for [`Output::Files`].
+        split: Option<bool>,
+    },
 }
 
 /// How an image is packed.
@@ -112,8 +128,70 @@ pub struct ImageForm {
     pub compression: Compression,
     /// Whether the media types are docker's, of which there is none for zstd.
     pub docker_types: bool,
-    /// The annotations of the manifest, which docker's have not.
-    pub annotations: Annotations,
+    /// The annotations, which docker's media types have not.
+    pub annotations: Vec<Annotation>,
+}
+
+/// An annotation of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// What is annotated.
+    pub place: AnnotationPlace,
+    /// The platform whose image is meant; all where none is given.
+    pub platform: Option<Platform>,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What an annotation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnnotationPlace {
+    /// The manifest of an image.
+    Manifest,
+    /// What an index says about the manifest.
+    ManifestDescriptor,
+    /// The index.
+    Index,
+    /// What the list of images of a layout says about the index.
+    IndexDescriptor,
+}
+
+impl ImageForm {
+    /// The annotations of a place, for the image of a platform where the place belongs to one.
+    pub(crate) fn annotations_of(
+        &self,
+        place: AnnotationPlace,
+        platform: Option<&Platform>,
+    ) -> Annotations {
+        let is_meant = |annotation: &&Annotation| {
+            let wanted = annotation.platform.as_ref();
+            annotation.place == place && (wanted.is_none() || wanted == platform)
+        };
+        let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
+        self.annotations.iter().filter(is_meant).map(pair).collect()
+    }
+}
+
+impl BuildRequest {
+    /// Whether the result is an index of images.
+    pub(crate) fn is_for_several(&self) -> bool {
+        self.platforms.len() > 1
+    }
+
+    /// What the user asks for, for each platform.
+    pub(crate) fn options_by_platform(&self) -> Vec<Options> {
+        if !self.is_for_several() {
+            return vec![self.options.clone()];
+        }
+        let options = |platform: &Platform| Options {
+            target_platform: platform.clone(),
+            several_platforms: true,
+            ..self.options.clone()
+        };
+        self.platforms.iter().map(options).collect()
+    }
 }
 
 /// A file, or standard output.
@@ -132,7 +210,7 @@ impl Output {
             Self::Push { form, .. } | Self::Archive { form, .. } | Self::Layout { form, .. } => {
                 Some(form)
             }
-            Self::Store | Self::Files(_) | Self::Tar(_) => None,
+            Self::Store | Self::Files { .. } | Self::Tar { .. } => None,
         }
     }
 }

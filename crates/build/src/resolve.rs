@@ -50,9 +50,17 @@ pub(crate) fn resolve(
 ) -> Result<Images, BuildError> {
     let mut images = Images::default();
     let resolver = Resolver { host, request, events, cancel };
+    let options = request.options_by_platform();
     loop {
-        let missing = image_requests(dockerfile, &request.options, &images.resolved)
-            .map_err(BuildError::input)?;
+        let mut missing: Vec<ImageRequest> = Vec::new();
+        for options in &options {
+            let wanted = image_requests(dockerfile, options, &images.resolved);
+            for request in wanted.map_err(BuildError::input)? {
+                if !missing.iter().any(|known| known.key == request.key) {
+                    missing.push(request);
+                }
+            }
+        }
         if missing.is_empty() {
             return Ok(images);
         }
@@ -148,7 +156,7 @@ impl Resolver<'_> {
 
     fn find_named(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
         let local = self.host.images.get(name)?;
-        let local = local.filter(|image| image.platform.fitness(platform).is_some());
+        let local = local.and_then(|image| image.for_platform(platform));
         match (policy_for(name, self.request.pull), local) {
             (PullPolicy::Missing | PullPolicy::Never, Some(local)) => self.of_local(&local),
             (PullPolicy::Never, None) => Err(not_pulled(name)),
@@ -225,17 +233,15 @@ pub fn find_image(
     platform: Option<&Platform>,
     policy: PullPolicy,
 ) -> Result<StoredImage, BuildError> {
-    let local = match host.images.resolve(text) {
-        Ok(image) if platform.is_none_or(|wanted| image.platform.fitness(wanted).is_some()) => {
-            Ok(image)
-        }
-        Ok(image) => Err(ImageError::NotFound {
+    let on_platform = |image: StoredImage| match platform {
+        None => Ok(image),
+        Some(wanted) => image.for_platform(wanted).ok_or_else(|| ImageError::NotFound {
             place: "the local store".to_owned(),
             wanted: format!("image `{text}` for another platform than {}", image.platform),
             available: Vec::new(),
         }),
-        Err(error) => Err(error),
     };
+    let local = host.images.resolve(text).and_then(on_platform);
     // An id is nothing that a registry could be asked for.
     let name = match (&local, text.parse::<Reference>()) {
         (Ok(image), Ok(name)) => Some(name).filter(|name| image.is_called(name)),
@@ -293,8 +299,16 @@ fn keep_pulled(
         platform: resolved.config.platform(),
         created: resolved.config.created.clone(),
         layers: layers.collect(),
+        index: None,
+        others: Vec::new(),
     };
-    host.images.put(&image)?;
+    // What the name means elsewhere is asked for no more because of this.
+    let kept = match host.images.get(name) {
+        Ok(Some(old)) => old.beside(image.clone(), &Platform::host()),
+        // A damaged record is replaced.
+        Ok(None) | Err(_) => image.clone(),
+    };
+    host.images.put(&kept)?;
     Ok(image)
 }
 

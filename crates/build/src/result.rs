@@ -6,17 +6,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_frontend::{HistoryEntry, Lowered};
 use formwork_graph::{Op, OpId};
+use formwork_image::export::Content;
 use formwork_image::{
-    Assembly, BlobSource, Family, ImageView, StoredImage, StoredLayer, assemble as assemble_image,
+    Assembly, BlobSource, Entry, Family, ImageIndex, ImageView, StoredImage, StoredIndex,
+    StoredLayer, assemble as assemble_image,
 };
 use formwork_layer::Compression;
-use formwork_oci::{Descriptor, DiffId, Digest, History, ImageConfig, Reference, to_json};
+use formwork_oci::{
+    Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, to_json,
+};
 use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
 use crate::resolve::Images;
-use crate::{BuildError, BuildRequest, Host, ImageForm, Output};
+use crate::{AnnotationPlace, BuildError, BuildRequest, Host, ImageForm, Output};
 
 /// What the history says about who made an image.
 const COMMENT: &str = "formwork";
@@ -24,16 +28,31 @@ const COMMENT: &str = "formwork";
 /// What a build has yielded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildOutcome {
-    /// The digest of the configuration: the image's id.
+    /// The digest of the configuration: the image's id. Of an image for several platforms, that of
+    /// the one which suits this machine best.
     pub id: Digest,
-    /// The manifest, if the image was packed.
+    /// The manifest or the index, if the image was packed.
     pub manifest: Option<Descriptor>,
+    /// Whether the image is one for several platforms.
+    pub is_index: bool,
     /// The names that the image was given.
     pub names: Vec<Reference>,
 }
 
+/// What a build makes: an image, or one for each platform and what joins them.
+pub(crate) struct Built {
+    /// The images, in the order of the platforms; at least one.
+    pub(crate) images: Vec<BuiltImage>,
+    /// The index of an image for several platforms, by its forms.
+    pub(crate) indexes: Vec<(ImageForm, ImageIndex)>,
+    names: Vec<Reference>,
+    is_for_several: bool,
+}
+
 /// An image that was built.
 pub(crate) struct BuiltImage {
+    /// The platform that was asked for.
+    pub(crate) platform: Platform,
     pub(crate) config: ImageConfig,
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) root: Root,
@@ -42,15 +61,56 @@ pub(crate) struct BuiltImage {
     /// Where all blobs are.
     pub(crate) blobs: Arc<ResultBlobs>,
     pub(crate) layers: Vec<StoredLayer>,
-    names: Vec<Reference>,
 }
 
-/// Puts the image together, packing layers as far as the outputs need it.
-pub(crate) fn assemble(
+/// Puts the images of all platforms together, packing layers as far as the outputs need it.
+pub(crate) fn assemble_all(
+    host: &Host,
+    request: &BuildRequest,
+    images: &Images,
+    lowered: &[Lowered],
+    outputs: &BTreeMap<OpId, OpOutput>,
+    cancel: &Cancel,
+) -> Result<Built, BuildError> {
+    let platforms =
+        request.options_by_platform().into_iter().map(|options| options.target_platform);
+    let built = lowered.iter().zip(platforms).map(|(lowered, platform)| {
+        assemble(host, request, images, lowered, platform, outputs, cancel)
+    });
+    let built: Vec<BuiltImage> = built.collect::<Result<_, _>>()?;
+    let mut indexes = Vec::new();
+    if request.is_for_several() {
+        for form in unique(request.outputs.iter().filter_map(Output::form)) {
+            let index = index(&built, &form)?;
+            indexes.push((form, index));
+        }
+    }
+    let is_for_several = request.is_for_several();
+    Ok(Built { images: built, indexes, names: request.tags.clone(), is_for_several })
+}
+
+/// Joins the images of all platforms.
+fn index(images: &[BuiltImage], form: &ImageForm) -> Result<ImageIndex, BuildError> {
+    let entry = |image: &BuiltImage| {
+        let view = image.view(form)?.clone();
+        let annotations = view.descriptor().annotations.clone();
+        Some(Entry { platform: Some(image.platform.clone()), annotations, ..Entry::of(view) })
+    };
+    let entries: Option<Vec<Entry>> = images.iter().map(entry).collect();
+    let entries = entries.ok_or_else(|| BuildError::internal("an image was not packed"))?;
+    let annotations = form.annotations_of(AnnotationPlace::Index, None);
+    let index = ImageIndex::assemble(entries, form.family(), annotations);
+    let index = index.map_err(|error| BuildError::image(&error))?;
+    Ok(index.annotated(form.annotations_of(AnnotationPlace::IndexDescriptor, None)))
+}
+
+/// Puts an image together, packing layers as far as the outputs need it.
+fn assemble(
     host: &Host,
     request: &BuildRequest,
     images: &Images,
     lowered: &Lowered,
+    platform: Platform,
     outputs: &BTreeMap<OpId, OpOutput>,
     cancel: &Cancel,
 ) -> Result<BuiltImage, BuildError> {
@@ -72,16 +132,63 @@ pub(crate) fn assemble(
         let index = compressions.iter().position(|known| *known == form.compression);
         let index = index.ok_or_else(|| BuildError::internal("a compression is forgotten"))?;
         let layers = packed.iter().map(|forms| forms.blobs[index].clone()).collect();
-        let family = if form.docker_types { Family::Docker } else { Family::Oci };
-        let annotations = form.annotations.clone();
+        let family = form.family();
+        let of = |place| form.annotations_of(place, Some(&platform));
+        let annotations = of(AnnotationPlace::Manifest);
         let assembly = Assembly { config: &config, layers, family, annotations };
         let blobs = Arc::clone(&blobs) as Arc<dyn BlobSource>;
         let view = assemble_image(assembly, blobs).map_err(|error| BuildError::image(&error))?;
+        let view = view.annotated(of(AnnotationPlace::ManifestDescriptor));
         views.push((form, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
-    let names = request.tags.clone();
-    Ok(BuiltImage { config, config_bytes, root, views, blobs, layers, names })
+    Ok(BuiltImage { platform, config, config_bytes, root, views, blobs, layers })
+}
+
+impl Built {
+    pub(crate) fn names(&self) -> &[Reference] {
+        &self.names
+    }
+
+    /// The index in a form, if there is one.
+    pub(crate) fn index(&self, form: &ImageForm) -> Option<&ImageIndex> {
+        self.indexes.iter().find(|(known, _)| known == form).map(|(_, index)| index)
+    }
+
+    /// The image or the index in a form.
+    pub(crate) fn content(&self, form: &ImageForm) -> Option<Content<'_>> {
+        match (self.index(form), &*self.images) {
+            (Some(index), _) => Some(Content::Index(index)),
+            (None, [image]) => image.view(form).map(Content::Image),
+            (None, _) => None,
+        }
+    }
+
+    /// The image as the store remembers it under a name.
+    pub(crate) fn stored(&self, name: Option<Reference>) -> Option<StoredImage> {
+        let images = self.images.iter().map(BuiltImage::stored).collect();
+        let descriptor = self.indexes.first().map(|(_, index)| index.descriptor().clone());
+        let index = self.is_for_several.then_some(StoredIndex { descriptor });
+        StoredImage::together(images, &Platform::host(), name, index)
+    }
+
+    pub(crate) fn into_outcome(self) -> Result<BuildOutcome, BuildError> {
+        let nothing = || BuildError::internal("nothing was built");
+        let first = self.images.first().ok_or_else(nothing)?;
+        let id = self.stored(None).map_or_else(|| first.id(), |image| image.config);
+        let manifest = match self.is_for_several {
+            true => self.indexes.first().map(|(_, index)| index.descriptor()),
+            false => first.views.first().map(|(_, view)| view.descriptor()),
+        };
+        let (manifest, is_index) = (manifest.cloned(), self.is_for_several);
+        Ok(BuildOutcome { id, manifest, is_index, names: self.names })
+    }
+}
+
+impl ImageForm {
+    fn family(&self) -> Family {
+        if self.docker_types { Family::Docker } else { Family::Oci }
+    }
 }
 
 impl BuiltImage {
@@ -95,26 +202,18 @@ impl BuiltImage {
         Digest::of(&self.config_bytes)
     }
 
-    /// The image as the store remembers it under a name.
-    pub(crate) fn stored(&self, name: Option<Reference>) -> StoredImage {
+    /// The image as the store remembers it.
+    fn stored(&self) -> StoredImage {
         StoredImage {
-            name,
+            name: None,
             manifest: self.views.first().map(|(_, view)| view.descriptor().clone()),
             config: self.id(),
             platform: self.config.platform(),
             created: self.config.created.clone(),
             layers: self.layers.clone(),
+            index: None,
+            others: Vec::new(),
         }
-    }
-
-    pub(crate) fn names(&self) -> &[Reference] {
-        &self.names
-    }
-
-    pub(crate) fn into_outcome(self) -> BuildOutcome {
-        let id = self.id();
-        let manifest = self.views.first().map(|(_, view)| view.descriptor().clone());
-        BuildOutcome { id, manifest, names: self.names }
     }
 }
 

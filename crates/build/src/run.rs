@@ -10,7 +10,8 @@ use formwork_oci::ImageConfig;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{
-    ContainerSpec, Volume, WorkerError, inherited_stdio, run_container, terminal_stdio,
+    ContainerSpec, StepWorld, Volume, WorkerError, emulator, inherited_stdio, run_container,
+    terminal_stdio,
 };
 
 use crate::error::told;
@@ -41,6 +42,8 @@ pub struct RunRequest {
     pub volumes: Vec<Volume>,
     /// Whether the process has the caller's standard input.
     pub interactive: bool,
+    /// What the user asks of the world of the process.
+    pub world: StepWorld,
     /// A terminal for the process alone, in place of the caller's streams.
     pub terminal: Option<Arc<OwnedFd>>,
 }
@@ -63,7 +66,9 @@ pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, Bu
         hostname: request.hostname.clone().unwrap_or_default(),
         volumes: request.volumes.clone(),
         terminal: request.terminal.is_some(),
+        emulator: emulator(&request.image.platform, &host.emulators),
         resolv_conf: host.resolv_conf.clone(),
+        world: request.world.clone(),
         grace: GRACE,
     };
     let stdio = match &request.terminal {

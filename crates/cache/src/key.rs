@@ -205,7 +205,7 @@ fn security(security: Security) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use formwork_graph::{CacheSharing, GraphBuilder, Source, Step};
+    use formwork_graph::{CacheSharing, GraphBuilder, Places, Source, Step};
 
     use super::*;
     use crate::CacheKey;
@@ -244,8 +244,15 @@ mod tests {
     /// Ids of a base, of another stage and of a context, which have these numbers in `known`.
     fn ids() -> [OpId; 3] {
         let mut builder = GraphBuilder::default();
-        let mut add =
-            |op| builder.add(Step { op, name: String::new(), location: None, no_cache: false });
+        let mut add = |op| {
+            builder.add(Step {
+                op,
+                name: String::new(),
+                location: None,
+                places: Places::default(),
+                no_cache: false,
+            })
+        };
         let context = |name: &str| Op::Source(Source::Context { name: name.to_owned() });
         [add(Op::Source(Source::Scratch)), add(context("stage")), add(context("context"))]
     }

@@ -25,6 +25,7 @@
 //! | RUN: SSH agent: its keys, whether it is required | no | no |
 //! | RUN: heredoc file: target, mode, content | yes | yes |
 //! | RUN: proxy variables and certificates of the host | no | no |
+//! | RUN: `--add-host`, `--dns`, limits, `/dev/shm`, attempts | no | no |
 //! | COPY, ADD, WORKDIR: parameters | yes | by their effect on the result |
 //! | COPY, ADD, WORKDIR: layers below | yes, except with `--link` | yes, except with `--link` |
 //! | COPY, ADD from a stage or an image | all layers and the path | by its effect on the result |

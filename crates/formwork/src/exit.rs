@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use formwork_build::{BuildError, ErrorKind};
 use formwork_diagnostics::Diagnostic;
 
-use crate::render;
+use crate::{progress, render};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -68,6 +68,12 @@ impl Failure {
     pub(crate) fn of_run(self) -> Self {
         let code = if matches!(self.code, 126 | 127) { self.code } else { 125 };
         Self { code, ..self }
+    }
+
+    /// The same failure, told as `--progress=json` tells everything.
+    pub(crate) fn told_to_programs(self) -> Self {
+        progress::tell_failure(&self.diagnostics);
+        Self { diagnostics: Vec::new(), ..self }
     }
 
     /// A failure that has been told on standard output.

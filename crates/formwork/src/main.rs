@@ -49,6 +49,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),
         Command::Copy(args) => commands::copy::run(args, &settings),
+        Command::Index(args) => commands::index::run(args, &settings),
         Command::Import(args) => commands::import::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),
         Command::Export(args) => commands::export::run(args, &settings),

@@ -3,11 +3,15 @@
 //! The only place of the program that reads environment variables, the home directory and the
 //! machine's configuration.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use clap::ValueEnum;
 use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
+use formwork_sandbox::{Entered, Rung, RungChoice};
 
-use crate::args::{GlobalArgs, SpaceArgs, bytes};
+use crate::args::{GlobalArgs, Isolation, SpaceArgs, bytes};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -28,6 +32,9 @@ pub(crate) struct Settings {
     home: Option<PathBuf>,
     /// The number of processors.
     pub(crate) processors: usize,
+    isolation: RungChoice,
+    /// What the process has become.
+    entered: OnceLock<Entered>,
 }
 
 impl Settings {
@@ -43,7 +50,24 @@ impl Settings {
         };
         let root = std::path::absolute(&root).map_err(Failure::machine)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { root, home, processors })
+        let isolation = match (args.isolation, variable("FORMWORK_ISOLATION")) {
+            (Some(isolation), _) => isolation,
+            (None, Some(name)) => Isolation::from_str(&name, true).map_err(|_| {
+                Failure::usage(format!("FORMWORK_ISOLATION is `{name}`, which is no isolation"))
+                    .with_help("`formwork --help` lists them at `--isolation`")
+            })?,
+            (None, None) => Isolation::Auto,
+        };
+        let isolation = rung_choice(isolation);
+        Ok(Self { root, home, processors, isolation, entered: OnceLock::new() })
+    }
+
+    /// Becomes root in a user namespace where the user is not root. Must come before any thread.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        let entered = formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?;
+        // Once for a process.
+        let _ = self.entered.set(entered);
+        Ok(())
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -51,12 +75,24 @@ impl Settings {
         let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let resolv_conf = fs_err::read("/etc/resolv.conf").unwrap_or_default();
         let registries = self.registries();
-        if let Some(parent) = self.root.parent() {
+        let entered = self.entered.get().cloned().unwrap_or_else(Entered::nothing);
+        // Where files can be given to nobody, those of layers are the user's own, which would be
+        // wrong for anybody who can.
+        let root = match entered.rung {
+            Rung::CopyOnly => {
+                let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+                self.root.with_file_name(format!("{name}-copy-only"))
+            }
+            _ => self.root.clone(),
+        };
+        if let Some(parent) = root.parent() {
             fs_err::create_dir_all(parent).map_err(|error| {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        Ok(Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?)
+        let (boot, processors) = (boot.trim(), self.processors);
+        let host = Host::open(&root, boot, processors, registries, resolv_conf, entered)?;
+        Ok(host.with_emulators(emulators()))
     }
 
     /// What git needs of the machine.
@@ -115,6 +151,22 @@ impl Settings {
     }
 }
 
+/// Where emulators of other machines are looked for: along the PATH.
+fn emulators() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
+}
+
+fn rung_choice(isolation: Isolation) -> RungChoice {
+    match isolation {
+        Isolation::Auto => RungChoice::Auto,
+        Isolation::Root => RungChoice::Only(Rung::Root),
+        Isolation::SubordinateIds => RungChoice::Only(Rung::SubordinateIds),
+        Isolation::Chroot => RungChoice::Only(Rung::Chroot),
+        Isolation::CopyOnly => RungChoice::Only(Rung::CopyOnly),
+    }
+}
+
 /// The certificates and proxies that reach RUN.
 pub(crate) fn host_trust() -> HostTrust {
     let bundles = path("SSL_CERT_FILE").into_iter().chain(SYSTEM_BUNDLES.map(PathBuf::from));
@@ -126,6 +178,21 @@ pub(crate) fn host_trust() -> HostTrust {
 fn proxies() -> Vec<(String, String)> {
     let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
     names.filter_map(|name| Some((name.clone(), variable(&name)?))).collect()
+}
+
+/// Proxies that are given as build arguments reach RUN without an `ARG` in either case, and no
+/// cache key.
+pub(crate) fn with_given_proxies(trust: &mut HostTrust, build_args: &BTreeMap<String, String>) {
+    for upper in PROXIES {
+        let lower = upper.to_ascii_lowercase();
+        let (own, other) = (build_args.get(upper), build_args.get(&lower));
+        for (name, value) in [(upper, own.or(other)), (lower.as_str(), other.or(own))] {
+            if let Some(value) = value {
+                trust.proxies.retain(|(known, _)| known != name);
+                trust.proxies.push((name.to_owned(), value.clone()));
+            }
+        }
+    }
 }
 
 /// The socket of the user's SSH agent.

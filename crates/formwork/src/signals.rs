@@ -7,7 +7,7 @@ use std::sync::mpsc::{RecvError, channel};
 use std::time::Duration;
 
 use formwork_build::Cancel;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
@@ -31,6 +31,16 @@ impl Received {
         match self.signal.load(Ordering::Relaxed) {
             0 => failure,
             signal => failure.stopped(u8::try_from(128 + signal).unwrap_or(130)),
+        }
+    }
+
+    /// What the exit code of a process means after this: where it was ended since somebody asked for
+    /// it, they see the code of what they did.
+    pub(crate) fn code(&self, code: i32) -> i32 {
+        let ended = [128 + SIGTERM, 128 + SIGKILL];
+        match self.signal.load(Ordering::Relaxed) {
+            signal if signal != 0 && ended.contains(&code) => 128 + signal,
+            _ => code,
         }
     }
 

@@ -144,9 +144,12 @@ mod tests {
             contexts: BTreeMap::new(),
             target_platform: Platform::host(),
             build_platform: Platform::host(),
+            several_platforms: false,
             no_cache: false,
             no_cache_stages: std::collections::BTreeSet::new(),
             all_stages: true,
+            allowed: crate::Allowed::default(),
+            network: formwork_graph::Network::Default,
         };
         let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::new()).unwrap();
         let warnings = lowered.diagnostics.iter();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use formwork_diagnostics::{SourceFile, Span};
+use formwork_graph::Network;
 use formwork_oci::{Digest, ImageConfig, Platform};
 
 use crate::ImageLocation;
@@ -22,12 +23,28 @@ pub struct Options {
     pub target_platform: Platform,
     /// What the build runs on.
     pub build_platform: Platform,
+    /// Whether the steps of several platforms are shown side by side, so that each has to tell its
+    /// own.
+    pub several_platforms: bool,
     /// Whether no earlier result must be used.
     pub no_cache: bool,
     /// The stages whose own earlier results must not be used, by name or number.
     pub no_cache_stages: BTreeSet<String>,
     /// Whether stages that the target does not need are lowered, too: for those who only check.
     pub all_stages: bool,
+    /// What a RUN may ask for that breaks its confinement.
+    pub allowed: Allowed,
+    /// The network of each RUN that names none.
+    pub network: Network,
+}
+
+/// What a RUN may ask for that breaks its confinement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// The machine's network (`--network=host`).
+    pub host_network: bool,
+    /// All power within its namespaces (`--security=insecure`).
+    pub insecure: bool,
 }
 
 /// A source that has a name of its own.

@@ -8,6 +8,7 @@
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
 mod config;
+mod emulated;
 mod findings;
 mod git;
 mod input;
@@ -21,9 +22,11 @@ mod scope;
 mod unused;
 
 pub use git::{GitLocation, git_location};
-pub use input::{ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages};
+pub use input::{
+    Allowed, ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages,
+};
 pub use location::{ImageLocation, LocationError};
-pub use lower::{HistoryEntry, Lowered, lower};
+pub use lower::{HistoryEntry, Lowered, lower, lower_all};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};

@@ -145,7 +145,7 @@ impl Outliner<'_> {
             Reference::Stage(base) => self.scopes.get(base).cloned().unwrap_or_default(),
             _ => StageScope::default(),
         };
-        for instruction in &planned.stage.instructions {
+        for instruction in planned.instructions {
             match &instruction.kind {
                 InstructionKind::Arg(arg) => {
                     for variable in &arg.variables {

@@ -40,6 +40,8 @@ pub(crate) struct Plan<'a> {
 /// A stage with what it refers to.
 pub(crate) struct PlannedStage<'a> {
     pub(crate) stage: &'a Stage,
+    /// Its instructions; none if a named context stands in for the whole stage.
+    pub(crate) instructions: &'a [Instruction],
     pub(crate) base: Reference,
     pub(crate) platform: Platform,
     /// What the base wants to be done first.
@@ -188,24 +190,29 @@ impl<'a> Planner<'a, '_> {
     /// What a stage refers to, or `None` if its base is no reference at all.
     fn plan_stage(&mut self, stage: &'a Stage) -> Option<PlannedStage<'a>> {
         let platform = self.platform(stage)?;
-        let base = self.base(stage, &platform)?;
+        let replacement = self.replacement(stage, &platform);
+        let is_replaced = replacement.is_some();
+        let (base, instructions) = match replacement {
+            Some(named) => (self.image_or_context(named, &stage.from.kind.image), &[][..]),
+            None => (self.base(stage, &platform)?, stage.instructions.as_slice()),
+        };
         let platform = match &base {
             Reference::Stage(other) if stage.from.kind.platform.is_none() => {
                 self.platform(&self.dockerfile.stages[*other])?
             }
             _ => platform,
         };
-        let triggers = self.triggers(&base);
+        let triggers = if is_replaced { Vec::new() } else { self.triggers(&base) };
         let mut references = BTreeMap::new();
         let source = &self.dockerfile.source;
-        let own = stage.instructions.iter().map(|instruction| (source, instruction));
+        let own = instructions.iter().map(|instruction| (source, instruction));
         let onbuild = triggers.iter().map(|trigger| (&trigger.source, &trigger.instruction));
         for (source, word) in onbuild.chain(own).flat_map(|(s, i)| froms(i).map(move |w| (s, w))) {
             if let Some(reference) = self.reference(stage.index, &platform, source, word) {
                 references.insert(word.text().to_owned(), reference);
             }
         }
-        Some(PlannedStage { stage, base, platform, triggers, references })
+        Some(PlannedStage { stage, instructions, base, platform, triggers, references })
     }
 
     fn platform(&mut self, stage: &Stage) -> Option<Platform> {
@@ -224,6 +231,11 @@ impl<'a> Planner<'a, '_> {
         platform.ok()
     }
 
+    /// The context that has the name of a stage, and stands in for all of it.
+    fn replacement(&self, stage: &Stage, platform: &Platform) -> Option<(String, ImageKeyOrDir)> {
+        self.named_context(stage.name.as_deref()?, platform)
+    }
+
     fn base(&mut self, stage: &Stage, platform: &Platform) -> Option<Reference> {
         let word = &stage.from.kind.image;
         let text = self.expand(word)?;
@@ -233,11 +245,6 @@ impl<'a> Planner<'a, '_> {
                 .with_help("give the variable a default: `ARG name=value` before the first `FROM`");
             self.errors.push(error);
             return None;
-        }
-        // A context may stand in for the stage itself or for what it is based on.
-        let named = stage.name.as_deref().and_then(|name| self.named_context(name, platform));
-        if let Some(named) = named {
-            return Some(self.image_or_context(named, word));
         }
         let earlier = self.dockerfile.stage_by_name(&text, stage.index);
         match earlier {
@@ -367,7 +374,13 @@ impl<'a> Planner<'a, '_> {
     fn triggers(&mut self, base: &Reference) -> Vec<Trigger> {
         let (name, texts) = match base {
             Reference::Stage(index) => {
-                (self.name(*index), onbuild(&self.dockerfile.stages[*index]))
+                let stage = &self.dockerfile.stages[*index];
+                let platform = self.platform(stage);
+                match platform.and_then(|platform| self.replacement(stage, &platform)) {
+                    None => (self.name(*index), onbuild(stage)),
+                    Some((_, Some(key))) => return self.triggers(&Reference::Image(key)),
+                    Some((_, None)) => return Vec::new(),
+                }
             }
             Reference::Image(key) => match self.resolved.get(key) {
                 Some(image) => (key.location.to_string(), image.config.config.on_build.clone()),

@@ -35,8 +35,8 @@ pub(crate) struct GlobalScope {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StageScope {
     variables: Vec<(String, String)>,
-    /// The `ARG`s so far, for RUN's history.
-    args: Vec<(String, Option<String>)>,
+    /// The names of the `ARG`s so far, for RUN's history.
+    args: Vec<String>,
 }
 
 impl GlobalScope {
@@ -128,8 +128,9 @@ impl StageScope {
         if let Some(value) = value {
             self.set(name, value);
         }
-        self.args.retain(|(own, _)| own != name);
-        self.args.push((name.to_owned(), value.map(str::to_owned)));
+        if !self.args.iter().any(|own| own == name) {
+            self.args.push(name.to_owned());
+        }
     }
 
     /// All variables in order.
@@ -137,13 +138,12 @@ impl StageScope {
         &self.variables
     }
 
-    /// The `ARG`s with a value, as RUN's history shows them: only those that RUN really sees.
+    /// The `ARG`s with the values that RUN sees, as RUN's history shows them.
+    ///
+    /// Proxies are left out, unlike in BuildKit: their addresses may hold passwords.
     pub(crate) fn shown_args(&self) -> Vec<String> {
-        let seen = |(name, value): &(String, Option<String>)| {
-            let value = value.as_deref().filter(|value| self.get(name) == Some(value))?;
-            (!PROXY_ARGS.contains(&name.as_str())).then(|| format!("{name}={value}"))
-        };
-        self.args.iter().filter_map(seen).collect()
+        let names = self.args.iter().filter(|name| !PROXY_ARGS.contains(&name.as_str()));
+        names.map(|name| format!("{name}={}", self.get(name).unwrap_or_default())).collect()
     }
 }
 
@@ -165,13 +165,14 @@ mod tests {
     }
 
     #[test]
-    fn history_shows_the_arguments_that_count() {
+    fn history_shows_the_arguments_with_what_run_sees() {
         let mut scope = StageScope::default();
         scope.declare("A", Some("1"));
         scope.declare("B", Some("2"));
         scope.declare("NONE", None);
         scope.declare("HTTP_PROXY", Some("http://secret"));
         scope.set("B", "env");
-        assert_eq!(scope.shown_args(), ["A=1"]);
+        scope.declare("A", Some("3"));
+        assert_eq!(scope.shown_args(), ["A=3", "B=env", "NONE="]);
     }
 }

@@ -69,9 +69,12 @@ mod tests {
             contexts: BTreeMap::new(),
             target_platform: Platform::host(),
             build_platform: Platform::host(),
+            several_platforms: false,
             no_cache: false,
             no_cache_stages: BTreeSet::new(),
             all_stages: false,
+            allowed: crate::Allowed::default(),
+            network: formwork_graph::Network::Default,
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

@@ -166,10 +166,16 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CopyOptions, CopySource};
+    use crate::{CopyOptions, CopySource, Places};
 
     pub(super) fn step(op: Op) -> Step {
-        Step { op, name: "step".to_owned(), location: None, no_cache: false }
+        Step {
+            op,
+            name: "step".to_owned(),
+            location: None,
+            places: Places::default(),
+            no_cache: false,
+        }
     }
 
     fn copy(base: OpId, from: OpId, destination: &str) -> Op {

@@ -31,12 +31,17 @@ fn kind(op: &Op) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Exec, GraphBuilder, Network, Op, Security, Source, Step};
+    use crate::{Exec, GraphBuilder, Network, Op, Places, Security, Source, Step};
 
     #[test]
     fn people_see_one_line_an_op() {
-        let step =
-            |op, name: &str| Step { op, name: name.to_owned(), location: None, no_cache: false };
+        let step = |op, name: &str| Step {
+            op,
+            name: name.to_owned(),
+            location: None,
+            places: Places::default(),
+            no_cache: false,
+        };
         let mut builder = GraphBuilder::default();
         let rootfs = builder.add(step(Op::Source(Source::Scratch), "FROM scratch"));
         builder.add(step(

@@ -20,7 +20,7 @@ pub use remote::{GitSource, HttpSource, RemoteSource, without_secrets};
 
 pub use op::{
     CacheSharing, CopyOptions, CopySource, Exec, FileAction, FileOp, MountKind, MountSpec, Network,
-    Op, OpId, Security, Source, Step,
+    Op, OpId, Place, Places, Security, Source, Step,
 };
 
 /// A validated build graph.

@@ -11,6 +11,18 @@ use crate::RemoteSource;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpId(u32);
 
+/// A part of the source: the first byte and the one behind the last.
+pub type Place = (u32, u32);
+
+/// Where the parts of an instruction stand that may turn out wrong when its op runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Places {
+    /// The user and the group: the value of `--chown`, or the `USER` above.
+    pub account: Option<Place>,
+    /// What is looked for, as it is looked for: paths and patterns, names of secrets and agents.
+    pub names: Vec<(String, Place)>,
+}
+
 /// An op and what is told about it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
@@ -18,9 +30,10 @@ pub struct Step {
     pub op: Op,
     /// What the user sees, such as `[build 3/7] RUN make`. Never part of a cache key.
     pub name: String,
-    /// Where the instruction stands in its source: first and behind-last byte. `None` for ops that
-    /// no instruction asks for.
-    pub location: Option<(u32, u32)>,
+    /// Where the instruction stands in its source. `None` for ops that no instruction asks for.
+    pub location: Option<Place>,
+    /// Where parts of it stand.
+    pub places: Places,
     /// Whether an earlier result must not be used.
     pub no_cache: bool,
 }
@@ -275,6 +288,13 @@ pub struct CopyOptions {
     pub parents: bool,
     /// Whether to unpack archives (`ADD`).
     pub unpack: bool,
+}
+
+impl Places {
+    /// Where a name stands that an op looks for.
+    pub fn of_name(&self, name: &str) -> Option<Place> {
+        self.names.iter().find(|(known, _)| known == name).map(|(_, place)| *place)
+    }
 }
 
 impl OpId {

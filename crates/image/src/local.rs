@@ -37,6 +37,19 @@ pub struct StoredImage {
     pub created: Option<String>,
     /// Its layers, lowest first.
     pub layers: Vec<StoredLayer>,
+    /// Whether this and the others are one image for several platforms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<StoredIndex>,
+    /// What the name means on other platforms; none of them has a name or others of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Self>,
+}
+
+/// What makes several images one for several platforms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredIndex {
+    /// The index, a blob in the content store; `None` as long as nobody needed one.
+    pub descriptor: Option<Descriptor>,
 }
 
 /// A layer of an image in the local store, which may be there in several forms, or in none.
@@ -92,7 +105,51 @@ impl StoredImage {
         let origin = |layer: &StoredLayer| {
             Some((layer.blob.as_ref()?.digest.clone(), layer.origin.clone()?))
         };
-        self.layers.iter().filter_map(origin).collect()
+        self.platforms().flat_map(|image| &image.layers).filter_map(origin).collect()
+    }
+
+    /// The image itself and what its name means on other platforms.
+    pub fn platforms(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// What the name means on a platform, if it means something there: the image as if there were
+    /// no others.
+    pub fn for_platform(&self, wanted: &Platform) -> Option<Self> {
+        let fitness = |image: &&Self| image.platform.fitness(wanted);
+        let fitting = self.platforms().filter(|image| fitness(image).is_some());
+        let found = fitting.min_by_key(fitness)?.clone();
+        Some(Self { name: self.name.clone(), index: None, others: Vec::new(), ..found })
+    }
+
+    /// The image together with one for another platform, or with a newer one for the same; the one
+    /// that suits a machine best is what the name means where no platform is given.
+    #[must_use]
+    pub fn beside(self, new: Self, machine: &Platform) -> Self {
+        let name = self.name.clone();
+        let Self { index: _, others, .. } = self.clone();
+        let mut all = vec![new];
+        let old = std::iter::once(Self { others: Vec::new(), index: None, ..self }).chain(others);
+        let is_new = |old: &Self| old.platform.to_string() != all[0].platform.to_string();
+        let old: Vec<Self> = old.filter(is_new).collect();
+        all.extend(old);
+        let lone = Self { name: name.clone(), ..all[0].clone() };
+        Self::together(all, machine, name, None).unwrap_or(lone)
+    }
+
+    /// Several images as one record, first the one that suits a machine best; `None` of none.
+    pub fn together(
+        mut images: Vec<Self>,
+        machine: &Platform,
+        name: Option<Reference>,
+        index: Option<StoredIndex>,
+    ) -> Option<Self> {
+        let rank = |image: &Self| image.platform.fitness(machine).unwrap_or(u32::MAX);
+        let first = (0..images.len()).min_by_key(|at| rank(&images[*at]))?;
+        let first = images.remove(first);
+        let bare = |image| Self { name: None, index: None, others: Vec::new(), ..image };
+        let others = images.into_iter().map(bare).collect();
+        Some(Self { name, index, others, ..first })
     }
 
     fn familiar_name(&self) -> Option<String> {
@@ -186,10 +243,11 @@ impl LocalImages {
         let wanted = format!("image `{text}`");
         let start = text.strip_prefix("sha256:").unwrap_or(text);
         let fits = |image: &&StoredImage| image.config.hex().starts_with(start);
+        let all = images.iter().flat_map(|image| &image.others).chain(images.iter().rev());
         // Of several names for one image the first is told.
         let fitting: BTreeMap<&Digest, &StoredImage> = match start {
             "" => BTreeMap::new(),
-            _ => images.iter().rev().filter(fits).map(|image| (&image.config, image)).collect(),
+            _ => all.filter(fits).map(|image| (&image.config, image)).collect(),
         };
         let mut found = fitting.values();
         match (found.next(), found.next()) {
@@ -238,17 +296,28 @@ impl LocalImages {
     /// The image's entry in the list for other tools, if they can read it.
     fn entry(&self, image: &StoredImage) -> Result<Option<Descriptor>, ImageError> {
         let (Some(name), Some(manifest)) = (&image.name, &image.manifest) else { return Ok(None) };
-        let mut is_complete =
-            self.content.find(manifest)?.is_some() && self.content.contains(&image.config)?;
-        for layer in &image.layers {
+        let mut is_complete = self.content.find(manifest)?.is_some();
+        let mut entry = manifest.clone();
+        entry.platform = Some(image.platform.clone());
+        let parts: Vec<&StoredImage> = match &image.index {
+            None => vec![image],
+            Some(StoredIndex { descriptor: None }) => return Ok(None),
+            Some(StoredIndex { descriptor: Some(index) }) => {
+                entry = index.clone();
+                is_complete = is_complete && self.content.find(index)?.is_some();
+                image.platforms().collect()
+            }
+        };
+        for image in &parts {
+            is_complete = is_complete && self.content.contains(&image.config)?;
+        }
+        for layer in parts.iter().flat_map(|image| &image.layers) {
             is_complete = is_complete
                 && match &layer.blob {
                     Some(blob) => self.content.find(blob)?.is_some(),
                     None => false,
                 };
         }
-        let mut entry = manifest.clone();
-        entry.platform = Some(image.platform.clone());
         entry.annotations.insert(ANNOTATION_IMAGE_NAME.to_owned(), name.to_string());
         entry.annotations.insert(ANNOTATION_REF_NAME.to_owned(), name.familiar());
         Ok(is_complete.then_some(entry))
@@ -309,6 +378,8 @@ mod tests {
             platform: view.platform(),
             created: view.config().created.clone(),
             layers: layers.collect(),
+            index: None,
+            others: Vec::new(),
         }
     }
 

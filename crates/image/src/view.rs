@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use formwork_oci::{
-    Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Platform, from_json,
+    Annotations, Descriptor, DiffId, Digest, ImageConfig, Manifest, MediaType, Platform, from_json,
 };
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -105,6 +105,12 @@ impl ImageView {
     /// The descriptor of the manifest, as it was found.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// The same image under a descriptor with other annotations.
+    #[must_use]
+    pub fn annotated(self, annotations: Annotations) -> Self {
+        Self { descriptor: Descriptor { annotations, ..self.descriptor }, ..self }
     }
 
     /// The manifest.

@@ -95,6 +95,18 @@ impl RegistryClient {
         })
     }
 
+    /// Reads the manifest or the index that a name stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::NotFound`] if there is nothing of that name.
+    pub fn document(&self, reference: &Reference) -> Result<Document, RegistryError> {
+        let errand = Errand { action: "pull", subject: reference };
+        self.pull(errand, reference.repository(), pull_by(reference), &mut |session| {
+            manifest(session, &Name::of(reference))
+        })
+    }
+
     /// Reads a manifest or an index.
     ///
     /// # Errors

@@ -137,6 +137,8 @@ pub enum Stage {
     User,
     /// Dropping capabilities and loading the system call filter.
     Confine,
+    /// Limiting what it may use.
+    Limit,
     /// Handing over standard input, output and error.
     Stdio,
     /// Making the process.
@@ -170,6 +172,9 @@ impl Stage {
                 "; allow more processes: `ulimit -u`, or the limit of pids of the container"
             }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
+            (Self::Limit, libc::EPERM) => {
+                "; an ordinary user cannot raise limits above their own: `ulimit -H -a` shows them"
+            }
             (Self::WorkingDirectory, libc::ENOENT) => "; the working directory does not exist",
             _ => "",
         }
@@ -195,6 +200,7 @@ impl fmt::Display for Stage {
             Self::WorkingDirectory => "enter the working directory",
             Self::User => "become the user",
             Self::Confine => "confine",
+            Self::Limit => "set the limits of",
             Self::Stdio => "hand over",
             Self::Fork => "start",
             Self::Messages => "exchange messages about",
@@ -299,6 +305,8 @@ pub enum ProgramProblem {
     InterpreterMissing(OsString),
     /// A binary for another architecture, with its name in the kernel's and QEMU's terms.
     Architecture(String),
+    /// The same, and the kernel does not let a sandbox register the emulator that is there.
+    EmulatorRefused(String, OsError),
     /// Neither a binary nor a script that says its interpreter.
     Format,
     /// Arguments and environment are longer than the kernel takes.
@@ -323,8 +331,16 @@ impl fmt::Display for ProgramProblem {
             Self::Architecture(name) => write!(
                 f,
                 "it is a program for {name}, and this machine has no emulator for it: install \
-                 `qemu-user-static` with its binfmt_misc entry `qemu-{name}` (flag F), or build \
-                 for this machine's platform"
+                 one (`apt-get install qemu-user-static`, or a `qemu-{name}-static` on the PATH), \
+                 or let the stage run on this machine (`FROM --platform=$BUILDPLATFORM`)"
+            ),
+            Self::EmulatorRefused(name, error) => write!(
+                f,
+                "it is a program for {name}; there is an emulator for it, but this sandbox may not \
+                 register it ({error}), which takes Linux 6.7: let root register it with \
+                 `apt-get install binfmt-support qemu-user-static` (binfmt_misc entry \
+                 `qemu-{name}`, flag F), or let the stage run on this machine \
+                 (`FROM --platform=$BUILDPLATFORM`)"
             ),
             Self::Format => f.write_str(
                 "exec format error: it is neither a binary nor a script that starts with `#!`",

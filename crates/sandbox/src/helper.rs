@@ -14,14 +14,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
 use crate::rungs::{chroot, forbidden};
 use crate::sys::{self, Fork};
-use crate::wire::{self, Answer, Gone, Request, Stop};
+use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
 use crate::{SandboxError, Stage, probe};
 
@@ -84,7 +84,7 @@ impl Helper {
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let deadline = self.runs.iter().filter_map(|run| run.deadline).min();
-        let timeout = deadline.map(until);
+        let timeout = deadline.map(wire::until);
         wire::retry(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
         Ok(polled.iter().map(|fd| !fd.revents().is_empty()).collect())
     }
@@ -93,8 +93,7 @@ impl Helper {
     fn accept(&mut self) -> bool {
         match wire::receive_request(self.control.as_fd()) {
             Ok(None) => return false,
-            Ok(Some((Request::Run, descriptors))) => self.run(descriptors, false),
-            Ok(Some((Request::RunInPlace, descriptors))) => self.run(descriptors, true),
+            Ok(Some((Request::Run(outside), descriptors))) => self.run(&outside, descriptors),
             Ok(Some((Request::Probe, descriptors))) => {
                 if let Some(channel) = descriptors.first() {
                     let _ = wire::send(channel.as_fd(), &Answer::Probe(probe::look()));
@@ -106,12 +105,15 @@ impl Helper {
         true
     }
 
-    fn run(&mut self, descriptors: Vec<OwnedFd>, in_place: bool) {
+    fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
-        let started = if in_place { chroot::start(&job) } else { self.start(&job) };
+        let started = match outside.in_place {
+            true => chroot::start(&job),
+            false => self.start(outside, &job),
+        };
         match started {
             Ok((pid, process)) => {
-                let end = if in_place { chroot::END } else { Signal::KILL };
+                let end = if outside.in_place { chroot::END } else { Signal::KILL };
                 self.runs.push(Run::new(pid, process, job.channel, end));
             }
             Err(error) => {
@@ -121,9 +123,9 @@ impl Helper {
         }
     }
 
-    fn start(&mut self, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+    fn start(&mut self, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
         let world = self.world.get_or_insert_with(World::prepare).as_mut();
-        world.map_err(|error| error.clone()).and_then(|world| start(world, job))
+        world.map_err(|error| error.clone()).and_then(|world| start(world, outside, job))
     }
 
     /// Kills all sandboxes and waits until nothing of them is left.
@@ -136,7 +138,7 @@ impl Helper {
 
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
 /// only its own id by itself; more takes power over the namespace outside, which is here.
-fn start(world: &mut World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
     let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
     let fork = forbidden::fork(world)
@@ -154,6 +156,7 @@ fn start(world: &mut World, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
         let _ = sys::wait(Some(pid), true);
         return Err(SandboxError::setup(Stage::IdMaps, "the sandbox", error));
     }
+    outside.resource_limits.iter().for_each(|limit| limit.permit(pid));
     let _ = rustix::io::write(&tell, &[1]);
     Ok((pid, process))
 }
@@ -229,13 +232,5 @@ impl Run {
             peak_memory: waited.peak_memory,
         };
         let _ = wire::send(channel.as_fd(), &Answer::Gone(gone));
-    }
-}
-
-fn until(deadline: Instant) -> Timespec {
-    let time = deadline.saturating_duration_since(Instant::now());
-    Timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(time.subsec_nanos()),
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::wire::{self, Answer, Gone, Request, Stop};
+use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::{
     Cancel, ExitReport, ExitStatus, HELPER_NAME, OsError, ProcessSpec, SandboxError, Stage,
 };
@@ -81,7 +81,9 @@ impl Launcher {
         // Held until the end: dropping the last one ends the helper and all that it runs.
         let helper = self.helper()?;
         let result = helper.start(spec, stdio).and_then(|channel| {
-            Run { channel, started: Instant::now(), grace: spec.stop_grace }.wait(cancel)
+            let started = Instant::now();
+            let deadline = spec.time_limit.and_then(|limit| started.checked_add(limit));
+            Run { channel, started, deadline, grace: spec.stop_grace }.wait(cancel)
         });
         if let Err(SandboxError::Helper(_)) = &result {
             self.forget(&helper);
@@ -138,7 +140,7 @@ impl Helper {
     /// Sends a request; returns the channel for its answers.
     pub(crate) fn request(
         &self,
-        request: Request,
+        request: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<OwnedFd, SandboxError> {
         let (ours, theirs) = wire::channel().map_err(messages)?;
@@ -159,8 +161,9 @@ impl Helper {
             refuse_directory(fd)?;
         }
         let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
-        let request = if spec.root.in_place { Request::RunInPlace } else { Request::Run };
-        self.request(request, &descriptors)
+        let resource_limits = spec.resource_limits.clone();
+        let outside = Outside { resource_limits, in_place: spec.root.in_place };
+        self.request(&Request::Run(outside), &descriptors)
     }
 }
 
@@ -187,6 +190,8 @@ fn refuse_directory(fd: &OwnedFd) -> Result<(), SandboxError> {
 struct Run {
     channel: OwnedFd,
     started: Instant,
+    /// When it is stopped in any case.
+    deadline: Option<Instant>,
     grace: Duration,
 }
 
@@ -196,11 +201,13 @@ impl Run {
         let channel = self.channel.as_fd();
         let mut outcome = None;
         let mut running = true;
+        let mut timed_out = false;
         loop {
             if running {
-                let [answer, stop] =
-                    wire::wait_readable([channel, cancel.as_fd()]).map_err(messages)?;
-                if stop {
+                let [answer, stop] = wire::wait_readable([channel, cancel.as_fd()], self.deadline)
+                    .map_err(messages)?;
+                timed_out = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if stop || timed_out {
                     self.stop();
                     running = false;
                 }
@@ -210,7 +217,10 @@ impl Run {
             }
             match wire::receive(channel) {
                 Ok(Some(Answer::Outcome(result))) => outcome = Some(result),
-                Ok(Some(Answer::Gone(end))) => return outcome.unwrap_or_else(|| self.killed(end)),
+                Ok(Some(Answer::Gone(end))) => {
+                    let result = outcome.unwrap_or_else(|| self.killed(end));
+                    return result.map(|report| ExitReport { timed_out, ..report });
+                }
                 Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => return Err(gone()),
                 Err(errno) => return Err(messages(errno)),
             }
@@ -234,6 +244,7 @@ impl Run {
         }
         Ok(ExitReport {
             status: ExitStatus::Signaled(signal),
+            timed_out: false,
             wall_time: self.started.elapsed(),
             user_time: end.user_time,
             system_time: end.system_time,

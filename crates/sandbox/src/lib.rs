@@ -22,6 +22,7 @@
 //! the workspace, in one module of system calls.
 
 mod cancel;
+mod emulation;
 mod encoding;
 mod enter;
 mod error;
@@ -31,6 +32,7 @@ mod helper;
 mod idmap;
 mod init;
 mod launcher;
+mod limits;
 mod probe;
 mod report;
 mod rungs;
@@ -43,11 +45,13 @@ mod wire;
 mod world;
 
 pub use cancel::Cancel;
+pub use emulation::{Emulation, Emulator};
 pub use enter::{Entered, Rung, RungChoice, enter};
 pub use error::{
     IdKind, OsError, ProgramProblem, RootlessProblem, SandboxError, Stage, TargetProblem,
 };
 pub use launcher::{Launcher, Stdio};
+pub use limits::{Resource, ResourceLimit};
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus};
 pub use spec::{

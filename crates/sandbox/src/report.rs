@@ -14,6 +14,10 @@ use crate::encoding;
 pub struct ExitReport {
     /// How the process ended.
     pub status: ExitStatus,
+    /// Whether it was stopped because its time was over ([`ProcessSpec::time_limit`]).
+    ///
+    /// [`ProcessSpec::time_limit`]: crate::ProcessSpec::time_limit
+    pub timed_out: bool,
     /// From the start of the process to its end, without making and removing the sandbox.
     pub wall_time: Duration,
     /// Processor time in user mode: of the process, its children, and whatever it left running.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{SandboxError, encoding};
+use crate::{Emulator, ResourceLimit, SandboxError, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -48,8 +48,14 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// The size of `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// Limits of every single process, in place of the builder's own.
+    pub resource_limits: Vec<ResourceLimit>,
+    /// How long the process may take; then it is stopped as if it were cancelled.
+    pub time_limit: Option<Duration>,
     /// How long a cancelled process has between `SIGTERM` and `SIGKILL`.
     pub stop_grace: Duration,
+    /// What runs programs for another machine, where this one does not by itself.
+    pub emulator: Option<Emulator>,
 }
 
 impl ProcessSpec {
@@ -70,7 +76,10 @@ impl ProcessSpec {
             privileged: false,
             no_new_privileges: false,
             shm_size: 64 << 20,
+            resource_limits: Vec::new(),
+            time_limit: None,
             stop_grace: Duration::from_secs(10),
+            emulator: None,
         }
     }
 

@@ -10,8 +10,9 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
 use rustix::net::{
@@ -21,18 +22,26 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitReport, Probe, SandboxError};
+use crate::{ExitReport, Probe, ResourceLimit, SandboxError};
 
 /// From the builder to the helper, on the helper's standard input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
     /// Run a process. Comes with five descriptors: the run's own channel, the specification,
     /// standard input, output and error.
-    Run,
-    /// The same without namespaces, in a chroot.
-    RunInPlace,
+    Run(Outside),
     /// Look at the machine. Comes with one descriptor: the channel for the answer.
     Probe,
+}
+
+/// What the helper does for a run from outside of its sandbox. Nothing of it is secret, since the
+/// helper remembers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outside {
+    /// Limits that the process will set itself, as far as it may.
+    pub(crate) resource_limits: Vec<ResourceLimit>,
+    /// Whether it runs without namespaces, in a chroot.
+    pub(crate) in_place: bool,
 }
 
 /// The most descriptors that a request has.
@@ -92,10 +101,10 @@ pub(crate) fn send(socket: BorrowedFd<'_>, message: &impl Serialize) -> rustix::
 /// Sends a request with its descriptors.
 pub(crate) fn send_request(
     socket: BorrowedFd<'_>,
-    request: Request,
+    request: &Request,
     descriptors: &[BorrowedFd<'_>],
 ) -> rustix::io::Result<()> {
-    let bytes = encode(&request)?;
+    let bytes = encode(request)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
@@ -171,14 +180,25 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rusti
     }
 }
 
-/// Waits until one of the descriptors is readable or at its end; tells for each whether it is.
+/// Waits until one of the descriptors is readable or at its end, or until the deadline; tells for
+/// each whether it is.
 pub(crate) fn wait_readable<const N: usize>(
     sockets: [BorrowedFd<'_>; N],
+    deadline: Option<Instant>,
 ) -> rustix::io::Result<[bool; N]> {
     use rustix::event::{PollFd, PollFlags};
     let mut polled = sockets.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN));
-    retry(|| rustix::event::poll(&mut polled, None))?;
+    retry(|| rustix::event::poll(&mut polled, deadline.map(until).as_ref()))?;
     Ok(polled.map(|socket| !socket.revents().is_empty()))
+}
+
+/// How long it is until a deadline.
+pub(crate) fn until(deadline: Instant) -> Timespec {
+    let time = deadline.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    }
 }
 
 /// A descriptor of `/dev/null`, for standard input that has nothing to say.
@@ -226,6 +246,7 @@ mod tests {
     fn answers_arrive_one_by_one_and_then_the_end() {
         let report = ExitReport {
             status: ExitStatus::Signaled(9),
+            timed_out: true,
             wall_time: Duration::MAX,
             user_time: Duration::from_nanos(1),
             system_time: Duration::ZERO,
@@ -258,9 +279,10 @@ mod tests {
         let (ours, theirs) = channel().unwrap();
         let document = document(&7_u64).unwrap();
         let descriptors = [document.as_fd(), ours.as_fd()];
-        send_request(ours.as_fd(), Request::Run, &descriptors).unwrap();
-        let (request, received) = receive_request(theirs.as_fd()).unwrap().unwrap();
-        assert_eq!((request, received.len()), (Request::Run, 2));
+        let request = Request::Run(Outside::default());
+        send_request(ours.as_fd(), &request, &descriptors).unwrap();
+        let (arrived, received) = receive_request(theirs.as_fd()).unwrap().unwrap();
+        assert_eq!((arrived, received.len()), (request, 2));
         assert_eq!(read_document::<u64>(received[0].as_fd()).unwrap(), 7);
         drop((ours, received));
         assert!(receive_request(theirs.as_fd()).unwrap().is_none());

@@ -59,7 +59,7 @@ pub fn execute<R: OpRunner>(
         spare_workers: AtomicUsize::new(needed.len().min(settings.jobs.saturating_add(8))),
         failure: Mutex::new(None),
     };
-    std::thread::scope(|scope| run.work(scope));
+    run.explainer.notes.keep(index, || std::thread::scope(|scope| run.work(scope)));
     let failure = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failure {
         Some(error) => Err(error),
@@ -192,7 +192,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if let Some(output) = self.look_up_content(definition.as_ref(), content.as_ref())? {
             return Ok((output, Outcome::Cached, Duration::ZERO));
         }
-        let keys: Vec<Components> = [definition, content].into_iter().flatten().collect();
+        let mut keys: Vec<Components> = [definition, content].into_iter().flatten().collect();
+        // What a step takes from nowhere else, both keys say alike.
+        keys.dedup_by_key(|key| key.key());
         let _claim = match keys.last() {
             Some(key) => Some(self.claim(key)?),
             None => None,
@@ -269,11 +271,11 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if let Some((output, record)) = self.equal_result(identity)? {
             self.run.explainer.is_unchanged(self.task.id);
             self.record(keys, &record.layer, record.created, duration)?;
-            self.note_run(&record.layer, record.created, duration)?;
+            self.note_run(&record.layer, record.created, duration);
             return Ok((output, Outcome::Unchanged, duration));
         }
         self.record(keys, &layer, created, duration)?;
-        self.note_run(&layer, created, duration)?;
+        self.note_run(&layer, created, duration);
         if let Some(identity) = identity {
             self.record(&[result_key(identity)], &layer, created, duration)?;
         }

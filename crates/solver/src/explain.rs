@@ -9,22 +9,24 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use formwork_cache::{CacheError, CacheKey, CacheRecord, Components, Difference, described};
+use formwork_cache::{CacheKey, CacheRecord, Components, Difference, described};
 use formwork_diagnostics::Event;
 use formwork_graph::{CopySource, FileAction, Graph, Op, OpId, Source};
 
 use crate::OpRunner;
 use crate::execute::{Solving, is_shown, step_id};
+use crate::notes::Notes;
 
 /// Remembers which ops of a graph yield something else than before, and because of which step.
 pub(crate) struct Explainer {
     scope: [u8; 32],
     causes: Mutex<BTreeMap<OpId, Arc<str>>>,
+    pub(crate) notes: Notes,
 }
 
 impl Explainer {
     pub(crate) fn new(scope: [u8; 32]) -> Self {
-        Self { scope, causes: Mutex::default() }
+        Self { scope, causes: Mutex::default(), notes: Notes::default() }
     }
 
     /// Takes back that an op yields something else than before.
@@ -81,12 +83,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     }
 
     /// Remembers what the op was made of, for later runs to be compared with.
-    pub(crate) fn note_run(
-        &self,
-        layer: &str,
-        created: i64,
-        duration: Duration,
-    ) -> Result<(), CacheError> {
+    pub(crate) fn note_run(&self, layer: &str, created: i64, duration: Duration) {
         let step = self.task.step;
         let run = CacheRecord {
             layer: layer.to_owned(),
@@ -96,7 +93,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             components: described(&step.op, self).into_list(),
         };
         let keys = self.run.explainer.keys(&step.name);
-        keys.iter().try_for_each(|key| self.run.index.add_run(key, &run))
+        self.run.explainer.notes.add(self.run.index, keys, run);
     }
 
     /// The reasons, none for a step that has not run before, and the step that the op does nothing

@@ -18,6 +18,7 @@ mod cancel;
 mod error;
 mod execute;
 mod explain;
+mod notes;
 mod permits;
 mod runner;
 mod schedule;

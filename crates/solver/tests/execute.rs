@@ -12,7 +12,7 @@ use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, Ident
 use formwork_diagnostics::{Event, EventSink, NoEvents, Outcome};
 use formwork_graph::{
     CopyOptions, CopySource, Exec, FileAction, FileOp, Graph, GraphBuilder, Network, Op, OpId,
-    Security, Source, Step,
+    Places, Security, Source, Step,
 };
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Settings, SolveError, Task, execute};
 
@@ -210,7 +210,13 @@ struct Build(GraphBuilder);
 
 impl Build {
     fn op(&mut self, name: &str, op: Op) -> OpId {
-        self.0.add(Step { op, name: name.to_owned(), location: None, no_cache: false })
+        self.0.add(Step {
+            op,
+            name: name.to_owned(),
+            location: None,
+            places: Places::default(),
+            no_cache: false,
+        })
     }
     fn scratch(&mut self) -> OpId {
         self.op("scratch", Op::Source(Source::Scratch))
@@ -419,7 +425,15 @@ fn a_result_that_is_gone_is_made_again() {
 fn no_cache_repeats_and_records() {
     let build = |no_cache| {
         let mut builder = GraphBuilder::default();
-        let mut add = |op| builder.add(Step { op, name: "x".to_owned(), location: None, no_cache });
+        let mut add = |op| {
+            builder.add(Step {
+                op,
+                name: "x".to_owned(),
+                location: None,
+                places: Places::default(),
+                no_cache,
+            })
+        };
         let scratch = add(Op::Source(Source::Scratch));
         let one = add(exec_op(scratch, "one"));
         (builder.finish().unwrap(), one)

@@ -40,6 +40,15 @@ pub(crate) struct ProcessUser {
     pub(crate) home: String,
 }
 
+/// Who owns files, and what could not be found of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileOwner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// The names that the root file system does not know.
+    pub(crate) unknown: Vec<UnknownAccount>,
+}
+
 /// A name that the root file system does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownAccount {
@@ -59,6 +68,16 @@ pub enum UnknownAccount {
         /// A group that is spelled like it.
         nearest: Option<String>,
     },
+}
+
+impl UnknownAccount {
+    /// What files get in its place.
+    pub(crate) fn taken(&self) -> &'static str {
+        match self {
+            Self::User { .. } => "the files are root's, as with BuildKit",
+            Self::Group { .. } => "the files have the user's own group, as with BuildKit",
+        }
+    }
 }
 
 fn hint(nearest: &Option<String>) -> String {
@@ -105,25 +124,32 @@ impl Accounts {
     /// The owner that `--chown` means by `user[:group]`, each by name or number.
     ///
     /// As in BuildKit, a number alone is the group, too; a name alone brings its own group; what is
-    /// empty beside a colon is root's.
-    ///
-    /// # Errors
-    ///
-    /// Fails on a name that is unknown.
-    pub(crate) fn owner(&self, text: &str) -> Result<(u32, u32), UnknownAccount> {
+    /// empty beside a colon is root's. A user who is unknown is root, and in place of an unknown
+    /// group there is that of the user: not because that were right, but because there are
+    /// Dockerfiles that get by with it.
+    pub(crate) fn owner(&self, text: &str) -> FileOwner {
         let (user, group) = split(text);
-        let (uid, default_gid) = match (user.parse(), self.find_user(user)) {
-            (Ok(uid), _) => (uid, uid),
-            (Err(_), _) if user.is_empty() => (0, 0),
-            (Err(_), Some(known)) => (known.uid, known.gid),
-            (Err(_), None) => return Err(self.unknown_user(user)),
+        let mut unknown = Vec::new();
+        let (uid, own_gid) = match (number(user), self.find_user(user)) {
+            (Some(uid), _) => (uid, uid),
+            (None, Some(known)) => (known.uid, known.gid),
+            (None, None) => {
+                unknown.extend((!user.is_empty()).then(|| self.unknown_user(user)));
+                (0, 0)
+            }
         };
         let gid = match group {
             None if text.contains(':') => 0,
-            None => default_gid,
-            Some(group) => group.parse().or_else(|_| self.gid(group))?,
+            None => own_gid,
+            Some(group) => match number(group).map_or_else(|| self.gid(group), Ok) {
+                Ok(gid) => gid,
+                Err(problem) => {
+                    unknown.push(problem);
+                    own_gid
+                }
+            },
         };
-        Ok((uid, gid))
+        FileOwner { uid, gid, unknown }
     }
 
     fn gid(&self, text: &str) -> Result<u32, UnknownAccount> {
@@ -164,6 +190,11 @@ fn split(text: &str) -> (&str, Option<&str>) {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
     }
+}
+
+/// A number that can be an owner's: the largest means that the owner stays.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 fn lines<T>(bytes: &[u8], parse: fn(&[&str]) -> Option<T>) -> Vec<T> {
@@ -233,7 +264,27 @@ mod tests {
             ("7:web", (7, 33)),
             (":web", (0, 33)),
         ] {
-            assert_eq!(accounts().owner(text).unwrap(), owner, "{text}");
+            let found = accounts().owner(text);
+            assert_eq!(((found.uid, found.gid), found.unknown), (owner, Vec::new()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_of_an_owner_is_roots_or_the_users() {
+        for (text, owner, unknown) in [
+            ("nobody", (0, 0), 1),
+            ("nobody:", (0, 0), 1),
+            ("nobody:web", (0, 33), 1),
+            ("nobody:5000", (0, 5000), 1),
+            ("nobody:nogroup", (0, 0), 2),
+            ("app:nogroup", (1000, 1001), 1),
+            ("1000:nogroup", (1000, 1000), 1),
+            ("99999999999", (0, 0), 1),
+            ("4294967295", (0, 0), 1),
+            ("a:b:c", (0, 0), 2),
+        ] {
+            let found = accounts().owner(text);
+            assert_eq!(((found.uid, found.gid), found.unknown.len()), (owner, unknown), "{text}");
         }
     }
 
@@ -241,10 +292,9 @@ mod tests {
     fn unknown_names_get_a_hint() {
         let text = accounts().process_user("apq").unwrap_err().to_string();
         assert!(text.contains("`apq`") && text.contains("did you mean `app`?"), "{text}");
-        let text = accounts().owner("app:nobody").unwrap_err().to_string();
+        let text = accounts().owner("app:nobody").unknown[0].to_string();
         assert!(text.contains("group `nobody`") && text.contains("use a number"), "{text}");
         let text = Accounts::default().process_user("x").unwrap_err().to_string();
         assert!(text.contains("/etc/passwd"), "{text}");
-        assert!(accounts().owner("99999999999").is_err());
     }
 }

@@ -16,6 +16,8 @@ use formwork_snapshot::{SnapshotKey, Snapshotter};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 
 use crate::facts::TREE;
+use crate::missing::missing;
+use crate::root::Output;
 use crate::store::LayerStore;
 use crate::{Secrets, WorkerError};
 
@@ -78,9 +80,10 @@ impl Checkout {
     ///
     /// Fails where there is no such directory.
     pub fn directory(&self, path: &str) -> Result<PathBuf, WorkerError> {
-        let missing = || crate::files::missing_in_root(path);
+        let stack = Stack::new([&*self.tree]);
+        let missing = || missing(&Output::Fetched(Arc::clone(&self.tree)), &stack, path);
         let clean = RelPath::clean(path).map_err(|_| missing())?;
-        let resolved = Stack::new([&*self.tree]).resolve(&clean, Last::Follow)?;
+        let resolved = stack.resolve(&clean, Last::Follow)?;
         match resolved.is_directory() {
             true => Ok(self.directory.join(resolved.path.as_path())),
             false => Err(missing()),

@@ -75,24 +75,56 @@ impl Context {
         }
     }
 
+    /// What the context is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a look at the disk is enough to see that a source is not there. One that lies
+    /// beyond a link or holds a wildcard may be there whatever the answer.
+    pub(crate) fn certainly_lacks(&self, source: &str) -> bool {
+        let Ok(path) = RelPath::clean(source) else { return false };
+        if path.is_root() || has_wildcards(source) {
+            return false;
+        }
+        for path in path.ancestors().chain([path.clone()]).filter(|path| !path.is_root()) {
+            match self.origin.directory().stat(&path, Follow::Never) {
+                Ok(None) => return true,
+                Ok(Some(stat)) if stat.kind != FileKind::Symlink => {
+                    let verdict = self.config.ignore.judge(path.as_bytes(), stat.is_dir());
+                    if verdict == Ignore::Exclude {
+                        return true;
+                    }
+                }
+                _ => return false,
+            }
+        }
+        false
+    }
+
     /// Why a source is not there.
     pub(crate) fn missing(&self, source: &str) -> MissingSource {
-        let reason = RelPath::clean(source).map_or(Reason::Unknown, |path| self.reason(&path));
+        let reason = self.reason(source);
         MissingSource { source: source.to_owned(), context: Some(self.name.clone()), reason }
     }
 
-    fn reason(&self, path: &RelPath) -> Reason {
+    pub(crate) fn reason(&self, source: &str) -> Reason {
+        let Ok(path) = RelPath::clean(source) else { return Reason::Unknown };
+        match self.rule_against(&path) {
+            Some((path, line)) => Reason::Ignored { path, line },
+            None => self.similar(&path).unwrap_or(Reason::Unknown),
+        }
+    }
+
+    /// The rule that leaves out something that is there: what it is about, and its line.
+    pub(crate) fn rule_against(&self, path: &RelPath) -> Option<(RelPath, usize)> {
         let directory = self.origin.directory();
         let exists = matches!(directory.stat(path, Follow::InRootExceptLast), Ok(Some(_)));
         let chain = path.ancestors().chain([path.clone()]).filter(|path| !path.is_root());
-        let rule = chain.filter(|_| exists).find_map(|path| {
+        chain.filter(|_| exists).find_map(|path| {
             let rule = self.config.ignore.decide(path.as_bytes())?;
             (!rule.is_exception()).then(|| (path, rule.index()))
-        });
-        if let Some((path, line)) = rule {
-            return Reason::Ignored { path, line };
-        }
-        self.similar(path).unwrap_or(Reason::Unknown)
+        })
     }
 
     /// Something that is called almost the same, or the same in another place.
@@ -122,6 +154,11 @@ impl Context {
         let same = entries.iter().find(|entry| entry.path.name() == path.name())?;
         Some(Reason::Elsewhere(same.path.clone()))
     }
+}
+
+/// Whether a source is more than a path.
+pub(crate) fn has_wildcards(source: &str) -> bool {
+    source.contains(['*', '?', '[', '\\'])
 }
 
 /// The parts of a directory that paths and patterns can lead to.

@@ -1,5 +1,7 @@
 //! Why an op could not be carried out.
 
+use std::time::Duration;
+
 use formwork_content::ContentError;
 use formwork_fs::FsError;
 use formwork_image::ImageError;
@@ -16,12 +18,12 @@ use crate::accounts::UnknownAccount;
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// A process ended with an error of its own.
-    #[error("{}{}", describe(*.status), if *.disk_is_full { DISK_IS_FULL } else { "" })]
+    #[error("{}", describe(*.status, *.reason))]
     Exit {
         /// How it ended.
         status: ExitStatus,
-        /// Whether there was no more room where the process wrote.
-        disk_is_full: bool,
+        /// Why, as far as it is known from outside.
+        reason: Option<ExitReason>,
     },
     /// A process could not be started, or not be kept apart from the machine.
     #[error(transparent)]
@@ -85,14 +87,32 @@ pub enum BaseLayerError {
     Failed(Box<WorkerError>),
 }
 
-const DISK_IS_FULL: &str = "; the disk with the store is full, which may be why: free some space";
+/// Why a process failed, as far as it is known from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitReason {
+    /// There was no more room where it wrote.
+    DiskFull,
+    /// Its time was over.
+    TimedOut(Duration),
+}
 
-fn describe(status: ExitStatus) -> String {
-    match status {
+fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
+    let end = match status {
         ExitStatus::Exited(code) => format!("the process ended with exit code {code}"),
-        ExitStatus::Signaled(9) => {
-            "the process was killed (signal 9); the machine may have run out of memory".to_owned()
+        ExitStatus::Signaled(9) if reason.is_none() => {
+            return "the process was killed (signal 9); the machine may have run out of memory"
+                .to_owned();
         }
         ExitStatus::Signaled(signal) => format!("the process was ended by signal {signal}"),
+    };
+    match reason {
+        None => end,
+        Some(ExitReason::DiskFull) => {
+            format!("{end}; the disk with the store is full, which may be why: free some space")
+        }
+        Some(ExitReason::TimedOut(limit)) => {
+            let seconds = limit.as_secs();
+            format!("the step took longer than {seconds} s and was stopped: see `--step-timeout`")
+        }
     }
 }

@@ -1,35 +1,94 @@
 //! RUN.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use formwork_diagnostics::{Event, LogStream, Outcome, StepId};
-use formwork_fs::{RelPath, RootDir};
+use formwork_fs::{Follow, FsError, RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
-use formwork_layer::tree::{Last, Metadata, Node, Origin};
+use formwork_layer::tree::{Entry, Found, Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
-use formwork_sandbox::{ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User};
+use formwork_oci::Platform;
+use formwork_sandbox::{
+    Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+};
 use formwork_snapshot::{Active, Snapshotter};
-use formwork_solver::{Done, Task};
+use formwork_solver::{Cancel, Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::io::Errno;
 
-use crate::WorkerError;
 use crate::accounts::{Accounts, ProcessUser};
 use crate::layer::{Layer, Source};
+use crate::mask::Mask;
 use crate::mounts::{Mounts, input, path};
 use crate::root::{Output, Root};
 use crate::runner::Worker;
+use crate::{ExitReason, WorkerError};
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
+/// How an overlay marks directories that hide what is below.
+const OPAQUE: &str = "user.overlay.opaque";
+/// How long it is before a step that failed is tried again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long it is at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a step that is stopped has between the request and the end.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What runs a platform's programs, where neither the processor nor the machine does by itself.
+///
+/// Where there is nothing, the process is started all the same: the program may be one of this
+/// machine in spite of the platform, as when a stage only copies.
+pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator> {
+    match Emulation::find(&platform.architecture, directories) {
+        Emulation::Installed(emulator) => Some(emulator),
+        Emulation::Native | Emulation::Registered | Emulation::Missing => None,
+    }
+}
+
 impl Worker {
-    /// Runs a process and keeps what it changes.
+    /// Runs a process and keeps what it changes; where the user asks for it, several times until
+    /// it succeeds, from the beginning each time.
     pub(crate) fn exec(
+        &self,
+        task: &Task<'_, Output>,
+        exec: &Exec,
+    ) -> Result<Done<Output>, WorkerError> {
+        // Without a network it fails the same way again.
+        let retries = if exec.network == Network::None { 0 } else { self.config.world.retries };
+        for attempt in 0..retries {
+            match self.attempt(task, exec) {
+                Err(error @ WorkerError::Exit { .. }) if !task.cancel.is_canceled() => {
+                    self.announce_retry(task, &error, retries - attempt);
+                    pause(attempt, task.cancel);
+                }
+                result => return result,
+            }
+        }
+        self.attempt(task, exec)
+    }
+
+    fn announce_retry(&self, task: &Task<'_, Output>, error: &WorkerError, left: u32) {
+        let attempts =
+            if left == 1 { "one attempt".to_owned() } else { format!("{left} attempts") };
+        let data = format!("formwork: {error}; trying again, {attempts} left\n").into_bytes();
+        self.events.emit(Event::StepLog { step: step(task), stream: LogStream::Stderr, data });
+    }
+
+    fn attempt(&self, task: &Task<'_, Output>, exec: &Exec) -> Result<Done<Output>, WorkerError> {
+        match self.store.rung() {
+            rung if rung.can_mount() => self.exec_on_layers(task, exec),
+            rung if rung.can_run() => self.exec_in_place(task, exec),
+            _ => Err(self.store.cannot_run()),
+        }
+    }
+
+    fn exec_on_layers(
         &self,
         task: &Task<'_, Output>,
         exec: &Exec,
@@ -43,10 +102,10 @@ impl Worker {
         set_metadata(&active, &below)?;
         let spec = self.spec(exec, root, &user, &mounts, &active)?;
         let report = self.run_logged(task, &spec)?;
-        if !report.status.is_success() {
+        if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
-            let disk_is_full = is_full(&active);
-            return Err(WorkerError::Exit { status: report.status, disk_is_full });
+            let reason = self.reason(&report, &active.upper());
+            return Err(WorkerError::Exit { status: report.status, reason });
         }
         let layer = self.commit(root, active, &below, &report)?;
         let Some(layer) = layer else {
@@ -63,6 +122,14 @@ impl Worker {
         Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
     }
 
+    /// Why a process failed, as far as it is known from outside.
+    pub(crate) fn reason(&self, report: &ExitReport, written: &Path) -> Option<ExitReason> {
+        match self.config.world.time_limit {
+            Some(limit) if report.timed_out => Some(ExitReason::TimedOut(limit)),
+            _ => is_full(written).then_some(ExitReason::DiskFull),
+        }
+    }
+
     fn spec(
         &self,
         exec: &Exec,
@@ -73,6 +140,21 @@ impl Worker {
     ) -> Result<ProcessSpec, WorkerError> {
         let layers = root.directories()?;
         let rootfs = RootFs::writable(layers, active.upper(), active.work());
+        let mut spec = self.spec_of(exec, user, mounts, rootfs)?;
+        spec.mounts.clone_from(&mounts.points);
+        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
+        spec.root.layers.insert(0, stubs);
+        Ok(spec)
+    }
+
+    /// A process in a root file system, without what is mounted there.
+    pub(crate) fn spec_of(
+        &self,
+        exec: &Exec,
+        user: &ProcessUser,
+        mounts: &Mounts,
+        rootfs: RootFs,
+    ) -> Result<ProcessSpec, WorkerError> {
         let mut spec = ProcessSpec::new(rootfs, exec.args.iter());
         spec.env = self.env(exec, user, mounts);
         spec.cwd = path(&exec.cwd)?;
@@ -83,10 +165,9 @@ impl Worker {
             Network::None => NetworkMode::None,
         };
         spec.privileged = exec.security == Security::Insecure;
-        spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
-        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
-        spec.root.layers.insert(0, stubs);
+        spec.emulator = emulator(&exec.platform, &self.config.emulators);
+        self.config.world.apply(&mut spec);
         Ok(spec)
     }
 
@@ -107,12 +188,12 @@ impl Worker {
     }
 
     /// Runs a process and tells what it writes.
-    fn run_logged(
+    pub(crate) fn run_logged(
         &self,
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
     ) -> Result<ExitReport, WorkerError> {
-        let step = StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX));
+        let step = step(task);
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
@@ -126,11 +207,17 @@ impl Worker {
 
     fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
         let mut buffer = vec![0; 32 << 10];
+        let mut mask = Mask::new(&self.config.secrets);
+        let show = |data: Vec<u8>| {
+            if !data.is_empty() {
+                self.events.emit(Event::StepLog { step, stream, data });
+            }
+        };
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
-            let data = buffer[..count].to_vec();
-            self.events.emit(Event::StepLog { step, stream, data });
+            show(mask.feed(buffer[..count].to_vec()));
         }
+        show(mask.finish());
     }
 
     /// Keeps what a process has changed; `None` if it has changed nothing.
@@ -144,11 +231,28 @@ impl Worker {
         remove_stubs(&active, &report.created)?;
         let origin = Origin::layer(RootDir::open(active.upper())?);
         let tree = scan_upper(&origin, below, self.store.threads)?;
-        let tree = without_unchanged_directories(tree, root, &active)?;
+        let trees = root.trees()?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let (tree, unneeded) = without_unchanged(tree, &stack)?;
+        remove_unneeded(&active, &unneeded)?;
         if tree.is_empty() {
             return Ok(None);
         }
         Layer::keep(&self.store, tree, Some(active), Source::Store).map(Some)
+    }
+}
+
+/// A step as events name it.
+fn step(task: &Task<'_, Output>) -> StepId {
+    StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
+}
+
+/// Waits before another attempt, twice as long as before the last one.
+fn pause(attempt: u32, cancel: &Cancel) {
+    let length = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    let end = Instant::now() + length;
+    while Instant::now() < end && !cancel.is_canceled() {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -182,8 +286,8 @@ pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), Work
 }
 
 /// Whether the file system of a layer has no more room, for bytes or for files.
-fn is_full(active: &Active) -> bool {
-    rustix::fs::statvfs(active.upper())
+fn is_full(written: &Path) -> bool {
+    rustix::fs::statvfs(written)
         .is_ok_and(|stat| stat.f_bavail == 0 || (stat.f_files > 0 && stat.f_favail == 0))
 }
 
@@ -216,34 +320,88 @@ fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     }
 }
 
-/// Leaves out directories in which something was made and removed again, so that nothing but
-/// their time has changed, from the tree and from the upper directory.
-fn without_unchanged_directories(
+/// What a layer does not need of what a process has left in it.
+pub(crate) enum Unneeded {
+    /// An entry that says what the layers below say as well.
+    Entry(RelPath),
+    /// The mark of a directory that hides nothing.
+    Opaque(RelPath),
+}
+
+/// Leaves out what says nothing: files that were opened or touched and left as they are,
+/// directories in which something was made and removed again, marks of directories that hide
+/// nothing. What is left does not depend on how changes are collected.
+pub(crate) fn without_unchanged(
     tree: Tree,
-    root: &Root,
-    active: &Active,
-) -> Result<Tree, WorkerError> {
-    let trees = root.trees()?;
-    let stack = Stack::new(trees.iter().map(|tree| &**tree));
-    let upper = RootDir::open(active.upper())?;
-    let mut kept = Vec::with_capacity(tree.entries().len());
-    // From the end, so that a directory comes after what is in it.
+    stack: &Stack<'_>,
+) -> Result<(Tree, Vec<Unneeded>), WorkerError> {
+    let mut unneeded = Vec::new();
+    let mut kept: Vec<Entry> = Vec::with_capacity(tree.entries().len());
     let mut entries = tree.into_entries();
-    while let Some(entry) = entries.pop() {
-        let is_used = || {
-            kept.last().is_some_and(|next: &formwork_layer::tree::Entry| {
-                next.path.starts_with(&entry.path)
-            })
+    let linked: BTreeSet<RelPath> = entries
+        .iter()
+        .filter_map(|entry| match &entry.node {
+            Node::HardLink { target } => Some(target.clone()),
+            _ => None,
+        })
+        .collect();
+    // From the end, so that a directory comes after what is in it.
+    while let Some(mut entry) = entries.pop() {
+        let below = stack.lookup(&entry.path);
+        let hides = below.as_ref().is_some_and(|found| found.node().is_directory());
+        if let Node::Directory { opaque } = &mut entry.node
+            && *opaque
+            && !hides
+        {
+            *opaque = false;
+            unneeded.push(Unneeded::Opaque(entry.path.clone()));
+        }
+        let is_used = || kept.last().is_some_and(|next| next.path.starts_with(&entry.path));
+        let says_nothing = match &entry.node {
+            Node::Whiteout => below.is_none(),
+            Node::Directory { opaque: false } => {
+                !entry.path.is_root() && !is_used() && is_same(stack, &entry)
+            }
+            Node::Directory { .. } | Node::HardLink { .. } => false,
+            node => !linked.contains(&entry.path) && is_same_file(below.as_ref(), node, &entry),
         };
-        let is_plain = matches!(entry.node, Node::Directory { opaque: false });
-        if is_plain && !entry.path.is_root() && !is_used() && is_same(&stack, &entry) {
-            remove_if_empty(&upper, &entry.path)?;
-        } else {
-            kept.push(entry);
+        match says_nothing {
+            true => unneeded.push(Unneeded::Entry(entry.path)),
+            false => kept.push(entry),
         }
     }
     kept.reverse();
-    Ok(Tree::new(kept)?)
+    Ok((Tree::new(kept)?, unneeded))
+}
+
+fn is_same_file(below: Option<&Found<'_>>, node: &Node, entry: &Entry) -> bool {
+    below.is_some_and(|found| *found.node() == *node && *found.metadata() == entry.metadata)
+}
+
+/// Removes what a layer does not need from its directory.
+fn remove_unneeded(active: &Active, unneeded: &[Unneeded]) -> Result<(), WorkerError> {
+    let upper = RootDir::open(active.upper())?;
+    let failed = |path: &RelPath, errno| FsError::new("remove", upper.path_of(path), errno);
+    for item in unneeded {
+        match item {
+            Unneeded::Opaque(path) => {
+                let directory = upper.open_dir(path, Follow::Never)?;
+                match rustix::fs::fremovexattr(&directory, OPAQUE) {
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(errno) => return Err(failed(path, errno).into()),
+                }
+            }
+            Unneeded::Entry(path) => {
+                let parent = upper.open_dir(&path.parent().unwrap_or_default(), Follow::Never)?;
+                match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::ISDIR | Errno::PERM) => remove_if_empty(&upper, path)?,
+                    Err(errno) => return Err(failed(path, errno).into()),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a directory below has the same owner, mode and attributes.

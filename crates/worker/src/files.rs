@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_cache::Identity;
-use formwork_diagnostics::{Diagnostic, Event, Outcome};
+use formwork_diagnostics::{Diagnostic, Outcome};
 use formwork_fs::{RelPath, Timestamp};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, OpId};
 use formwork_layer::compose::{
@@ -16,10 +16,11 @@ use formwork_layer::{Stack, Tree};
 use formwork_pattern::IgnorePatterns;
 use formwork_solver::{Done, Examined, OpInputs, Task};
 
-use crate::context::Context;
+use crate::accounts::{Accounts, FileOwner, UnknownAccount};
+use crate::context::{Context, has_wildcards};
 use crate::exec::accounts;
 use crate::layer::{Layer, Source};
-use crate::missing::{MissingSource, Reason};
+use crate::missing::missing;
 use crate::mounts::{input, path};
 use crate::root::Output;
 use crate::runner::Worker;
@@ -117,17 +118,24 @@ impl Worker {
         }
         let planner = Planner::new(&self.store, file, &task.inputs);
         let tree = planner.plan()?;
-        for pattern in planner.unmatched.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            // BuildKit says nothing, and the file that was meant is missed much later.
-            let warning = Diagnostic::warning("no-match", format!("`{pattern}` matches nothing"))
-                .with_note(format!("in `{}`", task.step.name));
-            self.events.emit(Event::Message(Box::new(warning)));
+        // BuildKit says nothing about either, and what was meant is missed much later.
+        for pattern in taken(planner.unmatched) {
+            let warning = Diagnostic::warning("no-match", format!("`{pattern}` matches nothing"));
+            self.warn(task.step, task.step.places.of_name(&pattern), warning);
+        }
+        for account in taken(planner.unknown) {
+            let warning = Diagnostic::warning("unknown-account", account.to_string());
+            self.warn(task.step, task.step.places.account, warning.with_note(account.taken()));
         }
         let plan = Arc::new(PlannedFiles { tree: Arc::new(tree) });
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         plans.insert(task.id, Arc::clone(&plan));
         Ok(plan)
     }
+}
+
+fn taken<T>(list: Mutex<Vec<T>>) -> Vec<T> {
+    list.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn plan_source(plan: &Arc<PlannedFiles>) -> Source {
@@ -142,6 +150,8 @@ struct Planner {
     inputs: OpInputs<Output>,
     /// The sources that matched nothing.
     unmatched: Mutex<Vec<String>>,
+    /// The names of users and groups that the files below do not know.
+    unknown: Mutex<Vec<UnknownAccount>>,
 }
 
 impl Planner {
@@ -151,6 +161,7 @@ impl Planner {
             file: file.clone(),
             inputs: inputs.clone(),
             unmatched: Mutex::default(),
+            unknown: Mutex::default(),
         }
     }
 
@@ -212,14 +223,24 @@ impl Planner {
         self.inputs.get(op).ok_or_else(missing)
     }
 
-    /// The numbers of an owner. Only names need a look at the files below.
+    /// The numbers of an owner. Only names need a look at the files below, and there have to be
+    /// some.
     fn owner(&self, text: &str) -> Result<Owner, WorkerError> {
-        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        let accounts = match text.split(':').all(is_number) {
-            true => crate::accounts::Accounts::default(),
-            false => accounts(self.input(self.file.base)?.root()?)?,
-        };
-        let (uid, gid) = accounts.owner(text)?;
+        let FileOwner { uid, gid, unknown } = Accounts::default().owner(text);
+        if unknown.is_empty() {
+            return Ok(Owner { uid, gid });
+        }
+        let root = self.input(self.file.base)?.root()?;
+        let FileOwner { uid, gid, unknown } = accounts(root)?.owner(text);
+        if let Some(problem) = unknown.first().filter(|_| root.layers().is_empty()) {
+            return Err(problem.clone().into());
+        }
+        let mut known = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        for account in unknown {
+            if !known.contains(&account) {
+                known.push(account);
+            }
+        }
         Ok(Owner { uid, gid })
     }
 }
@@ -291,7 +312,7 @@ impl Copy<'_> {
         pattern: &str,
         from: &Output,
     ) -> Result<(), WorkerError> {
-        if pattern.contains(['*', '?', '[', '\\']) {
+        if has_wildcards(pattern) {
             return Ok(());
         }
         let Ok(clean) = RelPath::clean(pattern) else { return Ok(()) };
@@ -300,13 +321,7 @@ impl Copy<'_> {
             // Told better by those who copy.
             Err(_) => true,
         };
-        match (is_there, from) {
-            (true, _) => Ok(()),
-            (false, Output::Context(context)) => {
-                Err(WorkerError::Missing(context.missing(pattern)))
-            }
-            (false, Output::Root(_) | Output::Fetched(_)) => Err(missing_in_root(pattern)),
-        }
+        if is_there { Ok(()) } else { Err(missing(from, stack, pattern)) }
     }
 }
 
@@ -320,22 +335,13 @@ fn exclude(options: &CopyOptions) -> Result<Option<IgnorePatterns>, WorkerError>
     })
 }
 
-/// A source in another root file system that is not there.
-pub(crate) fn missing_in_root(source: &str) -> WorkerError {
-    WorkerError::Missing(MissingSource {
-        source: source.to_owned(),
-        context: None,
-        reason: Reason::Unknown,
-    })
-}
-
 /// A part of a context, for a bind mount.
-pub(crate) fn context_part(context: &Context, source: &str) -> Result<Part, WorkerError> {
+pub(crate) fn context_part(context: &Arc<Context>, source: &str) -> Result<Part, WorkerError> {
     let whole = context.tree()?;
     let stack = Stack::new([&*whole]);
     let resolved = stack.resolve(&path(source)?, Last::Follow)?;
     if resolved.found.is_none() && !resolved.path.is_root() {
-        return Err(WorkerError::Missing(context.missing(source)));
+        return Err(missing(&Output::Context(Arc::clone(context)), &stack, source));
     }
     let is_directory = resolved.is_directory();
     let path = resolved.path;
@@ -357,10 +363,7 @@ impl Worker {
         match stack.content_digest(&resolved.path, true) {
             Some(digest) => Ok(Identity::files(&digest.0)),
             None if resolved.path.is_root() => Ok(Identity::scratch()),
-            None => match from {
-                Output::Context(context) => Err(WorkerError::Missing(context.missing(source))),
-                Output::Root(_) | Output::Fetched(_) => Err(missing_in_root(source)),
-            },
+            None => Err(missing(from, &stack, source)),
         }
     }
 

@@ -2,24 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_content::StoreLayout;
 use formwork_fs::{RelPath, RootDir};
-use formwork_graph::{Exec, MountKind, MountSpec, OpId};
-use formwork_layer::tree::Last;
-use formwork_layer::{MaterializeOptions, Stack, materialize};
+use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, OpId, Security};
+use formwork_layer::tree::{Last, Node};
+use formwork_layer::{MaterializeOptions, Stack, Tree, materialize};
 use formwork_sandbox as sandbox;
 use formwork_sandbox::{FileData, MountPoint, ProcessSpec, RootFs, Stub};
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::Task;
 
 use crate::cache_mount::{CacheMount, NewDirectory};
+use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
 use crate::ssh::{AgentSocket, SocketOwner};
 use crate::trust::{BUNDLE_PATH, IMAGE_BUNDLES};
-use crate::{WorkerError, files};
+use crate::{StepWorld, WorkerError, files};
 
 /// The largest bundle of certificates that is read from an image.
 const BUNDLE_LIMIT: u64 = 8 << 20;
@@ -29,6 +30,9 @@ const BUNDLE_LIMIT: u64 = 8 << 20;
 pub(crate) struct Mounts {
     pub(crate) points: Vec<MountPoint>,
     pub(crate) env: Vec<(String, String)>,
+    /// Where nothing can be mounted: parts of trees to be copied, each with the number of the point
+    /// that it comes before.
+    pub(crate) copies: Vec<(usize, RelPath, Tree, Stub)>,
     /// Locks of cache directories, directories for what is thrown away, sockets.
     _kept: (Vec<CacheMount>, Vec<Active>, Vec<AgentSocket>),
 }
@@ -46,10 +50,9 @@ impl Worker {
         exec: &Exec,
         root: &Root,
     ) -> Result<Option<Mounts>, WorkerError> {
-        let mut mounts = Mounts::of_host(&exec.hostname, &self.config.resolv_conf);
-        if let Some(bundle) = self.bundle(root)? {
-            mounts.file(BUNDLE_PATH, bundle, true);
-        }
+        let mut mounts =
+            Mounts::of_host(&exec.hostname, &self.config.world, &self.config.resolv_conf);
+        self.certificates(exec, root, &mut mounts)?;
         for spec in &exec.mounts {
             if !self.mount(task, spec, &mut mounts)? {
                 return Ok(None);
@@ -67,6 +70,11 @@ impl Worker {
     ) -> Result<bool, WorkerError> {
         let target = path(&spec.target)?;
         let kind = match &spec.kind {
+            MountKind::Bind { from, source, .. } if !self.store.rung().can_mount() => {
+                let (tree, stub) = Self::copied_part(input(task, *from)?, source)?;
+                mounts.copies.push((mounts.points.len(), target, tree, stub));
+                return Ok(true);
+            }
             MountKind::Bind { from, source, writable } => {
                 self.bind(task, *from, source, *writable, mounts)?
             }
@@ -148,7 +156,7 @@ impl Worker {
                 let stub = match (&resolved.found, resolved.is_directory()) {
                     (_, true) => Stub::Dir,
                     (Some(_), false) => Stub::File,
-                    (None, false) => return Err(files::missing_in_root(source)),
+                    (None, false) => return Err(missing(input(task, from)?, &stack, source)),
                 };
                 (root.directories()?, resolved.path, stub)
             }
@@ -176,6 +184,37 @@ impl Worker {
         Ok(sandbox::MountKind::Overlay { tree, subpath, stub })
     }
 
+    /// A part of another root file system, or of a context, as a tree of its own; a file is the only
+    /// entry of one.
+    fn copied_part(from: &Output, source: &str) -> Result<(Tree, Stub), WorkerError> {
+        let trees = match from {
+            Output::Root(root) => root.trees_with_bytes()?,
+            Output::Context(context) => vec![context.tree()?],
+            Output::Fetched(tree) => vec![Arc::clone(tree)],
+        };
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let resolved = stack.resolve(&path(source)?, Last::Follow)?;
+        let stub = match (&resolved.found, resolved.is_directory()) {
+            (_, true) => Stub::Dir,
+            (Some(_), false) => Stub::File,
+            (None, false) => return Err(missing(from, &stack, source)),
+        };
+        // A file's own path is left of it, or the root.
+        let top = match stub {
+            Stub::Dir => resolved.path.clone(),
+            Stub::File => resolved.path.parent().unwrap_or_default(),
+        };
+        let mut entries = stack.merge_at(&resolved.path);
+        for entry in &mut entries {
+            let below = |path: &RelPath| path.strip_prefix(&top).unwrap_or_default();
+            entry.path = below(&entry.path);
+            if let Node::HardLink { target } = &mut entry.node {
+                *target = below(target);
+            }
+        }
+        Ok((Tree::new(entries)?, stub))
+    }
+
     /// A directory that outlives the build; `None` if the work is no longer wanted.
     fn cache(
         &self,
@@ -189,7 +228,12 @@ impl Worker {
         };
         let new = NewDirectory { mode: *mode, uid: *uid, gid: *gid };
         let root = self.store.layout.cache_mounts();
-        let Some(cache) = CacheMount::take(&root, id, *sharing, new, task.cancel)? else {
+        // Where it is moved instead of mounted, only one can have it.
+        let sharing = match sharing {
+            CacheSharing::Shared if !self.store.rung().can_mount() => CacheSharing::Locked,
+            sharing => *sharing,
+        };
+        let Some(cache) = CacheMount::take(&root, id, sharing, new, task.cancel)? else {
             return Ok(None);
         };
         if let Some((from, source)) = from.as_ref().filter(|_| cache.is_new) {
@@ -209,18 +253,30 @@ impl Worker {
         Ok(Some(kind))
     }
 
-    /// The host's certificates with those of the image.
-    fn bundle(&self, root: &Root) -> Result<Option<Vec<u8>>, WorkerError> {
+    /// Shows the host's certificates with those of the image.
+    fn certificates(
+        &self,
+        exec: &Exec,
+        root: &Root,
+        mounts: &mut Mounts,
+    ) -> Result<(), WorkerError> {
         let trust = &self.config.trust;
         if trust.certificates.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
-        for path in IMAGE_BUNDLES {
-            if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
-                return Ok(trust.bundle(&image));
-            }
+        let image = image_bundle(root)?;
+        // What may mount could write to the file that other steps see.
+        if exec.security == Security::Insecure {
+            mounts.file(BUNDLE_PATH, trust.bundle(&image).unwrap_or_default(), true);
+        } else if let Some(source) =
+            self.bundles.file(self.store.layout.scratch()?, trust, &image)?
+        {
+            let (subpath, stub) = (RelPath::root(), Stub::File);
+            let kind = sandbox::MountKind::Bind { source, subpath, read_only: true, stub };
+            let target = RelPath::clean(BUNDLE_PATH).unwrap_or_default();
+            mounts.points.push(MountPoint { target, kind });
         }
-        Ok(trust.bundle(b""))
+        Ok(())
     }
 
     fn empty_directory(&self) -> Result<PathBuf, WorkerError> {
@@ -254,10 +310,10 @@ impl StubLayers {
 
 impl Mounts {
     /// The files of `/etc` that belong to the machine and not to the image.
-    pub(crate) fn of_host(hostname: &str, resolv_conf: &[u8]) -> Self {
+    pub(crate) fn of_host(hostname: &str, world: &StepWorld, resolv_conf: &[u8]) -> Self {
         let mut mounts = Self::default();
-        mounts.file("etc/hosts", hosts(hostname), false);
-        mounts.file("etc/resolv.conf", resolv_conf.to_vec(), false);
+        mounts.file("etc/hosts", world.hosts(hostname), false);
+        mounts.file("etc/resolv.conf", world.dns.resolv_conf(resolv_conf), false);
         mounts
     }
 
@@ -272,9 +328,14 @@ fn file_kind(data: Vec<u8>, mode: u32, read_only: bool) -> sandbox::MountKind {
     sandbox::MountKind::File { data: FileData(data), mode, uid: 0, gid: 0, read_only }
 }
 
-/// `/etc/hosts` as BuildKit writes it.
-fn hosts(hostname: &str) -> Vec<u8> {
-    format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n").into()
+/// The certificates that an image trusts.
+fn image_bundle(root: &Root) -> Result<Vec<u8>, WorkerError> {
+    for path in IMAGE_BUNDLES {
+        if let Some(image) = root.read(path, BUNDLE_LIMIT)? {
+            return Ok(image);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// What an input of the task yielded.

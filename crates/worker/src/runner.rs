@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use formwork_cache::{CacheRecord, Identity};
-use formwork_diagnostics::{EventSink, Outcome};
-use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source as GraphSource};
+use formwork_diagnostics::{Diagnostic, Event, EventSink, Outcome, SourceFile, Span};
+use formwork_graph::{
+    CopySource, FileAction, Graph, MountKind, Op, OpId, Place, Source as GraphSource, Step,
+};
 use formwork_image::{BlobSource, ImageView};
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
@@ -18,11 +20,13 @@ use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
+use crate::in_place::Places;
 use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
-use crate::{HostTrust, Secrets, WorkerError, name};
+use crate::trust::Bundles;
+use crate::{HostTrust, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -41,10 +45,16 @@ pub struct WorkerConfig {
     pub git: GitConfig,
     /// Fetches files of web servers, if the build has any.
     pub downloads: Option<Downloads>,
+    /// The directories in which emulators for other machines' programs are looked for.
+    pub emulators: Vec<PathBuf>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// What the user asks of the world of RUN.
+    pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
     pub min_free: Option<u64>,
+    /// The text that the places of steps are in.
+    pub text: Option<SourceFile>,
 }
 
 /// An image that a build is based on, or takes files from.
@@ -119,6 +129,9 @@ pub struct Worker {
     /// Stops processes; thrown by the solver's switch.
     pub(crate) stop: formwork_sandbox::Cancel,
     pub(crate) stubs: StubLayers,
+    /// Where processes run if nothing can be mounted.
+    pub(crate) places: Places,
+    pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
     pub(crate) cancel: Cancel,
@@ -158,11 +171,42 @@ impl Worker {
             launcher: Launcher::new(),
             stop,
             stubs: StubLayers::default(),
+            places: Places::default(),
+            bundles: Bundles::default(),
             plans: Mutex::default(),
             cancel: cancel.clone(),
             contexts,
             unpacked: unpacked_images(graph),
         })
+    }
+
+    /// What is not where a step looks for it and could be seen without doing anything, so that all
+    /// of it can be told before the first step runs.
+    pub fn missing_sources(&self, graph: &Graph) -> Vec<(OpId, WorkerError)> {
+        let mut found = Vec::new();
+        for (id, step) in graph.steps() {
+            for (op, source) in looked_up(&step.op) {
+                let Op::Source(GraphSource::Context { name }) = &graph.step(op).op else {
+                    continue;
+                };
+                let context = self.contexts.get(name);
+                if let Some(context) = context.filter(|context| context.certainly_lacks(source)) {
+                    found.push((id, WorkerError::Missing(context.missing(source))));
+                }
+            }
+        }
+        found
+    }
+
+    /// Tells something about a step, at a part of it if that is known.
+    pub(crate) fn warn(&self, step: &Step, part: Option<Place>, warning: Diagnostic) {
+        let warning = match (&self.config.text, part.or(step.location)) {
+            (Some(text), Some((start, end))) => {
+                warning.at(text, Span::new(start as usize, end as usize), "")
+            }
+            _ => warning.with_note(format!("in `{}`", step.name)),
+        };
+        self.events.emit(Event::Message(Box::new(warning)));
     }
 
     fn source(&self, id: OpId, source: &GraphSource) -> Result<Output, WorkerError> {
@@ -295,6 +339,16 @@ fn used_contexts(graph: &Graph) -> BTreeMap<&str, Vec<&str>> {
         }
     }
     used
+}
+
+/// What an op looks for in others whenever it is asked for, even if its result is known.
+fn looked_up(op: &Op) -> Vec<(OpId, &str)> {
+    let Op::Exec(exec) = op else { return taken(op) };
+    let binds = exec.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind { from, source, .. } => Some((*from, source.as_str())),
+        _ => None,
+    });
+    binds.collect()
 }
 
 /// What an op takes from others, other than as its root: the op, and a path or pattern.

@@ -13,6 +13,11 @@ impl Secrets {
         self.0.insert(id.into(), value.into());
     }
 
+    /// All values.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.values().map(Vec::as_slice)
+    }
+
     /// The value of a secret.
     pub(crate) fn get(&self, id: &str) -> Option<&[u8]> {
         self.0.get(id).map(Vec::as_slice)

@@ -6,7 +6,12 @@
 //! that the usual programs read. None of this is in a layer, in the history or in a cache key; a
 //! variable that the Dockerfile sets is left alone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use formwork_fs::FsError;
 
 /// Where RUN finds the bundle.
 pub(crate) const BUNDLE_PATH: &str = "/run/formwork/ca-certificates.crt";
@@ -69,6 +74,36 @@ impl HostTrust {
     }
 }
 
+/// The bundles of a build as files, by the hashes of the images' own bundles: most steps of a build
+/// see the same one, which is long, so it is made once and mounted for each.
+#[derive(Debug, Default)]
+pub(crate) struct Bundles(Mutex<BTreeMap<[u8; 32], PathBuf>>);
+
+impl Bundles {
+    /// The file with the bundle for an image, in a directory of this process; `None` where the
+    /// host has no certificates.
+    pub(crate) fn file(
+        &self,
+        directory: &Path,
+        trust: &HostTrust,
+        image: &[u8],
+    ) -> Result<Option<PathBuf>, FsError> {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = *blake3::hash(image).as_bytes();
+        if let Some(file) = files.get(&key) {
+            return Ok(Some(file.clone()));
+        }
+        let Some(bundle) = trust.bundle(image) else { return Ok(None) };
+        let file = directory.join(format!("certificates-{}", files.len()));
+        let mode = std::fs::Permissions::from_mode(0o644);
+        fs_err::write(&file, bundle)
+            .and_then(|()| fs_err::set_permissions(&file, mode))
+            .map_err(|error| FsError::new("write", &file, error))?;
+        files.insert(key, file.clone());
+        Ok(Some(file))
+    }
+}
+
 /// The certificates in PEM text, each from its first to its last dash.
 fn certificates(pem: &[u8]) -> impl Iterator<Item = &[u8]> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -106,6 +141,18 @@ mod tests {
         let bundle = String::from_utf8(host.bundle(image.as_bytes()).unwrap()).unwrap();
         assert_eq!(bundle, format!("# host\n{}\n{}\n{}\n", pem("A"), pem("B"), pem("C")));
         assert_eq!(trust("").bundle(image.as_bytes()), None);
+    }
+
+    #[test]
+    fn equal_images_share_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, bundles) = (trust(&pem("A")), Bundles::default());
+        let file = |image: &str| bundles.file(dir.path(), &host, image.as_bytes()).unwrap();
+        let first = file("").unwrap();
+        assert_eq!(fs_err::read_to_string(&first).unwrap(), pem("A"));
+        assert_eq!(file("").unwrap(), first);
+        assert_ne!(file(&pem("B")).unwrap(), first);
+        assert_eq!(bundles.file(dir.path(), &trust(""), b"other").unwrap(), None);
     }
 
     #[test]

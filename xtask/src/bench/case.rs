@@ -135,6 +135,11 @@ impl Case {
         Ok(context)
     }
 
+    /// Whether a store takes hundreds of megabytes after it.
+    pub(crate) fn is_large(&self) -> bool {
+        self.files > 1000 || self.kind == Kind::Pull || self.dockerfile.contains(LARGE)
+    }
+
     /// A build that brings the bases of this case into a store, unpacked, and nothing else.
     pub(crate) fn of_bases_alone(&self) -> Self {
         let mut dockerfile = format!("FROM {BUSYBOX}\nRUN true\n");

@@ -82,6 +82,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         println!("{}", report::line(&measured));
         results.push(measured);
     }
+    tools.iter().try_for_each(Tool::clean)?;
     println!("\n{}", report::table(&results));
     if let Some(file) = &options.json {
         fs_err::write(file, report::json(&results, &tools))?;
@@ -118,6 +119,10 @@ fn measure(
     }
     if let Some(tool) = ready.iter().find(|tool| tool.peer() == Peer::Formwork) {
         measured.peak_memory = tool.peak_memory(case, &context, bases)?;
+    }
+    // Small cases leave little; what large ones leave would fill the disk.
+    if case.is_large() {
+        tools.iter().try_for_each(Tool::clean)?;
     }
     Ok(measured)
 }

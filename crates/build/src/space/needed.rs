@@ -41,7 +41,8 @@ impl Needed {
 
     fn add_image(&mut self, image: &StoredImage) {
         self.blobs.extend(blobs(image).cloned());
-        self.layers.extend(image.layers.iter().filter_map(|layer| layer.snapshot.clone()));
+        let layers = image.platforms().flat_map(|image| &image.layers);
+        self.layers.extend(layers.filter_map(|layer| layer.snapshot.clone()));
     }
 
     /// A manifest or a list of them, with all that it names; what cannot be read names nothing.
@@ -62,8 +63,13 @@ impl Needed {
     }
 }
 
-/// The blobs that an image consists of.
+/// The blobs that an image consists of, on all its platforms.
 pub(crate) fn blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
+    let index = image.index.as_ref().and_then(|index| index.descriptor.as_ref());
+    image.platforms().flat_map(own_blobs).chain(index.map(|index| &index.digest))
+}
+
+fn own_blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
     let manifest = image.manifest.as_ref().map(|manifest| &manifest.digest);
     let layers = image.layers.iter().filter_map(|layer| Some(&layer.blob.as_ref()?.digest));
     std::iter::once(&image.config).chain(manifest).chain(layers)

@@ -197,8 +197,12 @@ impl Removal<'_> {
         };
         let images = self.host.images.list().map_err(BuildError::store)?.images;
         for image in images.iter().filter(|image| image.name.is_none()) {
-            let has_config = content.contains(&image.config).map_err(BuildError::store)?;
-            if !has_config || !image.layers.iter().all(has) {
+            let mut is_whole = true;
+            for part in image.platforms() {
+                let has_config = content.contains(&part.config).map_err(BuildError::store)?;
+                is_whole = is_whole && has_config && part.layers.iter().all(has);
+            }
+            if !is_whole {
                 self.host.images.remove(image).map_err(BuildError::store)?;
             }
         }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use formwork_content::Blob;
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile};
 use formwork_dockerfile::parse;
-use formwork_frontend::{Options, ResolvedImages, lower};
+use formwork_frontend::{Allowed, Options, ResolvedImages, lower};
 use formwork_fs::FsError;
+use formwork_graph::Network;
 use formwork_image::{Assembly, BlobSource, Family, StoredImage, StoredLayer, assemble};
 use formwork_layer::archive::is_archive;
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
@@ -112,9 +113,12 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
         contexts: BTreeMap::new(),
         target_platform: request.platform.clone(),
         build_platform: Platform::host(),
+        several_platforms: false,
         no_cache: false,
         no_cache_stages: BTreeSet::new(),
         all_stages: false,
+        allowed: Allowed::default(),
+        network: Network::Default,
     };
     let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::default());
     Ok(lowered.map_err(BuildError::input)?.config.config)
@@ -199,6 +203,8 @@ fn keep_image(
         platform: view.platform(),
         created: config.created.clone(),
         layers: vec![layer],
+        index: None,
+        others: Vec::new(),
     };
     host.images.put(&image).map_err(|error| BuildError::image(&error))?;
     Ok(image)

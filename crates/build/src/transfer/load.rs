@@ -113,6 +113,8 @@ fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
         platform: view.platform(),
         created: view.config().created.clone(),
         layers: layers.collect(),
+        index: None,
+        others: Vec::new(),
     };
     keep_under(host, &image, names)
 }

@@ -5,15 +5,19 @@
 //! when somebody needs blobs, and the blobs stay, too.
 
 mod copy;
+mod elsewhere;
 mod import;
+mod index;
 mod load;
 mod packed;
 mod pull;
 mod push;
 mod save;
+mod whole;
 
 pub use copy::{CopyTarget, copy};
 pub use import::{ImportRequest, import};
+pub use index::{IndexRequest, IndexSource, Listed, create_index, inspect_index};
 pub use load::load;
 pub use pull::pull;
 pub use push::push;

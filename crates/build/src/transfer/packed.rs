@@ -22,6 +22,21 @@ pub(super) fn packed(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<ImageView, BuildError> {
+    let view = view(host, image, compression, events, cancel)?;
+    if image.manifest.is_none() && *view.id() == image.config {
+        remember(host, image, &view)?;
+    }
+    Ok(view)
+}
+
+/// The same, without writing anything down about the image.
+pub(super) fn view(
+    host: &Host,
+    image: &StoredImage,
+    compression: Option<Compression>,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<ImageView, BuildError> {
     let source = blobs(host, image, events, cancel) as Arc<dyn BlobSource>;
     if let Some(manifest) = &image.manifest
         && compression.is_none()
@@ -35,15 +50,11 @@ pub(super) fn packed(
     let layers = pack(host, image, &config, compression, events, cancel)?;
     let (family, annotations) = (Family::Oci, Annotations::new());
     let assembly = Assembly { config: &config, layers, family, annotations };
-    let view = assemble(assembly, source).map_err(|error| BuildError::image(&error))?;
-    if image.manifest.is_none() && *view.id() == image.config {
-        remember(host, image, &view)?;
-    }
-    Ok(view)
+    assemble(assembly, source).map_err(|error| BuildError::image(&error))
 }
 
 /// Whether all blobs are in the store or some registry has them.
-fn is_at_hand(host: &Host, image: &StoredImage) -> Result<bool, BuildError> {
+pub(super) fn is_at_hand(host: &Host, image: &StoredImage) -> Result<bool, BuildError> {
     let content = host.layers.content();
     for layer in &image.layers {
         let Some(blob) = &layer.blob else { return Ok(false) };
@@ -86,13 +97,28 @@ fn seconds(rfc3339: &str) -> Option<i64> {
     rfc3339.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
 }
 
-/// Writes down the blobs of an image that had none.
+/// Writes down the blobs of an image that had none, and leaves what its name means on other
+/// platforms as it is.
 fn remember(host: &Host, image: &StoredImage, view: &ImageView) -> Result<(), BuildError> {
     host.layers.content().insert(view.manifest_bytes()).map_err(BuildError::store)?;
-    let mut packed = image.clone();
-    packed.manifest = Some(view.descriptor().clone());
-    for (layer, blob) in packed.layers.iter_mut().zip(&view.manifest().layers) {
-        layer.blob = Some(blob.clone());
+    let whole = match &image.name {
+        Some(name) => host.images.get(name).map_err(|error| BuildError::image(&error))?,
+        None => None,
+    };
+    let known =
+        whole.as_ref().filter(|whole| whole.platforms().any(|one| one.config == *view.id()));
+    let mut known = known.unwrap_or(image).clone();
+    add_blobs(&mut known, view);
+    host.images.put(&known).map_err(|error| BuildError::image(&error))
+}
+
+/// Notes the manifest and the packed layers of an image, in whichever platform it is for.
+pub(super) fn add_blobs(image: &mut StoredImage, view: &ImageView) {
+    if image.config == *view.id() {
+        image.manifest = Some(view.descriptor().clone());
+        for (layer, blob) in image.layers.iter_mut().zip(&view.manifest().layers) {
+            layer.blob = Some(blob.clone());
+        }
     }
-    host.images.put(&packed).map_err(|error| BuildError::image(&error))
+    image.others.iter_mut().for_each(|other| add_blobs(other, view));
 }

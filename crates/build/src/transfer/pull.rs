@@ -34,7 +34,9 @@ pub fn pull(
     let image = step(title, events, cancel, |_| ask_registry(host, name, platform))?;
     fetch_layers(host, &image, events, cancel)?;
     // Other tools find it as soon as it is complete.
-    host.images.put(&image).map_err(|error| BuildError::image(&error))?;
+    let kept = host.images.get(name).map_err(|error| BuildError::image(&error))?;
+    let kept = kept.as_ref().unwrap_or(&image);
+    host.images.put(kept).map_err(|error| BuildError::image(&error))?;
     Ok(image)
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
 use formwork_image::StoredImage;
-use formwork_image::export::{self, PushOptions, PushReport};
+use formwork_image::export::{self, Content, PushOptions, PushReport};
 use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_solver::Cancel;
 
-use super::packed::packed;
+use super::whole::whole;
 use crate::step::{sending, step};
 use crate::{BuildError, Host};
 
@@ -30,12 +30,16 @@ pub fn push(
     cancel: &Cancel,
 ) -> Result<PushReport, BuildError> {
     let _in_use = host.use_store()?;
-    let view = packed(host, image, compression, events, cancel)?;
+    let whole = whole(host, image, compression, events, cancel)?;
     step(format!("push {name}"), events, cancel, |step| {
         let client = host.registries.client().map_err(|error| BuildError::image(&error.into()))?;
         let origins = image.origins();
         let options = PushOptions { origins: &origins, progress: &sending(step, &**events) };
-        export::to_registry(client, &view, std::slice::from_ref(name), options)
-            .map_err(|error| BuildError::image(&error))
+        let names = std::slice::from_ref(name);
+        match whole.content() {
+            Content::Image(view) => export::to_registry(client, view, names, options),
+            Content::Index(index) => export::index_to_registry(client, index, names, options),
+        }
+        .map_err(|error| BuildError::image(&error))
     })
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
+use formwork_image::StoredImage;
 use formwork_image::export::{self, Named};
-use formwork_image::{ImageView, StoredImage};
 use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_solver::Cancel;
 
-use super::packed::packed;
+use super::whole::{Whole, whole};
 use crate::output::{form, make_directory, stdout};
 use crate::step::step;
 use crate::{BuildError, Destination, Host};
@@ -40,9 +40,10 @@ pub fn save(
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
     let _in_use = host.use_store()?;
-    let view = |(image, _): &(StoredImage, _)| packed(host, image, how.compression, events, cancel);
-    let views = images.iter().map(view).collect::<Result<Vec<ImageView>, _>>()?;
-    let named = views.iter().zip(images).map(|(image, (_, names))| Named { image, names });
+    let view = |(image, _): &(StoredImage, _)| whole(host, image, how.compression, events, cancel);
+    let wholes = images.iter().map(view).collect::<Result<Vec<Whole>, _>>()?;
+    let named = wholes.iter().zip(images);
+    let named = named.map(|(whole, (_, names))| Named::new(whole.content(), names));
     let named: Vec<Named<'_>> = named.collect();
     let form = form(how.docker);
     let title = match destination {

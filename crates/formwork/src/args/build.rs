@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Call, Method, Pairs, PullWhen, SpaceArgs};
+use super::{Call, Method, Pairs, PullWhen, SpaceArgs, StepArgs, WorldArgs};
 use crate::progress::Mode;
 
 /// Options of `formwork build`.
@@ -42,14 +42,17 @@ pub(crate) struct BuildArgs {
     /// one that SSH_AUTH_SOCK names; `default` is the id that is used where none is named
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub(crate) ssh: Vec<String>,
-    /// Platform to build for, such as linux/arm64 [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platform to build for, such as linux/arm64 [default: this machine's]; several, separated by
+    /// commas, make one image for all of them (an index)
+    #[arg(long, value_name = "OS/ARCH,…", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
     /// Where the result goes: type=oci|docker|local|tar|image,dest=…; may be repeated.
     /// A lone directory means type=local, `-` a tar archive on standard output
     #[arg(short, long, value_name = "type=TYPE,…")]
     pub(crate) output: Vec<Pairs>,
-    /// Annotation of the image's manifest
+    /// Annotation of the image: [PLACE:]NAME=VALUE, where PLACE is manifest (if nothing is said),
+    /// index, manifest-descriptor or index-descriptor, separated by commas, each with a platform
+    /// where only that is meant: manifest[linux/arm64]:NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
     /// Push the image to its registry: short for --output=type=image,push=true
@@ -94,6 +97,12 @@ pub(crate) struct BuildArgs {
     /// Check the Dockerfile and build nothing: short for --call=check
     #[arg(long, conflicts_with = "call")]
     pub(crate) check: bool,
+    /// How steps run.
+    #[command(flatten)]
+    pub(crate) steps: StepArgs,
+    /// What they find.
+    #[command(flatten)]
+    pub(crate) world: WorldArgs,
     /// Kept before the build begins: what no image needs goes.
     #[command(flatten)]
     pub(crate) space: SpaceArgs,

@@ -86,7 +86,7 @@ impl Relation {
 }
 
 /// A span of time as Go has it: `24h`, `1h30m`, `10s`; also days, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time such as 30m, 24h or 7d");
     let mut seconds: u64 = 0;
     let mut rest = text;

@@ -9,12 +9,14 @@ mod call;
 mod files;
 mod filter;
 mod ignore;
+mod index;
 mod login;
 mod mounts;
 mod pairs;
 mod run;
 mod space;
 mod transfer;
+mod world;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -27,8 +29,9 @@ use crate::template::Template;
 pub(crate) use build::BuildArgs;
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
-pub(crate) use filter::{Field, Filter, Relation};
+pub(crate) use filter::{Field, Filter, Relation, duration};
 pub(crate) use ignore::IgnoreArgs;
+pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
@@ -37,6 +40,7 @@ pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
+pub(crate) use world::{BuildNetwork, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -69,6 +73,25 @@ pub(crate) struct GlobalArgs {
     /// /var/lib/formwork]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
+    /// How steps are kept apart from the machine; `formwork doctor` tells what it gives
+    /// [default: $FORMWORK_ISOLATION, else auto]
+    #[arg(long, global = true, value_enum, value_name = "HOW", help_heading = "Global options")]
+    pub(crate) isolation: Option<Isolation>,
+}
+
+/// How steps are kept apart from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// The best that the machine gives
+    Auto,
+    /// As root, in namespaces
+    Root,
+    /// As an ordinary user, in namespaces, with the user's subordinate ids
+    SubordinateIds,
+    /// As root of a container that gives no namespaces: in a chroot
+    Chroot,
+    /// Not at all: nothing is run, and files can be copied
+    CopyOnly,
 }
 
 /// The commands.
@@ -78,7 +101,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
@@ -105,6 +128,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Copy an image between registries, image layouts and archives
     Copy(CopyArgs),
+    /// Make and show indexes, which are images for several platforms
+    Index(IndexArgs),
     /// Make an image of the files in a tar archive
     Import(ImportArgs),
     /// Write all files of an image into a tar archive
@@ -162,6 +187,9 @@ pub(crate) struct InspectArgs {
     /// The images
     #[arg(required = true)]
     pub(crate) images: Vec<String>,
+    /// Platform, such as linux/arm64, of an image for several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// How to write each image: json, or a template such as `{{.Config.User}}` or
     /// `{{json .Config.Env}}` [default: JSON in several lines]
     #[arg(short, long)]

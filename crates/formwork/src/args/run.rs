@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::PullWhen;
+use super::{PullWhen, WorldArgs};
 
 /// Options of `formwork run`.
 #[derive(Debug, Args)]
@@ -40,6 +40,9 @@ pub(crate) struct RunArgs {
     /// Accepted for docker's users: nothing of the container is ever kept
     #[arg(long)]
     pub(crate) rm: bool,
+    /// What the process finds.
+    #[command(flatten)]
+    pub(crate) world: WorldArgs,
     /// The image, then the command and its arguments [default: the image's]
     // One argument, since clap takes what follows for the command only from its second value on.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -72,7 +75,7 @@ mod tests {
 
     fn parse(line: &str) -> Box<super::RunArgs> {
         match Cli::try_parse_from(line.split(' ')).unwrap().command {
-            Command::Run(run) => Box::new(run),
+            Command::Run(run) => run,
             other => panic!("{other:?}"),
         }
     }

@@ -30,6 +30,9 @@ pub(crate) struct PushArgs {
     /// Push all tags of the repository IMAGE
     #[arg(short, long, conflicts_with = "destination")]
     pub(crate) all_tags: bool,
+    /// Push only the image for this platform, such as linux/arm64, of one for several
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Compress layers that were built here anew: gzip, zstd or uncompressed [default: as they are]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) compression: Option<String>,
@@ -53,6 +56,10 @@ pub(crate) struct SaveArgs {
     /// In which form
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: SaveFormat,
+    /// Save only the image for this platform, such as linux/arm64, of one for several; in docker's
+    /// form that is this machine's if nothing is said
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
     /// Compress layers that were built here anew: gzip, zstd or uncompressed [default: as they are]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) compression: Option<String>,
@@ -80,7 +87,7 @@ pub(crate) struct CopyArgs {
     /// Where to, written likewise
     #[arg(value_name = "DESTINATION")]
     pub(crate) destination: String,
-    /// Platform, such as linux/arm64, of an image for several [default: this machine's]
+    /// Platform, such as linux/arm64, of an image for several [default: all of them]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Show nothing but the digest

@@ -1,5 +1,6 @@
 //! `formwork build`.
 
+pub(crate) mod annotations;
 mod outputs;
 mod secrets;
 
@@ -7,20 +8,29 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use formwork_build::{
-    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Options, Output, Recorder, build,
+    BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
+    build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, Method};
+use crate::args::{BuildArgs, BuildNetwork, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
-use crate::settings::{Settings, host_trust, limits, ssh_agent, variable};
+use crate::settings::{Settings, host_trust, limits, ssh_agent, variable, with_given_proxies};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
+    let result = build_image(args, settings);
+    match args.progress_mode() {
+        Mode::Json => result.map_err(Failure::told_to_programs),
+        _ => result,
+    }
+}
+
+fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let mut inputs = Inputs::of(args)?;
     let pending = std::mem::take(&mut inputs.pending);
     let mut request = request(args, settings, inputs)?;
@@ -57,7 +67,9 @@ fn explain(args: &BuildArgs, host: &Host, recorder: &Recorder) {
 
 /// Writes down what was built, where the user asks for it.
 fn report(args: &BuildArgs, outputs: &[Output], outcome: &BuildOutcome) -> Result<(), Failure> {
-    let id = outcome.id.as_str();
+    // What names an image for several platforms as a whole is its index.
+    let index = outcome.manifest.as_ref().filter(|_| outcome.is_index);
+    let id = index.map_or(&outcome.id, |index| &index.digest).as_str();
     if let Some(file) = &args.iidfile {
         fs_err::write(file, id).map_err(Failure::machine)?;
     }
@@ -68,7 +80,7 @@ fn report(args: &BuildArgs, outputs: &[Output], outcome: &BuildOutcome) -> Resul
     let stdout_is_taken = outputs.iter().any(|output| {
         matches!(
             output,
-            Output::Tar(Destination::Stdout)
+            Output::Tar { destination: Destination::Stdout, .. }
                 | Output::Archive { destination: Destination::Stdout, .. }
         )
     });
@@ -78,7 +90,9 @@ fn report(args: &BuildArgs, outputs: &[Output], outcome: &BuildOutcome) -> Resul
 /// The digests and names of the result, under the keys that buildx uses.
 fn metadata(outcome: &BuildOutcome) -> String {
     let mut object = serde_json::Map::new();
-    object.insert("containerimage.config.digest".into(), outcome.id.as_str().into());
+    if !outcome.is_index {
+        object.insert("containerimage.config.digest".into(), outcome.id.as_str().into());
+    }
     if let Some(manifest) = &outcome.manifest {
         let descriptor = serde_json::to_value(manifest).unwrap_or_default();
         object.insert("containerimage.descriptor".into(), descriptor);
@@ -98,9 +112,10 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let build_args = build_args(&args.build_arg);
     let epoch = epoch(&build_args)?;
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
-    let outputs = outputs::outputs(args, &mut tags)?;
+    let platforms = platforms(&args.platform)?;
+    let outputs = outputs::outputs(args, &platforms, &mut tags)?;
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
-    trust.proxies.extend(proxy_args(&build_args));
+    with_given_proxies(&mut trust, &build_args);
     Ok(BuildRequest {
         dockerfile: inputs.dockerfile.unwrap_or_else(|| SourceFile::new("Dockerfile", "")),
         options: Options {
@@ -108,12 +123,19 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             build_args,
             labels: pairs(&args.label, "--label")?,
             contexts: inputs.named,
-            target_platform: platform(args.platform.as_deref())?,
+            target_platform: platforms.first().cloned().unwrap_or_else(Platform::host),
             build_platform: Platform::host(),
+            several_platforms: false,
             no_cache: args.no_cache,
             no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
+            allowed: args.steps.allowed(),
+            network: match args.steps.network {
+                BuildNetwork::Default | BuildNetwork::Host => Network::Default,
+                BuildNetwork::None => Network::None,
+            },
         },
+        platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
         contexts: inputs.contexts,
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
@@ -121,6 +143,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         agents: secrets::agents(&args.ssh)?,
         git: settings.git(),
         trust,
+        world: args.steps.world(&args.world),
         tags,
         outputs,
         limits: limits(&args.space)?,
@@ -147,17 +170,6 @@ fn build_args(texts: &[String]) -> BTreeMap<String, String> {
     args
 }
 
-/// Proxies that are given as build arguments reach RUN without an `ARG`, and no cache key.
-fn proxy_args(build_args: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let is_proxy = |name: &str| {
-        let upper = name.to_ascii_uppercase();
-        let names = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
-        names.contains(&upper.as_str())
-    };
-    let given = build_args.iter().filter(|(name, _)| is_proxy(name));
-    given.map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
     let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -181,17 +193,35 @@ fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::usage(format!("`--tag {text}`: {error}")))
 }
 
-fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    if text.is_some_and(|text| text.contains(',')) {
-        return Err(Failure::usage("several platforms in one build are not supported yet")
-            .with_help("build one platform at a time"));
+/// The platforms to build for, each once, in the order in which they were given; this machine's
+/// if none is.
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let platform = commands::platform(Some(text))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
-    commands::platform(text)
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_built_once_each() {
+        let texts = ["linux/arm64", "amd64", "linux/arm64/v8"].map(str::to_owned);
+        let shown: Vec<String> =
+            platforms(&texts).unwrap().iter().map(Platform::to_string).collect();
+        assert_eq!(shown, ["linux/arm64", "linux/amd64"]);
+        assert_eq!(platforms(&[]).unwrap(), [Platform::host()]);
+        assert!(platforms(&["a b".to_owned()]).is_err());
+    }
 
     #[test]
     fn an_epoch_is_a_number() {

@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use base64::Engine;
 use formwork_build::{
-    BuildError, BuildRequest, CheckReport, Finding, Host, Outline, OutlineMount, Target, check,
-    outline, targets,
+    Allowed, BuildError, BuildRequest, CheckReport, Finding, Host, Outline, OutlineMount, Target,
+    check, outline, targets,
 };
 use formwork_diagnostics::{SourceFile, Span};
 use serde_json::{Map, Value, json};
@@ -25,6 +25,8 @@ pub(super) fn run(
     mut request: BuildRequest,
     pending: Pending,
 ) -> Result<(), Failure> {
+    // Whoever only asks has nothing to allow.
+    request.options.allowed = Allowed { host_network: true, insecure: true };
     let (method, json) = (args.method(), args.call.json);
     request.options.all_stages = method == Method::Check && request.options.target.is_none();
     let told = work::shown(host, Mode::Quiet, move |host, events, cancel| {

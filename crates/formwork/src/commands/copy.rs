@@ -15,17 +15,18 @@ pub(crate) fn run(args: &CopyArgs, settings: &Settings) -> Result<(), Failure> {
         .parse()
         .map_err(|error| Failure::usage(format!("`{}`: {error}", args.source)))?;
     let to = target(&args.destination)?;
-    let platform = commands::platform(args.platform.as_deref())?;
+    let platform = args.platform.as_deref().map(|text| commands::platform(Some(text)));
+    let platform = platform.transpose()?;
     let host = commands::open(settings)?;
     let manifest = work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
-        copy(host, &from, &to, &platform, events, cancel)
+        copy(host, &from, &to, platform.as_ref(), events, cancel)
     })?;
     commands::print(&format!("{}\n", manifest.digest))
 }
 
 /// `[docker://]NAME`, `oci:DIRECTORY[:NAME]`, `oci-archive:FILE[:NAME]` or
 /// `docker-archive:FILE[:NAME]`.
-fn target(text: &str) -> Result<CopyTarget, Failure> {
+pub(super) fn target(text: &str) -> Result<CopyTarget, Failure> {
     const LAYOUTS: [(&str, bool, bool); 4] = [
         ("oci-layout://", true, false),
         ("oci-archive:", false, false),

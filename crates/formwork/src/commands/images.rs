@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Lists the images in the store.
 pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let images = listed(&host, args)?;
     if args.quiet {
@@ -77,6 +77,7 @@ fn object(image: &StoredImage, sizes: &ImageSizes) -> Value {
         "ID": image.config.as_str(),
         "CreatedAt": image.created,
         "Platform": image.platform.to_string(),
+        "Platforms": image.platforms().map(|one| one.platform.to_string()).collect::<Vec<_>>(),
         "Layers": image.layers.len(),
         "UnpackedSize": sizes.unpacked,
         "PackedSize": sizes.packed,

@@ -12,11 +12,12 @@ use crate::settings::Settings;
 
 /// Shows all that is known about images: an array with one object each, with docker's keys.
 pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let mut objects = Vec::new();
     for text in &args.images {
         let image = host.images().resolve(text).map_err(Failure::input)?;
+        let image = commands::on_platform(image, args.platform.as_deref(), text)?;
         objects.push(object(&host, &image)?);
     }
     match &args.format {
@@ -46,6 +47,18 @@ fn fill(object: &mut Value) {
     }
 }
 
+/// What the name means on each platform.
+fn platforms(image: &StoredImage) -> Vec<Value> {
+    let platform = |image: &StoredImage| {
+        json!({
+            "Platform": image.platform.to_string(),
+            "Id": image.config.as_str(),
+            "Digest": image.manifest.as_ref().map(|manifest| manifest.digest.as_str()),
+        })
+    };
+    image.platforms().map(platform).collect()
+}
+
 fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {
     let config = host.config_of(image)?;
     let sizes = measure(host, image)?;
@@ -69,6 +82,9 @@ fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {
             "Type": config.rootfs.kind,
             "Layers": config.rootfs.diff_ids,
         },
+        "Platforms": platforms(image),
+        "IndexDigest": image.index.as_ref().and_then(|index| index.descriptor.as_ref())
+            .map(|index| index.digest.as_str()),
         "Layers": image.layers.iter().zip(&sizes.layers).map(|(layer, size)| json!({
             "DiffID": layer.diff_id,
             "Size": size,

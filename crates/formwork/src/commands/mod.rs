@@ -13,6 +13,7 @@ pub(crate) mod history;
 pub(crate) mod ignore;
 pub(crate) mod images;
 pub(crate) mod import;
+pub(crate) mod index;
 pub(crate) mod inspect;
 mod list;
 pub(crate) mod load;
@@ -33,16 +34,10 @@ use std::path::Path;
 
 use formwork_build::{Compression, Destination, Host};
 use formwork_oci::{Platform, Reference};
-use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
 use crate::render;
 use crate::settings::Settings;
-
-/// Becomes root in a user namespace where the user is not root. Must come before any thread.
-pub(crate) fn enter() -> Result<(), Failure> {
-    formwork_sandbox::enter(RungChoice::Auto).map(drop).map_err(Failure::machine)
-}
 
 /// Removes what killed processes have left in the store.
 pub(crate) fn remove_stale(host: &Host) {
@@ -54,7 +49,7 @@ pub(crate) fn remove_stale(host: &Host) {
 
 /// Opens the store as root or as root in a user namespace. Must come before any thread.
 fn open(settings: &Settings) -> Result<Host, Failure> {
-    enter()?;
+    settings.enter()?;
     settings.host()
 }
 
@@ -74,6 +69,21 @@ fn platform(text: Option<&str>) -> Result<Platform, Failure> {
         None => Ok(Platform::host()),
         Some(text) => text.parse().map_err(Failure::usage_error),
     }
+}
+
+/// What an image is on a platform, if one is given.
+fn on_platform(
+    image: formwork_image::StoredImage,
+    platform: Option<&str>,
+    text: &str,
+) -> Result<formwork_image::StoredImage, Failure> {
+    let Some(wanted) = platform else { return Ok(image) };
+    let wanted: Platform = wanted.parse().map_err(Failure::usage_error)?;
+    image.for_platform(&wanted).ok_or_else(|| {
+        let there: Vec<String> = image.platforms().map(|one| one.platform.to_string()).collect();
+        Failure::input(format!("`{text}` is not there for {wanted}"))
+            .with_help(format!("it is there for {}", there.join(", ")))
+    })
 }
 
 /// The compression that is named.

@@ -31,6 +31,7 @@ pub(crate) fn run(args: &PushArgs, settings: &Settings) -> Result<(), Failure> {
 
 fn one(host: &Host, args: &PushArgs) -> Result<(StoredImage, Reference), Failure> {
     let image = host.images().resolve(&args.image).map_err(Failure::input)?;
+    let image = commands::on_platform(image, args.platform.as_deref(), &args.image)?;
     let name = match (&args.destination, args.image.parse::<Reference>()) {
         (Some(destination), _) => {
             let bare = destination.strip_prefix("docker://").unwrap_or(destination);

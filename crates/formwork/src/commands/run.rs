@@ -40,14 +40,16 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
         hostname: args.hostname.clone(),
         volumes,
         interactive: args.interactive,
+        world: args.world.world(),
         terminal,
     };
     let cancel = Cancel::default();
-    signals::stop_on_signals(&cancel).map_err(Failure::of_run)?;
+    let received = signals::stop_on_signals(&cancel).map_err(Failure::of_run)?;
     let result = run_image(&host, &request, &cancel);
     // The terminal is the user's again before anything is told there.
     drop((request, shown));
     let code = result.map_err(|error| Failure::from(error).of_run())?;
+    let code = received.code(code);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 

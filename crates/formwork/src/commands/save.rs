@@ -21,7 +21,13 @@ pub(crate) fn run(args: &SaveArgs, settings: &Settings) -> Result<(), Failure> {
     }
     let destination = commands::archive_destination(args.output.as_deref())?;
     let host = commands::open(settings)?;
-    let images = images(&host, &args.images)?;
+    let mut images = images(&host, &args.images)?;
+    for ((image, _), text) in images.iter_mut().zip(&args.images) {
+        // Docker's archives have room for one platform, and docker takes this machine's, too.
+        let own = (how.docker && image.index.is_some()).then(|| image.platform.to_string());
+        let platform = args.platform.clone().or(own);
+        *image = commands::on_platform(image.clone(), platform.as_deref(), text)?;
+    }
     // Whoever saves to a file wants to see nothing more than docker's users do.
     work::shown(&host, work::mode(true), move |host, events, cancel| {
         save(host, &images, &how, &destination, events, cancel)

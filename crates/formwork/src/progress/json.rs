@@ -1,45 +1,51 @@
 //! One JSON object an event and a line, for programs.
 //!
-//! Every object has `event` and `time` (milliseconds since the view began); objects about a step
+//! Every object has `event` and `time` (milliseconds since the first of them); objects about a step
 //! have its number in `step`. Output of a step comes line by line, diagnostics as
-//! [`formwork_diagnostics::render::json_value`] has them.
+//! [`formwork_diagnostics::render::json_value`] has them, and in `rendered` as people see them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use formwork_diagnostics::{Event, EventSink, LogStream, Outcome, StepId, render};
+use formwork_diagnostics::{Diagnostic, Event, EventSink, LogStream, Outcome, StepId, render};
 use serde_json::{Value, json};
 
 use super::View;
 use super::lines::Lines;
 
 /// Writes one JSON object an event.
+#[derive(Default)]
 pub(super) struct Json {
-    start: Instant,
     lines: Mutex<BTreeMap<StepId, Lines>>,
 }
 
-impl Default for Json {
-    fn default() -> Self {
-        Self { start: Instant::now(), lines: Mutex::default() }
-    }
+/// Tells why the program fails, whether there was a view or not.
+pub(crate) fn tell_failure(diagnostics: &[Diagnostic]) {
+    write(diagnostics.iter().map(diagnostic).collect());
 }
 
 impl EventSink for Json {
     fn emit(&self, event: Event) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut text = String::new();
-        for mut object in objects(event, &mut lines) {
-            object["time"] = time.into();
-            text.push_str(&object.to_string());
-            text.push('\n');
-        }
-        // A closed pipe must not fail the build.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        write(objects(event, &mut lines));
     }
+}
+
+/// Writes objects with the time since the first of them all.
+fn write(objects: Vec<Value>) {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(Instant::now);
+    let time = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for mut object in objects {
+        object["time"] = time.into();
+        text.push_str(&object.to_string());
+        text.push('\n');
+    }
+    // A closed pipe must not fail the build.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 impl View for Json {
@@ -73,10 +79,15 @@ fn objects(event: Event, lines: &mut BTreeMap<StepId, Lines>) -> Vec<Value> {
             }));
             objects
         }
-        Event::Message(diagnostic) => vec![json!({
-            "event": "diagnostic", "diagnostic": render::json_value(&diagnostic),
-        })],
+        Event::Message(message) => vec![diagnostic(&message)],
     }
+}
+
+fn diagnostic(diagnostic: &Diagnostic) -> Value {
+    let rendered = render::human(diagnostic, render::HumanStyle::default());
+    json!({
+        "event": "diagnostic", "diagnostic": render::json_value(diagnostic), "rendered": rendered,
+    })
 }
 
 fn log(step: StepId, stream: Option<LogStream>, line: &str) -> Value {

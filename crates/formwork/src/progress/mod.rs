@@ -20,6 +20,7 @@ use std::sync::Arc;
 use formwork_diagnostics::EventSink;
 
 use json::Json;
+pub(crate) use json::tell_failure;
 use plain::Plain;
 use quiet::Quiet;
 use tty::Tty;

@@ -1,12 +1,10 @@
-//! One case: a folder with a Dockerfile, a context, and what comes of them.
+//! One case as it is written down: a folder with a Dockerfile, a context, and what comes of them.
 //!
-//! The format is told in `conformance/README.md`.
+//! The format is told in `conformance/README.md`. Nothing is built here.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-
-use crate::support::{Ran, Site, Tree};
 
 /// A case as it is read.
 #[derive(Debug, Default)]
@@ -15,19 +13,74 @@ pub(crate) struct Case {
     pub(crate) section: String,
     /// Its own folder's name.
     pub(crate) name: String,
-    folder: PathBuf,
-    arguments: Vec<String>,
-    /// What git cannot keep: files by their paths and contents.
-    files: Vec<(String, String)>,
-    /// Directories, links and permissions.
-    setup: Vec<String>,
+    pub(crate) folder: PathBuf,
+    /// More arguments of `formwork build`.
+    pub(crate) arguments: Vec<String>,
+    /// Where the build context is, if that is not the folder.
+    pub(crate) place: Option<String>,
     pub(crate) dockerfile: String,
-    pub(crate) differences_to_buildkit: Vec<String>,
-    tree: Option<Vec<String>>,
-    files_of_result: Option<Vec<String>>,
-    config: Vec<(String, Value)>,
-    history: Option<Vec<String>>,
-    fails: Option<Vec<String>>,
+    pub(crate) given: Given,
+    pub(crate) expected: Expected,
+    /// Further builds, after the first.
+    pub(crate) again: Vec<Again>,
+    /// What differs with peers.
+    pub(crate) buildkit: Vec<String>,
+}
+
+/// What is there before the build.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    /// What git cannot keep: files by their paths and contents.
+    pub(crate) files: Vec<(String, String)>,
+    /// Directories, links and permissions.
+    pub(crate) setup: Vec<String>,
+    /// Images by their names, arguments and Dockerfiles.
+    pub(crate) images: Vec<(String, Vec<String>, String)>,
+    /// Repositories by their names and the scripts that make them.
+    pub(crate) repositories: Vec<(String, String)>,
+    /// Files of the web server.
+    pub(crate) served: Vec<Served>,
+    /// A script that runs in the context.
+    pub(crate) script: String,
+    /// Whether only root can make it.
+    pub(crate) needs_root: bool,
+    /// Whether there is an SSH agent at `../agent`.
+    pub(crate) agent: bool,
+}
+
+/// A file of the web server.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    /// Empty if a script makes it.
+    pub(crate) content: String,
+}
+
+/// What has to come of the build.
+#[derive(Debug, Default)]
+pub(crate) struct Expected {
+    pub(crate) tree: Option<Vec<String>>,
+    pub(crate) files: Option<Vec<String>>,
+    pub(crate) config: Vec<(String, Value)>,
+    pub(crate) history: Option<Vec<String>>,
+    pub(crate) fails: Option<Vec<String>>,
+    /// What the build tells.
+    pub(crate) tells: Vec<String>,
+    /// What `--call` shows, by its method.
+    pub(crate) calls: Vec<(String, Vec<String>)>,
+}
+
+/// A build after the first.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    /// What changes before it: a script.
+    pub(crate) change: String,
+    pub(crate) arguments: Vec<String>,
+    /// The steps that do not come from the cache.
+    pub(crate) executed: Vec<String>,
+    /// Whether its `again` has been read.
+    is_whole: bool,
 }
 
 impl Case {
@@ -70,24 +123,51 @@ impl Case {
         while lines.last().is_some_and(String::is_empty) {
             lines.pop();
         }
+        let (given, expected) = (&mut self.given, &mut self.expected);
         match head.split_once(' ').unwrap_or((head, "")) {
-            ("args", arguments) => {
-                self.arguments = arguments.split(' ').map(str::to_owned).collect();
+            ("args", arguments) => self.arguments = words(arguments),
+            ("place", place) => self.place = Some(place.to_owned()),
+            ("file", path) => given.files.push((path.to_owned(), text(&lines))),
+            ("context", "") => given.setup = lines,
+            ("script", "") => given.script = text(&lines),
+            ("image", head) => {
+                let (name, arguments) = head.split_once(' ').unwrap_or((head, ""));
+                given.images.push((name.to_owned(), words(arguments), text(&lines)));
             }
-            ("file", path) => {
-                let content: String = lines.iter().map(|line| format!("{line}\n")).collect();
-                self.files.push((path.to_owned(), content));
+            ("git", name) => given.repositories.push((name.to_owned(), text(&lines))),
+            ("http", head) => {
+                let (path, headers) = head.split_once(' ').unwrap_or((head, ""));
+                let (path, headers) = (path.to_owned(), header_lines(headers));
+                given.served.push(Served { path, headers, content: text(&lines) });
             }
-            ("context", "") => self.setup = lines,
-            ("tree", "") => self.tree = Some(lines),
-            ("files", "") => self.files_of_result = Some(lines),
-            ("config", "") => self.config = lines.iter().map(|line| config_line(line)).collect(),
-            ("history", "") => self.history = Some(lines),
+            ("agent", "") => given.agent = true,
+            ("root", "") => given.needs_root = true,
+            ("tree", "") => expected.tree = Some(lines),
+            ("files", "") => expected.files = Some(lines),
+            ("config", "") => {
+                expected.config = lines.iter().map(|line| config_line(line)).collect();
+            }
+            ("history", "") => expected.history = Some(lines),
+            ("fails", "") => expected.fails = Some(lines),
+            ("tells", "") => expected.tells = lines,
+            ("call", method) => expected.calls.push((method.to_owned(), lines)),
+            ("change", "") => {
+                self.again.push(Again { change: text(&lines), ..Again::default() });
+            }
+            ("again", arguments) => {
+                if self.again.last().is_none_or(|again| again.is_whole) {
+                    self.again.push(Again::default());
+                }
+                if let Some(again) = self.again.last_mut() {
+                    again.arguments = [words(arguments), self.arguments.clone()].concat();
+                    again.executed = lines;
+                    again.is_whole = true;
+                }
+            }
             ("buildkit", "") => {
                 lines.retain(|line| !line.starts_with('#'));
-                self.differences_to_buildkit = lines;
+                self.buildkit = lines;
             }
-            ("fails", "") => self.fails = Some(lines),
             _ => panic!("{}: there is no section `{head}`", self.path()),
         }
     }
@@ -96,172 +176,35 @@ impl Case {
     pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.section, self.name)
     }
-
-    /// Makes the build context.
-    pub(crate) fn write_context(&self, site: &Site) {
-        clear(site);
-        copy(site, &self.folder.join("context"), "");
-        copy(site, &self.folder.join("beside"), "../");
-        for (path, content) in &self.files {
-            site.write(path, content);
-        }
-        for line in &self.setup {
-            set_up(site, line);
-        }
-    }
-
-    /// The options of `buildctl build` that mean the same as the case's arguments.
-    pub(crate) fn arguments_for_buildctl(&self) -> Vec<String> {
-        let pairs = self.arguments.chunks_exact(2);
-        let option = |pair: &[String]| match pair[0].as_str() {
-            "--build-arg" => format!("--opt=build-arg:{}", pair[1]),
-            "--label" => format!("--opt=label:{}", pair[1]),
-            "--secret" => format!("--secret={}", pair[1]),
-            option => format!("--opt={}={}", &option[2..], pair[1]),
-        };
-        pairs.map(option).collect()
-    }
-
-    /// What formwork makes of the case: its files and its configuration; `None` if it fails.
-    pub(crate) fn result(&self, site: &Site) -> Option<(Tree, Value)> {
-        let archive = site.outside("tree.tar");
-        let output = format!("type=tar,dest={archive}");
-        let outputs = ["-t", "case", "-o", "type=image", "-o", &output];
-        let own = self.arguments.iter().map(String::as_str);
-        let arguments: Vec<&str> = own.chain(outputs).collect();
-        let ran = Ran::of(&mut site.build_command(&arguments, &self.dockerfile));
-        let read =
-            || (Tree::from_archive(archive.as_ref()), site.inspect("case")["Config"].clone());
-        (ran.code == Some(0)).then(read)
-    }
-
-    /// Builds the case and notes what is not as it should be; returns the image's id.
-    pub(crate) fn build(&self, site: &Site, problems: &mut Vec<String>) -> Option<String> {
-        self.write_context(site);
-        let mut problem = |what: &str, expected: &str, found: &str| {
-            let who = if site.user().is_some() { "user" } else { "root" };
-            let path = self.path();
-            problems.push(format!(
-                "{path} ({who}): {what}\n-- expected\n{expected}\n-- found\n{found}"
-            ));
-        };
-        let archive = site.outside("tree.tar");
-        let output = format!("type=tar,dest={archive}");
-        let own = self.arguments.iter().map(String::as_str);
-        let outputs = ["-t", "case", "-o", "type=image", "-o", &output];
-        let arguments: Vec<&str> = own.chain(outputs).collect();
-        let ran = Ran::of(&mut site.build_command(&arguments, &self.dockerfile));
-        if let Some(messages) = &self.fails {
-            let told = messages.iter().all(|message| ran.stderr.contains(message));
-            if ran.code == Some(0) || !told {
-                problem("must fail", &messages.join("\n"), &ran.stderr);
-            }
-            return None;
-        }
-        if ran.code != Some(0) {
-            problem("must not fail", "", &ran.stderr);
-            return None;
-        }
-        let result = Tree::from_archive(archive.as_ref());
-        let changes = result.lines_without(site.busybox_tree());
-        for (expected, found) in [(&self.tree, changes), (&self.files_of_result, result.lines())] {
-            if let Some(expected) = expected.as_ref().filter(|expected| **expected != found) {
-                problem("the files", &expected.join("\n"), &found.join("\n"));
-            }
-        }
-        let image = site.inspect("case");
-        for (key, expected) in &self.config {
-            let found = if image[key].is_null() { &image["Config"][key] } else { &image[key] };
-            if found != expected {
-                problem(key, &expected.to_string(), &found.to_string());
-            }
-        }
-        if let Some(expected) = &self.history {
-            let found = history(&image);
-            if found != *expected {
-                problem("the history", &expected.join("\n"), &found.join("\n"));
-            }
-        }
-        Some(ran.stdout.trim().to_owned())
-    }
-}
-
-/// Removes all of the build context, and what was put beside it.
-fn clear(site: &Site) {
-    let keep = [site.store(), site.context("../base")];
-    let store = site.store();
-    // Not by way of the context, which goes meanwhile.
-    let place = store.parent().unwrap();
-    for entry in fs_err::read_dir(place).unwrap() {
-        let path = entry.unwrap().path();
-        let is_kept = keep.iter().any(|keep| keep.file_name() == path.file_name());
-        match path.is_dir() {
-            true if !is_kept => fs_err::remove_dir_all(path).unwrap(),
-            true => {}
-            false => fs_err::remove_file(path).unwrap(),
-        }
-    }
-    site.mkdir("");
 }
 
 fn folders(directory: &Path) -> Vec<PathBuf> {
-    if !directory.is_dir() {
-        return Vec::new();
-    }
     let entries = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
     folders.sort();
     folders
 }
 
-fn file_name(path: &Path) -> String {
+/// The last component of a path.
+pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
-/// Copies what is in a folder into the build context, with the permissions that files usually have.
-fn copy(site: &Site, folder: &Path, to: &str) {
-    if !folder.is_dir() {
-        return;
-    }
-    for entry in fs_err::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let target = format!("{to}{}", file_name(&path));
-        if path.is_dir() {
-            site.mkdir(&target);
-            copy(site, &path, &format!("{target}/"));
-        } else {
-            site.write(&target, fs_err::read(&path).unwrap());
-        }
-    }
+fn words(text: &str) -> Vec<String> {
+    text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn text(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// `NAME: VALUE; NAME: VALUE`.
+fn header_lines(text: &str) -> Vec<(String, String)> {
+    let pairs = text.split("; ").filter_map(|pair| pair.split_once(": "));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn config_line(line: &str) -> (String, Value) {
     let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{line}"));
     (key.to_owned(), serde_json::from_str(value).unwrap_or_else(|error| panic!("{line}: {error}")))
-}
-
-/// `PATH MODE`, `PATH/` for a directory, `PATH -> TARGET` for a symbolic link.
-fn set_up(site: &Site, line: &str) {
-    if let Some((path, target)) = line.split_once(" -> ") {
-        return site.link(path, target);
-    }
-    let mode = line.rsplit_once(' ');
-    let mode = mode.and_then(|(path, text)| Some((path, u32::from_str_radix(text, 8).ok()?)));
-    let path = mode.map_or(line, |(path, _)| path);
-    if let Some(directory) = path.strip_suffix('/') {
-        site.mkdir(directory);
-    }
-    if let Some((path, mode)) = mode {
-        site.chmod(path, mode);
-    }
-}
-
-fn history(image: &Value) -> Vec<String> {
-    let entries = image["History"].as_array().unwrap();
-    let line = |entry: &Value| {
-        let text = entry["created_by"].as_str().unwrap().replace('\n', "\\n");
-        let empty = entry["empty_layer"] == true;
-        format!("{}{text}", if empty { "# " } else { "" })
-    };
-    entries.iter().map(line).collect()
 }

@@ -1,8 +1,9 @@
 //! Builds the cases of `conformance/` and compares what comes of them with what is written down.
 //!
 //! Each case is built as root and as an ordinary user, and the images have to be the same; with
-//! `--with buildkit` BuildKit builds it instead, to prove what is written down on a peer. Other
-//! arguments choose cases by a part of their path. Prints a table by section.
+//! `--with buildkit` or `--with buildah` that builder has the cases instead, to prove what is
+//! written down on a peer. Other arguments choose cases by a part of their path. Prints a table by
+//! section.
 //!
 //! This is a program of its own rather than tests of the usual kind, because the cases are not
 //! known when it is compiled. `cargo test` runs it, `cargo xtask conformance` passes arguments on.
@@ -14,7 +15,9 @@
     reason = "tests may stop, and this one prints a table"
 )]
 
+mod buildkit;
 mod case;
+mod judge;
 #[path = "../cli/peers"]
 mod peers {
     //! How other builders are called.
@@ -22,18 +25,27 @@ mod peers {
     pub(crate) mod buildkit;
     pub(crate) mod compare;
 }
-#[expect(dead_code, unused_imports, reason = "the other tests use the rest")]
+mod report;
+mod scene;
+#[expect(dead_code, reason = "the other tests use the rest")]
 #[path = "../cli/support/mod.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use case::Case;
+use judge::Outcome;
 use peers::buildkit::BuildKit;
 use peers::compare::{BUILDKIT, differences};
+use report::{Report, print_table};
+use scene::{Scene, Servers};
 use support::{Site, on_each_rung};
+
+/// How many cases one thread has at a time, with places of their own.
+const PORTION: usize = 24;
 
 /// What the user asks for.
 #[derive(Debug, Default)]
@@ -43,25 +55,14 @@ struct Options {
     filters: Vec<String>,
 }
 
-/// What has been found out about a section.
-#[derive(Debug, Default)]
-struct Report {
-    section: String,
-    cases: usize,
-    problems: Vec<String>,
-}
-
 fn main() -> ExitCode {
     let options = Options::parse(std::env::args().skip(1));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance");
     let cases = Case::all(&root, &options.filters);
     let reports = match options.with.as_deref() {
-        None => with_formwork(&cases),
-        Some("buildkit") => match with_buildkit(&cases) {
-            Some(reports) => reports,
-            None => return ExitCode::SUCCESS,
-        },
-        Some(other) => panic!("no peer `{other}`: there is buildkit"),
+        None => in_portions(&cases, &with_formwork),
+        Some("buildkit") => in_portions(&cases, &with_buildkit),
+        Some(other) => panic!("no peer `{other}`: there are buildkit and buildah"),
     };
     print_table(&reports);
     let problems: Vec<&String> = reports.iter().flat_map(|report| &report.problems).collect();
@@ -86,91 +87,97 @@ impl Options {
     }
 }
 
-/// The sections, each on a thread of its own and in places of its own.
-fn with_formwork(cases: &[Case]) -> Vec<Report> {
+/// Gives portions of the sections to threads, twice as many as there are processors: builds wait
+/// for disks, too.
+fn in_portions(cases: &[Case], work: &(impl Fn(&[Case]) -> Report + Sync)) -> Vec<Report> {
+    let sections = cases.chunk_by(|a, b| a.section == b.section);
+    let portions = Mutex::new(sections.flat_map(|section| section.chunks(PORTION)));
     let reports = Mutex::new(Vec::new());
+    let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for section in cases.chunk_by(|a, b| a.section == b.section) {
-            let reports = &reports;
-            let name = format!("conformance {}", section[0].section);
+        for number in 0..threads {
+            let (portions, reports) = (&portions, &reports);
             let work = move || {
-                let report = section_with_formwork(section);
-                reports.lock().unwrap().push(report);
+                while let Some(portion) = { portions.lock().unwrap().next() } {
+                    let report = work(portion);
+                    reports.lock().unwrap().push(report);
+                }
             };
+            let name = format!("conformance {number}");
             std::thread::Builder::new().name(name).spawn_scoped(scope, work).unwrap();
         }
     });
-    let mut reports = reports.into_inner().unwrap();
-    reports.sort_by(|a, b| a.section.cmp(&b.section));
-    reports
+    Report::joined(reports.into_inner().unwrap())
 }
 
-fn section_with_formwork(cases: &[Case]) -> Report {
-    let ids = std::cell::RefCell::new(Vec::new());
-    let problems = std::cell::RefCell::new(Vec::new());
+fn with_formwork(cases: &[Case]) -> Report {
+    let servers: Vec<Option<Servers>> = cases.iter().map(Servers::of).collect();
+    let (ids, problems) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     on_each_rung(|site| {
         if site.make_busybox() {
-            let build = |case: &Case| case.build(site, &mut problems.borrow_mut());
-            ids.borrow_mut().push(cases.iter().map(build).collect::<Vec<_>>());
+            let build = |(case, servers): (&Case, &Option<Servers>)| {
+                if case.given.needs_root && site.user().is_some() {
+                    return None;
+                }
+                let scene = Scene::set(case, site, servers.as_ref());
+                Some(judge::judge(&scene, &mut problems.borrow_mut()))
+            };
+            ids.borrow_mut().push(cases.iter().zip(&servers).map(build).collect::<Vec<_>>());
         }
     });
     let mut problems = problems.into_inner();
     if let [root, user] = ids.into_inner().as_slice() {
         for ((case, root), user) in cases.iter().zip(root).zip(user) {
-            if root != user {
+            if user.is_some() && root != user {
                 let path = case.path();
                 problems.push(format!("{path}: root and user differ: {root:?}, {user:?}"));
             }
         }
     }
-    Report { section: cases[0].section.clone(), cases: cases.len(), problems }
+    Report { problems, ..Report::of(cases) }
 }
 
-/// All that is written down, but for what a case says BuildKit does otherwise; `None` after saying
-/// why that cannot be found out here.
-fn with_buildkit(cases: &[Case]) -> Option<Vec<Report>> {
-    let site = Site::as_root()?;
-    if !site.make_busybox() {
-        return None;
+/// All that is written down, but for what a case says BuildKit does otherwise.
+fn with_buildkit(cases: &[Case]) -> Report {
+    let mut report = Report::of(cases);
+    let Some(site) = Site::as_root().filter(Site::make_busybox) else { return report.skipped() };
+    let Some(buildkit) = BuildKit::start(&site) else { return report.skipped() };
+    for case in cases {
+        let servers = Servers::of(case);
+        let scene = Scene::set(case, &site, servers.as_ref());
+        let theirs = buildkit::outcome(&buildkit, &scene);
+        drop(scene);
+        let scene = Scene::set(case, &site, servers.as_ref());
+        let message = theirs.as_ref().err().cloned().unwrap_or_default();
+        let found = differences_of(judge::outcome(&scene), theirs.ok(), "BuildKit");
+        let is_meant = |line: &String| BUILDKIT.iter().any(|(known, _)| known == line);
+        let found = found.into_iter().filter(|line| !is_meant(line));
+        let found: Vec<String> = found.map(|line| scene.without_addresses(&line)).collect();
+        report.compare(case, &case.buildkit, &found, &message);
     }
-    let buildkit = BuildKit::start(&site)?;
-    let report = |cases: &[Case]| Report {
-        section: cases[0].section.clone(),
-        cases: cases.len(),
-        problems: cases.iter().filter_map(|case| differs(&site, &buildkit, case)).collect(),
-    };
-    Some(cases.chunk_by(|a, b| a.section == b.section).map(report).collect())
+    report
 }
 
-fn differs(site: &Site, buildkit: &BuildKit<'_>, case: &Case) -> Option<String> {
-    let arguments = case.arguments_for_buildctl();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    case.write_context(site);
-    let theirs = buildkit.build(&arguments, &case.dockerfile);
-    let found = match (case.result(site), theirs) {
-        (Some(ours), Some(theirs)) => differences(&ours, &theirs),
-        (None, None) => Vec::new(),
-        (Some(_), None) => vec!["BuildKit fails".to_owned()],
-        (None, Some(_)) => vec!["BuildKit does not fail".to_owned()],
+/// What differs between what formwork and a peer make of a case, as lines.
+fn differences_of(ours: Option<Outcome>, theirs: Option<Outcome>, peer: &str) -> Vec<String> {
+    let (ours, theirs) = match (ours, theirs) {
+        (Some(ours), Some(theirs)) => (ours, theirs),
+        (None, None) => return Vec::new(),
+        (Some(_), None) => return vec![format!("{peer} fails")],
+        (None, Some(_)) => return vec![format!("{peer} does not fail")],
     };
-    let is_meant = |line: &String| BUILDKIT.iter().any(|(known, _)| known == line);
-    let found: Vec<String> = found.into_iter().filter(|line| !is_meant(line)).collect();
-    (found != case.differences_to_buildkit).then(|| {
-        let told = case.differences_to_buildkit.join("\n");
-        format!(
-            "{}: the difference\n-- expected\n{told}\n-- found\n{}",
-            case.path(),
-            found.join("\n")
-        )
-    })
-}
-
-fn print_table(reports: &[Report]) {
-    println!("{:<12} {:>5} {:>8}", "section", "cases", "problems");
-    for Report { section, cases, problems } in reports {
-        println!("{section:<12} {cases:>5} {:>8}", problems.len());
+    let mut lines = differences(&(ours.tree, ours.config), &(theirs.tree, theirs.config));
+    for (ours, theirs) in ours.executed.iter().zip(&theirs.executed) {
+        lines.extend(only_in(ours, theirs).map(|step| format!("- step {step}")));
+        lines.extend(only_in(theirs, ours).map(|step| format!("+ step {step}")));
     }
-    let cases: usize = reports.iter().map(|report| report.cases).sum();
-    let problems: usize = reports.iter().map(|report| report.problems.len()).sum();
-    println!("{:<12} {cases:>5} {problems:>8}", "all");
+    for (ours, theirs) in ours.calls.iter().zip(&theirs.calls) {
+        lines.extend(only_in(ours, theirs).map(|line| format!("- says {line}")));
+        lines.extend(only_in(theirs, ours).map(|line| format!("+ says {line}")));
+    }
+    lines
+}
+
+fn only_in<'a>(one: &'a [String], other: &'a [String]) -> impl Iterator<Item = &'a String> {
+    one.iter().filter(|line| !other.contains(line))
 }

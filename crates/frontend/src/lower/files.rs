@@ -1,14 +1,14 @@
 //! COPY, ADD and WORKDIR.
 
 use formwork_diagnostics::{Diagnostic, Span};
-use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Transfer};
+use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Spanned, Transfer};
 use formwork_dockerfile::{Instruction, Word, expand_heredoc};
-use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId};
+use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Place, Places};
 
 use super::remote::Remote;
 use super::run::clean;
 use super::stage::{StageLowerer, join};
-use crate::MAIN_CONTEXT;
+use crate::{MAIN_CONTEXT, git_location};
 
 /// Where the sources of a copy are.
 #[derive(Clone, Copy)]
@@ -44,6 +44,7 @@ impl StageLowerer<'_, '_> {
             _ => Some(self.lowering.context(MAIN_CONTEXT)),
         };
         let parents = copy.parents.is_some_and(|parents| parents.value);
+        self.warn_about_heredocs(&copy.files, copy.parents.filter(|flag| flag.value));
         let options = CopyOptions { parents, ..CopyOptions::default() };
         let flags = copy.from.as_ref().map(|from| format!("--from={}", from.text()));
         if let Some(from) = from {
@@ -55,18 +56,18 @@ impl StageLowerer<'_, '_> {
         let unpack = add.unpack.map(|unpack| unpack.value);
         let options = CopyOptions { unpack: unpack.unwrap_or(true), ..CopyOptions::default() };
         let from = Origin::Add { add, span: instruction.span };
+        self.warn_about_heredocs(&add.files, None);
+        self.warn_about_git(add);
         self.transfer(instruction, &add.files, from, options, None);
     }
 
-    pub(super) fn workdir(&mut self, instruction: &Instruction, path: &Word) {
-        let Some(path) = self.expand(path) else { return };
+    pub(super) fn workdir(&mut self, instruction: &Instruction, word: &Word) {
+        let Some(path) = self.expand(word) else { return };
         if path.is_empty() {
-            let help = "give it a path";
-            self.error("empty-path", "the path is empty".to_owned(), instruction.span, help);
-            return;
+            self.no_effect("WORKDIR", Some(word.span()), "its path is empty");
         }
         let is_own = self.trigger_place.is_none();
-        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
+        if is_own && !path.is_empty() && !path.starts_with('/') && !self.state.has_own_workdir {
             let message = format!(
                 "Relative workdir \"{path}\" can have unexpected results if the base image changes"
             );
@@ -85,7 +86,8 @@ impl StageLowerer<'_, '_> {
         let owner = self.state.config.config.user.clone();
         let actions = vec![FileAction::MakeDirectory { path, owner }];
         let op = Op::File(FileOp { base: self.state.root, link: false, actions });
-        self.push(instruction, op, created_by);
+        let places = Places { account: self.state.user, ..Places::default() };
+        self.push(instruction, op, places, created_by);
     }
 
     /// What a word behind `--from=` stands for; `None` after reporting what is wrong with it.
@@ -120,15 +122,28 @@ impl StageLowerer<'_, '_> {
         if sources.len() < files.sources.len() {
             return;
         }
+        let names = self.places_of_sources(&sources, &files.sources);
         let link = files.link.is_some_and(|link| link.value);
         let mut shown: Vec<String> = from_flag.into_iter().collect();
+        shown.extend(options.parents.then(|| "--parents".to_owned()));
         shown.extend(options.owner.as_ref().map(|owner| format!("--chown={owner}")));
         shown.extend(options.mode.as_ref().map(|mode| format!("--chmod={mode}")));
         shown.extend(link.then(|| "--link".to_owned()));
         shown.extend(sources.iter().map(|source| source.shown.clone()));
         shown.push(written.clone());
         // A name means what the files below say, and a linked layer must not depend on those.
-        let link = link && !options.owner.as_deref().is_some_and(has_name);
+        let problem = match (&options.owner, &options.mode) {
+            (Some(owner), _) if has_name(owner) => {
+                Some(format!("who `{owner}` is depends on the files below"))
+            }
+            // So it is in BuildKit, where directories that are there already keep their modes.
+            (_, Some(_)) => Some("it does not go together with `--chmod`".to_owned()),
+            _ => None,
+        };
+        if let Some(problem) = problem.as_deref().filter(|_| link) {
+            self.no_effect("--link", files.link.map(|link| link.span), problem);
+        }
+        let link = link && problem.is_none();
         let into_directory = is_directory(&written);
         let destination = self.absolute(&written);
         let actions = actions(sources, |sources, unpack| FileAction::Copy {
@@ -138,7 +153,20 @@ impl StageLowerer<'_, '_> {
             options: CopyOptions { unpack: unpack.unwrap_or(options.unpack), ..options.clone() },
         });
         let op = Op::File(FileOp { base: self.state.root, link, actions });
-        self.push(instruction, op, format!("{} {}", from.keyword(), shown.join(" ")));
+        let places =
+            Places { account: files.chown.as_ref().and_then(|w| self.part(w.span())), names };
+        self.push(instruction, op, places, format!("{} {}", from.keyword(), shown.join(" ")));
+    }
+
+    /// Where the paths and patterns stand that are looked for.
+    fn places_of_sources(&self, sources: &[Written], words: &[Source]) -> Vec<(String, Place)> {
+        let place = |(source, word): (&Written, &Source)| match (&source.source, word) {
+            (CopySource::Path { pattern, .. }, Source::Path(word)) => {
+                Some((pattern.clone(), self.part(word.span())?))
+            }
+            _ => None,
+        };
+        sources.iter().zip(words).filter_map(place).collect()
     }
 
     fn source(&mut self, source: &Source, from: Origin<'_>) -> Option<Written> {
@@ -167,6 +195,39 @@ impl StageLowerer<'_, '_> {
                 Some(Written { source, shown, unpack: None })
             }
         }
+    }
+
+    /// Flags that say how to look for files are of no use where there are only heredocs.
+    fn warn_about_heredocs(&mut self, files: &Transfer, parents: Option<Spanned<bool>>) {
+        if files.sources.iter().any(|source| matches!(source, Source::Path(_))) {
+            return;
+        }
+        let excludes = files.excludes.iter().map(|word| ("--exclude", word.span()));
+        let parents = parents.map(|flag| ("--parents", flag.span));
+        for (flag, span) in excludes.chain(parents).collect::<Vec<_>>() {
+            self.no_effect(flag, Some(span), "all sources are heredocs");
+        }
+    }
+
+    fn warn_about_git(&mut self, add: &Add) {
+        let Some(flag) = add.keep_git_dir.filter(|flag| flag.value) else { return };
+        let is_git = |source: &Source| match source {
+            Source::Path(word) => self.try_expand(word).is_ok_and(|s| git_location(&s).is_some()),
+            Source::Heredoc(_) => false,
+        };
+        if !add.files.sources.iter().any(is_git) {
+            self.no_effect("--keep-git-dir", Some(flag.span), "no source is a git repository");
+        }
+    }
+
+    /// Warns of a flag that BuildKit drops in silence.
+    pub(super) fn no_effect(&mut self, flag: &str, span: Option<Span>, why: &str) {
+        let message = format!("`{flag}` has no effect: {why}");
+        let warning = Diagnostic::warning("no-effect", message);
+        self.report(match span {
+            Some(span) => warning.at(&self.source, span, ""),
+            None => warning,
+        });
     }
 
     /// A path that would lead out of where it is looked for is silently cut by BuildKit.

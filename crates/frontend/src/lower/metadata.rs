@@ -142,6 +142,7 @@ impl StageLowerer<'_, '_> {
         let Some(user) = self.expand(word) else { return };
         self.note(format!("USER {user}"));
         self.state.config.config.user = user;
+        self.state.user = self.part(word.span());
     }
 
     fn stop_signal(&mut self, word: &Word) {

@@ -14,9 +14,10 @@ use std::collections::BTreeMap;
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::Dockerfile;
-use formwork_graph::{Graph, GraphBuilder, Op, OpId, RemoteSource, Source, Step};
+use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::emulated::emulated_stages;
 use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
@@ -59,6 +60,42 @@ pub fn lower(
     options: &Options,
     resolved: &ResolvedImages,
 ) -> Result<Lowered, Vec<Diagnostic>> {
+    lower_onto(GraphBuilder::default(), dockerfile, options, resolved).map(|(lowered, _)| lowered)
+}
+
+/// Lowers what the targets of several platforms need, into one graph: what is the same for some of
+/// them is in it once.
+///
+/// # Errors
+///
+/// Fails as [`lower`] does, with what is wrong for the first platform for which something is.
+pub fn lower_all(
+    dockerfile: &Dockerfile,
+    options: &[Options],
+    resolved: &ResolvedImages,
+) -> Result<Vec<Lowered>, Vec<Diagnostic>> {
+    let mut builder = GraphBuilder::default();
+    let mut all: Vec<Lowered> = Vec::new();
+    for options in options {
+        let (lowered, grown) = lower_onto(builder, dockerfile, options, resolved)?;
+        all.push(lowered);
+        builder = grown;
+    }
+    // Ops keep their numbers while a graph grows, so the last one is that of all.
+    let graph = all.last().map(|last| last.graph.clone());
+    for (lowered, graph) in all.iter_mut().zip(std::iter::repeat(graph).flatten()) {
+        lowered.graph = graph;
+    }
+    Ok(all)
+}
+
+/// Lowers a target into a graph that has other ops already, and may get more.
+fn lower_onto(
+    builder: GraphBuilder,
+    dockerfile: &Dockerfile,
+    options: &Options,
+    resolved: &ResolvedImages,
+) -> Result<(Lowered, GraphBuilder), Vec<Diagnostic>> {
     let plan = Plan::new(dockerfile, options, resolved)?;
     if let Some(missing) = plan.first_missing() {
         let (source, span) = &missing.place;
@@ -69,11 +106,12 @@ pub fn lower(
         plan: &plan,
         options,
         resolved,
-        builder: GraphBuilder::default(),
+        builder,
         states: BTreeMap::new(),
         diagnostics: unused_build_args(&plan, options),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
+    lowering.diagnostics.extend(emulated_stages(&plan, options));
     for stage in &plan.stages {
         let state = StageLowerer::begin(&mut lowering, stage).lower();
         lowering.states.insert(stage.stage.index, state);
@@ -92,14 +130,14 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn finish(mut self) -> Result<Lowered, Vec<Diagnostic>> {
+    fn finish(mut self) -> Result<(Lowered, GraphBuilder), Vec<Diagnostic>> {
         if self.diagnostics.iter().any(Diagnostic::is_error) {
             return Err(self.diagnostics);
         }
         let Some(state) = self.states.remove(&self.plan.target) else {
             return Err(vec![Diagnostic::error("no-stage", "there is nothing to build")]);
         };
-        let graph = self.builder.finish().map_err(|error| {
+        let graph = self.builder.clone().finish().map_err(|error| {
             vec![Diagnostic::error("internal", format!("formwork made an invalid graph: {error}"))]
         })?;
         let mut config = state.config;
@@ -107,14 +145,15 @@ impl Lowering<'_> {
         let mut stages: Vec<usize> =
             self.plan.stages.iter().map(|stage| stage.stage.index).collect();
         stages.sort_unstable();
-        Ok(Lowered {
+        let lowered = Lowered {
             stages,
             graph,
             target: state.root,
             config,
             history: state.history,
             diagnostics: self.diagnostics,
-        })
+        };
+        Ok((lowered, self.builder))
     }
 
     /// The op that yields what a reference stands for; `None` for a stage that is not lowered,
@@ -133,17 +172,12 @@ impl Lowering<'_> {
         self.source(source, &format!("context {name}"), None)
     }
 
-    fn remote(&mut self, source: RemoteSource, location: (u32, u32)) -> OpId {
+    fn remote(&mut self, source: RemoteSource, location: Place) -> OpId {
         let name = format!("fetch {source}");
         self.source(Source::Remote(source), &name, Some(location))
     }
 
-    fn image(
-        &mut self,
-        key: &ImageKey,
-        name: String,
-        location: Option<(u32, u32)>,
-    ) -> Option<OpId> {
+    fn image(&mut self, key: &ImageKey, name: String, location: Option<Place>) -> Option<OpId> {
         let image = self.resolved.get(key)?;
         let source = Source::Image {
             name: key.location.to_string(),
@@ -154,8 +188,14 @@ impl Lowering<'_> {
         Some(self.source(source, &name, location))
     }
 
-    fn source(&mut self, source: Source, name: &str, location: Option<(u32, u32)>) -> OpId {
+    fn source(&mut self, source: Source, name: &str, location: Option<Place>) -> OpId {
         let op = Op::Source(source);
-        self.builder.add(Step { op, name: name.to_owned(), location, no_cache: false })
+        self.builder.add(Step {
+            op,
+            name: name.to_owned(),
+            location,
+            places: Places::default(),
+            no_cache: false,
+        })
     }
 }

@@ -3,7 +3,7 @@
 use formwork_diagnostics::Span;
 use formwork_dockerfile::Word;
 use formwork_dockerfile::instruction::{Add, Source, Transfer};
-use formwork_graph::{CopySource, HttpSource, RemoteSource};
+use formwork_graph::{CopySource, HttpSource, Place, RemoteSource};
 
 use super::files::Written;
 use super::stage::StageLowerer;
@@ -28,8 +28,9 @@ impl StageLowerer<'_, '_> {
         word: Span,
         span: Span,
     ) -> Remote {
+        let place = self.part(word).unwrap_or_else(|| self.place(span));
         match git_location(text) {
-            Some(Ok(location)) => return self.repository(text, location, add, span),
+            Some(Ok(location)) => return self.repository(text, location, add, place),
             Some(Err(problem)) => {
                 let message = format!("`{text}` is no usable address of a git repository");
                 self.error("remote-add", message, word, &problem);
@@ -38,7 +39,7 @@ impl StageLowerer<'_, '_> {
             None => {}
         }
         if is_http(text) {
-            return self.file(text, add, span);
+            return self.file(text, add, place);
         }
         match &add.checksum {
             None => Remote::Local,
@@ -55,7 +56,7 @@ impl StageLowerer<'_, '_> {
         text: &str,
         mut location: GitLocation,
         add: &Add,
-        span: Span,
+        place: Place,
     ) -> Remote {
         match self
             .checksum(add)
@@ -71,12 +72,12 @@ impl StageLowerer<'_, '_> {
         let GitLocation { mut source, directory } = location;
         source.keep_git_dir |= add.keep_git_dir.is_some_and(|keep| keep.value);
         let pattern = format!("/{}", literal(&directory));
-        let from = self.lowering.remote(RemoteSource::Git(source), self.place(span));
+        let from = self.lowering.remote(RemoteSource::Git(source), place);
         let source = CopySource::Path { from, pattern };
         Remote::Found(Written { source, shown: text.to_owned(), unpack: Some(false) })
     }
 
-    fn file(&mut self, url: &str, add: &Add, span: Span) -> Remote {
+    fn file(&mut self, url: &str, add: &Add, place: Place) -> Remote {
         let checksum = match self.checksum(add) {
             Ok(checksum) => checksum,
             Err(()) => return Remote::Wrong,
@@ -93,7 +94,7 @@ impl StageLowerer<'_, '_> {
         };
         let source = HttpSource { checksum, ..http_source(url) };
         let pattern = format!("/{}", literal(&source.name));
-        let from = self.lowering.remote(RemoteSource::Http(source), self.place(span));
+        let from = self.lowering.remote(RemoteSource::Http(source), place);
         // As in BuildKit, only local archives are unpacked unless somebody asks for it.
         let unpack = Some(add.unpack.is_some_and(|unpack| unpack.value));
         let source = CopySource::Path { from, pattern };

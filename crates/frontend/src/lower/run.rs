@@ -2,8 +2,10 @@
 
 use formwork_diagnostics::{Diagnostic, Span};
 use formwork_dockerfile::instruction::{self, Run, Script};
-use formwork_dockerfile::{FileOwner, Instruction, MountSpec as Written, Sharing};
-use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, Network, Op, Security};
+use formwork_dockerfile::{FileOwner, Instruction, Mount, MountSpec as Written, Sharing, Word};
+use formwork_graph::{
+    CacheSharing, Exec, MountKind, MountSpec, Network, Op, Place, Places, Security, Source,
+};
 
 use super::files::absolute_in;
 use super::stage::StageLowerer;
@@ -19,10 +21,14 @@ const PIPES: &str = "/dev/pipes";
 impl StageLowerer<'_, '_> {
     pub(super) fn run(&mut self, instruction: &Instruction, run: &Run) {
         let mut mounts = Vec::new();
+        let mut places = Places { account: self.state.user, ..Places::default() };
         for mount in &run.mounts {
             let resolved = mount.resolve(&self.source, &|word| self.try_expand(word));
             match resolved {
-                Ok(written) => self.mount(mount, written, &mut mounts),
+                Ok(written) => {
+                    places.names.extend(self.place_of_mount(mount, &written));
+                    self.mount(mount, written, &mut mounts);
+                }
                 Err(diagnostic) => self.report(*diagnostic),
             }
         }
@@ -37,10 +43,12 @@ impl StageLowerer<'_, '_> {
             user: self.state.config.config.user.clone(),
             hostname: self.hostname(),
             mounts,
-            network: run.network.map_or(Network::Default, |network| match network.value {
-                instruction::Network::Default => Network::Default,
-                instruction::Network::None => Network::None,
-                instruction::Network::Host => Network::Host,
+            network: run.network.map_or(self.lowering.options.network, |network| {
+                match network.value {
+                    instruction::Network::Default => self.lowering.options.network,
+                    instruction::Network::None => Network::None,
+                    instruction::Network::Host => Network::Host,
+                }
             }),
             security: run.security.map_or(Security::Sandbox, |security| match security.value {
                 instruction::Security::Sandbox => Security::Sandbox,
@@ -48,18 +56,48 @@ impl StageLowerer<'_, '_> {
             }),
             platform: self.state.platform.clone(),
         };
-        self.push(instruction, Op::Exec(exec), created_by);
+        self.push(instruction, Op::Exec(exec), places, created_by);
+    }
+
+    /// What a mount looks for, and where that is written.
+    fn place_of_mount(&self, mount: &Mount, written: &Written) -> Option<(String, Place)> {
+        let (name, word) = match written {
+            Written::Bind { source, .. } => (absolute_in("/", source), &mount.source),
+            Written::Cache { source, from: Some(_), .. } => {
+                (absolute_in("/", source), &mount.source)
+            }
+            Written::Secret { id, .. } | Written::Ssh { id, .. } => (id.clone(), &mount.id),
+            Written::Cache { .. } | Written::Tmpfs { .. } => return None,
+        };
+        let span = word.as_ref().map_or(mount.span, Word::span);
+        Some((name, self.part(span)?))
     }
 
     fn check_flags(&mut self, run: &Run) {
-        if let Some(security) = &run.security
-            && security.value == instruction::Security::Insecure
-        {
-            let message = "`--security=insecure` is not allowed".to_owned();
-            let help = "formwork has no way to allow it yet";
-            self.error("not-allowed", message, security.span, help);
+        let allowed = self.lowering.options.allowed;
+        let insecure = run.security.filter(|given| given.value == instruction::Security::Insecure);
+        let host = run.network.filter(|given| given.value == instruction::Network::Host);
+        let insecure = insecure.filter(|_| !allowed.insecure).map(|given| given.span);
+        let host = host.filter(|_| !allowed.host_network).map(|given| given.span);
+        for (flag, span, name) in [
+            ("--security=insecure", insecure, "security.insecure"),
+            ("--network=host", host, "network.host"),
+        ] {
+            if let Some(span) = span {
+                let message = format!("`{flag}` is not allowed");
+                let help = format!("if you trust the Dockerfile, give `--allow {name}`");
+                self.error("not-allowed", message, span, &help);
+            }
         }
-        for device in run.devices.iter().filter(|device| device.required) {
+        for device in &run.devices {
+            if !device.required {
+                self.no_effect(
+                    "--device",
+                    Some(device.name.span()),
+                    "formwork provides no devices",
+                );
+                continue;
+            }
             let message = format!("the device `{}` is not available", device.name.text());
             self.error("no-device", message, device.name.span(), "formwork provides no devices");
         }
@@ -117,12 +155,7 @@ impl StageLowerer<'_, '_> {
         parts.join(" ")
     }
 
-    fn mount(
-        &mut self,
-        mount: &formwork_dockerfile::Mount,
-        written: Written,
-        mounts: &mut Vec<MountSpec>,
-    ) {
+    fn mount(&mut self, mount: &Mount, written: Written, mounts: &mut Vec<MountSpec>) {
         let span = mount.span;
         match written {
             Written::Bind { from: _, source, target, read_only } => {
@@ -153,8 +186,16 @@ impl StageLowerer<'_, '_> {
                     MountKind::Cache { id, sharing, from, subpath, read_only, mode, uid, gid };
                 mounts.push(MountSpec { target, kind });
             }
-            Written::Tmpfs { target, size, .. } => {
+            Written::Tmpfs { target, size, read_only } => {
                 let Some(target) = self.target(&target, span) else { return };
+                if read_only {
+                    // Nothing can ever be in it.
+                    let from = self.lowering.source(Source::Scratch, "scratch", None);
+                    let source = "/".to_owned();
+                    let kind = MountKind::Bind { from, source, writable: false };
+                    mounts.push(MountSpec { target, kind });
+                    return;
+                }
                 let size = (size > 0).then_some(size);
                 mounts.push(MountSpec { target, kind: MountKind::Tmpfs { size } });
             }
@@ -209,7 +250,7 @@ impl StageLowerer<'_, '_> {
         mounts.push(MountSpec { target, kind: MountKind::Ssh { id, required, mode, uid, gid } });
     }
 
-    fn mounted_from(&mut self, mount: &formwork_dockerfile::Mount) -> Option<formwork_graph::OpId> {
+    fn mounted_from(&mut self, mount: &Mount) -> Option<formwork_graph::OpId> {
         match mount.from.as_ref().filter(|word| !word.is_empty()) {
             Some(word) => self.reference(word),
             None => Some(self.lowering.context(MAIN_CONTEXT)),

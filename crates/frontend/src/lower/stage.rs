@@ -2,7 +2,7 @@
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span};
 use formwork_dockerfile::{ExpandError, Instruction, InstructionKind, Word, expand, expand_words};
-use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Step};
+use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Place, Places, Step};
 use formwork_oci::{ImageConfig, Platform};
 
 use super::{HistoryEntry, Lowering};
@@ -24,6 +24,8 @@ pub(super) struct StageState {
     pub(super) has_own_command: bool,
     /// Whether a WORKDIR was there, in this stage or those that it is based on.
     pub(super) has_own_workdir: bool,
+    /// Where the user is given, if not by an image.
+    pub(super) user: Option<Place>,
 }
 
 /// Lowers one stage.
@@ -43,7 +45,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     /// A stage at its `FROM`.
     pub(super) fn begin(lowering: &'l mut Lowering<'a>, stage: &'a PlannedStage<'a>) -> Self {
         let triggers = stage.triggers.iter().map(|trigger| &trigger.instruction);
-        let instructions = triggers.chain(&stage.stage.instructions);
+        let instructions = triggers.chain(stage.instructions);
         let steps = 1 + instructions.filter(|instruction| makes_layer(instruction)).count();
         let source = lowering.plan.dockerfile.source.clone();
         let state = StageState {
@@ -54,6 +56,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             platform: stage.platform.clone(),
             has_own_command: false,
             has_own_workdir: false,
+            user: None,
         };
         let mut lowerer =
             Self { lowering, stage, state, source, trigger_place: None, step: 1, steps };
@@ -72,7 +75,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         }
         self.trigger_place = None;
         self.source = own_source;
-        for instruction in &stage.stage.instructions {
+        for instruction in stage.instructions {
             self.instruction(instruction);
         }
         self.state
@@ -122,7 +125,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     /// A directory as a base: all of it, in one layer.
-    fn begin_with_context(&mut self, context: &str, name: String, location: (u32, u32)) {
+    fn begin_with_context(&mut self, context: &str, name: String, location: Place) {
         self.state.scope = scope_of(&self.state.config);
         let from = self.lowering.context(context);
         let copy = FileAction::Copy {
@@ -133,7 +136,8 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         };
         let op = Op::File(FileOp { base: self.state.root, link: true, actions: vec![copy] });
         let no_cache = self.is_uncached();
-        let step = Step { op, name, location: Some(location), no_cache };
+        let places = Places::default();
+        let step = Step { op, name, location: Some(location), places, no_cache };
         let layer = self.lowering.builder.add(step);
         self.state.root = layer;
         let created_by = self.stage.stage.from.text.clone();
@@ -156,12 +160,19 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     /// Adds an op of an instruction and puts its layer on the stage.
-    pub(super) fn push(&mut self, instruction: &Instruction, op: Op, created_by: String) {
+    pub(super) fn push(
+        &mut self,
+        instruction: &Instruction,
+        op: Op,
+        places: Places,
+        created_by: String,
+    ) {
         self.step += 1;
         let layer = self.lowering.builder.add(Step {
             op,
             name: self.step_name(&instruction.text),
             location: Some(self.place(instruction.span)),
+            places,
             no_cache: self.is_uncached(),
         });
         self.state.root = layer;
@@ -169,9 +180,14 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     /// Where the ops of an instruction are said to stand.
-    pub(super) fn place(&self, span: Span) -> (u32, u32) {
+    pub(super) fn place(&self, span: Span) -> Place {
         let span = self.trigger_place.unwrap_or(span);
         (span.start, span.end)
+    }
+
+    /// Where a part of an instruction stands; that of an image's `ONBUILD` stands nowhere.
+    pub(super) fn part(&self, span: Span) -> Option<Place> {
+        self.trigger_place.is_none().then_some((span.start, span.end))
     }
 
     /// Whether the stage's earlier results must not be used.
@@ -189,10 +205,16 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     fn step_name(&self, text: &str) -> String {
         let (step, steps) = (self.step, self.steps);
         let stage = self.stage.stage;
+        let platform = match self.lowering.options.several_platforms {
+            true => format!("{} ", self.stage.platform),
+            false => String::new(),
+        };
         match &stage.name {
-            Some(name) => format!("[{name} {step}/{steps}] {text}"),
-            None if self.lowering.plan.stages.len() == 1 => format!("[{step}/{steps}] {text}"),
-            None => format!("[stage-{} {step}/{steps}] {text}", stage.index),
+            Some(name) => format!("[{platform}{name} {step}/{steps}] {text}"),
+            None if self.lowering.plan.stages.len() == 1 => {
+                format!("[{platform}{step}/{steps}] {text}")
+            }
+            None => format!("[{platform}stage-{} {step}/{steps}] {text}", stage.index),
         }
     }
 

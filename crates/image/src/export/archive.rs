@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{Export, Form, Item, Named, path_of};
 use crate::tar::ArchiveWriter;
-use crate::{ImageError, ImageView};
+use crate::{BlobSource, ImageError, ImageView};
 
 /// Writes an image as an archive to a file, which appears when it is complete; returns the
 /// descriptor of the manifest in it.
@@ -24,7 +24,7 @@ pub fn to_file(
     form: Form,
     path: &Path,
 ) -> Result<Descriptor, ImageError> {
-    let named = Named { image, names };
+    let named = Named::image(image, names);
     all_to_file(&[named], form, path)?;
     Item::new(named, form).map(|item| item.manifest())
 }
@@ -41,7 +41,7 @@ pub fn to_stream(
     form: Form,
     target: &File,
 ) -> Result<Descriptor, ImageError> {
-    let named = Named { image, names };
+    let named = Named::image(image, names);
     all_to_stream(&[named], form, target)?;
     Item::new(named, form).map(|item| item.manifest())
 }
@@ -118,7 +118,7 @@ impl Export {
             }
             match blob {
                 Blob::Document(bytes) => archive.file(&name, bytes),
-                Blob::Layer(image, layer) => archive.blob(&name, &**image.blobs(), layer)?,
+                Blob::Layer(source, layer) => archive.blob(&name, source, layer)?,
             }
         }
         archive.file("index.json", &to_json(&Index::oci(self.entries())));
@@ -132,11 +132,22 @@ impl Export {
     /// The blobs of the images by their paths, each once.
     fn blobs(&self) -> BTreeMap<String, Blob<'_>> {
         let mut blobs = BTreeMap::new();
-        for Item { image, .. } in &self.items {
-            let layers = image.manifest().layers.iter();
-            blobs.extend(layers.map(|layer| (path_of(layer), Blob::Layer(image, layer))));
-            blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
-            blobs.insert(path_of(&image.manifest().config), Blob::Document(image.config_bytes()));
+        for Item { top, top_bytes, images, artifacts, .. } in &self.items {
+            for artifact in artifacts {
+                let source = &**artifact.blobs();
+                blobs.extend(
+                    artifact.parts().map(|blob| (path_of(blob), Blob::Layer(source, blob))),
+                );
+                blobs.insert(path_of(artifact.descriptor()), Blob::Document(artifact.bytes()));
+            }
+            for image in images {
+                let (layers, source) = (image.manifest().layers.iter(), &**image.blobs());
+                blobs.extend(layers.map(|layer| (path_of(layer), Blob::Layer(source, layer))));
+                blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
+                let config = &image.manifest().config;
+                blobs.insert(path_of(config), Blob::Document(image.config_bytes()));
+            }
+            blobs.insert(path_of(top), Blob::Document(top_bytes));
         }
         blobs
     }
@@ -144,5 +155,5 @@ impl Export {
 
 enum Blob<'a> {
     Document(&'a [u8]),
-    Layer(&'a ImageView, &'a Descriptor),
+    Layer(&'a dyn BlobSource, &'a Descriptor),
 }

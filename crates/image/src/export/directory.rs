@@ -9,7 +9,7 @@ use formwork_oci::{ANNOTATION_REF_NAME, Descriptor, Reference};
 
 use super::{Export, Form, Item, Named};
 use crate::copy::copy_blob;
-use crate::{ImageError, ImageView};
+use crate::{Artifact, ImageError, ImageIndex, ImageView, Member};
 
 /// Writes an image into an image layout, which is made if need be; returns the descriptor of the
 /// manifest in it.
@@ -28,8 +28,8 @@ pub fn to_directory(
     form: Form,
     directory: &Path,
 ) -> Result<Descriptor, ImageError> {
-    all_to_directory(&[Named { image, names }], form, directory)?;
-    Item::new(Named { image, names }, form).map(|item| item.manifest())
+    all_to_directory(&[Named::image(image, names)], form, directory)?;
+    Item::new(Named::image(image, names), form).map(|item| item.manifest())
 }
 
 /// Writes several images into an image layout, as [`to_directory`] does with one.
@@ -45,11 +45,18 @@ pub fn all_to_directory(
     let export = Export::new(images, form)?;
     let layout = ContentStore::create(directory)?;
     for item in &export.items {
-        copy_blobs(&item.image, &layout)?;
+        item.images.iter().try_for_each(|image| copy_blobs(image, &layout))?;
+        item.artifacts.iter().try_for_each(|artifact| copy_artifact(artifact, &layout))?;
+        insert(&layout, &item.top, &item.top_bytes)?;
     }
     let entries = export.entries();
     let name = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
-    layout.update_index(|old| entries.iter().any(|new| name(new) == name(old)), &entries)?;
+    // What is said about an image has no name, and takes the place of nothing but itself.
+    let takes_place = |new: &Descriptor, old: &Descriptor| match &new.artifact_type {
+        None => old.artifact_type.is_none() && name(new) == name(old),
+        Some(_) => new.digest == old.digest,
+    };
+    layout.update_index(|old| entries.iter().any(|new| takes_place(new, old)), &entries)?;
     if form == Form::Docker {
         AtomicFile::write(directory.join("manifest.json"), &export.docker_manifest())?;
     }
@@ -67,6 +74,34 @@ pub fn copy_blobs(image: &ImageView, layout: &ContentStore) -> Result<(), ImageE
     }
     insert(layout, &image.manifest().config, image.config_bytes())?;
     insert(layout, image.descriptor(), image.manifest_bytes())
+}
+
+/// Copies all blobs of an artifact into an image layout, without putting it on the layout's list.
+///
+/// # Errors
+///
+/// Fails as [`copy_blobs`] does.
+pub fn copy_artifact(artifact: &Artifact, layout: &ContentStore) -> Result<(), ImageError> {
+    for blob in artifact.parts() {
+        copy_blob(&**artifact.blobs(), blob, layout)?;
+    }
+    insert(layout, artifact.descriptor(), artifact.bytes())
+}
+
+/// Copies an index with all that it leads to into an image layout, without putting it on the
+/// layout's list.
+///
+/// # Errors
+///
+/// Fails as [`copy_blobs`] does.
+pub fn copy_index(index: &ImageIndex, layout: &ContentStore) -> Result<(), ImageError> {
+    for member in index.members() {
+        match member {
+            Member::Image(image) => copy_blobs(image, layout)?,
+            Member::Artifact(artifact) => copy_artifact(artifact, layout)?,
+        }
+    }
+    insert(layout, index.descriptor(), index.bytes())
 }
 
 /// Puts a document into an image layout under the digest that its image knows it by.

@@ -12,15 +12,15 @@ mod directory;
 mod push;
 
 pub use archive::{all_to_file, all_to_stream, to_file, to_stream};
-pub use directory::{all_to_directory, copy_blobs, to_directory};
-pub use push::{PushOptions, PushReport, to_registry};
+pub use directory::{all_to_directory, copy_artifact, copy_blobs, copy_index, to_directory};
+pub use push::{PushOptions, PushReport, artifact_to_registry, index_to_registry, to_registry};
 
 use formwork_oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Annotations, Descriptor, Reference, to_json,
 };
 use serde::Serialize;
 
-use crate::{Family, ImageError, ImageView};
+use crate::{Artifact, Family, ImageError, ImageIndex, ImageView, Member};
 
 /// In which form an image is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +35,46 @@ pub enum Form {
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
     /// The image.
-    pub image: &'a ImageView,
+    pub content: Content<'a>,
     /// Its names; without any it is known by its digest alone.
     pub names: &'a [Reference],
+    /// What is said about it, such as where it comes from.
+    pub attached: &'a [Artifact],
+}
+
+/// An image for one platform or for several.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// For one.
+    Image(&'a ImageView),
+    /// For several.
+    Index(&'a ImageIndex),
+}
+
+impl<'a> Named<'a> {
+    /// An image for one or several platforms under its names.
+    pub fn new(content: Content<'a>, names: &'a [Reference]) -> Self {
+        Self { content, names, attached: &[] }
+    }
+
+    /// The descriptor of the manifest or the index in a form.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the form has no room for the image.
+    pub fn descriptor(&self, form: Form) -> Result<Descriptor, ImageError> {
+        Item::new(*self, form).map(|item| item.manifest())
+    }
+
+    /// An image for one platform under its names.
+    pub fn image(image: &'a ImageView, names: &'a [Reference]) -> Self {
+        Self { content: Content::Image(image), names, attached: &[] }
+    }
+
+    /// An image for several platforms under its names.
+    pub fn index(index: &'a ImageIndex, names: &'a [Reference]) -> Self {
+        Self { content: Content::Index(index), names, attached: &[] }
+    }
 }
 
 /// Images as they will be written.
@@ -48,7 +85,15 @@ struct Export {
 
 /// One of them.
 struct Item {
-    image: ImageView,
+    /// The document that names lead to.
+    top: Descriptor,
+    top_bytes: Vec<u8>,
+    /// The image, or those of the index.
+    images: Vec<ImageView>,
+    /// What is there beside them.
+    artifacts: Vec<Artifact>,
+    /// How many of them are on the list of images themselves: the last ones.
+    attached: usize,
     names: Vec<Name>,
 }
 
@@ -82,48 +127,106 @@ impl Export {
 
     /// The `manifest.json` of the docker form.
     fn docker_manifest(&self) -> Vec<u8> {
-        to_json(&self.items.iter().map(Item::docker_entry).collect::<Vec<_>>())
+        to_json(&self.items.iter().filter_map(Item::docker_entry).collect::<Vec<_>>())
     }
 }
 
 impl Item {
     fn new(named: Named<'_>, form: Form) -> Result<Self, ImageError> {
-        let image = match form {
-            Form::Oci => named.image.clone(),
-            Form::Docker => named.image.in_family(Family::Docker)?,
-        };
         let names = named.names.iter().map(Name::new).collect::<Result<_, _>>()?;
-        Ok(Self { image, names })
+        let attached = named.attached.to_vec();
+        match (named.content, form) {
+            (Content::Image(image), Form::Oci) => {
+                Ok(Self::of_image(image.clone(), names, attached))
+            }
+            (Content::Image(image), Form::Docker) => {
+                Ok(Self::of_image(image.in_family(Family::Docker)?, names, Vec::new()))
+            }
+            (Content::Index(index), Form::Oci) => Ok(Self::of_index(index, names, attached)),
+            (Content::Index(_), Form::Docker) => Err(ImageError::Unsupported {
+                what: "an image for several platforms in a docker archive".to_owned(),
+                reason: "`manifest.json` has room for one platform; choose one, or write an OCI \
+                         archive, which docker loads where it keeps its images in containerd"
+                    .to_owned(),
+            }),
+        }
     }
 
-    /// The manifest, and nothing else.
+    fn of_image(image: ImageView, names: Vec<Name>, artifacts: Vec<Artifact>) -> Self {
+        Self {
+            top: Descriptor {
+                platform: Some(image.platform()),
+                annotations: image.descriptor().annotations.clone(),
+                ..bare(image.descriptor())
+            },
+            top_bytes: image.manifest_bytes().to_vec(),
+            images: vec![image],
+            attached: artifacts.len(),
+            artifacts,
+            names,
+        }
+    }
+
+    fn of_index(index: &ImageIndex, names: Vec<Name>, attached: Vec<Artifact>) -> Self {
+        let (mut images, mut artifacts) = (Vec::new(), Vec::new());
+        for member in index.members() {
+            match member {
+                Member::Image(image) => images.push((**image).clone()),
+                Member::Artifact(artifact) => artifacts.push((**artifact).clone()),
+            }
+        }
+        let annotations = index.descriptor().annotations.clone();
+        let count = attached.len();
+        artifacts.extend(attached);
+        Self {
+            top: Descriptor { annotations, ..bare(index.descriptor()) },
+            top_bytes: index.bytes().to_vec(),
+            images,
+            artifacts,
+            attached: count,
+            names,
+        }
+    }
+
+    /// The manifest or the index, and nothing else.
     fn manifest(&self) -> Descriptor {
-        let found = self.image.descriptor();
-        Descriptor::new(found.media_type.clone(), found.digest.clone(), found.size)
+        bare(&self.top)
     }
 
     /// One entry for each name, as BuildKit writes them, or a single one without a name.
     fn entries(&self) -> Vec<Descriptor> {
-        let entry = |annotations| Descriptor {
-            annotations,
-            platform: Some(self.image.platform()),
-            ..self.manifest()
+        let entry = |annotations: Annotations| {
+            let mut entry = self.top.clone();
+            entry.annotations.extend(annotations);
+            entry
         };
-        if self.names.is_empty() {
-            return vec![entry(Annotations::new())];
-        }
-        self.names.iter().map(|name| entry(name.annotations())).collect()
+        let mut entries: Vec<Descriptor> = match self.names.is_empty() {
+            true => vec![entry(Annotations::new())],
+            false => self.names.iter().map(|name| entry(name.annotations())).collect(),
+        };
+        let attached = &self.artifacts[self.artifacts.len() - self.attached..];
+        entries.extend(attached.iter().map(|artifact| Descriptor {
+            artifact_type: artifact.kind(),
+            ..bare(artifact.descriptor())
+        }));
+        entries
     }
 
-    fn docker_entry(&self) -> DockerEntry<'_> {
-        let manifest = self.image.manifest();
+    /// What docker's list says about the image; there is one, since docker's form takes no index.
+    fn docker_entry(&self) -> Option<DockerEntry<'_>> {
+        let manifest = self.images.first()?.manifest();
         let names = self.names.iter().map(|name| &*name.familiar).collect();
-        DockerEntry {
+        Some(DockerEntry {
             config: path_of(&manifest.config),
             repo_tags: (!self.names.is_empty()).then_some(names),
             layers: manifest.layers.iter().map(path_of).collect(),
-        }
+        })
     }
+}
+
+/// A descriptor without what an index says about it.
+fn bare(found: &Descriptor) -> Descriptor {
+    Descriptor::new(found.media_type.clone(), found.digest.clone(), found.size)
 }
 
 impl Name {
@@ -224,10 +327,7 @@ mod tests {
         let (one, two) = (sample.usual_image("one"), sample.usual_image("two"));
         let path = sample.dir.path().join("archive");
         let (names_of_one, names_of_two) = (names(&["app:1", "app:latest"]), names(&["app:2"]));
-        let images = [
-            Named { image: &one, names: &names_of_one },
-            Named { image: &two, names: &names_of_two },
-        ];
+        let images = [Named::image(&one, &names_of_one), Named::image(&two, &names_of_two)];
         all_to_file(&images, Form::Docker, &path).unwrap();
         for (name, image) in [("app:latest", &one), ("app:2", &two)] {
             let location = at(&path, Choice::Name(name.into()));
@@ -304,7 +404,7 @@ mod tests {
         let sample = Sample::new();
         let image = sample.usual_image("top");
         let export = |names: &[Reference]| {
-            Export::new(&[Named { image: &image, names }], Form::Docker).unwrap()
+            Export::new(&[Named::image(&image, names)], Form::Docker).unwrap()
         };
         let nameless = export(&[]);
         let export = export(&names(&["app:1.0"]));
@@ -331,7 +431,8 @@ mod tests {
         let image = Sample::new().usual_image("top");
         let digest = Digest::of(b"");
         let export = |name: String| {
-            let named = Named { image: &image, names: &names(&[&name]) };
+            let names = names(&[&name]);
+            let named = Named::image(&image, &names);
             Export::new(&[named], Form::Oci)
         };
         assert!(export(format!("app@{digest}")).is_err());

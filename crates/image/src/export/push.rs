@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
 use formwork_registry::{BlobPush, RegistryClient};
 
-use crate::{ImageError, ImageView, VerifiedBytes};
+use crate::{Artifact, ImageError, ImageIndex, ImageView, Member, VerifiedBytes};
 
 /// How many layers are sent at the same time.
 const PARALLEL: usize = 4;
@@ -81,6 +81,83 @@ pub fn to_registry(
         }
         client.put_manifest(name, &image.descriptor().media_type, image.manifest_bytes())?;
     }
+    Ok(report)
+}
+
+/// Pushes an index under all of its names: first what it leads to, by its digests, then the index
+/// itself.
+///
+/// # Errors
+///
+/// Fails as [`to_registry`] does.
+pub fn index_to_registry(
+    client: &RegistryClient,
+    index: &ImageIndex,
+    names: &[Reference],
+    options: PushOptions<'_>,
+) -> Result<PushReport, ImageError> {
+    let top = index.descriptor();
+    let mut report = PushReport {
+        manifest: Descriptor::new(top.media_type.clone(), top.digest.clone(), top.size),
+        sent: 0,
+        mounted: 0,
+        present: 0,
+    };
+    let mut origins = options.origins.clone();
+    let mut done: BTreeSet<String> = BTreeSet::new();
+    for name in names {
+        let repository = name.repository();
+        if done.insert(repository.to_string()) {
+            for member in index.members() {
+                let digest = member.descriptor().digest.clone();
+                let own = [Reference::by_digest(repository.clone(), digest)];
+                let options = PushOptions { origins: &origins, ..options };
+                let part = match member {
+                    Member::Image(image) => to_registry(client, image, &own, options)?,
+                    Member::Artifact(artifact) => {
+                        artifact_to_registry(client, artifact, repository)?
+                    }
+                };
+                report.sent += part.sent;
+                report.mounted += part.mounted;
+                report.present += part.present;
+            }
+            for (_, image) in index.images() {
+                let layers = image.manifest().layers.iter();
+                for layer in layers {
+                    origins.entry(layer.digest.clone()).or_insert_with(|| repository.clone());
+                }
+            }
+        }
+        client.put_manifest(name, &top.media_type, index.bytes())?;
+    }
+    Ok(report)
+}
+
+/// Pushes an artifact into a repository, where it is known by its digest.
+///
+/// # Errors
+///
+/// Fails as [`to_registry`] does.
+pub fn artifact_to_registry(
+    client: &RegistryClient,
+    artifact: &Artifact,
+    repository: &Repository,
+) -> Result<PushReport, ImageError> {
+    let own = artifact.descriptor();
+    let mut report = PushReport { manifest: own.clone(), sent: 0, mounted: 0, present: 0 };
+    for blob in artifact.parts() {
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            let bytes = VerifiedBytes::open(&**artifact.blobs(), blob);
+            Ok(Box::new(bytes.map_err(io::Error::other)?))
+        };
+        match client.push_blob(repository, blob, &open, &|_| {})? {
+            BlobPush::Sent => report.sent += blob.size,
+            BlobPush::Present => report.present += blob.size,
+        }
+    }
+    let name = Reference::by_digest(repository.clone(), own.digest.clone());
+    client.put_manifest(&name, &own.media_type, artifact.bytes())?;
     Ok(report)
 }
 

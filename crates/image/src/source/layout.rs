@@ -18,7 +18,7 @@ use crate::blob::{check_size, read_document};
 use crate::select::{choose, is_image, name_of, select};
 use crate::tar::Archive;
 use crate::view::{MANIFEST_LIMIT, check_document};
-use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageView, Location};
+use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location};
 
 /// How many indexes may lie one in another.
 const NESTING: usize = 4;
@@ -43,6 +43,29 @@ pub fn oci_layout(location: &Location, platform: &Platform) -> Result<ImageView,
 pub fn oci_archive(location: &Location, platform: &Platform) -> Result<ImageView, ImageError> {
     let files = Files::Archive(Archive::open(&location.path)?);
     open(Layout { files, path: location.path.clone() }, &location.choice, platform)
+}
+
+/// The index of an image for several platforms in an OCI image layout; `None` for an image without
+/// one. Among several images of one name, the one for the platform is meant.
+///
+/// # Errors
+///
+/// Fails as [`oci_layout`] does.
+pub fn oci_index(
+    location: &Location,
+    is_directory: bool,
+    platform: &Platform,
+) -> Result<Option<ImageIndex>, ImageError> {
+    let files = match is_directory {
+        true => Files::Directory(RootDir::open(&location.path)?),
+        false => Files::Archive(Archive::open(&location.path)?),
+    };
+    let layout = Layout { files, path: location.path.clone() };
+    let descriptor = layout.chosen(&location.choice, platform)?;
+    if !descriptor.media_type.is_index() {
+        return Ok(None);
+    }
+    ImageIndex::open(descriptor, &(Arc::new(layout) as Arc<dyn BlobSource>)).map(Some)
 }
 
 /// An image layout whose blobs can be opened.
@@ -90,18 +113,23 @@ pub(super) fn all(
 }
 
 fn open(layout: Layout, choice: &Choice, platform: &Platform) -> Result<ImageView, ImageError> {
-    layout.check_version()?;
-    let place = layout.place();
-    let index = layout.index()?;
-    let is_listed = |digest: &Digest| index.manifests.iter().any(|entry| entry.digest == *digest);
-    let descriptor = match choice {
-        Choice::Digest(digest) if !is_listed(digest) => layout.unlisted(digest)?,
-        _ => choose(&index, choice, platform, &place)?,
-    };
+    let descriptor = layout.chosen(choice, platform)?;
     Arc::new(layout).view(descriptor, platform)
 }
 
 impl Layout {
+    /// The manifest or index that is meant.
+    fn chosen(&self, choice: &Choice, platform: &Platform) -> Result<Descriptor, ImageError> {
+        self.check_version()?;
+        let index = self.index()?;
+        let is_listed =
+            |digest: &Digest| index.manifests.iter().any(|entry| entry.digest == *digest);
+        match choice {
+            Choice::Digest(digest) if !is_listed(digest) => self.unlisted(digest),
+            _ => choose(&index, choice, platform, &self.place()),
+        }
+    }
+
     /// The image of an entry, which may be an index of its own.
     fn view(
         self: &Arc<Self>,

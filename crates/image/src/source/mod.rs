@@ -8,7 +8,7 @@ mod docker;
 mod layout;
 
 pub use docker::docker_archive;
-pub use layout::{oci_archive, oci_layout};
+pub use layout::{oci_archive, oci_index, oci_layout};
 
 use std::io::Read;
 use std::path::Path;
@@ -256,10 +256,7 @@ mod tests {
             names.iter().map(|name| name.parse().unwrap()).collect()
         };
         let (of_one, of_two) = (list(&["app:1", "app:2"]), list(&[]));
-        let images = [
-            export::Named { image: &one, names: &of_one },
-            export::Named { image: &two, names: &of_two },
-        ];
+        let images = [export::Named::image(&one, &of_one), export::Named::image(&two, &of_two)];
         let (file, layout) = (sample.dir.path().join("file"), sample.dir.path().join("layout"));
         export::all_to_file(&images, Form::Docker, &file).unwrap();
         export::all_to_directory(&images, Form::Oci, &layout).unwrap();

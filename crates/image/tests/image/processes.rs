@@ -61,6 +61,8 @@ fn stored(sample: &Sample, content: &str) -> StoredImage {
         platform: view.platform(),
         created: None,
         layers: layers.collect(),
+        index: None,
+        others: Vec::new(),
     }
 }
 

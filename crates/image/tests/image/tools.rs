@@ -253,6 +253,8 @@ fn the_store_is_a_layout_for_other_tools() {
         platform: image.platform(),
         created: None,
         layers: layers.collect(),
+        index: None,
+        others: Vec::new(),
     };
     let images = LocalImages::of(&sample.layout);
     images.put(&stored).unwrap();

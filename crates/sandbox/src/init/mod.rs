@@ -7,6 +7,7 @@
 //! proper is never this program, either: it is between `vfork` and `execve` in one address space
 //! with this one, and the first thing of its own is the image's program.
 
+mod emulator;
 mod mounts;
 mod network;
 pub(crate) mod process;
@@ -27,6 +28,7 @@ use crate::seccomp::CAPABILITIES;
 use crate::sys::{self, Waited};
 use crate::wire::{self, Answer};
 use crate::world::World;
+pub(crate) use program::is_static_program;
 pub(crate) use root::clone_mount;
 
 use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
@@ -78,12 +80,24 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
     world.ids.check(&spec.user)?;
     forbidden::check(world, &spec)?;
+    // Where the kernel has none for a sandbox, the machine's own may do; whatever does not run then
+    // tells so.
+    let emulator = spec.emulator.as_ref().map(|emulator| match world.has_user_namespaces() {
+        true => emulator::register(emulator),
+        // It would be for the whole machine.
+        false => Err(rustix::io::Errno::PERM),
+    });
     let created = make_world(world, &spec)?;
     let started = Instant::now();
-    let process = process::start(&confinement(world, &spec), &spec, &job.stdio)?;
+    let result = process::start(&confinement(world, &spec), &spec, &job.stdio);
+    let process = result.map_err(|error| match &emulator {
+        Some(Err(errno)) => program::without_emulator(error, *errno),
+        _ => error,
+    })?;
     let (status, usage) = wait_for(process);
     Ok(ExitReport {
         status,
+        timed_out: false,
         wall_time: started.elapsed(),
         user_time: usage.user,
         system_time: usage.system,

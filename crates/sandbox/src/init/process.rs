@@ -106,6 +106,9 @@ fn become_process(
     // Keys are counted against the user's quota, so this may fail; then the helper's own session
     // keyring remains, which is as empty.
     let _ = sys::new_session_keyring();
+    for limit in &spec.resource_limits {
+        limit.set().map_err(at(Stage::Limit))?;
+    }
     if !spec.privileged {
         let dropped = drop_capabilities(confinement.capabilities);
         confinement.accept(dropped).map_err(at(Stage::Confine))?;

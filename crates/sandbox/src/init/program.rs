@@ -68,6 +68,27 @@ pub(super) fn explain(spec: &ProcessSpec, candidates: &[CString], errno: Errno) 
     SandboxError::Program { program: OsStr::from_bytes(candidate.as_bytes()).to_owned(), problem }
 }
 
+/// The error of a program for another machine whose emulator the kernel does not take.
+pub(super) fn without_emulator(error: SandboxError, errno: Errno) -> SandboxError {
+    match error {
+        SandboxError::Program { program, problem: ProgramProblem::Architecture(name) } => {
+            let problem = ProgramProblem::EmulatorRefused(name, errno.into());
+            SandboxError::Program { program, problem }
+        }
+        error => error,
+    }
+}
+
+/// Whether a file is a program of this machine that needs no libraries.
+pub(crate) fn is_static_program(path: &std::path::Path) -> bool {
+    let Ok(file) = fs_err::File::open(path) else { return false };
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    let file = file.into_file();
+    let elf = read(&file, 0, FIRST_LINE).filter(|start| start.starts_with(b"\x7fELF"));
+    let elf = elf.and_then(|start| Elf::parse(&start));
+    is_file && elf.is_some_and(|elf| elf.is_native() && elf.interpreter(&file).is_none())
+}
+
 /// The problem, if it fits what the kernel said.
 fn other_than(errno: Errno, problem: ProgramProblem) -> ProgramProblem {
     match errno {

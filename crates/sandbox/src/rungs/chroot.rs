@@ -69,8 +69,8 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         rustix::process::chroot(".")?;
         Ok(directory)
     };
-    let directory =
-        enter().map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
+    let directory = enter()
+        .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
     let started = Instant::now();
     let rules = rules(&spec, &directory);
     let filter = seccomp::program();
@@ -89,6 +89,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         system_time: usage.system,
         peak_memory: usage.peak_memory,
         created: Vec::new(),
+        timed_out: false,
     })
 }
 

@@ -1,23 +1,28 @@
 //! `--output`, `--push` and `--annotation`: where a result goes and in which form. It only reads
 //! what was said; `formwork_build` writes.
 
-use std::collections::BTreeMap;
 use std::io::IsTerminal;
 
-use formwork_build::{Compression, Destination, ImageForm, Output};
-use formwork_oci::Reference;
+use formwork_build::{Annotation, Compression, Destination, ImageForm, Output};
+use formwork_oci::{Platform, Reference};
 
-use super::{pairs, reference};
+use super::{annotations, reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
 use crate::settings::variable;
 
 /// Where the result goes; into the store if nothing is said.
-pub(super) fn outputs(args: &BuildArgs, tags: &mut Vec<Reference>) -> Result<Vec<Output>, Failure> {
-    let annotations = annotations(&args.annotation)?;
+pub(super) fn outputs(
+    args: &BuildArgs,
+    platforms: &[Platform],
+    tags: &mut Vec<Reference>,
+) -> Result<Vec<Output>, Failure> {
+    let annotations = annotations::of_options(&args.annotation)?;
+    annotations::check(&annotations, platforms)?;
     let mut outputs = Vec::new();
+    let mut asked = Asked { annotations: &annotations, platforms, tags };
     for pairs in &args.output {
-        outputs.extend(output(pairs, &annotations, tags)?);
+        outputs.extend(asked.output(pairs)?);
     }
     if args.push {
         let form = ImageForm { annotations, ..ImageForm::default() };
@@ -37,28 +42,6 @@ pub(super) fn outputs(args: &BuildArgs, tags: &mut Vec<Reference>) -> Result<Vec
     Ok(outputs)
 }
 
-/// `[manifest:]NAME=VALUE`.
-fn annotations(texts: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let bare = |text: &String| match text.split_once(':') {
-        Some(("manifest", bare)) => Ok(bare.to_owned()),
-        Some((place, _)) if is_elsewhere(place) => Err(no_index(&format!("--annotation {text}"))),
-        _ => Ok(text.clone()),
-    };
-    let bare = texts.iter().map(bare).collect::<Result<Vec<_>, _>>()?;
-    pairs(&bare, "--annotation")
-}
-
-/// Whether annotations of this kind belong to an index or to its entries.
-fn is_elsewhere(place: &str) -> bool {
-    let place = place.split('[').next().unwrap_or_default();
-    ["index", "index-descriptor", "manifest-descriptor"].contains(&place)
-}
-
-fn no_index(given: &str) -> Failure {
-    Failure::usage(format!("`{given}`: an image for one platform has no index"))
-        .with_help("annotate its manifest")
-}
-
 /// An image that is only stored is not packed, and so has no manifest yet.
 fn nothing_to_annotate() -> Failure {
     Failure::usage("only an image that leaves the store has a manifest that could be annotated")
@@ -66,7 +49,7 @@ fn nothing_to_annotate() -> Failure {
 }
 
 /// What an output of any type may say.
-const OUTPUT_KEYS: [&str; 11] = [
+const OUTPUT_KEYS: [&str; 12] = [
     "type",
     "dest",
     "name",
@@ -77,18 +60,29 @@ const OUTPUT_KEYS: [&str; 11] = [
     "compression-level",
     "oci-mediatypes",
     "rewrite-timestamp",
+    "platform-split",
     "annotation.NAME",
 ];
 
-fn output(
-    pairs: &Pairs,
-    annotations: &BTreeMap<String, String>,
-    tags: &mut Vec<Reference>,
-) -> Result<Vec<Output>, Failure> {
+/// What all outputs of a build have in common.
+struct Asked<'a> {
+    annotations: &'a [Annotation],
+    platforms: &'a [Platform],
+    /// Outputs may add names.
+    tags: &'a mut Vec<Reference>,
+}
+
+impl Asked<'_> {
+    fn output(&mut self, pairs: &Pairs) -> Result<Vec<Output>, Failure> {
+        output(pairs, self)
+    }
+}
+
+fn output(pairs: &Pairs, asked: &mut Asked<'_>) -> Result<Vec<Output>, Failure> {
     if let Some(short) = pairs.single() {
         return Ok(vec![match short {
-            "-" => Output::Tar(Destination::Stdout),
-            directory => Output::Files(directory.into()),
+            "-" => Output::Tar { destination: Destination::Stdout, split: None },
+            directory => Output::Files { directory: directory.into(), split: None },
         }]);
     }
     let is_known = |key: &str| OUTPUT_KEYS.contains(&key) || key.starts_with("annotation");
@@ -97,14 +91,15 @@ fn output(
             .with_help(format!("it has {}", OUTPUT_KEYS.join(", "))));
     }
     for name in pairs.get("name").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
-        tags.push(reference(name)?);
+        asked.tags.push(reference(name)?);
     }
     let flag = |key| pairs.flag(key).map_err(Failure::usage);
     if flag("rewrite-timestamp")? == Some(false) && variable("SOURCE_DATE_EPOCH").is_some() {
         return Err(Failure::usage("times of files always obey SOURCE_DATE_EPOCH"));
     }
-    let form = image_form(pairs, annotations)?;
+    let form = image_form(pairs, asked)?;
     let by_digest = flag("push-by-digest")? == Some(true);
+    let split = flag("platform-split")?;
     match pairs.get("type") {
         Some("image") if by_digest || flag("push")? == Some(true) => {
             Ok(vec![Output::Store, Output::Push { form, by_digest }])
@@ -113,10 +108,14 @@ fn output(
         Some("image") => Ok(vec![Output::Store]),
         Some("registry") => Ok(vec![Output::Push { form, by_digest }]),
         Some("local") => match pairs.get("dest") {
-            Some(directory) => Ok(vec![Output::Files(directory.into())]),
+            Some(directory) => Ok(vec![Output::Files { directory: directory.into(), split }]),
             None => Err(Failure::usage("`--output type=local` needs a `dest`")),
         },
-        Some("tar") => Ok(vec![Output::Tar(destination(pairs)?)]),
+        Some("tar") => Ok(vec![Output::Tar { destination: destination(pairs)?, split }]),
+        Some("docker") if asked.platforms.len() > 1 => {
+            Err(Failure::usage("docker's archives have room for one platform")
+                .with_help("choose `type=oci`, or build one platform at a time"))
+        }
         Some(kind @ ("oci" | "docker")) => {
             let docker = kind == "docker";
             if flag("tar")? == Some(false) {
@@ -135,20 +134,10 @@ fn output(
 
 /// How an image is packed. What cannot be together is refused: docker's media types have neither
 /// annotations nor zstd.
-fn image_form(pairs: &Pairs, annotations: &BTreeMap<String, String>) -> Result<ImageForm, Failure> {
-    let mut annotations = annotations.clone();
-    for key in pairs.keys().filter(|key| key.starts_with("annotation")) {
-        let (place, name) = key.split_once('.').unwrap_or((key, ""));
-        let place = place.strip_prefix("annotation-").unwrap_or_default();
-        if is_elsewhere(place) {
-            return Err(no_index(key));
-        }
-        if name.is_empty() || !(place.is_empty() || place == "manifest") {
-            return Err(Failure::usage(format!("`--output` has no `{key}`"))
-                .with_help("an annotation is written `annotation.NAME=VALUE`"));
-        }
-        annotations.insert(name.to_owned(), pairs.get(key).unwrap_or_default().to_owned());
-    }
+fn image_form(pairs: &Pairs, asked: &Asked<'_>) -> Result<ImageForm, Failure> {
+    let own = annotations::of_output(pairs)?;
+    annotations::check(&own, asked.platforms)?;
+    let annotations = [asked.annotations, &own].concat();
     let oci = pairs.flag("oci-mediatypes").map_err(Failure::usage)?;
     let (kind, docker_types) = (pairs.get("type"), oci == Some(false));
     if kind == Some("docker") && oci == Some(true) || kind == Some("oci") && docker_types {
@@ -203,16 +192,30 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Vec<Output>, Failure> {
-        output(&text.parse().unwrap(), &BTreeMap::new(), &mut Vec::new())
+        for_platforms(text, &["linux/amd64".parse().unwrap()])
+    }
+
+    fn for_platforms(text: &str, platforms: &[Platform]) -> Result<Vec<Output>, Failure> {
+        let mut asked = Asked { annotations: &[], platforms, tags: &mut Vec::new() };
+        asked.output(&text.parse().unwrap())
+    }
+
+    fn files(directory: &str, split: Option<bool>) -> Output {
+        Output::Files { directory: directory.into(), split }
     }
 
     #[test]
     fn outputs_are_those_of_buildx() {
         let file = |path: &str| Destination::File(path.into());
         let gzip = ImageForm::default();
-        assert_eq!(parse("out").unwrap(), [Output::Files("out".into())]);
-        assert_eq!(parse("type=local,dest=out").unwrap(), [Output::Files("out".into())]);
-        assert_eq!(parse("type=tar,dest=a.tar").unwrap(), [Output::Tar(file("a.tar"))]);
+        assert_eq!(parse("out").unwrap(), [files("out", None)]);
+        assert_eq!(parse("type=local,dest=out").unwrap(), [files("out", None)]);
+        assert_eq!(
+            parse("type=local,dest=out,platform-split=false").unwrap(),
+            [files("out", Some(false))]
+        );
+        let tar = Output::Tar { destination: file("a.tar"), split: None };
+        assert_eq!(parse("type=tar,dest=a.tar").unwrap(), [tar]);
         assert_eq!(
             parse("type=oci,dest=a.tar,compression=zstd").unwrap(),
             [Output::Archive {
@@ -241,7 +244,7 @@ mod tests {
             "type=docker,dest=x,annotation.a=b",
             "type=oci,dest=x,oci-mediatypes=false",
             "type=oci,dest=x,annotation-index.a=b",
-            "type=oci,dest=x,annotation-manifest-descriptor[linux/amd64].a=b",
+            "type=oci,dest=x,annotation-manifest-descriptor[linux/arm64].a=b",
             "type=oci,dest=x,annotation=b",
             "type=image,annotation.a=b",
             "type=oci,dest=x,compression=gzip,compression-level=99",
@@ -252,32 +255,36 @@ mod tests {
 
     #[test]
     fn attributes_say_how_an_image_is_packed() {
-        let annotated = |names: &[(&str, &str)]| ImageForm {
-            annotations: names.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            ..ImageForm::default()
+        let text = "type=registry,push-by-digest=true,annotation.a.b=c";
+        let annotation = Annotation {
+            place: formwork_build::AnnotationPlace::Manifest,
+            platform: None,
+            name: "a.b".to_owned(),
+            value: "c".to_owned(),
         };
-        let text = "type=registry,push-by-digest=true,annotation.a.b=c,annotation-manifest.d=e";
-        let form = annotated(&[("a.b", "c"), ("d", "e")]);
+        let form = ImageForm { annotations: vec![annotation], ..ImageForm::default() };
         assert_eq!(parse(text).unwrap(), [Output::Push { form, by_digest: true }]);
         let form = ImageForm { docker_types: true, ..ImageForm::default() };
         assert_eq!(
             parse("type=registry,oci-mediatypes=false").unwrap(),
             [Output::Push { form, by_digest: false }]
         );
-        let given = ["a=b", "manifest:c=d:e"].map(str::to_owned);
-        assert_eq!(
-            annotations(&given).unwrap(),
-            annotated(&[("a", "b"), ("c", "d:e")]).annotations
-        );
-        assert!(annotations(&["index:a=b".to_owned()]).is_err());
-        assert!(annotations(&["a".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn docker_archives_are_for_one_platform() {
+        let two = ["linux/amd64".parse().unwrap(), "linux/arm64".parse().unwrap()];
+        assert!(for_platforms("type=docker,dest=x", &two).is_err());
+        assert!(for_platforms("type=oci,dest=x,annotation-index.a=b", &two).is_ok());
     }
 
     #[test]
     fn names_of_outputs_are_tags() {
         let mut tags = Vec::new();
         let pairs = "type=image,\"name=a:1,b:2\"".parse().unwrap();
-        output(&pairs, &BTreeMap::new(), &mut tags).unwrap();
+        let platforms = ["linux/amd64".parse().unwrap()];
+        let mut asked = Asked { annotations: &[], platforms: &platforms, tags: &mut tags };
+        asked.output(&pairs).unwrap();
         assert_eq!(tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }
 }

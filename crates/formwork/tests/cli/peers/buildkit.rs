@@ -28,8 +28,16 @@ impl<'a> BuildKit<'a> {
         let address = format!("unix://{}", site.outside("store/buildkit.socket"));
         let root = site.outside("store/buildkit");
         let arguments = ["--root", &root, "--addr", &address, "--oci-worker-snapshotter=native"];
+        let allowed = ["network.host", "security.insecure"]
+            .map(|what| format!("--allow-insecure-entitlement={what}"));
+        let arguments = arguments.into_iter().chain(allowed.iter().map(String::as_str));
+        let arguments = arguments.collect::<Vec<_>>();
         let mut daemon = site.command(buildkitd.to_str().unwrap(), &arguments);
-        let daemon = daemon.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The context, in which it would be otherwise, goes with each case.
+        daemon.current_dir(site.store());
+        let log = fs_err::File::create(site.outside("store/buildkit.log")).unwrap();
+        let daemon =
+            daemon.stdout(Stdio::null()).stderr(Stdio::from(log.into_file())).spawn().unwrap();
         let layout = export(site, "busybox");
         let digest = json(format!("{layout}/index.json"))["manifests"][0]["digest"].clone();
         let base = (layout, digest.as_str().unwrap().to_owned());
@@ -37,35 +45,36 @@ impl<'a> BuildKit<'a> {
         let buildkit = Self { site, daemon, program, address, base };
         let start = Instant::now();
         while buildkit.call(&["debug", "workers"]).code != Some(0) {
-            assert!(start.elapsed() < Duration::from_secs(30), "buildkitd does not answer");
+            let log = || fs_err::read_to_string(site.outside("store/buildkit.log")).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(30), "buildkitd: {}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(buildkit)
     }
 
-    /// Builds a Dockerfile in the site's context; `None` if that fails.
-    pub(crate) fn build(&self, arguments: &[&str], dockerfile: &str) -> Option<(Tree, Value)> {
+    /// Puts a Dockerfile, and what belongs to it, where `--local=dockerfile=../file` finds it.
+    pub(crate) fn write(&self, dockerfile: &str) {
         self.site.write("../file/Dockerfile", dockerfile);
         if let Ok(rules) = fs_err::read(self.site.context("../Dockerfile.dockerignore")) {
             self.site.write("../file/Dockerfile.dockerignore", rules);
         }
+    }
+
+    /// Builds an image; returns its files, its configuration and the events, or, if that
+    /// fails, what it says.
+    pub(crate) fn solve(&self, arguments: &[&str]) -> Result<(Tree, Value, String), String> {
         let (layout, archive) = (self.site.outside("theirs"), self.site.outside("theirs.tar"));
         if std::path::Path::new(&layout).exists() {
             fs_err::remove_dir_all(&layout).unwrap();
         }
-        let (base, digest) = &self.base;
-        let call = [
-            "build",
-            "--frontend=dockerfile.v0",
-            "--local=context=.",
-            "--local=dockerfile=../file",
-            &format!("--oci-layout=base={base}"),
-            &format!("--opt=context:busybox=oci-layout://base@{digest}"),
+        let outputs = [
+            "--progress=rawjson",
             &format!("--output=type=oci,tar=false,name=theirs,dest={layout}"),
             &format!("--output=type=tar,dest={archive}"),
         ];
-        if self.call(&[&call, arguments].concat()).code != Some(0) {
-            return None;
+        let ran = self.ask(&[&outputs, arguments].concat());
+        if ran.code != Some(0) {
+            return Err(ran.stderr);
         }
         let read = |digest: &Value| {
             let path = digest.as_str().unwrap().replace(':', "/");
@@ -77,7 +86,19 @@ impl<'a> BuildKit<'a> {
             manifest = read(&manifest["manifests"][0]["digest"]);
         }
         let config = read(&manifest["config"]["digest"])["config"].clone();
-        Some((Tree::from_archive(archive.as_ref()), config))
+        Ok((Tree::from_archive(archive.as_ref()), config, ran.stderr))
+    }
+
+    /// Asks for something about a Dockerfile for which `busybox` is there.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Ran {
+        let (base, digest) = &self.base;
+        let own = [
+            "build",
+            "--frontend=dockerfile.v0",
+            &format!("--oci-layout=base={base}"),
+            &format!("--opt=context:busybox=oci-layout://base@{digest}"),
+        ];
+        self.call(&[&own, arguments].concat())
     }
 
     fn call(&self, arguments: &[&str]) -> Ran {

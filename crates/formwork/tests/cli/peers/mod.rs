@@ -150,8 +150,10 @@ fn buildah_builds_the_same() {
 fn buildkit_builds_the_same() {
     let Some(site) = site() else { return };
     let Some(buildkit) = BuildKit::start(&site) else { return };
-    let theirs = buildkit.build(&[], DOCKERFILE).unwrap();
-    assert_meant(&differences(&by_formwork(&site), &theirs), &BUILDKIT);
+    buildkit.write(DOCKERFILE);
+    let theirs = buildkit.solve(&["--local=context=.", "--local=dockerfile=../file"]);
+    let (tree, config, _) = theirs.unwrap();
+    assert_meant(&differences(&by_formwork(&site), &(tree, config)), &BUILDKIT);
 }
 
 #[test]

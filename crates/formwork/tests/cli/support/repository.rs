@@ -71,7 +71,12 @@ impl Repositories {
 
     /// Runs git in a repository; returns what it prints.
     pub(crate) fn git(&self, name: &str, arguments: &[&str]) -> String {
-        let mut command = clean(&self.git);
+        self.run(name, &self.git, arguments)
+    }
+
+    /// Runs any program in a repository; returns what it prints.
+    pub(crate) fn run(&self, name: &str, program: &Path, arguments: &[&str]) -> String {
+        let mut command = clean(program);
         command.args(arguments).current_dir(self.path(name));
         Ran::of(&mut command).succeeded().stdout.trim().to_owned()
     }

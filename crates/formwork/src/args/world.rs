@@ -1,0 +1,187 @@
+//! Options about the world of processes: names, limits, time.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use formwork_build::{Allowed, Dns, Resource, ResourceLimit, StepWorld};
+
+use super::{bytes, duration};
+
+/// What `docker run` and `docker build` have both.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "World of the processes")]
+pub(crate) struct WorldArgs {
+    /// Another line of /etc/hosts; the address `host-gateway` means this machine; may be repeated
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
+    pub(crate) add_host: Vec<(String, IpAddr)>,
+    /// Server that is asked for names, instead of this machine's; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Domain in which names are looked for, instead of this machine's; `.` for none
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Option of /etc/resolv.conf, such as ndots:2, instead of this machine's
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) dns_option: Vec<String>,
+    /// Limit of each process, such as nofile=1024:4096; -1 for none; may be repeated
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = resource_limit)]
+    pub(crate) ulimit: Vec<ResourceLimit>,
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(crate) shm_size: Option<u64>,
+}
+
+/// What only steps of a build have.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "World of the processes")]
+pub(crate) struct StepArgs {
+    /// Allow what a Dockerfile may not do by itself: RUN --network=host, RUN --security=insecure
+    #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(crate) allow: Vec<Entitlement>,
+    /// Network of RUN instructions that name none
+    #[arg(long, value_enum, value_name = "NETWORK", default_value_t)]
+    pub(crate) network: BuildNetwork,
+    /// How long a RUN may take, such as 10m; then it is stopped, and fails
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) step_timeout: Option<Duration>,
+    /// Run a RUN that fails again, up to N times, such as for flaky servers
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) retry: u32,
+}
+
+/// What a Dockerfile may not do unless the user allows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Entitlement {
+    /// RUN --network=host
+    #[value(name = "network.host")]
+    NetworkHost,
+    /// RUN --security=insecure
+    #[value(name = "security.insecure")]
+    SecurityInsecure,
+}
+
+/// The network of RUN instructions that name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BuildNetwork {
+    /// This machine's, without power over it
+    #[default]
+    Default,
+    /// This machine's; also allows RUN --network=host
+    Host,
+    /// None
+    None,
+}
+
+impl WorldArgs {
+    /// What these options ask for.
+    pub(crate) fn world(&self) -> StepWorld {
+        StepWorld {
+            hosts: self.add_host.clone(),
+            dns: Dns {
+                servers: self.dns.clone(),
+                search: self.dns_search.clone(),
+                options: self.dns_option.clone(),
+            },
+            resource_limits: self.ulimit.clone(),
+            shm_size: self.shm_size,
+            ..StepWorld::default()
+        }
+    }
+}
+
+impl StepArgs {
+    /// What these options ask for, with those for all processes.
+    pub(crate) fn world(&self, of_all: &WorldArgs) -> StepWorld {
+        StepWorld { time_limit: self.step_timeout, retries: self.retry, ..of_all.world() }
+    }
+
+    /// What the Dockerfile may ask for. Who builds in the machine's network by their own choice
+    /// has nothing against a step that does.
+    pub(crate) fn allowed(&self) -> Allowed {
+        let has = |entitlement| self.allow.contains(&entitlement);
+        Allowed {
+            host_network: has(Entitlement::NetworkHost) || self.network == BuildNetwork::Host,
+            insecure: has(Entitlement::SecurityInsecure),
+        }
+    }
+}
+
+/// `NAME:ADDRESS`, or with an equals sign between; IPv6 addresses may be in brackets.
+fn host(text: &str) -> Result<(String, IpAddr), String> {
+    let wrong = || format!("`{text}` is not NAME:ADDRESS, such as db:10.0.0.7");
+    let (name, address) =
+        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(wrong)?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(is_name) {
+        return Err(wrong());
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match bare.unwrap_or(address) {
+        // Processes are in this machine's network, where its services are.
+        "host-gateway" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address => address.parse().map_err(|_| wrong())?,
+    };
+    Ok((name.to_owned(), address))
+}
+
+/// `NAME=SOFT[:HARD]`, as docker has it.
+fn resource_limit(text: &str) -> Result<ResourceLimit, String> {
+    let wrong = || format!("`{text}` is not NAME=SOFT[:HARD], such as nofile=1024:4096");
+    let (name, values) = text.split_once('=').ok_or_else(wrong)?;
+    let Some(resource) = Resource::named(name) else {
+        let names = Resource::ALL.map(|(name, _)| name).join(", ");
+        return Err(format!("there is no limit `{name}`; there are {names}"));
+    };
+    let value = |text: &str| match text {
+        "-1" | "unlimited" => Ok(None),
+        _ => text.parse().map(Some).map_err(|_| wrong()),
+    };
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let (soft, hard) = (value(soft)?, value(hard)?);
+    let is_above = match (soft, hard) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(soft), Some(hard)) => soft > hard,
+    };
+    if is_above {
+        Err(format!("`{text}`: the soft limit is above the hard one"))
+    } else {
+        Ok(ResourceLimit { resource, soft, hard })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_addresses() {
+        for (text, name, address) in [
+            ("db:10.0.0.7", "db", "10.0.0.7"),
+            ("db=10.0.0.7", "db", "10.0.0.7"),
+            ("db:::1", "db", "::1"),
+            ("db:[fd00::1]", "db", "fd00::1"),
+            ("host.docker.internal:host-gateway", "host.docker.internal", "127.0.0.1"),
+        ] {
+            assert_eq!(host(text), Ok((name.to_owned(), address.parse().unwrap())), "{text}");
+        }
+        for wrong in ["", "db", ":1.2.3.4", "db:", "db:x", "a b:1.2.3.4", "a\nb:1.2.3.4", "db:[::1"]
+        {
+            assert!(host(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_docker() {
+        let limit = |resource, soft, hard| Ok(ResourceLimit { resource, soft, hard });
+        let parse = resource_limit;
+        assert_eq!(parse("nofile=1024"), limit(Resource::Nofile, Some(1024), Some(1024)));
+        assert_eq!(parse("nofile=10:20"), limit(Resource::Nofile, Some(10), Some(20)));
+        assert_eq!(parse("core=0:-1"), limit(Resource::Core, Some(0), None));
+        assert_eq!(parse("memlock=-1:-1"), limit(Resource::Memlock, None, None));
+        for wrong in ["", "nofile", "nofile=", "nofile=x", "nofile=20:10", "nofile=-1:5", "x=1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

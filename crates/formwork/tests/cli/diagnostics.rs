@@ -1,0 +1,159 @@
+//! What is told of mistakes: all of them in one run, each with its place.
+
+use serde_json::Value;
+
+use crate::support::{Ran, Site};
+
+/// What a build tells: severity, code, the text that is pointed at, message.
+fn told(
+    site: &Site,
+    arguments: &[&str],
+    dockerfile: &str,
+) -> Vec<(String, String, String, String)> {
+    let ran = Ran::of(&mut site.build_command(arguments, dockerfile));
+    let events = ran.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let diagnostics = events.filter(|event| event["event"] == "diagnostic");
+    let read = |event: Value| {
+        let diagnostic = &event["diagnostic"];
+        let text = |key: &str| diagnostic[key].as_str().unwrap().to_owned();
+        let span = &diagnostic["labels"][0]["span"];
+        let end = |end: &str| usize::try_from(span[end]["offset"].as_u64().unwrap()).unwrap();
+        let place = if span.is_null() { "" } else { &dockerfile[end("start")..end("end")] };
+        (text("severity"), text("code"), place.to_owned(), text("message"))
+    };
+    diagnostics.map(read).collect()
+}
+
+/// The same without the message.
+fn places(site: &Site, dockerfile: &str) -> Vec<(String, String, String)> {
+    let told = told(site, &[], dockerfile);
+    told.into_iter().map(|(severity, code, place, _)| (severity, code, place)).collect()
+}
+
+fn expected(list: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
+    list.iter().map(|(a, b, c)| ((*a).to_owned(), (*b).to_owned(), (*c).to_owned())).collect()
+}
+
+#[test]
+fn all_mistakes_are_told_in_one_run_with_their_places() {
+    let site = Site::new();
+    let dockerfile = "FROM scratch\nRUNN x\nCOPY a\nENV\nCOPY --chmod=999 a /\n";
+    let found = places(&site, dockerfile);
+    assert_eq!(found[0], expected(&[("error", "unknown-instruction", "RUNN")])[0]);
+    assert!(found.len() >= 3, "{found:?}");
+    assert!(found.iter().all(|(severity, ..)| severity == "error"), "{found:?}");
+}
+
+#[test]
+fn all_files_that_are_missing_are_told_before_the_first_step_runs() {
+    let site = Site::new().with_busybox();
+    site.write("src/main.rs", "");
+    site.write("secret", "");
+    site.write(".dockerignore", "secret\n");
+    let dockerfile = "FROM busybox AS a\nRUN exit 1\nCOPY src/mian.rs secret /x/\nFROM busybox\n\
+                      COPY --from=a / /a\nRUN --mount=target=/m,source=none true\n";
+    let missing = |place| ("error", "missing-source", place);
+    assert_eq!(
+        places(&site, dockerfile),
+        expected(&[
+            ("warning", "CopyIgnoredFile", "secret"),
+            missing("src/mian.rs"),
+            missing("secret"),
+            missing("none"),
+        ])
+    );
+}
+
+#[test]
+fn what_is_looked_for_is_pointed_at_with_the_reason() {
+    let site = Site::new().with_busybox();
+    site.write("secret", "");
+    site.write(".dockerignore", "secret\n");
+    site.link("loose", "nowhere");
+    site.link("hidden", "secret");
+    for (dockerfile, place, message, hint) in [
+        (
+            "FROM busybox\nCOPY loose /\n",
+            "loose",
+            "`loose` leads nowhere: `loose` is a symbolic link to `nowhere`",
+            "",
+        ),
+        (
+            "FROM busybox\nCOPY hidden /\n",
+            "hidden",
+            "`hidden` leads nowhere: `hidden` is a symbolic link to `secret`",
+            ".dockerignore:1 `secret`",
+        ),
+        (
+            "FROM busybox\nCOPY --from=busybox /etc/pasword /\n",
+            "/etc/pasword",
+            "`/etc/pasword` is not there",
+            "did you mean `etc/passwd`?",
+        ),
+        (
+            "FROM busybox\nUSER ap\nWORKDIR /w\nRUN true\n",
+            "ap",
+            "the user `ap` is not in /etc/passwd of the image; did you mean `app`?",
+            "",
+        ),
+        (
+            "FROM busybox\nRUN --mount=type=secret,id=key,required true\n",
+            "key",
+            "the secret `key` is required and was not given",
+            "",
+        ),
+        (
+            "FROM scratch\nADD http://127.0.0.1:9/file /\n",
+            "http://127.0.0.1:9/file",
+            "cannot fetch `http://127.0.0.1:9/file`",
+            "",
+        ),
+    ] {
+        let told = told(&site, &[], dockerfile);
+        let error = told.iter().rfind(|told| told.0 == "error").unwrap();
+        assert_eq!(error.2, place, "{dockerfile}");
+        assert!(error.3.starts_with(message), "{dockerfile}: {error:?}");
+        let ran = Ran::of(site.formwork(&["build", "-f", "../Dockerfile", "."]).arg("-q"));
+        assert!(ran.stderr.contains(hint), "{dockerfile}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_is_dropped_in_silence_elsewhere_is_pointed_at() {
+    let site = Site::new().with_busybox();
+    site.write("a", "");
+    let dockerfile = "FROM busybox\nUSER nob\nCOPY ../a none* /x/\nCOPY --chown=ap:staf a /\n\
+                      WORKDIR /w\nCOPY --link --chown=app a /\nADD --keep-git-dir a /\n\
+                      COPY --parents --exclude=x <<e /\ne\nRUN --device=vendor/x=all true\nUSER 0\n";
+    let dockerfile = dockerfile.replace("RUN --", "USER app\nRUN --");
+    let mut found = places(&site, &dockerfile);
+    // Steps tell theirs as they come.
+    found.sort();
+    let warning = |code, place| ("warning", code, place);
+    assert_eq!(
+        found,
+        expected(&[
+            warning("no-effect", "--keep-git-dir"),
+            warning("no-effect", "--link"),
+            warning("no-effect", "--parents"),
+            warning("no-effect", "vendor/x=all"),
+            warning("no-effect", "x"),
+            warning("no-match", "none*"),
+            warning("path-outside", "../a"),
+            warning("unknown-account", "ap:staf"),
+            warning("unknown-account", "ap:staf"),
+            warning("unknown-account", "nob"),
+        ])
+    );
+}
+
+#[test]
+fn failures_before_the_build_are_objects_too() {
+    let site = Site::new();
+    let ran = Ran::of(&mut site.formwork(&["build", "--progress=json", "nowhere"]));
+    assert_eq!(ran.code, Some(1));
+    let event: Value = serde_json::from_str(ran.stderr.trim()).unwrap();
+    assert_eq!(event["event"], "diagnostic");
+    assert_eq!(event["diagnostic"]["severity"], "error");
+    assert!(event["time"].is_u64(), "{event}");
+}

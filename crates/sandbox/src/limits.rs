@@ -1,0 +1,107 @@
+//! What a process may use at most.
+
+use serde::{Deserialize, Serialize};
+
+/// A limit of every single process (`setrlimit(2)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceLimit {
+    /// What is limited.
+    pub resource: Resource,
+    /// What applies, and what the process may raise it to; `None` for no limit.
+    pub soft: Option<u64>,
+    /// The most that it may ever have; `None` for no limit.
+    pub hard: Option<u64>,
+}
+
+/// What is limited, by the names of `ulimit` in docker; the units are those of `setrlimit(2)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "setrlimit(2) says what they are")]
+pub enum Resource {
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+impl Resource {
+    /// All of them with their names.
+    pub const ALL: [(&'static str, Self); 15] = [
+        ("core", Self::Core),
+        ("cpu", Self::Cpu),
+        ("data", Self::Data),
+        ("fsize", Self::Fsize),
+        ("locks", Self::Locks),
+        ("memlock", Self::Memlock),
+        ("msgqueue", Self::Msgqueue),
+        ("nice", Self::Nice),
+        ("nofile", Self::Nofile),
+        ("nproc", Self::Nproc),
+        ("rss", Self::Rss),
+        ("rtprio", Self::Rtprio),
+        ("rttime", Self::Rttime),
+        ("sigpending", Self::Sigpending),
+        ("stack", Self::Stack),
+    ];
+
+    /// The resource with a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, resource)| *resource)
+    }
+
+    fn raw(self) -> rustix::process::Resource {
+        use rustix::process::Resource as Raw;
+        match self {
+            Self::Core => Raw::Core,
+            Self::Cpu => Raw::Cpu,
+            Self::Data => Raw::Data,
+            Self::Fsize => Raw::Fsize,
+            Self::Locks => Raw::Locks,
+            Self::Memlock => Raw::Memlock,
+            Self::Msgqueue => Raw::Msgqueue,
+            Self::Nice => Raw::Nice,
+            Self::Nofile => Raw::Nofile,
+            Self::Nproc => Raw::Nproc,
+            Self::Rss => Raw::Rss,
+            Self::Rtprio => Raw::Rtprio,
+            Self::Rttime => Raw::Rttime,
+            Self::Sigpending => Raw::Sigpending,
+            Self::Stack => Raw::Stack,
+        }
+    }
+}
+
+impl ResourceLimit {
+    /// Sets the limit for this process and those that it makes. Allocates nothing.
+    pub(crate) fn set(&self) -> rustix::io::Result<()> {
+        let limit = rustix::process::Rlimit { current: self.soft, maximum: self.hard };
+        rustix::process::setrlimit(self.resource.raw(), limit)
+    }
+
+    /// Lets another process set this limit, where it lies above what that process may do by itself
+    /// and this one, real root, may.
+    pub(crate) fn permit(&self, pid: rustix::process::Pid) {
+        let raw = self.resource.raw();
+        let now = rustix::process::getrlimit(raw);
+        let is_higher = |limit: Option<u64>, than: Option<u64>| match (limit, than) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(limit), Some(than)) => limit > than,
+        };
+        if is_higher(self.hard, now.maximum) {
+            let limit = rustix::process::Rlimit { current: now.current, maximum: self.hard };
+            // Who may not, is told when the limit itself is set.
+            let _ = rustix::process::prlimit(Some(pid), raw, limit);
+        }
+    }
+}
