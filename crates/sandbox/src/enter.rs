@@ -97,6 +97,8 @@ pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
         }
         RungChoice::Auto => match take(best, &user) {
             Ok(()) => (best, None),
+            // Inside, nothing is left but what is inside.
+            Err(error) if is_inside(&user) => return Err(error),
             Err(error) if may_change_root() => (Rung::Chroot, Some(error)),
             Err(error) => (Rung::CopyOnly, Some(error)),
         },
@@ -129,6 +131,11 @@ fn take(rung: Rung, user: &HostUser) -> Result<(), SandboxError> {
     private_mounts()
 }
 
+/// Whether an ordinary user's process is in a user namespace that it has entered.
+fn is_inside(user: &HostUser) -> bool {
+    user.uid != 0 && rustix::process::geteuid().as_raw() != user.uid
+}
+
 /// Whether this process may change its root and give files away.
 fn may_change_root() -> bool {
     let needed = CapabilitySet::SYS_CHROOT | CapabilitySet::CHOWN;
@@ -155,6 +162,7 @@ fn refuse_threads() -> Result<(), SandboxError> {
 fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
     let maps =
         [("newuidmap", user.mapping(IdKind::User)?), ("newgidmap", user.mapping(IdKind::Group)?)];
+    check_mappers(maps.each_ref().map(|(program, _)| *program))?;
     let (ours, theirs) = wire::channel().map_err(step("make a socket"))?;
     let target = rustix::process::getpid();
     let child = match sys::fork(0).map_err(step("start a process"))? {
@@ -176,6 +184,21 @@ fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
     // own any more.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     result
+}
+
+/// Finds out what can be found out before there is no way back.
+fn check_mappers(programs: [&str; 2]) -> Result<(), RootlessProblem> {
+    for program in programs {
+        let program = program.to_owned();
+        if find_tool(&program).is_none() {
+            return Err(RootlessProblem::MapperMissing { program, source: Errno::NOENT.into() });
+        }
+        if rustix::thread::no_new_privs().unwrap_or(false) {
+            let message = "no_new_privs is set, so setuid is without effect".to_owned();
+            return Err(RootlessProblem::MapperFailed { program, message });
+        }
+    }
+    Ok(())
 }
 
 /// The message that the process is in its new namespace.

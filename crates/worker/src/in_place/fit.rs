@@ -169,7 +169,11 @@ impl<'a> Fitting<'a> {
                 self.settle(&target)
             }
             MountKind::Bind { source, subpath, stub: Stub::Dir, .. } => {
-                self.move_in(target, &source.join(subpath.as_path()))
+                let whole = subpath.is_root();
+                self.move_in(
+                    target,
+                    &if whole { source.clone() } else { source.join(subpath.as_path()) },
+                )
             }
             MountKind::Bind { source, stub: Stub::File, .. } => {
                 let target = self.clear(target)?;
