@@ -69,7 +69,12 @@ impl PulledBlobs {
         let stop = give.clone();
         self.cancel.when_canceled(move || drop(stop.send(None)));
         let (own, place, blob) = (self.clone(), repository.clone(), descriptor.clone());
-        let fetch = move || drop(give.send(Some(own.transfer(step, &place, &blob))));
+        let fetch = move || {
+            let result = own.transfer(step, &place, &blob);
+            // Nothing of the store is held any more when the other thread goes on.
+            drop(own);
+            drop(give.send(Some(result)));
+        };
         if std::thread::Builder::new().spawn(fetch).is_err() {
             // The machine has no thread to give.
             return self.transfer(step, repository, descriptor);

@@ -6,18 +6,17 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
-use formwork_graph::{Graph, Op, OpId, Place as Location, RemoteSource, Source, Step};
+use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
 use formwork_layer::LayerError;
-use formwork_remote::Downloads;
-use formwork_solver::{Cancel, Settings, SolveError, execute};
-use formwork_worker::{
-    ContextConfig, MissingSource, Output as OpOutput, Reason, Worker, WorkerConfig, WorkerError,
-};
+use formwork_solver::Cancel;
+use formwork_worker::{MissingSource, Reason, WorkerError};
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::request::ContextSpec;
-use crate::resolve::{Images, resolve};
+use crate::resolve::resolve;
+use crate::solve::Solving;
 use crate::space::make_room;
+use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
 /// Builds what a request asks for, and takes it where it should go.
@@ -33,6 +32,8 @@ pub fn build(
 ) -> Result<BuildOutcome, BuildError> {
     make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
+    let imports = Imports::new(host, &request.cache_from, events, cancel);
+    imports.begin();
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
     let ignores = parse_ignore_files(request, events)?;
@@ -44,14 +45,28 @@ pub fn build(
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
-    let outputs = solve(host, request, &ignores, &images, &lowered, events, cancel)?;
+    let index = TravelIndex::new(&host.index, &imports);
+    let mounts = mounts_of(&lowered);
+    fill_mounts(host, request, &mounts, events, cancel)?;
+    let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
+    let outputs = solving.solve(&imports, &index, events, cancel)?;
     let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
     output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
+    let roots = image.images.iter().map(|image| &image.root).collect();
+    let (imports, index, outputs) = (&imports, &index, &outputs);
+    export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
+    send_mounts(host, request, &mounts, events, cancel)?;
     image.into_outcome()
+}
+
+/// The ids of the cache mounts that the targets use.
+fn mounts_of(lowered: &[Lowered]) -> Vec<String> {
+    let targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
+    lowered.first().map(|lowered| used_mounts(&lowered.graph, &targets)).unwrap_or_default()
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.
@@ -85,102 +100,16 @@ fn parse_ignore_files(
     Ok(files)
 }
 
-/// Lets the worker carry out what the target needs.
-fn solve(
-    host: &Host,
-    request: &BuildRequest,
-    ignores: &BTreeMap<String, IgnoreFile>,
-    images: &Images,
-    lowered: &[Lowered],
-    events: &Arc<dyn EventSink>,
-    cancel: &Cancel,
-) -> Result<BTreeMap<OpId, OpOutput>, BuildError> {
-    // All have the same graph.
-    let first = lowered.first().ok_or_else(|| BuildError::internal("there is nothing to build"))?;
-    let graph = &first.graph;
-    let mut targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    let contexts = request.contexts.iter().map(|(name, context)| {
-        let ignore = ignores.get(name).map(|file| file.patterns().clone()).unwrap_or_default();
-        let directory = context.directory.clone();
-        let stat_cache = stat_cache(host, &directory);
-        (name.clone(), ContextConfig { directory, ignore, stat_cache })
-    });
-    let config = WorkerConfig {
-        contexts: contexts.collect(),
-        images: images.bases.clone(),
-        secrets: request.secrets.clone(),
-        agents: request.agents.clone(),
-        trust: request.trust.clone(),
-        git: request.git.clone(),
-        downloads: downloads(host, graph)?,
-        emulators: host.emulators.clone(),
-        resolv_conf: host.resolv_conf.clone(),
-        world: request.world.clone(),
-        min_free: request.limits.min_free,
-        text: Some(request.dockerfile.clone()),
-    };
-    let place = Place { request, ignores, graph };
-    let layers = Arc::clone(&host.layers);
-    let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
-        .map_err(|error| place.error(None, &error))?;
-    let missing = worker.missing_sources(graph);
-    if !missing.is_empty() {
-        let told = missing.iter().map(|(op, error)| place.error(Some(*op), error));
-        return Err(BuildError::input(told.flat_map(|error| error.diagnostics).collect()));
-    }
-    let settings = Settings { jobs: request.jobs, scope: scope(request) };
-    execute(graph, &targets, &worker, &host.index, settings, cancel, &**events).map_err(|error| {
-        match error {
-            SolveError::Op { op, error } => place.error(Some(op), &error),
-            SolveError::Cache(error) => BuildError::store(error),
-            SolveError::Canceled => BuildError::canceled(),
-        }
-    })
-}
-
-/// What tells steps of this Dockerfile from steps of the same name elsewhere.
-fn scope(request: &BuildRequest) -> [u8; 32] {
-    use std::os::unix::ffi::OsStrExt;
-    let mut text = request.dockerfile.name().as_bytes().to_vec();
-    for context in request.contexts.values() {
-        let path = fs_err::canonicalize(&context.directory);
-        let path = path.unwrap_or_else(|_| context.directory.clone());
-        text.push(0);
-        text.extend_from_slice(path.as_os_str().as_bytes());
-    }
-    // Half of the digits are enough to tell them apart.
-    let mut scope = [0; 32];
-    scope.copy_from_slice(&formwork_oci::Digest::of(&text).hex().as_bytes()[..32]);
-    scope
-}
-
-/// What fetches files of web servers, if a graph has any.
-fn downloads(host: &Host, graph: &Graph) -> Result<Option<Downloads>, BuildError> {
-    let is_file =
-        |step: &Step| matches!(step.op, Op::Source(Source::Remote(RemoteSource::Http(_))));
-    let is_needed = graph.steps().any(|(_, step)| is_file(step));
-    is_needed.then(|| host.downloads()).transpose()
-}
-
-/// Where what is known about a context's files is kept: under the path of the context.
-fn stat_cache(host: &Host, directory: &std::path::Path) -> std::path::PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    let path = fs_err::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
-    let name = formwork_oci::Digest::of(path.as_os_str().as_bytes());
-    host.layout.contexts().join(name.hex())
-}
-
 /// Finds the places of errors in the Dockerfile.
-struct Place<'a> {
-    request: &'a BuildRequest,
-    ignores: &'a BTreeMap<String, IgnoreFile>,
-    graph: &'a Graph,
+pub(crate) struct Place<'a> {
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) ignores: &'a BTreeMap<String, IgnoreFile>,
+    pub(crate) graph: &'a Graph,
 }
 
 impl Place<'_> {
-    fn error(&self, op: Option<OpId>, error: &WorkerError) -> BuildError {
+    /// An error of the worker, at its place.
+    pub(crate) fn error(&self, op: Option<OpId>, error: &WorkerError) -> BuildError {
         if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
             return BuildError::canceled();
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile, Span};
 use formwork_dockerfile::{Dockerfile, IgnoreFile, parse, parse_check};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, Outline, Target, lower};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, Outline, Target, lower, stage_findings};
 use formwork_lint::{Rule, find_rule};
 use formwork_solver::Cancel;
 
@@ -68,6 +68,7 @@ pub fn check(
             Err(wrong) if cancel.is_canceled() => return Err(wrong),
             Err(wrong) => {
                 said.extend(wrong.diagnostics.iter().filter(|d| !d.is_error()).cloned());
+                said.extend(stage_findings(dockerfile, &request.options));
                 error = Some(BuildError { diagnostics: errors(&wrong.diagnostics), ..wrong });
             }
         }
@@ -184,16 +185,27 @@ impl Finding {
         let whole = whole.unwrap_or(span);
         let line = |offset| dockerfile.source.position(offset).line;
         let end = line(whole.end.max(whole.start + 1) - 1);
+        if rule.name == "NoEmptyContinuation" {
+            // BuildKit names the line in which the instruction ends, wherever the empty one is.
+            let instruction = instruction_before(dockerfile, span);
+            let last = line(instruction.map_or(span.start, |whole| whole.end.max(span.start)));
+            return Some(Self { rule, diagnostic, lines: (last, last) });
+        }
         Some(Self { rule, diagnostic, lines: (line(whole.start), end) })
     }
 }
 
 /// The span of the instruction that a place is in.
 fn instruction_around(dockerfile: &Dockerfile, place: Span) -> Option<Span> {
+    instruction_before(dockerfile, place).filter(|span| place.start < span.end)
+}
+
+/// The span of the last instruction that begins before a place ends.
+fn instruction_before(dockerfile: &Dockerfile, place: Span) -> Option<Span> {
     let args = dockerfile.global_args.iter().map(|arg| arg.span);
     let stages = dockerfile.stages.iter().flat_map(|stage| {
         let others = stage.instructions.iter().map(|instruction| instruction.span);
         std::iter::once(stage.from.span).chain(others)
     });
-    args.chain(stages).find(|span| span.start <= place.start && place.start < span.end)
+    args.chain(stages).filter(|span| span.start <= place.start).max_by_key(|span| span.start)
 }

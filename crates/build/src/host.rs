@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use formwork_cache::DirIndex;
 use formwork_content::StoreLayout;
-use formwork_fs::FileLock;
+use formwork_fs::{ClosedGate, FileLock, keep_gate_open};
 use formwork_image::{LocalImages, StoredImage};
 use formwork_oci::{ImageConfig, Reference, from_json};
 use formwork_registry::{
     Credentials, ProxyConfig, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
-    TrustRoots,
+    Retries, TrustRoots,
 };
-use formwork_remote::Downloads;
+use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_sandbox::Entered;
 use formwork_worker::LayerStore;
 
@@ -42,7 +42,7 @@ pub struct Host {
 
 /// The files and values that say how to speak to registries. They are read when the first
 /// registry is needed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RegistryFiles {
     /// Files with credentials: docker's `config.json`, podman's `auth.json`.
     pub credentials: Vec<PathBuf>,
@@ -56,6 +56,12 @@ pub struct RegistryFiles {
     pub bundle: Option<PathBuf>,
     /// The proxies.
     pub proxy: ProxyConfig,
+    /// Whether registries have to prove who they are.
+    pub is_verified: bool,
+    /// How often what failed is tried again, if not as often as usual.
+    pub retries: Option<u32>,
+    /// How long the first pause is, if not as long as usual.
+    pub first_delay: Option<Duration>,
 }
 
 /// Registries, as soon as one is needed.
@@ -119,6 +125,16 @@ impl Host {
         &self.layers
     }
 
+    /// An SSH agent for some keys, as long as the result is held.
+    ///
+    /// # Errors
+    ///
+    /// Fails where its socket cannot be made.
+    pub fn serve_keys(&self, keys: Vec<PrivateKey>) -> Result<KeyAgent, BuildError> {
+        let scratch = self.layout.scratch().map_err(BuildError::store)?;
+        KeyAgent::serve(scratch, keys).map_err(BuildError::store)
+    }
+
     /// What fetches files of web servers into the store.
     pub(crate) fn downloads(&self) -> Result<Downloads, BuildError> {
         let client = self.registries.client();
@@ -159,7 +175,7 @@ impl Host {
     /// Removes the blobs of an image that has no name any more, as far as no other image has
     /// them; tells whether it has no name any more.
     ///
-    /// Leaves them while another process uses the store: it may be just about to use them.
+    /// Leaves what a running process uses.
     ///
     /// # Errors
     ///
@@ -169,17 +185,18 @@ impl Host {
         if images.iter().any(|other| other.config == image.config) {
             return Ok(false);
         }
-        let Some(_alone) = self.use_store_alone()? else { return Ok(true) };
+        let _gate = ClosedGate::close(self.layout.locks()).map_err(BuildError::store)?;
         // Where nobody can tell what is needed, everything stays.
         let Ok(needed) = Needed::of(self, true) else { return Ok(true) };
         let content = self.layers.content();
-        for digest in blobs(image).filter(|digest| !needed.blobs.contains(digest)) {
+        for digest in blobs(image).filter(|digest| !needed.has_blob(digest)) {
             content.remove(digest).map_err(BuildError::store)?;
         }
         Ok(true)
     }
 
-    /// Keeps others from removing what nobody seems to use, as long as the result is held.
+    /// Says to whoever looks that somebody uses the store. Keeps nobody from anything: what a process
+    /// uses is held by its lease.
     ///
     /// # Errors
     ///
@@ -188,10 +205,14 @@ impl Host {
         FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
     }
 
-    /// Excludes everybody else who uses the store, as long as the result is held; `None` while
-    /// somebody does.
-    pub(crate) fn use_store_alone(&self) -> Result<Option<FileLock>, BuildError> {
-        FileLock::try_exclusive(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
+    /// Keeps others from removing anything as long as the result is held, which should be short:
+    /// what a process goes on to use is held by its lease.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn keep_everything(&self) -> Result<FileLock, BuildError> {
+        keep_gate_open(&self.layout.locks()).map_err(BuildError::store)
     }
 
     /// Removes what a build that was given up has not finished, while its threads may still run.
@@ -223,6 +244,12 @@ impl Registries {
         Ok(self.client.get_or_init(|| client))
     }
 
+    /// A client that trusts the registries of some names whatever they show.
+    pub(crate) fn insecure(&self, names: &[Reference]) -> Result<RegistryClient, RegistryError> {
+        let insecure = names.iter().map(|name| name.repository().registry().to_owned()).collect();
+        RegistryClient::new(RegistryConfig { insecure, ..self.config()? })
+    }
+
     pub(crate) fn config(&self) -> Result<RegistryConfig, RegistryError> {
         let files = &self.files;
         let registries = match &files.registries_conf {
@@ -230,7 +257,12 @@ impl Registries {
             None => RegistriesConf::default(),
         };
         let credentials = Credentials::from_files(files.credentials.iter().cloned());
+        let usual = Retries::default();
+        let attempts = files.retries.map_or(usual.attempts, |again| again.saturating_add(1));
+        let first_delay = files.first_delay.unwrap_or(usual.first_delay);
         Ok(RegistryConfig {
+            retries: Retries { attempts, first_delay, ..usual },
+            insecure: if files.is_verified { Vec::new() } else { vec!["*".to_owned()] },
             credentials: credentials.with_helpers(files.helpers.clone(), HELPER_TIMEOUT),
             registries,
             certs_d: files.certs_d.clone(),

@@ -11,6 +11,7 @@
 mod blobs;
 mod build;
 mod check;
+mod engine;
 mod error;
 mod explanation;
 mod fetched;
@@ -25,12 +26,15 @@ mod resolve;
 mod result;
 mod run;
 mod sizes;
+mod solve;
 mod space;
 mod step;
 mod transfer;
+mod travel;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
+pub use engine::{Engine, EngineAddress, PodmanProcess, usual_sockets};
 pub use error::{BuildError, ErrorKind};
 pub use explanation::{ExplainedStep, Explanation, Recorder};
 pub use fetched::{FetchedContext, Sent};
@@ -40,10 +44,13 @@ pub use files::{
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};
-pub use mounts::{export_cache_mount, import_cache_mount, no_such_mount};
+pub use mounts::{
+    export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
+    no_such_mount,
+};
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
-    PullPolicy,
+    PullPolicy, StoreOptions,
 };
 pub use resolve::find_image;
 pub use result::BuildOutcome;
@@ -55,6 +62,8 @@ pub use transfer::{
     import, inspect_index, load, pull, push, save,
 };
 
+pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
+
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
     Target, git_location, is_http,
@@ -62,7 +71,7 @@ pub use formwork_frontend::{
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
-pub use formwork_remote::GitConfig;
-pub use formwork_sandbox::{Resource, ResourceLimit};
+pub use formwork_remote::{GitConfig, KeyAgent, PrivateKey};
+pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
-pub use formwork_worker::{Dns, HostTrust, Secrets, StepWorld, Volume};
+pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

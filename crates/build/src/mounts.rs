@@ -1,9 +1,15 @@
 //! Cache mounts as the user sees them.
 
 use std::io::Read;
+use std::path::Path;
 
 use formwork_diagnostics::Diagnostic;
-use formwork_layer::{Compression, PackOptions};
+use formwork_fs::RootDir;
+use formwork_layer::tree::{Metadata, Origin};
+use formwork_layer::{
+    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, materialize, pack,
+    scan_upper,
+};
 use formwork_worker::{
     StoredCacheMount, cache_mount_files, replace_cache_mount, stored_cache_mounts,
 };
@@ -30,6 +36,50 @@ pub fn export_cache_mount(
     let threads = host.layers.threads();
     let options = PackOptions { compression, nanoseconds: true, threads, ..PackOptions::default() };
     archive(&files.tree, &options, destination).map_err(told)
+}
+
+/// Copies the files of a cache mount into a directory of the user's, which is made if it is missing.
+///
+/// # Errors
+///
+/// Fails where there is no such mount, and where the directory cannot be written.
+pub fn export_cache_mount_files(host: &Host, id: &str, place: &Path) -> Result<(), BuildError> {
+    let _in_use = host.use_store()?;
+    let told = |error| BuildError::worker(&error);
+    let files = cache_mount_files(&host.layers, id).map_err(told)?;
+    let files = files.ok_or_else(|| no_such_mount(host, id))?;
+    fs_err::create_dir_all(place).map_err(BuildError::store)?;
+    let directory = RootDir::open(place).map_err(BuildError::store)?;
+    let (ownership, threads) = (Ownership::Caller, host.layers.threads());
+    let options = MaterializeOptions { ownership, threads, ..MaterializeOptions::default() };
+    materialize(&files.tree, &directory, &options).map_err(|error| told(error.into()))?;
+    Ok(())
+}
+
+/// Puts copies of the files in a directory of the user's in the place of a cache mount's.
+///
+/// # Errors
+///
+/// Fails where the directory cannot be read, while a step uses the mount, and where the store
+/// cannot be written; the mount is then as it was.
+pub fn import_cache_mount_files(host: &Host, id: &str, place: &Path) -> Result<(), BuildError> {
+    let told = |error: LayerError| BuildError::worker(&error.into());
+    let directory = RootDir::open(place).map_err(BuildError::input_error)?;
+    // No directory has this mode, so its own is always among the entries.
+    let none = Metadata { mode: u32::MAX, ..Metadata::default() };
+    let threads = host.layers.threads();
+    let tree = scan_upper(&Origin::context(directory), &none, threads).map_err(told)?;
+    let (archive, sink) = std::io::pipe().map_err(BuildError::store)?;
+    let compression = Compression::None;
+    let options = PackOptions { compression, nanoseconds: true, threads, ..PackOptions::default() };
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(|| pack(&tree, &options, sink));
+        let imported = import_cache_mount(host, id, archive);
+        match packing.join() {
+            Ok(Err(error)) if imported.is_ok() => Err(told(error)),
+            _ => imported,
+        }
+    })
 }
 
 /// Puts the files of a tar archive, compressed or not, in the place of a cache mount's.

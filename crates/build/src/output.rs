@@ -2,26 +2,28 @@
 
 mod files;
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use formwork_diagnostics::{EventSink, StepId};
-use formwork_fs::{AtomicFile, FsError, RootDir};
+use formwork_diagnostics::{Event, EventSink, LogStream, StepId};
+use formwork_fs::{AtomicFile, FsError, RootDir, remove_tree};
 use formwork_image::copy_blob;
 use formwork_image::export::{self, Content, Form, Named, PushOptions};
 use formwork_layer::{
     Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Tree, materialize, pack,
 };
-use formwork_oci::Reference;
+use formwork_oci::{Digest, Platform, Reference};
 use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
+use crate::engine::Loaded;
 use crate::result::{Built, BuiltImage};
 use crate::step::{sending, step};
-use crate::{BuildError, BuildRequest, Destination, Host, ImageForm, Output};
+use crate::{
+    BuildError, BuildRequest, Destination, Engine, ErrorKind, Host, ImageForm, Output, StoreOptions,
+};
 
 /// Takes what was built to all outputs.
 pub(crate) fn deliver(
@@ -45,10 +47,11 @@ fn title(output: &Output) -> String {
         Destination::Stdout => "standard output".to_owned(),
     };
     match output {
-        Output::Store => "export to the local store".to_owned(),
+        Output::Store(_) => "export to the local store".to_owned(),
         Output::Push { .. } => "push".to_owned(),
         Output::Archive { destination, .. } => format!("export to {}", show(destination)),
         Output::Layout { directory, .. } => format!("export to {}", directory.display()),
+        Output::Load { engine, .. } => format!("load into {engine}"),
         Output::Files { directory, .. } => format!("export files to {}", directory.display()),
         Output::Tar { destination, .. } => format!("export files to {}", show(destination)),
     }
@@ -65,13 +68,14 @@ struct Delivery<'a> {
 impl Delivery<'_> {
     fn deliver(&self, output: &Output) -> Result<(), BuildError> {
         match output {
-            Output::Store => self.store(),
-            Output::Push { form, by_digest } => self.push(form, *by_digest),
+            Output::Store(options) => self.store(options),
+            Output::Push { form, by_digest, insecure } => self.push(form, *by_digest, *insecure),
             Output::Archive { docker, destination, form } => {
                 self.archive(*docker, destination, form)
             }
             Output::Layout { docker, directory, form } => self.layout(*docker, directory, form),
-            Output::Files { directory, split } => self.files(directory, *split),
+            Output::Load { engine, form } => self.load(engine, form),
+            Output::Files { directory, split, delete } => self.files(directory, *split, *delete),
             Output::Tar { destination, split } => self.tar(destination, *split),
         }
     }
@@ -82,29 +86,56 @@ impl Delivery<'_> {
     }
 
     /// Keeps the image under its names, with everything that it takes to run it.
-    fn store(&self) -> Result<(), BuildError> {
+    fn store(&self, options: &StoreOptions) -> Result<(), BuildError> {
         for image in &self.built.images {
-            self.store_parts(image)?;
+            self.store_parts(image, options)?;
         }
         let content = self.host.layers.content();
-        if let Some((_, index)) = self.built.indexes.first() {
+        let form = options.form.as_ref();
+        let index = match form {
+            Some(form) => self.built.index(form),
+            None => self.built.indexes.first().map(|(_, index)| index),
+        };
+        if let Some(index) = index {
             content.insert(index.bytes()).map_err(BuildError::store)?;
         }
-        let names = self.built.names().iter().cloned().map(Some);
-        let names: Vec<_> = if names.len() == 0 { vec![None] } else { names.collect() };
-        for stored in names.into_iter().filter_map(|name| self.built.stored(name)) {
+        let names = self.stored_names(options)?;
+        for stored in names.into_iter().filter_map(|name| self.built.stored(name, form)) {
             self.host.images.put(&stored).map_err(|error| BuildError::image(&error))?;
         }
         Ok(())
     }
 
+    /// The names under which the store keeps the image: those that were given, and those that its
+    /// digest makes.
+    fn stored_names(&self, options: &StoreOptions) -> Result<Vec<Option<Reference>>, BuildError> {
+        let mut names: Vec<Reference> = self.built.names().to_vec();
+        let digest = options.form.as_ref().and_then(|form| self.built.content(form)).map(digest_of);
+        if let (Some(digest), true) = (digest, options.canonical) {
+            let given = names.clone();
+            let canonical =
+                |name: &Reference| Reference::by_digest(name.repository().clone(), digest.clone());
+            names.extend(given.iter().map(canonical));
+        }
+        if let (Some(digest), Some(prefix)) = (digest, &options.dangling_prefix)
+            && (!options.dangling_only || self.built.names().is_empty())
+        {
+            let name = format!("{prefix}@{digest}").parse();
+            names.push(name.map_err(BuildError::input_error)?);
+        }
+        Ok(match names.is_empty() {
+            true => vec![None],
+            false => names.into_iter().map(Some).collect(),
+        })
+    }
+
     /// What it takes to run an image.
-    fn store_parts(&self, image: &BuiltImage) -> Result<(), BuildError> {
+    fn store_parts(&self, image: &BuiltImage, options: &StoreOptions) -> Result<(), BuildError> {
         let content = self.host.layers.content();
         content.insert(&image.config_bytes).map_err(BuildError::store)?;
         for layer in image.root.layers() {
             // A planned copy has its bytes elsewhere, where they may change.
-            if layer.base_descriptor().is_none() {
+            if options.unpack || layer.base_descriptor().is_none() {
                 layer.directory().map_err(|error| BuildError::worker(&error))?;
             }
         }
@@ -115,33 +146,90 @@ impl Delivery<'_> {
                     .map_err(|error| BuildError::image(&error))?;
             }
         }
-        if let Some((_, view)) = image.views.first() {
+        let view = match &options.form {
+            Some(form) => image.view(form),
+            None => image.views.first().map(|(_, view)| view),
+        };
+        if let Some(view) = view {
             content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
         }
         Ok(())
     }
 
-    fn push(&self, form: &ImageForm, by_digest: bool) -> Result<(), BuildError> {
+    fn push(&self, form: &ImageForm, by_digest: bool, insecure: bool) -> Result<(), BuildError> {
         let content = self.content(form)?;
-        let digest = match content {
-            Content::Image(view) => &view.descriptor().digest,
-            Content::Index(index) => &index.descriptor().digest,
-        };
+        let digest = digest_of(content);
         let name = |name: &Reference| match by_digest {
             true => Reference::by_digest(name.repository().clone(), digest.clone()),
             false => name.clone(),
         };
         let names: Vec<Reference> = self.built.names().iter().map(name).collect();
-        let client = self.host.registries.client();
-        let client = client.map_err(|error| BuildError::image(&error.into()))?;
+        let own = match insecure {
+            true => Some(self.host.registries.insecure(&names)),
+            false => None,
+        };
+        let client = match own {
+            Some(client) => &client.map_err(|error| BuildError::image(&error.into()))?,
+            None => {
+                let client = self.host.registries.client();
+                client.map_err(|error| BuildError::image(&error.into()))?
+            }
+        };
         let progress = sending(self.step, &**self.events);
-        let options = PushOptions { origins: &BTreeMap::new(), progress: &progress };
+        let origins = self.built.origins();
+        let options = PushOptions { origins: &origins, progress: &progress };
         match content {
             Content::Image(view) => export::to_registry(client, view, &names, options),
             Content::Index(index) => export::index_to_registry(client, index, &names, options),
         }
         .map(drop)
-        .map_err(|error| BuildError::image(&error))
+        .map_err(|error| self.kept(form, BuildError::image(&error)))
+    }
+
+    /// Keeps what a registry did not take, so that nothing needs to be built again.
+    fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
+        let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
+        match self.built.names() {
+            [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
+                let name = name.familiar();
+                error.with_help(&format!(
+                    "the image is in the local store: `formwork push {name}` goes on"
+                ))
+            }
+            _ => error,
+        }
+    }
+
+    /// Gives the image for this machine to a container engine.
+    fn load(&self, engine: &Engine, form: &ImageForm) -> Result<(), BuildError> {
+        let machine = Platform::host();
+        let fitness = |image: &&BuiltImage| image.platform.fitness(&machine);
+        let image = match &*self.built.images {
+            [only] => only,
+            several => several
+                .iter()
+                .filter(|image| fitness(image).is_some())
+                .min_by_key(fitness)
+                .ok_or_else(|| {
+                    let message = format!("no image is for {machine}, and {engine} takes one");
+                    BuildError::input_error(message).with_help("build one platform at a time")
+                })?,
+        };
+        let view = image.view(form);
+        let view = view.ok_or_else(|| BuildError::internal("the image was not packed"))?;
+        let loaded = engine.load(Named::image(view, self.built.names()))?;
+        let layers = view.layers().len();
+        let told = match loaded {
+            Loaded { sent: 0, .. } => "the image was there, nothing was sent".to_owned(),
+            Loaded { sent, present: 0 } => format!("{sent} bytes were sent"),
+            Loaded { sent, present } => {
+                format!("{sent} bytes were sent; {present} of {layers} layers were there")
+            }
+        };
+        let data = format!("{told}\n").into_bytes();
+        let (step, stream) = (self.step, LogStream::Stdout);
+        self.events.emit(Event::StepLog { step, stream, data });
+        Ok(())
     }
 
     fn archive(
@@ -169,9 +257,12 @@ impl Delivery<'_> {
     }
 
     /// All files as they are in the image, into a directory of the user's.
-    fn files(&self, directory: &Path, split: Option<bool>) -> Result<(), BuildError> {
+    fn files(&self, directory: &Path, split: Option<bool>, delete: bool) -> Result<(), BuildError> {
         let files = |place: &Path, tree: &Tree| -> Result<(), WorkerError> {
             make_directory(place)?;
+            if delete {
+                clear(place)?;
+            }
             let options = MaterializeOptions {
                 ownership: Ownership::Caller,
                 threads: self.host.layers.threads(),
@@ -192,6 +283,24 @@ impl Delivery<'_> {
         archive_files(&tree, self.request.epoch, destination)
             .map_err(|error| BuildError::worker(&error))
     }
+}
+
+/// The digest of what names lead to.
+fn digest_of(content: Content<'_>) -> &Digest {
+    match content {
+        Content::Image(view) => &view.descriptor().digest,
+        Content::Index(index) => &index.descriptor().digest,
+    }
+}
+
+/// Removes all that is in a directory.
+fn clear(directory: &Path) -> Result<(), FsError> {
+    let root = RootDir::open(directory)?;
+    let failed = |error| FsError::new("list the directory", directory, error);
+    for entry in fs_err::read_dir(directory).map_err(failed)? {
+        remove_tree(&root, entry.map_err(failed)?.file_name().as_encoded_bytes())?;
+    }
+    Ok(())
 }
 
 /// Writes files as a plain tar archive, with no time after the given one.

@@ -10,7 +10,7 @@ use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
-use crate::Limits;
+use crate::{CacheFrom, CacheTo, Engine, Limits};
 
 /// What is to be built.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Vec<Output>,
+    /// The caches elsewhere in which steps are looked for, in this order.
+    pub cache_from: Vec<CacheFrom>,
+    /// The caches elsewhere that get the steps.
+    pub cache_to: Vec<CacheTo>,
+    /// The places from which empty cache mounts are filled.
+    pub mounts_from: Vec<CacheFrom>,
+    /// The places that get the cache mounts.
+    pub mounts_to: Vec<CacheTo>,
     /// How much space the store may take, and how much stays free.
     pub limits: Limits,
     /// The time that everything is said to be made at, in seconds since 1970, and beyond which no
@@ -78,13 +86,15 @@ pub struct ContextSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Into the local store.
-    Store,
+    Store(StoreOptions),
     /// To the registries that the names lead to.
     Push {
         /// How the image is packed.
         form: ImageForm,
         /// Whether it is known there by its digest alone, without the names' tags.
         by_digest: bool,
+        /// Whether the registries' certificates are not verified, nor TLS demanded.
+        insecure: bool,
     },
     /// Into an archive, as an OCI image layout or as docker loads it.
     Archive {
@@ -104,6 +114,13 @@ pub enum Output {
         /// How the image is packed.
         form: ImageForm,
     },
+    /// Into a container engine on this machine.
+    Load {
+        /// The engine.
+        engine: Engine,
+        /// How the image is packed.
+        form: ImageForm,
+    },
     /// The files into a directory, owned by the user.
     Files {
         /// The directory.
@@ -111,6 +128,8 @@ pub enum Output {
         /// Whether each platform has a directory of its own in there; if nothing is said, those
         /// of several platforms have.
         split: Option<bool>,
+        /// Whether what was in the directory goes.
+        delete: bool,
     },
     /// The files into a tar archive.
     Tar {
@@ -121,15 +140,40 @@ pub enum Output {
     },
 }
 
+/// How the local store keeps a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How the image is packed; it is not, as long as nobody needs that, if nothing is said.
+    pub form: Option<ImageForm>,
+    /// Whether the base image's layers are unpacked, too, as `formwork run` needs them.
+    pub unpack: bool,
+    /// Whether the image is known by `NAME@DIGEST`, too.
+    pub canonical: bool,
+    /// What the image is called before `@` and its digest.
+    pub dangling_prefix: Option<String>,
+    /// Whether that is only for an image without another name.
+    pub dangling_only: bool,
+}
+
 /// How an image is packed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageForm {
     /// How new layers are compressed.
     pub compression: Compression,
+    /// Whether layers of base images are compressed likewise, in place of how they are.
+    pub force_compression: bool,
     /// Whether the media types are docker's, of which there is none for zstd.
     pub docker_types: bool,
     /// The annotations, which docker's media types have not.
     pub annotations: Vec<Annotation>,
+}
+
+/// How layers are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packing {
+    pub(crate) compression: Compression,
+    /// Whether that holds for layers of base images, too.
+    pub(crate) force: bool,
 }
 
 /// An annotation of an image.
@@ -159,6 +203,11 @@ pub enum AnnotationPlace {
 }
 
 impl ImageForm {
+    /// How layers are packed.
+    pub(crate) fn packing(&self) -> Packing {
+        Packing { compression: self.compression, force: self.force_compression }
+    }
+
     /// The annotations of a place, for the image of a platform where the place belongs to one.
     pub(crate) fn annotations_of(
         &self,
@@ -207,10 +256,12 @@ impl Output {
     /// How the image is packed, if the result has packed layers.
     pub(crate) fn form(&self) -> Option<&ImageForm> {
         match self {
-            Self::Push { form, .. } | Self::Archive { form, .. } | Self::Layout { form, .. } => {
-                Some(form)
-            }
-            Self::Store | Self::Files { .. } | Self::Tar { .. } => None,
+            Self::Push { form, .. }
+            | Self::Archive { form, .. }
+            | Self::Layout { form, .. }
+            | Self::Load { form, .. } => Some(form),
+            Self::Store(options) => options.form.as_ref(),
+            Self::Files { .. } | Self::Tar { .. } => None,
         }
     }
 }

@@ -17,7 +17,8 @@ use formwork_image::{
 use formwork_oci::{
     Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, Repository, from_json,
 };
-use formwork_registry::{RegistryError, ResolvedImage as FromRegistry};
+use formwork_registry::{Known, RegistryError, ResolvedImage as FromRegistry};
+use formwork_sandbox::MAX_LAYERS;
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 use formwork_worker::{BaseImage, LocalLayer, is_of_image};
@@ -180,7 +181,7 @@ impl Resolver<'_> {
 
     /// Asks a registry, and keeps what it says.
     fn pull(&self, name: &Reference, platform: &Platform) -> Result<Found, Failure> {
-        let resolved = self.host.registries.client()?.resolve(name, platform)?;
+        let resolved = ask(self.host, name, platform)?;
         let image = keep_pulled(self.host, name, &resolved)?;
         let manifest = resolved.document.descriptor;
         let descriptor = match manifest.media_type {
@@ -268,11 +269,20 @@ pub(crate) fn ask_registry(
     name: &Reference,
     platform: &Platform,
 ) -> Result<StoredImage, BuildError> {
-    let ask = || {
-        let resolved = host.registries.client()?.resolve(name, platform)?;
+    let kept = || {
+        let resolved = ask(host, name, platform)?;
         keep_pulled(host, name, &resolved)
     };
-    ask().map_err(Failure::into_plain_error)
+    kept().map_err(Failure::into_plain_error)
+}
+
+/// Asks a registry for what the store does not have.
+fn ask(host: &Host, name: &Reference, platform: &Platform) -> Result<FromRegistry, Failure> {
+    let content = host.layers.content();
+    let read = |digest: &Digest| content.read(digest, CONFIG_LIMIT).ok();
+    let is_known = host.images.get(name).is_ok_and(|image| image.is_some());
+    let known = Known { document: &read, name: is_known };
+    Ok(host.registries.client()?.resolve_knowing(name, platform, known)?)
 }
 
 /// Keeps the documents of an image, and where its layers are.
@@ -281,6 +291,7 @@ fn keep_pulled(
     name: &Reference,
     resolved: &FromRegistry,
 ) -> Result<StoredImage, Failure> {
+    check_layers(name, resolved)?;
     let content = host.layers.content();
     content.insert(&resolved.document.bytes)?;
     content.insert(&resolved.config_bytes)?;
@@ -310,6 +321,23 @@ fn keep_pulled(
     };
     host.images.put(&kept)?;
     Ok(image)
+}
+
+/// Whether an image has as many layers as its configuration says, and no more than can be stacked.
+fn check_layers(name: &Reference, resolved: &FromRegistry) -> Result<(), Failure> {
+    let (layers, diff_ids) =
+        (resolved.manifest.layers.len(), resolved.config.rootfs.diff_ids.len());
+    let reason = match layers {
+        _ if layers != diff_ids => {
+            format!("the manifest has {layers} layers, the configuration {diff_ids} diff IDs")
+        }
+        _ if layers > MAX_LAYERS => {
+            format!("it has {layers} layers, and overlayfs stacks at most {MAX_LAYERS}")
+        }
+        _ => return Ok(()),
+    };
+    let image = format!("{name} with the digest {}", resolved.document.descriptor.digest);
+    Err(ImageError::Invalid { image, reason }.into())
 }
 
 /// The layers of an image of the store.

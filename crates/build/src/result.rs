@@ -11,14 +11,14 @@ use formwork_image::{
     Assembly, BlobSource, Entry, Family, ImageIndex, ImageView, StoredImage, StoredIndex,
     StoredLayer, assemble as assemble_image,
 };
-use formwork_layer::Compression;
 use formwork_oci::{
-    Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, to_json,
+    Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, Repository, to_json,
 };
 use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
+use crate::request::Packing;
 use crate::resolve::Images;
 use crate::{AnnotationPlace, BuildError, BuildRequest, Host, ImageForm, Output};
 
@@ -120,8 +120,9 @@ fn assemble(
         .ok_or_else(|| BuildError::internal("the target has no result"))?
         .clone();
     let forms = unique(request.outputs.iter().filter_map(Output::form));
-    let compressions = unique(forms.iter().map(|form| &form.compression));
-    let packed = pack_all(&root, &compressions, request.epoch, cancel)?;
+    let packings: Vec<Packing> = forms.iter().map(ImageForm::packing).collect();
+    let packings = unique(packings.iter());
+    let packed = pack_all(&root, &packings, request.epoch, cancel)?;
     let mut config = lowered.config.clone();
     config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
     add_history(&mut config, lowered, outputs, request.epoch)?;
@@ -129,7 +130,7 @@ fn assemble(
     let blobs = Arc::new(result_blobs(host, images));
     let mut views = Vec::new();
     for form in forms {
-        let index = compressions.iter().position(|known| *known == form.compression);
+        let index = packings.iter().position(|known| *known == form.packing());
         let index = index.ok_or_else(|| BuildError::internal("a compression is forgotten"))?;
         let layers = packed.iter().map(|forms| forms.blobs[index].clone()).collect();
         let family = form.family();
@@ -150,6 +151,14 @@ impl Built {
         &self.names
     }
 
+    /// The repositories that have layers of the base images, by the layers' digests.
+    pub(crate) fn origins(&self) -> BTreeMap<Digest, Repository> {
+        let layers = self.images.iter().flat_map(|image| &image.layers);
+        layers
+            .filter_map(|layer| Some((layer.blob.as_ref()?.digest.clone(), layer.origin.clone()?)))
+            .collect()
+    }
+
     /// The index in a form, if there is one.
     pub(crate) fn index(&self, form: &ImageForm) -> Option<&ImageIndex> {
         self.indexes.iter().find(|(known, _)| known == form).map(|(_, index)| index)
@@ -164,10 +173,18 @@ impl Built {
         }
     }
 
-    /// The image as the store remembers it under a name.
-    pub(crate) fn stored(&self, name: Option<Reference>) -> Option<StoredImage> {
-        let images = self.images.iter().map(BuiltImage::stored).collect();
-        let descriptor = self.indexes.first().map(|(_, index)| index.descriptor().clone());
+    /// The image as the store remembers it under a name, in a form if one is asked for.
+    pub(crate) fn stored(
+        &self,
+        name: Option<Reference>,
+        form: Option<&ImageForm>,
+    ) -> Option<StoredImage> {
+        let images = self.images.iter().map(|image| image.stored(form)).collect();
+        let index = match form {
+            Some(form) => self.index(form),
+            None => self.indexes.first().map(|(_, index)| index),
+        };
+        let descriptor = index.map(|index| index.descriptor().clone());
         let index = self.is_for_several.then_some(StoredIndex { descriptor });
         StoredImage::together(images, &Platform::host(), name, index)
     }
@@ -175,7 +192,7 @@ impl Built {
     pub(crate) fn into_outcome(self) -> Result<BuildOutcome, BuildError> {
         let nothing = || BuildError::internal("nothing was built");
         let first = self.images.first().ok_or_else(nothing)?;
-        let id = self.stored(None).map_or_else(|| first.id(), |image| image.config);
+        let id = self.stored(None, None).map_or_else(|| first.id(), |image| image.config);
         let manifest = match self.is_for_several {
             true => self.indexes.first().map(|(_, index)| index.descriptor()),
             false => first.views.first().map(|(_, view)| view.descriptor()),
@@ -203,14 +220,25 @@ impl BuiltImage {
     }
 
     /// The image as the store remembers it.
-    fn stored(&self) -> StoredImage {
+    fn stored(&self, form: Option<&ImageForm>) -> StoredImage {
+        let view = match form {
+            Some(form) => self.view(form),
+            None => self.views.first().map(|(_, view)| view),
+        };
+        let mut layers = self.layers.clone();
+        for (layer, blob) in layers.iter_mut().zip(view.iter().flat_map(|v| &v.manifest().layers)) {
+            if layer.blob.as_ref().is_none_or(|known| known.digest != blob.digest) {
+                layer.origin = None;
+                layer.blob = Some(blob.clone());
+            }
+        }
         StoredImage {
             name: None,
-            manifest: self.views.first().map(|(_, view)| view.descriptor().clone()),
+            manifest: view.map(|view| view.descriptor().clone()),
             config: self.id(),
             platform: self.config.platform(),
             created: self.config.created.clone(),
-            layers: self.layers.clone(),
+            layers,
             index: None,
             others: Vec::new(),
         }
@@ -237,7 +265,7 @@ fn unique<'a, T: Clone + PartialEq + 'a>(values: impl Iterator<Item = &'a T>) ->
 /// Packs all layers, several at a time, or only measures them if nobody needs blobs.
 pub(crate) fn pack_all(
     root: &Root,
-    compressions: &[Compression],
+    packings: &[Packing],
     epoch: Option<i64>,
     cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
@@ -248,7 +276,7 @@ pub(crate) fn pack_all(
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(layer) = layers.get(at) else { return done };
-            done.push((at, forms(layer, compressions, epoch, cancel)));
+            done.push((at, forms(layer, packings, epoch, cancel)));
         }
     };
     let mut done = std::thread::scope(|scope| {
@@ -274,23 +302,24 @@ pub(crate) fn pack_all(
 
 fn forms(
     layer: &Layer,
-    compressions: &[Compression],
+    packings: &[Packing],
     epoch: Option<i64>,
     cancel: &Cancel,
 ) -> Result<Forms, WorkerError> {
-    if compressions.is_empty() {
+    if packings.is_empty() {
         let PackedLayer { diff_id, blob } = layer.measure(epoch, cancel)?;
         return Ok(Forms { diff_id, blobs: blob.into_iter().collect() });
     }
     let mut diff_id = None;
     let mut blobs = Vec::new();
-    for compression in compressions {
-        let packed = layer.pack(PackForm { compression: *compression, epoch }, cancel)?;
+    for Packing { compression, force } in packings {
+        let form = PackForm { compression: *compression, epoch };
+        let packed = if *force { layer.repack(form, cancel) } else { layer.pack(form, cancel) }?;
         blobs.extend(packed.blob);
         diff_id = Some(packed.diff_id);
     }
     match diff_id {
-        Some(diff_id) if blobs.len() == compressions.len() => Ok(Forms { diff_id, blobs }),
+        Some(diff_id) if blobs.len() == packings.len() => Ok(Forms { diff_id, blobs }),
         _ => Err(WorkerError::Internal("a packed layer has no blob".to_owned())),
     }
 }

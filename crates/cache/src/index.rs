@@ -9,10 +9,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use formwork_fs::{AtomicFile, FileLock, FsError};
+use formwork_fs::{AtomicFile, FsError};
 use serde::{Deserialize, Serialize};
 
-use crate::{CacheKey, Component};
+use crate::{CacheKey, Claim, ClaimLog, Component};
 
 /// The result of a step that ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub trait CacheIndex: Send + Sync {
     /// Fails where the index cannot be written.
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError>;
 
+    /// The log of whoever has the claim of a key.
+    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog>;
+
     /// Removes the record under a key, if there is one.
     ///
     /// # Errors
@@ -81,12 +84,11 @@ pub trait CacheIndex: Send + Sync {
     ///
     /// Fails where the index cannot be written.
     fn add_run(&self, step: &CacheKey, run: &CacheRecord) -> Result<(), CacheError>;
-}
 
-/// The exclusive right to fill in a key, until it is dropped.
-#[derive(Debug)]
-pub struct Claim {
-    _lock: Option<FileLock>,
+    /// Runs of any steps on other machines, which explain misses where a step has not run here.
+    fn foreign_runs(&self) -> Vec<CacheRecord> {
+        Vec::new()
+    }
 }
 
 /// An index in a directory.
@@ -103,13 +105,6 @@ pub enum CacheError {
     /// A file of the index.
     #[error("the cache index is unusable: {0}; remove its directory to begin with an empty one")]
     File(#[from] FsError),
-}
-
-impl Claim {
-    /// A claim that excludes nobody, for indexes that one process has to itself.
-    pub fn unshared() -> Self {
-        Self { _lock: None }
-    }
 }
 
 impl DirIndex {
@@ -169,6 +164,11 @@ impl DirIndex {
         self.directory.join(&name[..2]).join(&name[2..])
     }
 
+    /// The lock file of a key's claim.
+    fn claim_path(&self, key: &CacheKey) -> PathBuf {
+        self.locks.join(format!("step-{key}"))
+    }
+
     /// The file with the last runs of a step.
     fn runs_path(&self, step: &CacheKey) -> PathBuf {
         self.runs.join(step.to_string())
@@ -203,8 +203,11 @@ impl CacheIndex for DirIndex {
     }
 
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
-        let lock = FileLock::try_transient(self.locks.join(format!("step-{key}")))?;
-        Ok(lock.map(|lock| Claim { _lock: Some(lock) }))
+        Ok(Claim::try_take(self.claim_path(key))?)
+    }
+
+    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog> {
+        Some(ClaimLog::new(self.claim_path(key)))
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {

@@ -47,14 +47,16 @@
 //! [`definition_key`] and [`content_key`] are pure. [`DirIndex`] is the only part that touches
 //! files. This crate never decides whether a step runs: that is for the solver.
 
+mod claim;
 mod components;
 mod difference;
 mod identity;
 mod index;
 mod key;
 
+pub use claim::{Claim, ClaimLog, LogPart};
 pub use components::{CacheKey, Component, Components};
 pub use difference::{Difference, described};
 pub use identity::Identity;
-pub use index::{CacheError, CacheIndex, CacheRecord, Claim, DirIndex, StoredRecord};
+pub use index::{CacheError, CacheIndex, CacheRecord, DirIndex, StoredRecord};
 pub use key::{Inputs, content_key, definition_key, result_key};

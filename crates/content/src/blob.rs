@@ -8,8 +8,9 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use formwork_fs::{AtomicFile, FsError, copy_range};
+use formwork_fs::{AtomicFile, FsError, Lease, copy_range};
 use formwork_oci::{Algorithm, Descriptor, Digest, Hasher};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -28,6 +29,8 @@ const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 pub struct ContentStore {
     directory: PathBuf,
     staging: Staging,
+    /// Keeps others from removing what is used.
+    lease: Option<Arc<Lease>>,
 }
 
 /// Where blobs are written until they are whole.
@@ -72,7 +75,14 @@ pub struct StagedBlob {
 impl ContentStore {
     /// The blobs of a store.
     pub fn of(layout: &StoreLayout) -> Self {
-        Self { directory: layout.content(), staging: Staging::Scratch(layout.clone()) }
+        let (staging, lease) = (Staging::Scratch(layout.clone()), Arc::clone(layout.lease()));
+        Self { directory: layout.content(), staging, lease: Some(lease) }
+    }
+
+    /// The same blobs for somebody who only looks at what is there: nothing of it is held.
+    #[must_use]
+    pub fn unheld(&self) -> Self {
+        Self { lease: None, ..self.clone() }
     }
 
     /// The blobs of an image layout anywhere, which is made where it is missing.
@@ -81,7 +91,8 @@ impl ContentStore {
     ///
     /// Fails where the directory cannot be written.
     pub fn create(directory: impl Into<PathBuf>) -> Result<Self, ContentError> {
-        let store = Self { directory: directory.into(), staging: Staging::Beside };
+        let (directory, staging) = (directory.into(), Staging::Beside);
+        let store = Self { directory, staging, lease: None };
         make_directory(&store.directory, 0o755)?;
         make_directory(&store.directory.join(BLOBS), 0o755)?;
         make_directory(&store.algorithm_directory(Algorithm::Sha256), 0o755)?;
@@ -110,7 +121,7 @@ impl ContentStore {
 
     /// A blob, if it is there.
     ///
-    /// Counts as a use of it, which is noted once a day in its file's modification time. One that
+    /// It is held: no other process removes it as long as this one lives. Counts as a use of it, which is noted once a day in its file's modification time. One that
     /// another boot has left is read once and compared with its digest: damaged, it is as
     /// good as absent.
     ///
@@ -118,6 +129,7 @@ impl ContentStore {
     ///
     /// Fails where the store cannot be looked at.
     pub fn get(&self, digest: &Digest) -> Result<Option<Blob>, ContentError> {
+        self.hold(digest)?;
         let Some((blob, stat)) = self.peek(digest)? else { return Ok(None) };
         if self.trusted().covers(stat) {
             mark_used(&blob.path, stat);
@@ -128,6 +140,10 @@ impl ContentStore {
             mark_examined(&blob.path);
         }
         Ok(is_whole.then_some(blob))
+    }
+
+    fn hold(&self, digest: &Digest) -> Result<(), ContentError> {
+        Ok(self.lease.as_ref().map_or(Ok(()), |lease| lease.hold(digest.as_str()))?)
     }
 
     /// A blob as it is, and what the kernel knows about its file.
@@ -393,6 +409,7 @@ impl StagedBlob {
         if digest.algorithm() != Algorithm::Sha256 {
             make_directory(&self.store.algorithm_directory(digest.algorithm()), 0o755)?;
         }
+        self.store.hold(&digest)?;
         self.file.set_destination(&path);
         self.file.commit()?;
         Ok(Blob { digest, size: self.size, path })

@@ -21,7 +21,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use formwork_fs::{FsError, RootDir};
+use formwork_fs::{FsError, Lease, RootDir};
 use rustix::fs::{AtFlags, CWD, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -53,6 +53,7 @@ pub struct StoreLayout {
     root: Arc<Path>,
     trusted: Trusted,
     scratch: Arc<OnceLock<Temporary>>,
+    lease: Arc<Lease>,
 }
 
 impl StoreLayout {
@@ -77,7 +78,12 @@ impl StoreLayout {
         if is_new {
             scatter(&root.join(TMP));
         }
-        let layout = Self { root: root.into(), trusted: Trusted::Always, scratch: Arc::default() };
+        let layout = Self {
+            root: root.into(),
+            trusted: Trusted::Always,
+            scratch: Arc::default(),
+            lease: Arc::new(Lease::new(root.join(LOCKS))),
+        };
         ContentStore::create(layout.content()).map_err(|error| match error {
             ContentError::File(error) | ContentError::Full(error) => unusable(root, error),
             other => other,
@@ -178,6 +184,13 @@ impl StoreLayout {
         Ok(self.scratch.get_or_init(|| new).path())
     }
 
+    /// What this process uses of the store, shared by all clones of this layout: nobody removes it
+    /// meanwhile. Layers are held by their names, blobs by their digests, and cache mounts by the
+    /// names of their directories.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
     /// Removes the directory of [`StoreLayout::scratch`] and all that is in it, for a process that is
     /// about to end while some of its threads still work.
     pub fn remove_scratch(&self) {
@@ -187,7 +200,7 @@ impl StoreLayout {
     }
 
     /// Removes what killed processes have left in [`StoreLayout::tmp`] and, of the locks that are
-    /// called `step-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
+    /// called `step-…` or `lease-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
     /// temporary directories that were.
     ///
     /// # Errors

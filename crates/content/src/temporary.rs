@@ -93,13 +93,13 @@ fn lock_path(layout: &StoreLayout, name: &[u8]) -> PathBuf {
 }
 
 /// How the names begin of locks that go with their holder.
-const TRANSIENT_PREFIX: &[u8] = b"step-";
+const TRANSIENT_PREFIXES: [&[u8]; 2] = [b"step-", b"lease-"];
 
 /// Removes the directories whose owners are gone, and the files of locks that nobody holds any
 /// more; returns how many directories.
 pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> {
     for name in names(&RootDir::open(layout.locks())?)? {
-        if name.starts_with(TRANSIENT_PREFIX) {
+        if TRANSIENT_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             // Taken and given back, which removes it.
             FileLock::try_transient(layout.locks().join(OsStr::from_bytes(&name)))?;
         }

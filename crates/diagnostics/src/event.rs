@@ -27,6 +27,13 @@ pub enum Event {
         /// The step.
         step: StepId,
     },
+    /// A step waits for something other than its turn. What it waits for may write meanwhile.
+    StepWaiting {
+        /// The step.
+        step: StepId,
+        /// What it waits for, such as `another build runs the same step`.
+        why: Arc<str>,
+    },
     /// Why a step has to work: what changed since an earlier run. Sent after its start.
     StepReason {
         /// The step.

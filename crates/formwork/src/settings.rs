@@ -4,14 +4,19 @@
 //! machine's configuration.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
-use formwork_build::{GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles};
+use formwork_build::{
+    GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
+};
 use formwork_sandbox::{Entered, Rung, RungChoice};
 
-use crate::args::{GlobalArgs, Isolation, SpaceArgs, bytes};
+use crate::args::{
+    GlobalArgs, Isolation, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes,
+};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -30,6 +35,7 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 pub(crate) struct Settings {
     root: PathBuf,
     home: Option<PathBuf>,
+    registry: RegistryArgs,
     /// The number of processors.
     pub(crate) processors: usize,
     isolation: RungChoice,
@@ -59,7 +65,8 @@ impl Settings {
             (None, None) => Isolation::Auto,
         };
         let isolation = rung_choice(isolation);
-        Ok(Self { root, home, processors, isolation, entered: OnceLock::new() })
+        let (registry, entered) = (args.registry.clone(), OnceLock::new());
+        Ok(Self { root, home, registry, processors, isolation, entered })
     }
 
     /// Becomes root in a user namespace where the user is not root. Must come before any thread.
@@ -117,6 +124,7 @@ impl Settings {
         let docker = path("DOCKER_CONFIG").or_else(|| Some(home?.join(".docker")));
         let runtime = path("XDG_RUNTIME_DIR").map(|runtime| runtime.join("containers"));
         let credentials = [
+            self.registry.authfile.clone(),
             path("REGISTRY_AUTH_FILE"),
             below(&docker, "config.json"),
             below(&runtime, "auth.json"),
@@ -134,6 +142,7 @@ impl Settings {
             helpers: std::env::split_paths(&variable("PATH").unwrap_or_default()).collect(),
             registries_conf: file.map(|file| (file, drop_ins)),
             certs_d: [
+                self.registry.cert_dir.clone(),
                 Some(PathBuf::from("/etc/docker/certs.d")),
                 Some(etc.join("certs.d")),
                 below(&containers, "certs.d"),
@@ -147,8 +156,68 @@ impl Settings {
                 https: proxy("HTTPS_PROXY").or_else(|| proxy("ALL_PROXY")),
                 no_proxy: proxy("NO_PROXY").unwrap_or_default(),
             },
+            is_verified: self.registry.tls_verify.unwrap_or(true),
+            retries: self.registry.retry,
+            first_delay: self.registry.retry_delay,
         }
     }
+}
+
+/// What a command's options ask of the world of processes.
+pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
+    let mut world = args.world(network(args.network)?);
+    if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
+        world.dns.servers = upstream_servers();
+    }
+    Ok(world)
+}
+
+/// The network of processes that name none: that of the option, or of `FORMWORK_NETWORK`.
+fn network(choice: NetworkChoice) -> Result<StepNetwork, Failure> {
+    let choice = match (choice, variable("FORMWORK_NETWORK")) {
+        (NetworkChoice::Default, Some(text)) => {
+            NetworkChoice::from_str(&text, false).map_err(|_| {
+                Failure::usage(format!("FORMWORK_NETWORK is `{text}`"))
+                    .with_help("it can be `host`, `private` or `none`")
+            })?
+        }
+        (choice, _) => choice,
+    };
+    match choice {
+        NetworkChoice::Default | NetworkChoice::Host => Ok(StepNetwork::Host),
+        NetworkChoice::None => Ok(StepNetwork::None),
+        NetworkChoice::Private => uplink().map(StepNetwork::Private).ok_or_else(|| {
+            Failure::machine("a private network needs the program `pasta`, which is not installed")
+                .with_help("it is in the package `passt`; or build with `--network=host` or `none`")
+        }),
+    }
+}
+
+/// The servers to ask for names from within a private network, where those of this machine listen on
+/// its loopback interface: those that they ask themselves.
+fn upstream_servers() -> Vec<IpAddr> {
+    let servers = |file: &str| -> Vec<IpAddr> {
+        let text = fs_err::read_to_string(file).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
+        lines.filter_map(|address| address.trim().parse().ok()).collect()
+    };
+    let own = servers("/etc/resolv.conf");
+    if own.iter().any(|server| !server.is_loopback()) {
+        return Vec::new();
+    }
+    let mut upstream = servers("/run/systemd/resolve/resolv.conf");
+    upstream.retain(|server| !server.is_loopback());
+    upstream
+}
+
+/// The way out of private networks.
+fn uplink() -> Option<Uplink> {
+    let directories = variable("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&directories).map(|directory| directory.join("pasta"));
+    found
+        .filter(|program| program.is_absolute())
+        .find(|program| program.is_file())
+        .map(Uplink::Pasta)
 }
 
 /// Where emulators of other machines are looked for: along the PATH.

@@ -15,7 +15,14 @@ use formwork_oci::Reference;
 use crate::Options;
 use crate::scope::{GlobalScope, StageScope};
 
-/// What there is to say about the `FROM` lines of all stages.
+/// What there is to say about the `FROM` lines of all stages, also where the file cannot be built.
+#[must_use]
+pub fn stage_findings(dockerfile: &Dockerfile, options: &Options) -> Vec<Diagnostic> {
+    let (global, _) = GlobalScope::new(dockerfile, options, options.target.as_deref());
+    about_stages(dockerfile, options, &global)
+}
+
+/// As [`stage_findings`], for those who know the arguments.
 pub(crate) fn about_stages(
     dockerfile: &Dockerfile,
     options: &Options,

@@ -21,6 +21,7 @@ mod remote;
 mod scope;
 mod unused;
 
+pub use findings::stage_findings;
 pub use git::{GitLocation, git_location};
 pub use input::{
     Allowed, ImageKey, ImageRequest, NamedContext, Options, ResolvedImage, ResolvedImages,

@@ -2,7 +2,8 @@
 //!
 //! Paths that come from an image, an archive or a build context are [`RelPath`]s and are opened
 //! beneath a [`RootDir`], by the kernel (`openat2`), never by joining strings. Files that others
-//! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s;
+//! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s
+//! and [`Lease`]s;
 //! trees are listed by [`walk()`], and what they take on the disk is added up by [`DiskUsage`].
 //!
 //! This crate knows nothing of images, layers or the store's layout.
@@ -10,6 +11,7 @@
 mod atomic;
 mod copy;
 mod error;
+mod lease;
 mod lock;
 mod relpath;
 mod remove;
@@ -22,6 +24,7 @@ mod xattr;
 pub use atomic::AtomicFile;
 pub use copy::{copy_contents, copy_range};
 pub use error::FsError;
+pub use lease::{ClosedGate, Lease, held_by_anybody, keep_gate_open};
 pub use lock::FileLock;
 pub use relpath::{RelPath, RelPathError};
 pub use remove::remove_tree;

@@ -84,6 +84,11 @@ impl FileLock {
         }
     }
 
+    /// The lock file, open for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The lock file.
     pub fn path(&self) -> &Path {
         &self.path

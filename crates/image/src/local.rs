@@ -227,13 +227,34 @@ impl LocalImages {
         Ok(listing)
     }
 
-    /// The image that a user means by a name, an id, or the beginning of an id.
+    /// The image that a user means by a name, an id, or the beginning of an id. What it consists
+    /// of is held: no other process removes it as long as this one lives.
     ///
     /// # Errors
     ///
     /// [`ImageError::NotFound`] with the nearest names, and [`ImageError::Ambiguous`] where several
     /// ids begin like this.
     pub fn resolve(&self, text: &str) -> Result<StoredImage, ImageError> {
+        let image = self.look_up(text)?;
+        self.hold(&image)?;
+        Ok(image)
+    }
+
+    /// Keeps others from removing what an image consists of.
+    fn hold(&self, image: &StoredImage) -> Result<(), ImageError> {
+        let mut names: Vec<&str> = Vec::new();
+        for image in image.platforms() {
+            names.push(image.config.as_str());
+            names.extend(image.manifest.as_ref().map(|manifest| manifest.digest.as_str()));
+            for layer in &image.layers {
+                names.extend(layer.snapshot.as_deref());
+                names.extend(layer.blob.as_ref().map(|blob| blob.digest.as_str()));
+            }
+        }
+        Ok(self.layout.lease().hold_all(names)?)
+    }
+
+    fn look_up(&self, text: &str) -> Result<StoredImage, ImageError> {
         if let Ok(name) = text.parse()
             && let Some(image) = self.get(&name)?
         {

@@ -227,6 +227,17 @@ impl Maker {
     }
 }
 
+/// Sets the time of an entry of a directory, which is not followed.
+pub(crate) fn set_time(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    mtime: Timestamp,
+    path: impl Fn() -> PathBuf,
+) -> Result<(), LayerError> {
+    rustix::fs::utimensat(directory, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| FsError::new("set the time of", path(), errno).into())
+}
+
 /// Removes an entry that is a single file or an empty directory.
 pub(crate) fn remove(directory: &RootDir, name: &[u8], node: &Node) -> Result<(), LayerError> {
     let flags = if node.is_directory() { AtFlags::REMOVEDIR } else { AtFlags::empty() };

@@ -21,6 +21,7 @@ mod flow;
 mod materialize;
 mod pack;
 mod scan;
+mod times;
 pub mod tree;
 
 pub use apply::{Applied, ApplyOptions, Whiteouts, adopt_implied, apply, index};
@@ -28,6 +29,7 @@ pub use compression::Compression;
 pub use disk::{Omitted, Ownership};
 pub use error::LayerError;
 pub use materialize::{MaterializeOptions, materialize};
-pub use pack::{PackOptions, Packed, pack};
+pub use pack::{PackOptions, Packed, pack, recompress};
 pub use scan::{Census, StatCache, is_intact, scan_changes, scan_context, scan_upper};
+pub use times::{is_packed_form, set_times};
 pub use tree::{Stack, Tree, TreeDigest};

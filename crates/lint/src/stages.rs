@@ -1,7 +1,6 @@
 //! How stages are begun: names, platforms, and the comments that describe them.
 
-use formwork_dockerfile::instruction::From;
-use formwork_dockerfile::{Instruction, InstructionKind, Stage};
+use formwork_dockerfile::{InstructionKind, Stage};
 
 use crate::Findings;
 
@@ -12,7 +11,7 @@ pub(crate) fn check(findings: &mut Findings<'_>) {
     let dockerfile = findings.dockerfile;
     for stage in &dockerfile.stages {
         name(stage, findings);
-        platform(&stage.from, findings);
+        platform(stage, findings);
     }
     descriptions(findings);
 }
@@ -54,8 +53,8 @@ fn is_like(from: &str, own: &str) -> bool {
     cased(from) == cased(own) || cased(from) == (false, false)
 }
 
-fn platform(from: &Instruction<From>, findings: &mut Findings<'_>) {
-    let Some(platform) = &from.kind.platform else { return };
+fn platform(stage: &Stage, findings: &mut Findings<'_>) {
+    let Some(platform) = &stage.from.kind.platform else { return };
     match platform.text() {
         "$TARGETPLATFORM" | "${TARGETPLATFORM}" => {
             let variable = platform.text();
@@ -65,12 +64,19 @@ fn platform(from: &Instruction<From>, findings: &mut Findings<'_>) {
             );
             findings.add("RedundantTargetPlatform", message, platform.span());
         }
-        text if !text.contains('$') => {
+        text if !text.contains('$') && !is_named_after(stage, text) => {
             let message = format!("FROM --platform flag should not use constant value \"{text}\"");
             findings.add("FromPlatformFlagConstDisallowed", message, platform.span());
         }
         _ => {}
     }
+}
+
+/// Whether a stage has its platform in its name, such as `build-arm64`, so that it is meant to be
+/// for no other.
+fn is_named_after(stage: &Stage, platform: &str) -> bool {
+    let mut parts = platform.split('/').take(2).filter(|part| !part.is_empty());
+    stage.name.as_deref().is_some_and(|name| parts.any(|part| name.contains(part)))
 }
 
 fn descriptions(findings: &mut Findings<'_>) {
@@ -134,6 +140,9 @@ mod tests {
     #[test]
     fn platforms_are_variables_other_than_the_default() {
         assert_eq!(findings("FROM --platform=$BUILDPLATFORM a\n"), "");
+        for name in ["build-arm64", "on_linux"] {
+            assert_eq!(findings(&format!("FROM --platform=linux/arm64 a AS {name}\n")), "");
+        }
         let found = findings("FROM --platform=linux/amd64 a\nFROM --platform=$TARGETPLATFORM b\n");
         let expected = "\
             1 `linux/amd64` FromPlatformFlagConstDisallowed: FROM --platform flag should not use constant value \"linux/amd64\"\n\

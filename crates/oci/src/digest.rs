@@ -77,12 +77,17 @@ impl Digest {
 impl ChainId {
     /// The chain id of a stack of layers, lowest first; `None` for an empty stack.
     pub fn of<'a>(layers: impl IntoIterator<Item = &'a DiffId>) -> Option<Self> {
-        layers.into_iter().fold(None, |chain: Option<Self>, layer| {
-            Some(match chain {
-                None => Self(layer.0.clone()),
-                Some(below) => Self(Digest::of(format!("{} {}", below.0, layer.0).as_bytes())),
-            })
-        })
+        layers
+            .into_iter()
+            .fold(None, |chain: Option<Self>, layer| Some(Self::above(chain.as_ref(), layer)))
+    }
+
+    /// The chain id of a stack with one more layer.
+    pub fn above(below: Option<&Self>, layer: &DiffId) -> Self {
+        match below {
+            None => Self(layer.0.clone()),
+            Some(below) => Self(Digest::of(format!("{} {}", below.0, layer.0).as_bytes())),
+        }
     }
 }
 

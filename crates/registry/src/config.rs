@@ -24,7 +24,7 @@ pub struct RegistryConfig {
     pub roots: TrustRoots,
     /// The proxies.
     pub proxy: ProxyConfig,
-    /// Registries (`host` or `host:port`) whose certificates are not verified and which may be
+    /// Registries (`host`, `host:port`, or `*` for all) whose certificates are not verified and which may be
     /// spoken to without TLS. Those of this machine (`localhost`, `127.0.0.0/8`, `[::1]`) always
     /// are, unless `registries.conf` says otherwise: that is docker's rule.
     pub insecure: Vec<String>,

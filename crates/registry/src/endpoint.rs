@@ -112,7 +112,9 @@ pub(crate) fn for_push(
     repository: &Repository,
 ) -> Result<Endpoint, RegistryError> {
     let entry = find(config, repository)?;
-    Ok(itself(config, repository, entry.and_then(|(entry, _)| entry.insecure)))
+    // What the caller says of this very push counts more than what the file says of the registry.
+    let listed = is_listed(config, repository.registry()).then_some(true);
+    Ok(itself(config, repository, listed.or(entry.and_then(|(entry, _)| entry.insecure))))
 }
 
 /// Whether a host may be spoken to without verifying who it is, unless `registries.conf` has it
@@ -123,7 +125,7 @@ pub(crate) fn is_insecure(config: &RegistryConfig, host: &str) -> bool {
 
 /// Whether a host is declared insecure by the caller.
 pub(crate) fn is_listed(config: &RegistryConfig, host: &str) -> bool {
-    config.insecure.iter().any(|own| own == host || own == host_name(host))
+    config.insecure.iter().any(|own| own == "*" || own == host || own == host_name(host))
 }
 
 /// Whether a host without its port is this machine.
@@ -274,6 +276,8 @@ mod tests {
         let config = config("[[registry]]\nprefix = 'a.b'\nlocation = 'c.d'\ninsecure = true");
         let endpoint = for_push(&config, &repository("a.b/app")).unwrap();
         assert_eq!((endpoint.host(), endpoint.insecure), ("a.b", true));
+        let config = self::config("[[registry]]\nlocation = 'old.example'\ninsecure = false");
+        assert!(for_push(&config, &repository("old.example/app")).unwrap().insecure);
     }
 
     #[test]

@@ -76,9 +76,24 @@ impl RegistryClient {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedImage, RegistryError> {
+        self.resolve_knowing(reference, platform, Known { document: &|_| None, name: false })
+    }
+
+    /// Does what [`RegistryClient::resolve`] does, and asks for nothing that is known: no document
+    /// whose digest is, and of a name first only what it stands for now.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegistryClient::resolve`].
+    pub fn resolve_knowing(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        known: Known<'_>,
+    ) -> Result<ResolvedImage, RegistryError> {
         let errand = Errand { action: "pull", subject: reference };
         self.pull(errand, reference.repository(), pull_by(reference), &mut |session| {
-            resolve(session, reference, platform)
+            resolve(session, reference, platform, known)
         })
     }
 
@@ -154,6 +169,21 @@ impl RegistryClient {
     }
 }
 
+/// What somebody who resolves a name has already.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    /// The bytes that have a digest, if they are at hand; they are verified once more.
+    pub document: &'a dyn Fn(&Digest) -> Option<Vec<u8>>,
+    /// Whether the name has been resolved before, so that its documents may well be at hand.
+    pub name: bool,
+}
+
+impl Known<'_> {
+    fn get(self, digest: &Digest) -> Option<Vec<u8>> {
+        (self.document)(digest).filter(|bytes| digest.algorithm().hash(bytes) == *digest)
+    }
+}
+
 /// What a manifest is asked for by.
 pub(crate) enum Name {
     Tag(String),
@@ -184,14 +214,36 @@ fn resolve(
     session: &Session<'_>,
     reference: &Reference,
     platform: &Platform,
+    known: Known<'_>,
 ) -> Result<ResolvedImage, RegistryError> {
-    let top = manifest(session, &Name::of(reference))?;
-    let (index, document, manifest) = select(session, top, platform)?;
+    let top = match Name::of(reference) {
+        Name::Tag(_) if known.name => Name::Digest(head(session, &Name::of(reference))?.digest),
+        name => name,
+    };
+    let top = document(session, &top, known)?;
+    let (index, document, manifest) = select(session, top, platform, known)?;
     require_image(session, &manifest)?;
-    let config_bytes = config(session, &manifest.config)?;
+    let config_bytes = match known.get(&manifest.config.digest) {
+        Some(bytes) => bytes,
+        None => config(session, &manifest.config)?,
+    };
     let config = document::json(session, "image configuration", &config_bytes)?;
     let source = session.endpoint.to_string();
     Ok(ResolvedImage { index, document, manifest, config_bytes, config, source })
+}
+
+/// A manifest or an index, from the registry only if it is not known.
+fn document(
+    session: &Session<'_>,
+    name: &Name,
+    known: Known<'_>,
+) -> Result<Document, RegistryError> {
+    if let Name::Digest(digest) = name
+        && let Some(bytes) = known.get(digest)
+    {
+        return document::read(session, bytes, digest.clone(), None);
+    }
+    manifest(session, name)
 }
 
 /// Goes down from whatever a name stands for to one image; also gives the topmost index.
@@ -199,6 +251,7 @@ fn select(
     session: &Session<'_>,
     top: Document,
     platform: &Platform,
+    known: Known<'_>,
 ) -> Result<(Option<Document>, Document, Manifest), RegistryError> {
     let mut topmost = None;
     let mut document = top;
@@ -212,7 +265,7 @@ fn select(
             wanted: Box::new(platform.clone()),
             available: document::platforms(&index),
         })?;
-        let next = manifest(session, &Name::Digest(entry.digest.clone()))?;
+        let next = self::document(session, &Name::Digest(entry.digest.clone()), known)?;
         topmost.get_or_insert(document);
         document = next;
     }
@@ -299,4 +352,10 @@ fn request(
 ) -> Result<Request<'static>, RegistryError> {
     let url = session.url(&format!("manifests/{}", name.as_str()))?;
     Ok(Request::new(method, url).with(header::ACCEPT, HeaderValue::from_static(ACCEPTED)))
+}
+
+impl std::fmt::Debug for Known<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Known").field("name", &self.name).finish_non_exhaustive()
+    }
 }

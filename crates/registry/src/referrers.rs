@@ -146,7 +146,7 @@ fn tag_of(subject: &Digest) -> String {
 }
 
 /// The address in `Link: <address>; rel="next"` (RFC 8288).
-fn next_page(link: &str) -> Option<&str> {
+pub(crate) fn next_page(link: &str) -> Option<&str> {
     let (address, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     parameters.contains("next").then_some(address)
 }

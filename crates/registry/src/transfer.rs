@@ -25,6 +25,8 @@ pub(crate) struct Transfer<'a> {
     progress: &'a dyn Fn(u64),
     hasher: Hasher,
     done: u64,
+    /// Whether the registry gives parts of blobs, as far as is known.
+    in_parts: bool,
     buffer: Vec<u8>,
 }
 
@@ -35,7 +37,7 @@ impl<'a> Transfer<'a> {
         progress: &'a dyn Fn(u64),
     ) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
-        Self { descriptor, sink, progress, hasher, done: 0, buffer: Vec::new() }
+        Self { descriptor, sink, progress, hasher, done: 0, in_parts: true, buffer: Vec::new() }
     }
 
     /// Transfers what is missing, in as many requests as it takes while each gets on.
@@ -44,6 +46,12 @@ impl<'a> Transfer<'a> {
             let before = self.done;
             match self.request(session) {
                 Err(RegistryError::Connection { .. }) if self.done - before >= PROGRESS => {}
+                // The part is not to be had; perhaps the whole is.
+                Err(RegistryError::Status { answer, .. })
+                    if answer.status == 416 && self.in_parts && self.done > 0 =>
+                {
+                    self.in_parts = false;
+                }
                 result => return result,
             }
         }
@@ -66,7 +74,7 @@ impl<'a> Transfer<'a> {
         }
         let url = session.blob_url(&self.descriptor.digest)?;
         let mut request = Request::new(Method::GET, url);
-        if self.done > 0 {
+        if self.done > 0 && self.in_parts {
             let range = HeaderValue::try_from(format!("bytes={}-", self.done));
             let range = range.map_err(|error| session.invalid(error.to_string()))?;
             request = request.with(header::RANGE, range);

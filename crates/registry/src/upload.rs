@@ -128,9 +128,7 @@ impl<'a> Upload<'a> {
         let is_in_pieces = self.manner == Manner::Pieces;
         let half = self.pieces.size / 2;
         match error {
-            RegistryError::Status { answer, .. }
-                if answer.status == 413 && is_in_pieces && half >= SMALLEST =>
-            {
+            _ if is_in_pieces && half >= SMALLEST && is_for_smaller(error) => {
                 self.pieces.size = half;
             }
             RegistryError::Status { answer, .. }
@@ -272,6 +270,15 @@ fn arrived(answer: &Response) -> Option<u64> {
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     let last: u64 = range.trim().strip_prefix("0-")?.parse().ok()?;
     Some(if last == 0 { 0 } else { last.saturating_add(1) })
+}
+
+/// Whether a piece may have been too large, or the network too bad for it.
+fn is_for_smaller(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Status { answer, .. } => answer.status == 413,
+        RegistryError::Connection { established, .. } => *established,
+        _ => false,
+    }
 }
 
 /// Whether a request may have failed for its size, or the time that it took: 413, and what gateways

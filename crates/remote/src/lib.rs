@@ -8,7 +8,9 @@
 mod error;
 mod git;
 mod http;
+mod keys;
 
 pub use error::RemoteError;
 pub use git::{GitConfig, Repository};
 pub use http::{Downloads, Fetch};
+pub use keys::{KeyAgent, KeyError, PrivateKey};

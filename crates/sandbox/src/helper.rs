@@ -19,6 +19,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
+use crate::network::{self, Connected};
 use crate::rungs::{chroot, forbidden};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
@@ -108,14 +109,16 @@ impl Helper {
     fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
         let started = match outside.in_place {
-            true => chroot::start(&job),
+            true => chroot::start(&job).map(|(pid, process)| Started {
+                pid,
+                process,
+                connected: None,
+                end: chroot::END,
+            }),
             false => self.start(outside, &job),
         };
         match started {
-            Ok((pid, process)) => {
-                let end = if outside.in_place { chroot::END } else { Signal::KILL };
-                self.runs.push(Run::new(pid, process, job.channel, end));
-            }
+            Ok(started) => self.runs.push(Run::new(started, job.channel)),
             Err(error) => {
                 let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
                 let _ = wire::send(job.channel.as_fd(), &Answer::Gone(Gone::default()));
@@ -123,7 +126,7 @@ impl Helper {
         }
     }
 
-    fn start(&mut self, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+    fn start(&mut self, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
         let world = self.world.get_or_insert_with(World::prepare).as_mut();
         world.map_err(|error| error.clone()).and_then(|world| start(world, outside, job))
     }
@@ -136,12 +139,22 @@ impl Helper {
     }
 }
 
+/// The first process of a sandbox, and what goes with it.
+struct Started {
+    pid: Pid,
+    process: OwnedFd,
+    connected: Option<Connected>,
+    /// The signal that ends it with all its processes.
+    end: Signal,
+}
+
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
 /// only its own id by itself; more takes power over the namespace outside, which is here.
-fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
     let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
-    let fork = forbidden::fork(world)
+    let network = if outside.uplink.is_some() { libc::CLONE_NEWNET } else { 0 };
+    let fork = forbidden::fork(world, network)
         .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the sandbox", errno))?;
     let (pid, process) = match fork {
         Fork::Child => {
@@ -150,15 +163,33 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<(Pid, OwnedF
         }
         Fork::Parent(pid, process) => (pid, process),
     };
-    if let Err(error) = world.give_ids(pid) {
-        // Without the word it ends by itself.
-        drop(tell);
-        let _ = sys::wait(Some(pid), true);
-        return Err(SandboxError::setup(Stage::IdMaps, "the sandbox", error));
+    drop(go);
+    match provide(world, outside, pid, tell) {
+        Ok(connected) => Ok(Started { pid, process, connected, end: Signal::KILL }),
+        Err(error) => {
+            // Without the word it ends by itself.
+            let _ = sys::wait(Some(pid), true);
+            Err(error)
+        }
     }
+}
+
+/// Does for a first process what only somebody outside can do, and tells it so.
+fn provide(
+    world: &World,
+    outside: &Outside,
+    pid: Pid,
+    tell: OwnedFd,
+) -> Result<Option<Connected>, SandboxError> {
+    world
+        .give_ids(pid)
+        .map_err(|error| SandboxError::setup(Stage::IdMaps, "the sandbox", error))?;
     outside.resource_limits.iter().for_each(|limit| limit.permit(pid));
-    let _ = rustix::io::write(&tell, &[1]);
-    Ok((pid, process))
+    if let Some(uplink) = &outside.uplink {
+        return network::connect(uplink, pid, tell).map(Some);
+    }
+    let _ = rustix::io::write(&tell, &[network::GO]);
+    Ok(None)
 }
 
 /// A sandbox that is running.
@@ -166,6 +197,8 @@ struct Run {
     /// Its first process.
     pid: Pid,
     process: OwnedFd,
+    /// The way out of its network, if it has one of its own.
+    connected: Option<Connected>,
     /// To the builder's thread that waits; `None` when that thread is gone.
     channel: Option<OwnedFd>,
     /// When it will be killed.
@@ -177,8 +210,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(pid: Pid, process: OwnedFd, channel: OwnedFd, end: Signal) -> Self {
-        Self { pid, process, channel: Some(channel), deadline: None, killed: false, end }
+    fn new(started: Started, channel: OwnedFd) -> Self {
+        let Started { pid, process, connected, end } = started;
+        Self { pid, process, connected, channel: Some(channel), deadline: None, killed: false, end }
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
@@ -223,6 +257,7 @@ impl Run {
     /// all other processes and, since its namespaces go with it, of all mounts.
     fn report_end(&mut self) {
         let Ok(Some(waited)) = sys::wait(Some(self.pid), true) else { return };
+        self.connected = None;
         let Some(channel) = &self.channel else { return };
         let gone = Gone {
             signal: libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status)),

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::{
-    Cancel, ExitReport, ExitStatus, HELPER_NAME, OsError, ProcessSpec, SandboxError, Stage,
+    Cancel, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, ProcessSpec, SandboxError,
+    Stage,
 };
 
 /// Runs processes, any number at once, through one helper process.
@@ -161,8 +162,11 @@ impl Helper {
             refuse_directory(fd)?;
         }
         let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
-        let resource_limits = spec.resource_limits.clone();
-        let outside = Outside { resource_limits, in_place: spec.root.in_place };
+        let outside = Outside {
+            resource_limits: spec.resource_limits.clone(),
+            in_place: spec.root.in_place,
+            uplink: spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private),
+        };
         self.request(&Request::Run(outside), &descriptors)
     }
 }

@@ -33,6 +33,7 @@ mod idmap;
 mod init;
 mod launcher;
 mod limits;
+mod network;
 mod probe;
 mod report;
 mod rungs;
@@ -52,6 +53,7 @@ pub use error::{
 };
 pub use launcher::{Launcher, Stdio};
 pub use limits::{Resource, ResourceLimit};
+pub use network::Uplink;
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus};
 pub use spec::{

@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{Emulator, ResourceLimit, SandboxError, encoding};
+use crate::{Emulator, ResourceLimit, SandboxError, Uplink, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -37,6 +37,8 @@ pub struct ProcessSpec {
     pub hostname: String,
     /// Which network the process sees.
     pub network: NetworkMode,
+    /// The way out of a private network; without one it has none.
+    pub uplink: Option<Uplink>,
     /// Whether standard input is a terminal that shall be the process's own: Ctrl-C there
     /// interrupts it, and a change of its size is told. No other session may have that terminal.
     pub terminal: bool,
@@ -72,6 +74,7 @@ impl ProcessSpec {
             user: User::default(),
             hostname: String::new(),
             network: NetworkMode::Host,
+            uplink: None,
             terminal: false,
             privileged: false,
             no_new_privileges: false,
@@ -306,6 +309,9 @@ pub enum NetworkMode {
     Host,
     /// A loopback interface and nothing else.
     None,
+    /// One of its own, with a way out through [`ProcessSpec::uplink`]: what listens on this
+    /// machine's loopback interface or on an abstract socket cannot be reached.
+    Private,
 }
 
 fn absolute(path: &Path) -> Result<(), SandboxError> {

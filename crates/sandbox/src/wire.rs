@@ -22,7 +22,7 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitReport, Probe, ResourceLimit, SandboxError};
+use crate::{ExitReport, Probe, ResourceLimit, SandboxError, Uplink};
 
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub(crate) struct Outside {
     pub(crate) resource_limits: Vec<ResourceLimit>,
     /// Whether it runs without namespaces, in a chroot.
     pub(crate) in_place: bool,
+    /// The way out of a network namespace that the sandbox gets, if it gets one.
+    pub(crate) uplink: Option<Uplink>,
 }
 
 /// The most descriptors that a request has.

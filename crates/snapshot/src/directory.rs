@@ -2,10 +2,11 @@
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use formwork_fs::{FsError, RootDir, remove_tree};
+use formwork_fs::{FsError, Lease, RootDir, remove_tree};
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 
@@ -21,6 +22,7 @@ pub struct DirectorySnapshots {
     temporary: PathBuf,
     boot: String,
     survived: Survived,
+    lease: Option<Arc<Lease>>,
     counter: AtomicU64,
 }
 
@@ -45,8 +47,19 @@ impl DirectorySnapshots {
             temporary: temporary.into(),
             boot: boot.into(),
             survived,
+            lease: None,
             counter: AtomicU64::new(0),
         }
+    }
+
+    /// The same snapshots with a lease that holds, by their keys, those that are used.
+    #[must_use]
+    pub fn with_lease(self, lease: Arc<Lease>) -> Self {
+        Self { lease: Some(lease), ..self }
+    }
+
+    fn hold(&self, key: &SnapshotKey) -> Result<(), SnapshotError> {
+        Ok(self.lease.as_ref().map_or(Ok(()), |lease| lease.hold(key.as_str()))?)
     }
 
     fn path(&self, key: &SnapshotKey) -> PathBuf {
@@ -124,6 +137,7 @@ impl Snapshotter for DirectorySnapshots {
             let path = active.directory.join(name);
             fs_err::write(&path, content).map_err(|error| FsError::new("write", path, error))?;
         }
+        self.hold(key)?;
         if !move_directory(&active.directory, &self.path(key))? {
             self.complete(key, &active)?;
         }
@@ -131,6 +145,7 @@ impl Snapshotter for DirectorySnapshots {
     }
 
     fn get(&self, key: &SnapshotKey) -> Result<Option<Committed>, SnapshotError> {
+        self.hold(key)?;
         let snapshot = self.committed(key);
         if !snapshot.directory.is_dir() {
             return Ok(None);

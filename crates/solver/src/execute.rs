@@ -1,15 +1,16 @@
 //! Carrying a graph out.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use formwork_cache::{
-    CacheError, CacheIndex, CacheRecord, Claim, Components, Identity, Inputs, content_key,
-    definition_key, result_key,
+    CacheError, CacheIndex, CacheRecord, Claim, ClaimLog, Components, Identity, Inputs, LogPart,
+    content_key, definition_key, result_key,
 };
-use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
+use formwork_diagnostics::{Event, EventSink, LogStream, Outcome, StepId};
 use formwork_graph::{Graph, Op, OpId, Source};
 
 use crate::explain::Explainer;
@@ -76,6 +77,9 @@ pub(crate) fn is_shown(op: &Op) -> bool {
 pub(crate) fn step_id(op: OpId) -> StepId {
     StepId(u32::try_from(op.index()).unwrap_or(u32::MAX))
 }
+
+/// Why a step waits.
+const WAITING: &str = "the same step is running already, maybe in another build";
 
 /// How often a worker that waits for another process looks whether it is done.
 const CLAIM_POLL: Duration = Duration::from_millis(20);
@@ -150,8 +154,10 @@ impl<R: OpRunner> Run<'_, R> {
         inputs: OpInputs<R::Output>,
     ) -> Result<R::Output, SolveError<R::Error>> {
         let step = self.graph.step(op);
-        let task = Task { id: op, step, inputs, cancel: self.cancel };
-        let solution = Solving { run: self, task, examined: Examined::default() }.solve();
+        let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
+        let is_shown_yet = Cell::new(false);
+        let solving = Solving { run: self, task, examined: Examined::default(), is_shown_yet };
+        let solution = solving.solve();
         let (outcome, duration, result) = match solution {
             Ok((output, outcome, duration)) => (outcome, duration, Ok(output)),
             Err(error) if self.cancel.is_canceled() => {
@@ -172,6 +178,8 @@ pub(crate) struct Solving<'a, 'r, R: OpRunner> {
     pub(crate) run: &'a Run<'r, R>,
     pub(crate) task: Task<'a, R::Output>,
     examined: Examined,
+    /// Whether the user has been told that the step begins.
+    is_shown_yet: Cell<bool>,
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
@@ -195,10 +203,10 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         let mut keys: Vec<Components> = [definition, content].into_iter().flatten().collect();
         // What a step takes from nowhere else, both keys say alike.
         keys.dedup_by_key(|key| key.key());
-        let _claim = match keys.last() {
-            Some(key) => Some(self.claim(key)?),
-            None => None,
-        };
+        // Whoever uses no result of others waits for none.
+        if let Some(key) = keys.last().filter(|_| !self.task.step.no_cache) {
+            self.task.claim = Some(self.claim(key)?);
+        }
         // Whoever had the claim before may have done the work.
         if let Some(output) = self.look_up(keys.last())? {
             return Ok((output, Outcome::Cached, Duration::ZERO));
@@ -235,16 +243,43 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         Ok(output)
     }
 
+    /// Takes the claim of a key. While somebody else has it, their log is shown.
     fn claim(&self, key: &Components) -> Result<Claim, SolveError<R::Error>> {
         let key = key.key();
+        if let Some(claim) = self.run.index.try_claim(&key)? {
+            return Ok(claim);
+        }
+        let mut log = self.run.index.claim_log(&key);
+        self.begin();
+        if is_shown(&self.task.step.op) {
+            let step = step_id(self.task.id);
+            self.run.events.emit(Event::StepWaiting { step, why: WAITING.into() });
+        }
         loop {
+            self.follow(log.as_mut());
             if let Some(claim) = self.run.index.try_claim(&key)? {
+                self.follow(log.as_mut());
                 return Ok(claim);
             }
             if self.run.cancel.is_canceled() {
                 return Err(SolveError::Canceled);
             }
             std::thread::sleep(CLAIM_POLL);
+        }
+    }
+
+    /// Shows what the log of somebody else's claim says since the last time.
+    fn follow(&self, log: Option<&mut ClaimLog>) {
+        for LogPart { is_error, data } in log.map(ClaimLog::read).unwrap_or_default() {
+            let stream = if is_error { LogStream::Stderr } else { LogStream::Stdout };
+            self.run.events.emit(Event::StepLog { step: step_id(self.task.id), stream, data });
+        }
+    }
+
+    /// Tells, once, that the step begins.
+    fn begin(&self) {
+        if is_shown(&self.task.step.op) && !self.is_shown_yet.replace(true) {
+            self.run.events.emit(Event::StepStarted { step: step_id(self.task.id) });
         }
     }
 
@@ -256,9 +291,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if self.run.cancel.is_canceled() {
             return Err(SolveError::Canceled);
         }
-        if is_shown(&self.task.step.op) {
-            self.run.events.emit(Event::StepStarted { step: step_id(self.task.id) });
-        }
+        self.begin();
         self.explain();
         let start = Instant::now();
         let done = self.runner(|runner, task| runner.run(task))?;

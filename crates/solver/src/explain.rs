@@ -129,7 +129,8 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     /// The earlier run that differs least from what is now, the latest of several.
     fn nearest_run(&self, now: &Components) -> Option<(CacheRecord, Difference)> {
         let keys = self.run.explainer.keys(&self.task.step.name);
-        let runs = keys.iter().map(|key| self.run.index.runs(key)).find(|runs| !runs.is_empty())?;
+        let runs = keys.iter().map(|key| self.run.index.runs(key)).find(|runs| !runs.is_empty());
+        let runs = runs.unwrap_or_else(|| self.foreign_runs());
         let compared = runs.into_iter().map(|run| {
             let difference = Difference::between(&run.components, now.list());
             (run, difference)
@@ -137,6 +138,21 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         compared.min_by_key(|(_, difference)| {
             difference.others.len() + usize::from(difference.base) + usize::from(difference.sources)
         })
+    }
+
+    /// The runs of the step on other machines, or else of the one in its place.
+    fn foreign_runs(&self) -> Vec<CacheRecord> {
+        let (place, text) = parts(&self.task.step.name);
+        let (mut same, mut there) = (Vec::new(), Vec::new());
+        for run in self.run.index.foreign_runs() {
+            let other = parts(&run.step);
+            if other.1 == text {
+                same.push(run);
+            } else if other.0 == place {
+                there.push(run);
+            }
+        }
+        if same.is_empty() { there } else { same }
     }
 
     /// That an op yields something else than before.

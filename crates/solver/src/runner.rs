@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use formwork_cache::{CacheRecord, Identity};
+use formwork_cache::{CacheRecord, Claim, Identity};
 use formwork_diagnostics::Outcome;
 use formwork_graph::{OpId, Step};
 
@@ -59,6 +59,8 @@ pub struct Task<'a, O> {
     pub step: &'a Step,
     /// What it takes something from.
     pub inputs: OpInputs<O>,
+    /// The claim of the op, whose log others follow; `None` where nobody waits for it.
+    pub claim: Option<Claim>,
     /// Raised when the work is no longer wanted.
     pub cancel: &'a Cancel,
 }

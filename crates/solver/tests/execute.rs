@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, Identity};
+use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, ClaimLog, Identity};
 use formwork_diagnostics::{Event, EventSink, NoEvents, Outcome};
 use formwork_graph::{
     CopyOptions, CopySource, Exec, FileAction, FileOp, Graph, GraphBuilder, Network, Op, OpId,
@@ -34,6 +34,9 @@ impl CacheIndex for MemoryIndex {
     fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
         self.claimed.lock().unwrap().push(*key);
         Ok(Some(Claim::unshared()))
+    }
+    fn claim_log(&self, _: &CacheKey) -> Option<ClaimLog> {
+        None
     }
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
         self.records.lock().unwrap().remove(key);

@@ -16,10 +16,12 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use formwork_fs::{AtomicFile, FileLock, FsError};
+use formwork_fs::{AtomicFile, FileLock, FsError, Lease, RootDir, remove_tree};
 use formwork_graph::CacheSharing;
 use formwork_oci::Digest;
 use formwork_solver::Cancel;
+
+use crate::WorkerError;
 
 /// How often a step that waits for another looks whether it is done.
 const POLL: Duration = Duration::from_millis(20);
@@ -28,8 +30,6 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct CacheMount {
     pub(crate) directory: PathBuf,
-    /// Whether the directory has just been made, and is empty.
-    pub(crate) is_new: bool,
     _lock: FileLock,
 }
 
@@ -41,37 +41,57 @@ pub(crate) struct NewDirectory {
     pub(crate) gid: u32,
 }
 
+/// What somebody wants of a cache mount.
+pub(crate) struct Wish<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) sharing: CacheSharing,
+    pub(crate) new: NewDirectory,
+    /// Puts the first content into a directory that does not exist yet.
+    pub(crate) fill: &'a dyn Fn(&Path) -> Result<(), WorkerError>,
+    /// Called once before waiting for somebody else.
+    pub(crate) waits: &'a dyn Fn(),
+}
+
 impl CacheMount {
     /// Takes the directory of an id, waiting for it where it has to; `None` if the work is no
-    /// longer wanted meanwhile.
+    /// longer wanted meanwhile. As long as `lease` lives nobody removes it.
     pub(crate) fn take(
         root: &Path,
-        id: &str,
-        sharing: CacheSharing,
-        new: NewDirectory,
+        lease: &Lease,
+        wish: &Wish<'_>,
         cancel: &Cancel,
-    ) -> Result<Option<Self>, FsError> {
-        let own = root.join(Digest::of(id.as_bytes()).hex());
+    ) -> Result<Option<Self>, WorkerError> {
+        let own = hold(root, lease, wish.id)?;
         create_directory(&own)?;
         let label = own.join("id");
         if !is_marked_used(&label) {
-            AtomicFile::write(&label, id.as_bytes())?;
+            AtomicFile::write(&label, wish.id.as_bytes())?;
         }
-        let lock = match sharing {
-            CacheSharing::Shared => {
-                FileLock::shared(own.join("0.lock")).map(|lock| Some((0, lock)))
-            }
-            CacheSharing::Locked => wait(&own.join("0.lock"), cancel),
-            CacheSharing::Private => first_free(&own),
+        let first = own.join("0.lock");
+        let lock = match wish.sharing {
+            CacheSharing::Shared => wait(|| FileLock::try_shared(&first), wish, cancel)?,
+            CacheSharing::Locked => wait(|| FileLock::try_exclusive(&first), wish, cancel)?,
+            CacheSharing::Private => None,
         };
-        let Some((number, lock)) = lock? else { return Ok(None) };
+        let taken = match (lock, wish.sharing) {
+            (Some(lock), _) => Some((0, lock)),
+            (None, CacheSharing::Private) => first_free(&own)?,
+            (None, _) => None,
+        };
+        let Some((number, lock)) = taken else { return Ok(None) };
         let directory = own.join(number.to_string());
-        let is_new = !directory.exists();
-        if is_new {
-            create_owned(&directory, new)?;
+        if !directory.exists() {
+            create_filled(&directory, wish)?;
         }
-        Ok(Some(Self { directory, is_new, _lock: lock }))
+        Ok(Some(Self { directory, _lock: lock }))
     }
+}
+
+/// Keeps everybody from removing a cache mount; returns where everything about it is.
+pub(crate) fn hold(root: &Path, lease: &Lease, id: &str) -> Result<PathBuf, FsError> {
+    let name = Digest::of(id.as_bytes()).hex().to_owned();
+    lease.hold(&name)?;
+    Ok(root.join(name))
 }
 
 /// A directory of `RUN --mount=type=cache` in the store.
@@ -117,10 +137,18 @@ fn is_marked_used(path: &Path) -> bool {
     file.and_then(|file| file.file().set_modified(SystemTime::now())).is_ok()
 }
 
-fn wait(path: &Path, cancel: &Cancel) -> Result<Option<(usize, FileLock)>, FsError> {
+fn wait(
+    mut attempt: impl FnMut() -> Result<Option<FileLock>, FsError>,
+    wish: &Wish<'_>,
+    cancel: &Cancel,
+) -> Result<Option<FileLock>, FsError> {
+    let mut is_told = false;
     while !cancel.is_canceled() {
-        if let Some(lock) = FileLock::try_exclusive(path)? {
-            return Ok(Some((0, lock)));
+        if let Some(lock) = attempt()? {
+            return Ok(Some(lock));
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            (wish.waits)();
         }
         std::thread::sleep(POLL);
     }
@@ -145,27 +173,39 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), FsError> {
     }
 }
 
-/// Makes a directory under a temporary name first, so that nobody sees it without its owner.
-fn create_owned(path: &Path, new: NewDirectory) -> Result<(), FsError> {
+/// Makes a directory under a temporary name first, so that nobody sees it without its owner and its
+/// first content.
+fn create_filled(path: &Path, wish: &Wish<'_>) -> Result<(), WorkerError> {
     // Random, since what a killed process has left must not be in anybody's way.
     let random = RandomState::new().hash_one(std::process::id());
     let temporary = path.with_extension(format!("new-{random:016x}"));
     let failed = |error| FsError::new("create the directory", path, error);
     std::fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed)?;
-    let mode = std::fs::Permissions::from_mode(new.mode);
-    std::os::unix::fs::lchown(&temporary, Some(new.uid), Some(new.gid)).map_err(failed)?;
-    fs_err::set_permissions(&temporary, mode).map_err(failed)?;
-    match fs_err::rename(&temporary, path) {
+    let given = give(&temporary, wish.new).map_err(failed).map_err(WorkerError::from);
+    let filled = given.and_then(|()| (wish.fill)(&temporary));
+    let is_there = |error: &std::io::Error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty;
+    let moved = filled.and_then(|()| match fs_err::rename(&temporary, path) {
         // Another process was faster, and its directory is no longer empty.
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-            fs_err::remove_dir(&temporary).map_err(failed)
-        }
-        result => result.map_err(failed),
+        Err(error) if is_there(&error) => Ok(false),
+        result => Ok(result.map(|()| true).map_err(failed)?),
+    });
+    if !matches!(moved, Ok(true))
+        && let (Some(parent), Some(name)) = (temporary.parent(), temporary.file_name())
+    {
+        remove_tree(&RootDir::open(parent)?, name.as_encoded_bytes())?;
     }
+    moved.map(drop)
+}
+
+fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(new.uid), Some(new.gid))?;
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(new.mode))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     const NEW: NewDirectory = NewDirectory { mode: 0o750, uid: 0, gid: 0 };
@@ -177,22 +217,63 @@ mod tests {
         NewDirectory { uid: metadata.uid(), gid: metadata.gid(), ..NEW }
     }
 
+    fn wish(id: &str, sharing: CacheSharing) -> Wish<'_> {
+        Wish { id, sharing, new: own(), fill: &|_| Ok(()), waits: &|| {} }
+    }
+
     fn take(root: &Path, id: &str, sharing: CacheSharing) -> CacheMount {
-        CacheMount::take(root, id, sharing, own(), &Cancel::default()).unwrap().unwrap()
+        let lease = Lease::new(root);
+        let wish = wish(id, sharing);
+        CacheMount::take(root, &lease, &wish, &Cancel::default()).unwrap().unwrap()
     }
 
     #[test]
     fn what_is_kept_is_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let first = take(dir.path(), "/root/.cache", CacheSharing::Shared);
-        assert!(first.is_new);
         let mode = fs_err::metadata(&first.directory).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o750);
         fs_err::write(first.directory.join("x"), "").unwrap();
         drop(first);
         let again = take(dir.path(), "/root/.cache", CacheSharing::Locked);
-        assert!(!again.is_new && again.directory.join("x").exists());
+        assert!(again.directory.join("x").exists());
         assert!(take(dir.path(), "../../etc", CacheSharing::Shared).directory.starts_with(&dir));
+    }
+
+    #[test]
+    fn nobody_sees_a_directory_before_its_first_content_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let fill = |path: &Path| {
+                        for name in ["a", "b", "c"] {
+                            fs_err::write(path.join(name), "").unwrap();
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        Ok(())
+                    };
+                    let wish = Wish { fill: &fill, ..wish("id", CacheSharing::Shared) };
+                    let lease = Lease::new(dir.path());
+                    let taken = CacheMount::take(dir.path(), &lease, &wish, &Cancel::default());
+                    let directory = taken.unwrap().unwrap().directory;
+                    assert_eq!(fs_err::read_dir(directory).unwrap().count(), 3);
+                });
+            }
+        });
+        // What fails leaves no half a directory.
+        let fill = |path: &Path| {
+            fs_err::write(path.join("a"), "").unwrap();
+            Err(WorkerError::Internal(String::new()))
+        };
+        let wish = Wish { fill: &fill, ..wish("other", CacheSharing::Shared) };
+        let lease = Lease::new(dir.path());
+        CacheMount::take(dir.path(), &lease, &wish, &Cancel::default()).unwrap_err();
+        let own = hold(dir.path(), &lease, "other").unwrap();
+        let mut left: Vec<_> =
+            fs_err::read_dir(own).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["0.lock", "id"]);
     }
 
     #[test]
@@ -230,8 +311,12 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(50));
                 canceler.cancel();
             });
-            let waiting = CacheMount::take(dir.path(), "a", CacheSharing::Locked, own(), &cancel);
+            let is_told = Cell::new(0);
+            let told = || is_told.set(is_told.get() + 1);
+            let wish = Wish { waits: &told, ..wish("a", CacheSharing::Locked) };
+            let waiting = CacheMount::take(dir.path(), &Lease::new(dir.path()), &wish, &cancel);
             assert!(waiting.unwrap().is_none());
+            assert_eq!(is_told.get(), 1);
         });
         drop(locked);
         take(dir.path(), "a", CacheSharing::Locked);

@@ -7,10 +7,9 @@ use std::path::PathBuf;
 use formwork_fs::{AtomicFile, FileLock, FsError, RootDir};
 use formwork_layer::tree::{Metadata, Origin};
 use formwork_layer::{ApplyOptions, Tree, Whiteouts, apply, scan_upper};
-use formwork_oci::Digest;
 use formwork_snapshot::Snapshotter;
 
-use crate::cache_mount::create_directory;
+use crate::cache_mount::{create_directory, hold};
 use crate::{LayerStore, WorkerError};
 
 /// The files of a cache mount, as long as this is held.
@@ -21,9 +20,16 @@ pub struct CacheMountFiles {
     _lock: FileLock,
 }
 
-/// The directory that all steps share which use the cache mount of an id.
-fn shared_directory(store: &LayerStore, id: &str) -> PathBuf {
-    store.layout.cache_mounts().join(Digest::of(id.as_bytes()).hex()).join("0")
+/// The directory that all steps share which use the cache mount of an id. Nobody removes it as long
+/// as this process lives.
+fn shared_directory(store: &LayerStore, id: &str) -> Result<PathBuf, FsError> {
+    Ok(hold(&store.layout.cache_mounts(), store.layout.lease(), id)?.join("0"))
+}
+
+/// Whether a cache mount has nothing in it, or does not exist.
+pub fn is_cache_mount_empty(store: &LayerStore, id: &str) -> bool {
+    let Ok(directory) = shared_directory(store, id) else { return true };
+    fs_err::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// Looks at the files of a cache mount; `None` where there is no such mount. Waits for a step that
@@ -36,7 +42,7 @@ pub fn cache_mount_files(
     store: &LayerStore,
     id: &str,
 ) -> Result<Option<CacheMountFiles>, WorkerError> {
-    let directory = shared_directory(store, id);
+    let directory = shared_directory(store, id)?;
     if !directory.is_dir() {
         return Ok(None);
     }
@@ -61,7 +67,7 @@ pub fn replace_cache_mount(
     id: &str,
     archive: impl Read + Send,
 ) -> Result<bool, WorkerError> {
-    let directory = shared_directory(store, id);
+    let directory = shared_directory(store, id)?;
     let own = directory.with_file_name("");
     create_directory(&own)?;
     let active = store.snapshots.prepare()?;

@@ -9,8 +9,8 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, NetworkMode, ProcessSpec,
-    RootFs, SandboxError, Stdio, Stub, User,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs,
+    SandboxError, Stdio, Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
@@ -144,7 +144,6 @@ fn process(spec: &ContainerSpec, rootfs: RootFs, user: ProcessUser) -> ProcessSp
     process.cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
-    process.network = NetworkMode::Host;
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
     spec.world.apply(&mut process);

@@ -9,7 +9,7 @@ use formwork_layer::LayerError;
 use formwork_oci::DiffId;
 use formwork_remote::RemoteError;
 use formwork_sandbox::{ExitStatus, SandboxError};
-use formwork_snapshot::SnapshotError;
+use formwork_snapshot::{SnapshotError, SnapshotKey};
 
 use crate::MissingSource;
 use crate::accounts::UnknownAccount;
@@ -70,6 +70,14 @@ pub enum WorkerError {
         /// What is wrong with it.
         #[source]
         problem: BaseLayerError,
+    },
+    /// A layer of a cache elsewhere, which has to be built after all.
+    #[error("a layer of the imported cache cannot be used: {reason}")]
+    Imported {
+        /// What the layer is called.
+        layer: SnapshotKey,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Something that cannot be: a mistake in formwork.
     #[error("formwork has a bug: {0}; please report it")]

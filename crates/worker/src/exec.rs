@@ -160,14 +160,15 @@ impl Worker {
         spec.cwd = path(&exec.cwd)?;
         spec.user = User { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
         spec.hostname.clone_from(&exec.hostname);
-        spec.network = match exec.network {
-            Network::Default | Network::Host => NetworkMode::Host,
-            Network::None => NetworkMode::None,
-        };
         spec.privileged = exec.security == Security::Insecure;
         spec.stop_grace = GRACE;
         spec.emulator = emulator(&exec.platform, &self.config.emulators);
         self.config.world.apply(&mut spec);
+        match exec.network {
+            Network::Default => {}
+            Network::Host => spec.network = NetworkMode::Host,
+            Network::None => spec.network = NetworkMode::None,
+        }
         Ok(spec)
     }
 
@@ -193,23 +194,26 @@ impl Worker {
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
     ) -> Result<ExitReport, WorkerError> {
-        let step = step(task);
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(step, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(step, LogStream::Stderr, err_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
+            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             Ok(self.launcher.run(spec, stdio, &self.stop)?)
         })
     }
 
-    fn tell(&self, step: StepId, stream: LogStream, mut reader: impl Read) {
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
+        let step = step(task);
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
             if !data.is_empty() {
+                if let Some(claim) = &task.claim {
+                    claim.log(stream == LogStream::Stderr, &data);
+                }
                 self.events.emit(Event::StepLog { step, stream, data });
             }
         };
@@ -243,7 +247,7 @@ impl Worker {
 }
 
 /// A step as events name it.
-fn step(task: &Task<'_, Output>) -> StepId {
+pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
     StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
 }
 

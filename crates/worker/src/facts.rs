@@ -13,8 +13,15 @@ use crate::{LayerStore, PackedLayer, WorkerError};
 
 /// The fact that lists the layer's files.
 pub(crate) const TREE: &str = "tree";
+/// How the names of facts about packed forms begin. The number is that of the formats that
+/// [`formwork_layer`] writes, which its digest tests pin.
+pub(crate) const PACKED: &str = "packed-v1-";
 /// The fact that says when the layer was made, in seconds since 1970.
 pub(crate) const CREATED: &str = "created";
+
+/// The fact about the blob in which the layer came from a cache elsewhere. It may have lost
+/// modification times, which the list of files has.
+pub(crate) const IMPORTED: &str = "imported";
 
 /// In which form a layer is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +41,20 @@ pub(crate) struct PackedFact {
 }
 
 impl PackForm {
-    /// The name of the fact. The number is that of the formats that [`formwork_layer`] writes,
-    /// which its digest tests pin.
+    /// The name of the fact.
     pub(crate) fn fact(self) -> String {
+        format!("{PACKED}{}", self.name())
+    }
+
+    /// What the form is called.
+    pub fn name(self) -> String {
         let compression = match self.compression {
             Compression::None => "none".to_owned(),
             Compression::Gzip { level } => format!("gzip-{level}"),
             Compression::Zstd { level } => format!("zstd-{level}"),
         };
         let epoch = self.epoch.map(|epoch| format!("-until{epoch}")).unwrap_or_default();
-        format!("packed-v1-{compression}{epoch}")
+        format!("{compression}{epoch}")
     }
 }
 
@@ -71,11 +82,14 @@ impl From<Packed> for PackedFact {
     }
 }
 
-/// The names of the facts about packed forms that hold all of a layer: those whose modification
-/// times were not changed.
+/// The names of the facts about packed forms that a layer can be made from again: those whose
+/// modification times were not changed, and the one that it came in.
 pub(crate) fn whole_forms() -> impl Iterator<Item = String> {
     let compressions = [Compression::default(), Compression::ZSTD, Compression::None];
-    compressions.into_iter().map(|compression| PackForm { compression, epoch: None }.fact())
+    let forms = compressions.into_iter();
+    forms
+        .map(|compression| PackForm { compression, epoch: None }.fact())
+        .chain([IMPORTED.to_owned()])
 }
 
 /// The blobs that a layer of the store can be made from again, of those that are there.
@@ -89,7 +103,9 @@ pub fn blobs_of_layer(store: &LayerStore, layer: &Committed) -> Result<Vec<Diges
         let packed = layer.fact(&name)?.and_then(|fact| PackedFact::decode(&fact));
         blobs.extend(packed.map(|packed| packed.digest));
     }
-    blobs.retain(|digest| matches!(store.content.get(digest), Ok(Some(_))));
+    // Who asks only looks, and uses none of them.
+    let content = store.content.unheld();
+    blobs.retain(|digest| matches!(content.get(digest), Ok(Some(_))));
     Ok(blobs)
 }
 

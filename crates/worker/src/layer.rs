@@ -11,14 +11,15 @@ use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
-    adopt_implied, materialize,
+    adopt_implied, is_packed_form, materialize, recompress, set_times,
 };
 use formwork_oci::{Descriptor, DiffId};
 use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 
-use crate::facts::{CREATED, PackForm, PackedFact, TREE, whole_forms};
+use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, whole_forms};
+use crate::imported::{ImportedBlob, ImportedLayer, unusable as not_imported};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
 
@@ -52,6 +53,8 @@ pub(crate) enum Source {
         /// Whether somebody will need the directory, so that the blob is read only once.
         unpack: bool,
     },
+    /// From a cache elsewhere.
+    Imported(Box<ImportedLayer>),
     /// From a plan, whose tree knows where the bytes are.
     Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
 }
@@ -85,10 +88,21 @@ impl Layer {
         directory: Option<Active>,
         source: Source,
     ) -> Result<Arc<Self>, WorkerError> {
+        Self::keep_made(store, tree, directory, source, now())
+    }
+
+    /// Keeps a layer that was made at some time, in seconds since 1970.
+    pub(crate) fn keep_made(
+        store: &Arc<LayerStore>,
+        tree: Tree,
+        directory: Option<Active>,
+        source: Source,
+        created: i64,
+    ) -> Result<Arc<Self>, WorkerError> {
         let encoded = tree.encode();
         let name = name::of_tree(&tree.digest(), &encoded)
             .ok_or_else(|| WorkerError::Internal("a layer cannot be named".to_owned()))?;
-        let created = now().to_string();
+        let created = created.to_string();
         let facts = [(TREE, &*encoded), (CREATED, created.as_bytes())];
         let has_directory = directory.is_some();
         let snapshot = store.snapshots.commit(&name, directory, &facts)?;
@@ -134,7 +148,15 @@ impl Layer {
             Source::Image { diff_id, descriptor, .. } => {
                 Some((diff_id.clone(), Descriptor::clone(descriptor)))
             }
-            Source::Store | Source::Plan(_) => None,
+            Source::Store | Source::Imported(_) | Source::Plan(_) => None,
+        }
+    }
+
+    /// What a cache elsewhere says about the layer, if it comes from there.
+    pub fn imported(&self) -> Option<&ImportedLayer> {
+        match &self.source {
+            Source::Imported(imported) => Some(imported),
+            Source::Image { .. } | Source::Store | Source::Plan(_) => None,
         }
     }
 
@@ -188,6 +210,9 @@ impl Layer {
 
     /// Whether the store has all that it takes to make any form of the layer.
     pub(crate) fn is_complete(&self) -> Result<bool, WorkerError> {
+        if matches!(self.source, Source::Imported(_)) {
+            return Ok(true);
+        }
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(false) };
         if snapshot.fact(TREE)?.is_none() {
             return Ok(false);
@@ -195,6 +220,26 @@ impl Layer {
         Ok(snapshot.layer().is_some()
             || !matches!(self.source, Source::Store)
             || self.kept_blob(&snapshot)?.is_some())
+    }
+
+    /// Makes sure that everything about the layer is in the store, if it is one of a cache
+    /// elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Imported`] where it cannot be had, or is not what it should be.
+    pub fn fetch(&self) -> Result<(), WorkerError> {
+        let Source::Imported(imported) = &self.source else { return Ok(()) };
+        let mut forms = self.lock();
+        if forms.tree.is_none() {
+            self.load(&mut forms)?;
+        }
+        let snapshot = self.store.snapshots.get(&self.name)?;
+        let is_there = match &snapshot {
+            Some(snapshot) => snapshot.layer().is_some() || self.kept_blob(snapshot)?.is_some(),
+            None => false,
+        };
+        if is_there { Ok(()) } else { self.import(&mut forms, imported, false) }
     }
 
     /// The layer as a blob in the content store. A layer of a base image stays as it is there.
@@ -215,6 +260,43 @@ impl Layer {
         }
         let mut staged = self.store.content.stage()?;
         let packed = self.pack_into(&mut staged, form, cancel)?;
+        staged.commit_hashed(packed.digest.clone())?;
+        let packed = PackedFact::from(packed);
+        self.set_fact(&fact, &packed)?;
+        Ok(packed.into_layer(form.compression))
+    }
+
+    /// The layer of a base image in another compression, with the bytes of its archive as they
+    /// are; as it is where it has that compression. Other layers are packed as usual.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the layer cannot be read, or the blob not be written.
+    pub fn repack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
+        let Source::Image { blobs, diff_id, descriptor, .. } = &self.source else {
+            return self.pack(form, cancel);
+        };
+        let own = descriptor.media_type.layer_compression();
+        let is_foreign = !descriptor.urls.is_empty();
+        if own == Some(form.compression.format()) || is_foreign {
+            return self.pack(form, cancel);
+        }
+        // The time limit is for layers that are packed here.
+        let fact = PackForm { epoch: None, ..form }.fact();
+        if let Some(packed) = self.packed_fact(&fact)?
+            && packed.diff_id == *diff_id
+            && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
+        {
+            return Ok(packed.into_layer(form.compression));
+        }
+        let bytes = VerifiedBytes::open(&**blobs, descriptor)?;
+        let mut staged = self.store.content.stage()?;
+        let sink = Stoppable { sink: &mut staged, cancel };
+        let packed = recompress(bytes, form.compression, self.store.threads, sink)?;
+        if packed.diff_id != *diff_id {
+            let (diff_id, problem) = (diff_id.clone(), BaseLayerError::Other(packed.diff_id));
+            return Err(WorkerError::BaseLayer { diff_id, problem });
+        }
         staged.commit_hashed(packed.digest.clone())?;
         let packed = PackedFact::from(packed);
         self.set_fact(&fact, &packed)?;
@@ -322,6 +404,13 @@ impl Layer {
                     })
                     .map_err(|error| unusable(diff_id, error))
             }
+            Source::Imported(imported) => {
+                if !needs_directory && let Some(tree) = imported.tree(&self.name)? {
+                    forms.tree = Some(Arc::new(tree));
+                    return Ok(());
+                }
+                self.import(forms, imported, needs_directory)
+            }
             Source::Plan(plan) if needs_directory => {
                 let tree = match &forms.tree {
                     Some(tree) if has_bytes(tree) => Tree::clone(tree),
@@ -382,12 +471,104 @@ impl Layer {
         self.found(forms, &snapshot, tree)
     }
 
-    /// Makes the directory from a blob that was packed earlier.
+    /// Makes the directory from a blob that was packed earlier, or that the layer came in.
     fn unpack_kept_blob(&self, forms: &mut Forms) -> Result<(), WorkerError> {
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(()) };
         let Some(packed) = self.kept_blob(&snapshot)? else { return Ok(()) };
         let blob = self.store.content.get(&packed.digest)?.ok_or_else(|| self.lost())?;
-        self.unpack(forms, blob.open()?, &packed.diff_id, &[], true)
+        let Some(tree) = forms.tree.clone() else {
+            return self.unpack(forms, blob.open()?, &packed.diff_id, &[], true);
+        };
+        let active = self.store.snapshots.prepare()?;
+        let directory = RootDir::open(active.upper())?;
+        let applied = formwork_layer::apply(blob.open()?, &directory, &self.apply_options(&tree))?;
+        if applied.diff_id != packed.diff_id {
+            let problem = BaseLayerError::Other(applied.diff_id);
+            return Err(WorkerError::BaseLayer { diff_id: packed.diff_id, problem });
+        }
+        set_times(&tree, &directory, self.store.threads)?;
+        let facts = [(TREE, &*tree.encode())];
+        let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
+        self.found(forms, &snapshot, Tree::clone(&tree))
+    }
+
+    /// Takes over a layer of a cache elsewhere, after everything about it has been proven.
+    fn import(
+        &self,
+        forms: &mut Forms,
+        imported: &ImportedLayer,
+        needs_directory: bool,
+    ) -> Result<(), WorkerError> {
+        let told = |error: WorkerError| match error {
+            told @ WorkerError::Imported { .. } => told,
+            other => not_imported(&self.name, &other),
+        };
+        let Some(blob) = &imported.blob else {
+            return Err(not_imported(&self.name, &"the cache has no files of it"));
+        };
+        let promised = match &forms.tree {
+            Some(tree) => Some(Tree::clone(tree)),
+            None => imported.tree(&self.name)?,
+        };
+        let active = needs_directory.then(|| self.store.snapshots.prepare()).transpose()?;
+        let (tree, is_packed_form) =
+            self.unpack_imported(imported, blob, promised, active.as_ref()).map_err(told)?;
+        let created = imported.created.to_string();
+        let packed = PackedFact {
+            diff_id: blob.diff_id.clone(),
+            digest: blob.descriptor.digest.clone(),
+            size: blob.descriptor.size,
+        };
+        let packed = packed.encode();
+        let form = format!("{PACKED}{}", blob.form);
+        let encoded = tree.encode();
+        let mut facts: Vec<(&str, &[u8])> =
+            vec![(TREE, &encoded), (CREATED, created.as_bytes()), (IMPORTED, &packed)];
+        // Other archives of the same files would make another image than a fresh build.
+        if is_packed_form {
+            facts.push((&form, &packed));
+        }
+        let snapshot = self.store.snapshots.commit(&self.name, active, &facts)?;
+        self.found(forms, &snapshot, tree)
+    }
+
+    /// Unpacks a layer of a cache elsewhere, or only looks through it; the list of its files, and
+    /// whether the blob is what packing them gives.
+    fn unpack_imported(
+        &self,
+        imported: &ImportedLayer,
+        blob: &ImportedBlob,
+        promised: Option<Tree>,
+        active: Option<&Active>,
+    ) -> Result<(Tree, bool), WorkerError> {
+        let directory = active.map(|active| RootDir::open(active.upper())).transpose()?;
+        let reader = VerifiedBytes::open(&*imported.blobs, &blob.descriptor)?;
+        let options = match &promised {
+            Some(tree) => self.apply_options(tree),
+            None => ApplyOptions { threads: self.store.threads, ..ApplyOptions::default() },
+        };
+        let applied = match &directory {
+            Some(directory) => formwork_layer::apply(reader, directory, &options)?,
+            None => formwork_layer::index(reader, &options)?,
+        };
+        if applied.diff_id != blob.diff_id {
+            return Err(not_imported(&self.name, &"its archive has another digest than it should"));
+        }
+        if name::tree_digest(&self.name) != Some(applied.tree.digest().0) {
+            return Err(not_imported(&self.name, &"its archive has other files than it should"));
+        }
+        let Some(tree) = promised else { return Ok((applied.tree, true)) };
+        if let Some(directory) = &directory {
+            set_times(&tree, directory, self.store.threads)?;
+        }
+        let is_packed_form = is_packed_form(&applied.tree, &tree, blob.epoch);
+        Ok((tree, is_packed_form))
+    }
+
+    /// How an archive is read that must not hold more than a tree says.
+    fn apply_options(&self, tree: &Tree) -> ApplyOptions {
+        let threads = self.store.threads;
+        ApplyOptions { threads, max_size: tree.size(), ..ApplyOptions::default() }
     }
 
     /// A blob of the layer that holds all of it.

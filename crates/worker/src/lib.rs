@@ -24,6 +24,7 @@ mod exec;
 mod facts;
 mod fetch;
 mod files;
+mod imported;
 mod in_place;
 mod layer;
 mod mask;
@@ -40,13 +41,16 @@ mod world;
 
 pub use accounts::UnknownAccount;
 pub use cache_mount::{StoredCacheMount, stored_cache_mounts};
-pub use cache_transfer::{CacheMountFiles, cache_mount_files, replace_cache_mount};
+pub use cache_transfer::{
+    CacheMountFiles, cache_mount_files, is_cache_mount_empty, replace_cache_mount,
+};
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
 pub use error::{BaseLayerError, ExitReason, WorkerError};
 pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
+pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};
 pub use layer::{Layer, PackedLayer, stored_layer};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;
@@ -55,4 +59,4 @@ pub use runner::{BaseImage, LocalLayer, Worker, WorkerConfig};
 pub use secrets::Secrets;
 pub use store::LayerStore;
 pub use trust::HostTrust;
-pub use world::{Dns, StepWorld};
+pub use world::{Dns, StepNetwork, StepWorld};

@@ -1,10 +1,11 @@
 //! What a RUN sees beside its root file system.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_content::StoreLayout;
+use formwork_diagnostics::Event;
 use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, OpId, Security};
 use formwork_layer::tree::{Last, Node};
@@ -14,7 +15,8 @@ use formwork_sandbox::{FileData, MountPoint, ProcessSpec, RootFs, Stub};
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::Task;
 
-use crate::cache_mount::{CacheMount, NewDirectory};
+use crate::cache_mount::{CacheMount, NewDirectory, Wish};
+use crate::exec::step;
 use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
@@ -90,10 +92,10 @@ impl Worker {
                 sandbox::MountKind::File { data, mode, uid, gid, read_only: true }
             }
             MountKind::SecretEnv { id, required } => {
-                if let Some(value) = self.secret(id, *required)? {
-                    let value = String::from_utf8_lossy(value).into_owned();
-                    mounts.env.push((spec.target.clone(), value));
-                }
+                // A secret that may be missing is an empty variable then, as in BuildKit.
+                let value = self.secret(id, *required)?.unwrap_or_default();
+                let value = String::from_utf8_lossy(value).into_owned();
+                mounts.env.push((spec.target.clone(), value));
                 return Ok(true);
             }
             MountKind::Ssh { id, required, mode, uid, gid } => {
@@ -227,22 +229,29 @@ impl Worker {
             return Ok(None);
         };
         let new = NewDirectory { mode: *mode, uid: *uid, gid: *gid };
-        let root = self.store.layout.cache_mounts();
         // Where it is moved instead of mounted, only one can have it.
         let sharing = match sharing {
             CacheSharing::Shared if !self.store.rung().can_mount() => CacheSharing::Locked,
             sharing => *sharing,
         };
-        let Some(cache) = CacheMount::take(&root, id, sharing, new, task.cancel)? else {
-            return Ok(None);
+        let fill = |directory: &Path| match from {
+            Some((from, source)) => {
+                let tree = self.part_of(input(task, *from)?, source)?;
+                let threads = self.store.threads;
+                let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
+                materialize(&tree, &RootDir::open(directory)?, &options)?;
+                Ok(())
+            }
+            None => Ok(()),
         };
-        if let Some((from, source)) = from.as_ref().filter(|_| cache.is_new) {
-            let tree = self.part_of(input(task, *from)?, source)?;
-            let directory = RootDir::open(&cache.directory)?;
-            let threads = self.store.threads;
-            let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
-            materialize(&tree, &directory, &options)?;
-        }
+        let waits = || {
+            let why = format!("another step is using the cache mount `{id}`").into();
+            self.events.emit(Event::StepWaiting { step: step(task), why });
+        };
+        let wish = Wish { id, sharing, new, fill: &fill, waits: &waits };
+        let layout = &self.store.layout;
+        let taken = CacheMount::take(&layout.cache_mounts(), layout.lease(), &wish, task.cancel)?;
+        let Some(cache) = taken else { return Ok(None) };
         let kind = sandbox::MountKind::Bind {
             source: cache.directory.clone(),
             subpath: path(subpath)?,

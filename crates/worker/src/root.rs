@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_cache::Identity;
 use formwork_fs::RelPath;
@@ -145,29 +146,40 @@ impl Root {
     }
 }
 
-/// Does something for all layers, side by side; returns the results in order.
+/// How many layers are made at the same time; each has threads of its own.
+const AT_ONCE: usize = 4;
+
+/// Does something for all layers, several at a time, the lower ones first; returns the results in
+/// order.
 fn for_all<T: Send>(
     layers: &[Arc<Layer>],
     work: impl Fn(&Layer) -> Result<T, WorkerError> + Sync,
 ) -> Result<Vec<T>, WorkerError> {
     let (ready, slow): (Vec<usize>, Vec<usize>) =
         (0..layers.len()).partition(|index| layers[*index].is_at_hand());
-    let mut results: Vec<Option<Result<T, WorkerError>>> = layers.iter().map(|_| None).collect();
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Result<T, WorkerError>>>> =
+        layers.iter().map(|_| Mutex::default()).collect();
+    let make = |index: usize| {
+        let result = work(&layers[index]);
+        if result.is_err() {
+            // What is left need not be made.
+            next.store(slow.len(), Ordering::Relaxed);
+        }
+        *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+    };
     std::thread::scope(|scope| {
-        let work = &work;
-        let threads: Vec<_> =
-            slow.iter().map(|index| (*index, scope.spawn(move || work(&layers[*index])))).collect();
-        for index in ready {
-            results[index] = Some(work(&layers[index]));
+        for _ in 0..AT_ONCE.min(slow.len()) {
+            scope.spawn(|| {
+                while let Some(index) = slow.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    make(*index);
+                }
+            });
         }
-        for (index, thread) in threads {
-            let result = thread.join();
-            results[index] = Some(result.unwrap_or_else(|_| {
-                Err(WorkerError::Internal("a thread that made a layer panicked".to_owned()))
-            }));
-        }
+        ready.into_iter().for_each(make);
     });
-    results.into_iter().flatten().collect()
+    let results = results.into_iter();
+    results.filter_map(|it| it.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
 
 /// Of equal directories the last one, in their order.

@@ -11,9 +11,10 @@ use formwork_graph::{
     CopySource, FileAction, Graph, MountKind, Op, OpId, Place, Source as GraphSource, Step,
 };
 use formwork_image::{BlobSource, ImageView};
+use formwork_layer::Tree;
 use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
-use formwork_sandbox::Launcher;
+use formwork_sandbox::{Launcher, MAX_LAYERS, SandboxError};
 use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 
@@ -26,7 +27,7 @@ use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
 use crate::trust::Bundles;
-use crate::{HostTrust, Secrets, StepWorld, WorkerError, name};
+use crate::{HostTrust, ImportedLayers, Secrets, StepWorld, WorkerError, name};
 
 /// What a worker is told about one build.
 #[derive(Debug, Default)]
@@ -49,6 +50,8 @@ pub struct WorkerConfig {
     pub emulators: Vec<PathBuf>,
     /// The content of `/etc/resolv.conf` for RUN.
     pub resolv_conf: Vec<u8>,
+    /// The layers that caches elsewhere have.
+    pub imported: Arc<ImportedLayers>,
     /// What the user asks of the world of RUN.
     pub world: StepWorld,
     /// The number of bytes that are to stay free on the disk: with less, no op begins.
@@ -105,16 +108,21 @@ impl BaseImage {
             Self::Local(layers, blobs) => return Ok((layers.clone(), blobs)),
             Self::View(view) => view,
         };
-        let mut chain: Vec<&DiffId> = Vec::new();
+        // Nobody could run anything on more; what comes of it would only cost time.
+        let count = view.layers().len();
+        if count > MAX_LAYERS {
+            return Err(SandboxError::TooManyLayers { count, limit: MAX_LAYERS }.into());
+        }
+        let mut chain = None;
         let mut parts = Vec::new();
         for layer in view.layers() {
-            chain.push(layer.diff_id);
-            let key = ChainId::of(chain.iter().copied()).as_ref().and_then(name::of_chain_id);
-            let key = key.ok_or_else(|| {
+            let id = ChainId::above(chain.as_ref(), layer.diff_id);
+            let key = name::of_chain_id(&id).ok_or_else(|| {
                 WorkerError::Internal(format!("the diff ID {} is odd", layer.diff_id))
             })?;
             let (diff_id, packed) = (layer.diff_id.clone(), Some(layer.descriptor.clone()));
             parts.push(LocalLayer { key, diff_id, packed });
+            chain = Some(id);
         }
         Ok((parts, view.blobs()))
     }
@@ -244,10 +252,44 @@ impl Worker {
             return Ok(None);
         }
         let layer = Layer::new(key, &self.store, source);
-        if !layer.is_complete()? {
-            return Ok(None);
-        }
+        let layer = match layer.is_complete()? {
+            true => layer,
+            false => match self.imported(task, layer.name())? {
+                Some(layer) => layer,
+                None => return Ok(None),
+            },
+        };
         base.with(layer).map(|root| Some(Output::Root(root)))
+    }
+
+    /// The list of files of a layer that is in the store or in a cache elsewhere.
+    fn earlier_files(&self, name: &str) -> Option<Arc<Tree>> {
+        if let Some(layer) = stored_layer(&self.store, name).ok()? {
+            return layer.tree().ok();
+        }
+        let name = name.parse().ok()?;
+        self.config.imported.get(&name)?.tree(&name).ok()?.map(Arc::new)
+    }
+
+    /// A layer of a cache elsewhere. That of a copy needs no files from there: they are where the
+    /// copy takes them from.
+    fn imported(
+        &self,
+        task: &Task<'_, Output>,
+        name: &SnapshotKey,
+    ) -> Result<Option<Arc<Layer>>, WorkerError> {
+        let Some(imported) = self.config.imported.get(name) else { return Ok(None) };
+        match (&task.step.op, &imported.blob) {
+            (Op::File(file), None) => {
+                let Some(tree) = imported.tree(name)? else { return Ok(None) };
+                let source = self.planned_source(task, file);
+                Layer::keep_made(&self.store, tree, None, source, imported.created).map(Some)
+            }
+            _ => {
+                let source = Source::Imported(Box::new(imported));
+                Ok(Some(Layer::new(name.clone(), &self.store, source)))
+            }
+        }
     }
 }
 
@@ -296,12 +338,8 @@ impl OpRunner for Worker {
 
     fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {
         let Op::File(file) = &task.step.op else { return Vec::new() };
-        let before = match stored_layer(&self.store, &earlier.layer) {
-            Ok(Some(layer)) => layer.tree(),
-            _ => return Vec::new(),
-        };
-        match (before, self.plan(task, file)) {
-            (Ok(before), Ok(after)) => differences(&before, after.tree()),
+        match (self.earlier_files(&earlier.layer), self.plan(task, file)) {
+            (Some(before), Ok(after)) => differences(&before, after.tree()),
             _ => Vec::new(),
         }
     }

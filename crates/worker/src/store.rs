@@ -1,5 +1,6 @@
 //! The part of the store that layers live in.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_content::{ContentError, ContentStore, StoreLayout};
@@ -43,7 +44,8 @@ impl LayerStore {
                 layout.scratch()?,
                 boot,
                 survived,
-            ),
+            )
+            .with_lease(Arc::clone(layout.lease())),
             content: ContentStore::of(layout),
             layout: layout.clone(),
             threads: threads.max(1),

@@ -6,11 +6,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use formwork_sandbox::{ProcessSpec, ResourceLimit};
+use formwork_sandbox::{NetworkMode, ProcessSpec, ResourceLimit, Uplink};
 
 /// What a user asks of the world in which processes run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepWorld {
+    /// The network of processes that name none.
+    pub network: StepNetwork,
     /// More lines of `/etc/hosts`.
     pub hosts: Vec<(String, IpAddr)>,
     /// What replaces parts of `/etc/resolv.conf`.
@@ -23,6 +25,18 @@ pub struct StepWorld {
     pub time_limit: Option<Duration>,
     /// How often a step that fails is run again.
     pub retries: u32,
+}
+
+/// The network of processes that name none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StepNetwork {
+    /// The machine's, without power over it.
+    #[default]
+    Host,
+    /// None.
+    None,
+    /// One of their own, each, with a way out.
+    Private(Uplink),
 }
 
 /// What replaces parts of `/etc/resolv.conf`; what is empty replaces nothing.
@@ -39,6 +53,11 @@ pub struct Dns {
 impl StepWorld {
     /// Makes a process find it.
     pub(crate) fn apply(&self, spec: &mut ProcessSpec) {
+        (spec.network, spec.uplink) = match &self.network {
+            StepNetwork::Host => (NetworkMode::Host, None),
+            StepNetwork::None => (NetworkMode::None, None),
+            StepNetwork::Private(uplink) => (NetworkMode::Private, Some(uplink.clone())),
+        };
         spec.resource_limits.clone_from(&self.resource_limits);
         spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
         spec.time_limit = self.time_limit;

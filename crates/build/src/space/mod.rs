@@ -1,7 +1,7 @@
 //! What the store takes on the disk, and making room in it.
 //!
 //! [`usage`] adds up every file of the store once, as `du(1)` does. [`prune`] removes what no image
-//! of the store needs, the least recently used first, while no other process uses the store.
+//! of the store and no running process needs, the least recently used first.
 //! [`make_room`] does so before a build, where limits ask for it.
 //!
 //! Nothing here removes an image: that is for `formwork rm`.

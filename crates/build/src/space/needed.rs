@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use formwork_content::ContentStore;
+use formwork_fs::held_by_anybody;
 use formwork_image::StoredImage;
 use formwork_oci::{Descriptor, Digest, Index, Manifest, from_json};
 
@@ -13,30 +14,49 @@ const DOCUMENT_LIMIT: u64 = 8 << 20;
 /// How deep lists of images may lie in each other.
 const DEPTH: usize = 4;
 
-/// What the images of the store need, and what images need that other tools have put into its
-/// image layout.
+/// What the images of the store need, what images need that other tools have put into its image
+/// layout, and what running processes use.
 #[derive(Debug, Default)]
 pub(crate) struct Needed {
     pub(crate) blobs: BTreeSet<Digest>,
     pub(crate) layers: BTreeSet<String>,
+    /// What running processes hold, by the names of their leases.
+    held: BTreeSet<String>,
 }
 
 impl Needed {
     /// Asks all images, those without a name only if they are to be kept.
     pub(crate) fn of(host: &Host, unnamed: bool) -> Result<Self, BuildError> {
+        // First: what a process held that ends meanwhile, its images need by now.
+        let held = held_by_anybody(&host.layout.locks()).map_err(BuildError::store)?;
         let listing = host.images.list().map_err(BuildError::store)?;
         if let Some(damaged) = listing.damaged.into_iter().next() {
             // Nobody knows what it needs.
             return Err(BuildError::store(damaged));
         }
-        let content = host.layers.content();
-        let mut needed = Self::default();
+        let content = &host.layers.content().unheld();
+        let mut needed = Self { held, ..Self::default() };
         let kept = listing.images.iter().filter(|image| unnamed || image.name.is_some());
         kept.for_each(|image| needed.add_image(image));
         for entry in content.index().map_err(BuildError::store)?.manifests {
             needed.add_document(content, &entry, DEPTH);
         }
         Ok(needed)
+    }
+
+    /// Whether a blob has to stay.
+    pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
+        self.blobs.contains(digest) || self.is_held(digest.as_str())
+    }
+
+    /// Whether a layer has to stay.
+    pub(crate) fn has_layer(&self, name: &str) -> bool {
+        self.layers.contains(name) || self.is_held(name)
+    }
+
+    /// Whether a running process holds something.
+    pub(crate) fn is_held(&self, name: &str) -> bool {
+        self.held.contains(name)
     }
 
     fn add_image(&mut self, image: &StoredImage) {

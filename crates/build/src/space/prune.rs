@@ -1,17 +1,18 @@
 //! Making room in the store.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use formwork_cache::CacheIndex;
-use formwork_diagnostics::Diagnostic;
-use formwork_fs::{FsError, RootDir, free_space, remove_tree};
+use formwork_fs::{ClosedGate, FsError, RootDir, free_space, remove_tree};
 use formwork_image::StoredLayer;
+use formwork_oci::Digest;
 use formwork_snapshot::Active;
 
-use super::usage::{Place, usage_for};
+use super::usage::{Place, blob_path, usage_for};
 use super::{Item, ItemKind, Needed, Usage};
-use crate::{BuildError, ErrorKind, Host};
+use crate::{BuildError, Host};
 
 /// How long the record of a step that changed nothing is kept after its last use. Such records
 /// have no layer that they could go with.
@@ -66,7 +67,7 @@ impl Limits {
 ///
 /// # Errors
 ///
-/// Fails while another process uses the store, and where the store cannot be written.
+/// Fails where the store cannot be written.
 pub fn prune(
     host: &Host,
     selected: &dyn Fn(&Item) -> bool,
@@ -74,33 +75,19 @@ pub fn prune(
     limits: Limits,
     dry_run: bool,
 ) -> Result<Pruned, BuildError> {
-    if dry_run {
-        return Ok(Pruned { items: chosen(host, selected, all, limits)? });
-    }
-    prune_alone(host, selected, all, limits)?.ok_or_else(in_use)
-}
-
-/// Like [`prune`]; `None` while another process uses the store.
-pub(super) fn prune_alone(
-    host: &Host,
-    selected: &dyn Fn(&Item) -> bool,
-    all: bool,
-    limits: Limits,
-) -> Result<Option<Pruned>, BuildError> {
-    let Some(alone) = host.use_store_alone()? else { return Ok(None) };
     let items = chosen(host, selected, all, limits)?;
-    let mut removal = Removal { host, away: Vec::new(), layers: Vec::new() };
-    for item in &items {
-        removal.set_aside(item)?;
+    if dry_run {
+        return Ok(Pruned { items });
     }
+    let mut removal = Removal { host, away: Vec::new(), layers: Vec::new() };
+    let items = removal.set_unneeded_aside(items, all)?;
     removal.forget_records(all && limits == Limits::default())?;
     if all {
         removal.forget_images()?;
     }
     // What is set aside is in nobody's way while it is removed.
-    drop(alone);
     removal.finish().map_err(BuildError::store)?;
-    Ok(Some(Pruned { items }))
+    Ok(Pruned { items })
 }
 
 /// What has to go.
@@ -132,12 +119,6 @@ fn choose(usage: Usage, goal: Option<u64>, selected: &dyn Fn(&Item) -> bool) -> 
     chosen.collect()
 }
 
-fn in_use() -> BuildError {
-    let message = "another formwork process is using the store";
-    let help = "call `formwork prune` again when builds and containers have ended";
-    BuildError::new(ErrorKind::Machine, Diagnostic::error("in-use", message).with_help(help))
-}
-
 /// Takes things out of the store.
 struct Removal<'a> {
     host: &'a Host,
@@ -146,24 +127,49 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
+    /// Moves things to where nobody looks for them, as far as they are not needed; returns which.
+    fn set_unneeded_aside(
+        &mut self,
+        mut items: Vec<Item>,
+        all: bool,
+    ) -> Result<Vec<Item>, BuildError> {
+        // Looked at again while nobody can begin to use anything: what was free to go when it was
+        // measured, somebody may use by now.
+        let _gate = ClosedGate::close(self.host.layout.locks()).map_err(BuildError::store)?;
+        let needed = Needed::of(self.host, !all)?;
+        items.retain(|item| !item.is_needed(&needed));
+        items.iter().try_for_each(|item| self.set_aside(item))?;
+        Ok(items)
+    }
+
     /// Moves a thing to where nobody looks for it.
     fn set_aside(&mut self, item: &Item) -> Result<(), BuildError> {
-        let (snapshots, content) = (self.host.layers.snapshots(), self.host.layers.content());
+        let snapshots = self.host.layers.snapshots();
         match &item.place {
             Place::Layer(key, blobs) => {
                 self.layers.push(snapshots.set_aside(key).map_err(BuildError::store)?);
-                for digest in blobs {
-                    content.remove(digest).map_err(BuildError::store)?;
-                }
+                blobs.iter().try_for_each(|digest| self.move_blob(digest))
             }
-            Place::Blob(digest) => drop(content.remove(digest).map_err(BuildError::store)?),
-            Place::Path(path) => {
-                let scratch = self.host.layout.scratch().map_err(BuildError::store)?;
-                let away = scratch.join(format!("pruned-{}", self.away.len()));
-                fs_err::rename(path, &away)
-                    .map_err(|error| BuildError::store(FsError::new("move", path, error)))?;
-                self.away.push(away);
-            }
+            Place::Blob(digest) => self.move_blob(digest),
+            Place::Path(path) => self.move_away(path),
+        }
+    }
+
+    fn move_blob(&mut self, digest: &Digest) -> Result<(), BuildError> {
+        match blob_path(self.host.layers.content(), digest) {
+            Some(path) => self.move_away(&path),
+            None => Ok(()),
+        }
+    }
+
+    /// Renames, which takes no time however large something is; what is gone already is gone.
+    fn move_away(&mut self, path: &Path) -> Result<(), BuildError> {
+        let scratch = self.host.layout.scratch().map_err(BuildError::store)?;
+        let away = scratch.join(format!("pruned-{}", self.away.len()));
+        match fs_err::rename(path, &away) {
+            Ok(()) => self.away.push(away),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(BuildError::store(FsError::new("move", path, error))),
         }
         Ok(())
     }
@@ -191,6 +197,7 @@ impl Removal<'_> {
     /// Removes the images without a name that have lost something.
     fn forget_images(&self) -> Result<(), BuildError> {
         let (snapshots, content) = (self.host.layers.snapshots(), self.host.layers.content());
+        let content = content.unheld();
         let has = |layer: &StoredLayer| match &layer.snapshot {
             Some(key) => key.parse().is_ok_and(|key| snapshots.peek(&key).is_some()),
             None => true,

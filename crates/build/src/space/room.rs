@@ -5,15 +5,14 @@ use std::time::SystemTime;
 
 use formwork_fs::{AtomicFile, free_space};
 
-use super::prune::prune_alone;
-use super::{Limits, usage};
+use super::{Limits, prune, usage};
 use crate::{BuildError, Host};
 
 /// The file with the number of bytes that the store took when it was last measured.
 const MEASURED: &str = "measured";
 
-/// Removes what no image needs and was not used for longest, where a limit does not hold. Where
-/// another process uses the store, everything stays: that process may need it.
+/// Removes what no image and no running process needs and was not used for longest, where a limit
+/// does not hold.
 ///
 /// Costs nothing without limits, and little as long as nothing was added to the store.
 ///
@@ -32,7 +31,7 @@ pub(crate) fn make_room(host: &Host, limits: Limits) -> Result<(), BuildError> {
     };
     if lacks || is_over {
         // What is measured next is measured anew, since this changes the directories.
-        prune_alone(host, &|_| true, false, limits)?;
+        prune(host, &|_| true, false, limits, false)?;
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub struct Item {
     pub size: u64,
     /// When it was last used, to the day.
     pub last_used: SystemTime,
-    /// Whether it has to stay: an image needs it, or the store itself.
+    /// Whether it has to stay: an image needs it, a running process, or the store itself.
     pub needed: bool,
     pub(super) place: Place,
 }
@@ -110,14 +110,14 @@ fn list(host: &Host, needed: &Needed, records: &[StoredRecord]) -> Result<Vec<It
         .collect();
     for blob in host.layers.content().list().map_err(BuildError::store)? {
         if !part_of_layer.contains(&blob.digest) {
-            let needed = needed.blobs.contains(&blob.digest);
+            let needed = needed.has_blob(&blob.digest);
             let last_used = modified(&blob.path);
             let place = Place::Blob(blob.digest.clone());
             let id = blob.digest.to_string();
             items.push(Item { last_used, needed, ..Item::new(ItemKind::Blob, id, place) });
         }
     }
-    items.extend(cache_mounts(host)?);
+    items.extend(cache_mounts(host, needed)?);
     items.extend(contexts(host)?);
     let temporary = Place::Path(host.layout.tmp());
     let (id, now) = ("tmp".to_owned(), SystemTime::now());
@@ -130,6 +130,17 @@ impl Item {
     fn new(kind: ItemKind, id: String, place: Place) -> Self {
         let last_used = SystemTime::UNIX_EPOCH;
         Self { kind, id, description: String::new(), size: 0, last_used, needed: false, place }
+    }
+
+    /// Whether it has to stay.
+    pub(super) fn is_needed(&self, needed: &Needed) -> bool {
+        match &self.place {
+            Place::Layer(key, blobs) => {
+                needed.has_layer(key.as_str()) || blobs.iter().any(|blob| needed.has_blob(blob))
+            }
+            Place::Blob(digest) => needed.has_blob(digest),
+            Place::Path(path) => is_held(path, needed),
+        }
     }
 
     /// The files and directories that it consists of.
@@ -147,8 +158,13 @@ impl Item {
     }
 }
 
-fn blob_path(content: &ContentStore, digest: &Digest) -> Option<PathBuf> {
-    content.get(digest).ok().flatten().map(|blob| blob.path)
+/// Whether a running process holds something that is known by the name of its file.
+fn is_held(path: &Path, needed: &Needed) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| needed.is_held(name))
+}
+
+pub(super) fn blob_path(content: &ContentStore, digest: &Digest) -> Option<PathBuf> {
+    content.unheld().get(digest).ok().flatten().map(|blob| blob.path)
 }
 
 fn layers(host: &Host, needed: &Needed, records: &[StoredRecord]) -> Result<Vec<Item>, BuildError> {
@@ -168,25 +184,26 @@ fn layers(host: &Host, needed: &Needed, records: &[StoredRecord]) -> Result<Vec<
             None => blobs_of_layer(&host.layers, &snapshot)
                 .map_err(|error| BuildError::worker(&error))?,
         };
-        blobs.retain(|digest| !needed.blobs.contains(digest));
+        blobs.retain(|digest| !needed.has_blob(digest));
         let record = by_layer.get(key.as_str());
         let last_used = snapshot.last_used();
         let item = Item::new(ItemKind::Layer, key.to_string(), Place::Layer(key.clone(), blobs));
         items.push(Item {
             description: record.map(|record| record.record.step.clone()).unwrap_or_default(),
             last_used: record.map_or(last_used, |record| last_used.max(record.last_used)),
-            needed: needed.layers.contains(key.as_str()),
+            needed: needed.has_layer(key.as_str()),
             ..item
         });
     }
     Ok(items)
 }
 
-fn cache_mounts(host: &Host) -> Result<Vec<Item>, BuildError> {
+fn cache_mounts(host: &Host, needed: &Needed) -> Result<Vec<Item>, BuildError> {
     let mounts = stored_cache_mounts(&host.layout.cache_mounts()).map_err(BuildError::store)?;
     let item = |mount: formwork_worker::StoredCacheMount| Item {
         last_used: mount.last_used,
         description: "RUN --mount=type=cache".to_owned(),
+        needed: is_held(&mount.path, needed),
         ..Item::new(ItemKind::CacheMount, mount.id, Place::Path(mount.path))
     };
     Ok(mounts.into_iter().map(item).collect())

@@ -9,6 +9,7 @@ use formwork_oci::{Annotations, Descriptor, DiffId, ImageConfig};
 use formwork_solver::Cancel;
 use formwork_worker::Root;
 
+use crate::request::Packing;
 use crate::resolve::{base_of, blobs};
 use crate::result::pack_all;
 use crate::{BuildError, Host};
@@ -84,7 +85,7 @@ fn pack(
         let measured = pack_all(&root, &[], epoch, cancel)?;
         let diff_ids: Vec<&DiffId> = measured.iter().map(|forms| &forms.diff_id).collect();
         if diff_ids.into_iter().eq(&config.rootfs.diff_ids) {
-            let packed = pack_all(&root, &[compression], epoch, cancel)?;
+            let packed = pack_all(&root, &[Packing { compression, force: false }], epoch, cancel)?;
             return Ok(packed.into_iter().flat_map(|forms| forms.blobs).collect());
         }
     }

@@ -39,8 +39,9 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "id=ID,…")]
     pub(crate) secret: Vec<Pairs>,
     /// SSH agent for RUN --mount=type=ssh, and for git: ID, or ID=SOCKET for another agent than the
-    /// one that SSH_AUTH_SOCK names; `default` is the id that is used where none is named
-    #[arg(long, value_name = "ID[=SOCKET]")]
+    /// one that SSH_AUTH_SOCK names, or ID=KEY for the file of a key without a passphrase (several
+    /// separated by commas); `default` is the id that is used where none is named
+    #[arg(long, value_name = "ID[=SOCKET|KEY,…]")]
     pub(crate) ssh: Vec<String>,
     /// Platform to build for, such as linux/arm64 [default: this machine's]; several, separated by
     /// commas, make one image for all of them (an index)
@@ -58,6 +59,9 @@ pub(crate) struct BuildArgs {
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into docker or podman, whichever is there
+    #[arg(long)]
+    pub(crate) load: bool,
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -65,6 +69,24 @@ pub(crate) struct BuildArgs {
     /// separated by commas
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
+    /// type=local,src=DIRECTORY; a lone name means type=registry. `timeout=1m` limits how long the
+    /// build waits for its answers. May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_from: Vec<Pairs>,
+    /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
+    /// type=local,dest=DIRECTORY; with `mode=max` the layers of all stages, not only the image's.
+    /// Failures are told and fail nothing, except with `ignore-error=false`. May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_to: Vec<Pairs>,
+    /// Fill cache mounts (RUN --mount=type=cache) that are empty from a place elsewhere, named as
+    /// with `--cache-from`. May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_mounts_from: Vec<Pairs>,
+    /// Send the cache mounts that the build used to a place elsewhere, named as with `--cache-to`.
+    /// May be repeated
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) cache_mounts_to: Vec<Pairs>,
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,

@@ -13,6 +13,7 @@ mod index;
 mod login;
 mod mounts;
 mod pairs;
+mod registry;
 mod run;
 mod space;
 mod transfer;
@@ -35,12 +36,13 @@ pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArg
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
+pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
-pub(crate) use world::{BuildNetwork, StepArgs, WorldArgs};
+pub(crate) use world::{NetworkChoice, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
 const EXIT_CODES: &str = "\
@@ -77,6 +79,9 @@ pub(crate) struct GlobalArgs {
     /// [default: $FORMWORK_ISOLATION, else auto]
     #[arg(long, global = true, value_enum, value_name = "HOW", help_heading = "Global options")]
     pub(crate) isolation: Option<Isolation>,
+    /// How registries are spoken to.
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
 }
 
 /// How steps are kept apart from the machine.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Format;
+use super::{Format, Pairs};
 
 /// What to do with cache mounts.
 #[derive(Debug, Args)]
@@ -32,23 +32,31 @@ pub(crate) enum MountsCommand {
         #[arg(short, long, conflicts_with = "ids")]
         all: bool,
     },
-    /// Write the files of a cache mount into a tar archive
+    /// Write the files of a cache mount into a tar archive or a directory, or send them elsewhere
     Export {
         /// The ID
         id: String,
-        /// File to write [default: standard output]
-        #[arg(short, long, value_name = "FILE")]
+        /// File to write, or an existing directory [default: a tar archive on standard output]
+        #[arg(short, long, value_name = "PATH")]
         output: Option<PathBuf>,
-        /// How to compress: gzip, zstd or uncompressed
-        #[arg(long, value_name = "FORMAT", default_value = "zstd")]
+        /// Place elsewhere, where `build --cache-mounts-from` and `import --from` find it:
+        /// type=registry,ref=REPOSITORY[:TAG] or type=local,dest=DIRECTORY
+        #[arg(long, value_name = "type=TYPE,…", conflicts_with = "output")]
+        to: Option<Pairs>,
+        /// How to compress an archive: gzip, zstd or uncompressed
+        #[arg(long, value_name = "FORMAT", default_value = "zstd", conflicts_with = "to")]
         compression: String,
     },
-    /// Put the files of a tar archive in the place of a cache mount's
+    /// Put the files of a tar archive, a directory or a place elsewhere in the place of a cache
+    /// mount's
     Import {
         /// The ID
         id: String,
-        /// File to read, compressed or not [default: standard input]
-        #[arg(short, long, value_name = "FILE")]
+        /// Tar archive to read, compressed or not, or directory [default: standard input]
+        #[arg(short, long, value_name = "PATH")]
         input: Option<PathBuf>,
+        /// Place elsewhere: type=registry,ref=REPOSITORY[:TAG] or type=local,src=DIRECTORY
+        #[arg(long, value_name = "type=TYPE,…", conflicts_with = "input")]
+        from: Option<Pairs>,
     },
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use formwork_build::{Allowed, Dns, Resource, ResourceLimit, StepWorld};
+use formwork_build::{Allowed, Dns, Resource, ResourceLimit, StepNetwork, StepWorld};
 
 use super::{bytes, duration};
 
@@ -27,6 +27,9 @@ pub(crate) struct WorldArgs {
     /// Limit of each process, such as nofile=1024:4096; -1 for none; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = resource_limit)]
     pub(crate) ulimit: Vec<ResourceLimit>,
+    /// Network of the processes that name none
+    #[arg(long, value_enum, value_name = "NETWORK", default_value_t)]
+    pub(crate) network: NetworkChoice,
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(crate) shm_size: Option<u64>,
@@ -36,12 +39,10 @@ pub(crate) struct WorldArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "World of the processes")]
 pub(crate) struct StepArgs {
-    /// Allow what a Dockerfile may not do by itself: RUN --network=host, RUN --security=insecure
+    /// Allow what nothing may do by itself: RUN --network=host, RUN --security=insecure,
+    /// --output=type=local,mode=delete
     #[arg(long, value_enum, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub(crate) allow: Vec<Entitlement>,
-    /// Network of RUN instructions that name none
-    #[arg(long, value_enum, value_name = "NETWORK", default_value_t)]
-    pub(crate) network: BuildNetwork,
     /// How long a RUN may take, such as 10m; then it is stopped, and fails
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) step_timeout: Option<Duration>,
@@ -59,24 +60,31 @@ pub(crate) enum Entitlement {
     /// RUN --security=insecure
     #[value(name = "security.insecure")]
     SecurityInsecure,
+    /// --output=type=local,mode=delete
+    #[value(name = "buildx.local.delete")]
+    LocalDelete,
 }
 
-/// The network of RUN instructions that name none.
+/// The network of processes that name none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BuildNetwork {
-    /// This machine's, without power over it
+pub(crate) enum NetworkChoice {
+    /// $FORMWORK_NETWORK, or else this machine's, without power over it
     #[default]
     Default,
     /// This machine's; also allows RUN --network=host
     Host,
+    /// One of their own, from which this machine's services cannot be reached, with a way out
+    #[value(alias = "bridge")]
+    Private,
     /// None
     None,
 }
 
 impl WorldArgs {
-    /// What these options ask for.
-    pub(crate) fn world(&self) -> StepWorld {
+    /// What these options ask for, in a network.
+    pub(crate) fn world(&self, network: StepNetwork) -> StepWorld {
         StepWorld {
+            network,
             hosts: self.add_host.clone(),
             dns: Dns {
                 servers: self.dns.clone(),
@@ -92,16 +100,21 @@ impl WorldArgs {
 
 impl StepArgs {
     /// What these options ask for, with those for all processes.
-    pub(crate) fn world(&self, of_all: &WorldArgs) -> StepWorld {
-        StepWorld { time_limit: self.step_timeout, retries: self.retry, ..of_all.world() }
+    pub(crate) fn add_to(&self, world: StepWorld) -> StepWorld {
+        StepWorld { time_limit: self.step_timeout, retries: self.retry, ..world }
+    }
+
+    /// Whether an output may remove what was in its directory.
+    pub(crate) fn may_delete(&self) -> bool {
+        self.allow.contains(&Entitlement::LocalDelete)
     }
 
     /// What the Dockerfile may ask for. Who builds in the machine's network by their own choice
     /// has nothing against a step that does.
-    pub(crate) fn allowed(&self) -> Allowed {
+    pub(crate) fn allowed(&self, network: NetworkChoice) -> Allowed {
         let has = |entitlement| self.allow.contains(&entitlement);
         Allowed {
-            host_network: has(Entitlement::NetworkHost) || self.network == BuildNetwork::Host,
+            host_network: has(Entitlement::NetworkHost) || network == NetworkChoice::Host,
             insecure: has(Entitlement::SecurityInsecure),
         }
     }

@@ -1,6 +1,8 @@
 //! `formwork build`.
 
 pub(crate) mod annotations;
+pub(crate) mod caches;
+mod engine;
 mod outputs;
 mod secrets;
 
@@ -9,17 +11,19 @@ use std::io::Write;
 
 use formwork_build::{
     BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
-    build,
+    StepNetwork, build,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use crate::args::{BuildArgs, BuildNetwork, Method};
+use crate::args::{BuildArgs, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
 use crate::inputs::Inputs;
 use crate::progress::Mode;
-use crate::settings::{Settings, host_trust, limits, ssh_agent, variable, with_given_proxies};
+use crate::settings::{
+    Settings, host_trust, limits, ssh_agent, variable, with_given_proxies, world,
+};
 
 /// Builds an image.
 pub(crate) fn run(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
@@ -37,9 +41,11 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     if pending.needs_ssh() {
         request.git.agent = ssh_agent();
     }
-    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
+    let agents = secrets::agents(&args.ssh)?;
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    let _agents = secrets::serve(agents, &host, &mut request.agents)?;
+    request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     if args.method() != Method::Build {
         return call::run(args, &host, request, pending);
     }
@@ -113,7 +119,8 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let epoch = epoch(&build_args)?;
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let outputs = outputs::outputs(args, &platforms, &mut tags)?;
+    let outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
+    let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
     with_given_proxies(&mut trust, &build_args);
     Ok(BuildRequest {
@@ -129,10 +136,11 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             no_cache: args.no_cache,
             no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
-            allowed: args.steps.allowed(),
-            network: match args.steps.network {
-                BuildNetwork::Default | BuildNetwork::Host => Network::Default,
-                BuildNetwork::None => Network::None,
+            allowed: args.steps.allowed(args.world.network),
+            // What has no network shows in the image's identity; which one it has, does not.
+            network: match world.network {
+                StepNetwork::Host | StepNetwork::Private(_) => Network::Default,
+                StepNetwork::None => Network::None,
             },
         },
         platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
@@ -140,12 +148,16 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets::secrets(&args.secret)?,
-        agents: secrets::agents(&args.ssh)?,
+        agents: BTreeMap::new(),
         git: settings.git(),
         trust,
-        world: args.steps.world(&args.world),
+        world,
         tags,
         outputs,
+        cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
+        cache_to: caches::cache_to("--cache-to", &args.cache_to)?,
+        mounts_from: caches::cache_from("--cache-mounts-from", &args.cache_mounts_from)?,
+        mounts_to: caches::cache_to("--cache-mounts-to", &args.cache_mounts_to)?,
         limits: limits(&args.space)?,
         epoch,
     })

@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use formwork_build::{
-    Host, Item, ItemKind, Limits, export_cache_mount, import_cache_mount, no_such_mount, prune,
-    usage,
+    Host, Item, ItemKind, Limits, export_cache_mount, export_cache_mount_files, import_cache_mount,
+    import_cache_mount_files, no_such_mount, prune, send_cache_mount, take_cache_mount, usage,
 };
 
-use crate::args::{Format, MountsArgs, MountsCommand};
+use crate::args::{Format, MountsArgs, MountsCommand, Pairs};
+use crate::commands::build::caches;
 use crate::commands::{self, du, work};
 use crate::exit::Failure;
 use crate::render::{self, Table};
@@ -19,15 +20,55 @@ pub(crate) fn run(args: &MountsArgs, settings: &Settings) -> Result<(), Failure>
     match &args.command {
         MountsCommand::Ls { format } => list(&commands::open(settings)?, *format),
         MountsCommand::Rm { ids, all } => remove(&commands::open(settings)?, ids, *all),
-        MountsCommand::Export { id, output, compression } => {
-            let destination = commands::archive_destination(output.as_deref())?;
-            let (id, compression) = (id.clone(), commands::compression(compression)?);
-            let host = commands::open(settings)?;
-            work::shown(&host, work::mode(true), move |host, _, _| {
-                export_cache_mount(host, &id, compression, &destination)
-            })
+        MountsCommand::Export { id, to: Some(to), .. } => send(settings, id, to),
+        MountsCommand::Export { id, output, to: None, compression } => {
+            export(settings, id, output.as_deref(), compression)
         }
-        MountsCommand::Import { id, input } => import(settings, id, input.as_deref()),
+        MountsCommand::Import { id, from: Some(from), .. } => take(settings, id, from),
+        MountsCommand::Import { id, input, from: None } => import(settings, id, input.as_deref()),
+    }
+}
+
+fn export(
+    settings: &Settings,
+    id: &str,
+    output: Option<&Path>,
+    compression: &str,
+) -> Result<(), Failure> {
+    let id = id.to_owned();
+    if let Some(directory) = output.filter(|path| path.is_dir()).map(Path::to_owned) {
+        let host = commands::open(settings)?;
+        return work::shown(&host, work::mode(true), move |host, _, _| {
+            export_cache_mount_files(host, &id, &directory)
+        });
+    }
+    let destination = commands::archive_destination(output)?;
+    let compression = commands::compression(compression)?;
+    let host = commands::open(settings)?;
+    work::shown(&host, work::mode(true), move |host, _, _| {
+        export_cache_mount(host, &id, compression, &destination)
+    })
+}
+
+fn send(settings: &Settings, id: &str, to: &Pairs) -> Result<(), Failure> {
+    let (id, place) = (id.to_owned(), caches::place("--to", "dest", to)?);
+    let host = commands::open(settings)?;
+    work::shown(&host, work::mode(false), move |host, events, cancel| {
+        send_cache_mount(host, &id, &place, events, cancel).map(drop)
+    })
+}
+
+fn take(settings: &Settings, id: &str, from: &Pairs) -> Result<(), Failure> {
+    let place = caches::place("--from", "src", from)?;
+    let host = commands::open(settings)?;
+    let wanted = id.to_owned();
+    let taken = work::shown(&host, work::mode(false), move |host, events, cancel| {
+        take_cache_mount(host, &wanted, &place, events, cancel)
+    })?;
+    match taken {
+        true => Ok(()),
+        false => Err(Failure::input(format!("the place has no cache mount `{id}`"))
+            .with_help("`formwork mounts export --to` puts one there")),
     }
 }
 
@@ -56,10 +97,24 @@ fn remove(host: &Host, ids: &[String], all: bool) -> Result<(), Failure> {
         |item: &Item| item.kind == ItemKind::CacheMount && (all || ids.contains(&item.id));
     let pruned = prune(host, &selected, false, Limits::default(), false)?;
     let line = |mount: &Item| format!("Deleted: {}\n", mount.id);
-    commands::print(&pruned.items.iter().map(line).collect::<String>())
+    commands::print(&pruned.items.iter().map(line).collect::<String>())?;
+    let stays = |mount: &&Item| pruned.items.iter().all(|gone| gone.id != mount.id);
+    match mounts.iter().filter(|mount| selected(mount)).find(stays) {
+        None => Ok(()),
+        Some(used) => {
+            Err(Failure::machine(format!("a step is using the cache mount `{}`", used.id))
+                .with_help("try again when the build has ended"))
+        }
+    }
 }
 
 fn import(settings: &Settings, id: &str, input: Option<&Path>) -> Result<(), Failure> {
+    if let Some(directory) = input.filter(|path| path.is_dir()).map(Path::to_owned) {
+        let (host, id) = (commands::open(settings)?, id.to_owned());
+        return work::shown(&host, work::mode(true), move |host, _, _| {
+            import_cache_mount_files(host, &id, &directory)
+        });
+    }
     let file = input.filter(|path| path.as_os_str() != "-");
     let file = file.map(fs_err::File::open).transpose().map_err(Failure::input)?;
     if file.is_none() && std::io::stdin().is_terminal() {

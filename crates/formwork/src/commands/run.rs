@@ -7,7 +7,7 @@ use formwork_build::{Cancel, RunRequest, Volume, find_image, run as run_image};
 
 use crate::args::RunArgs;
 use crate::exit::Failure;
-use crate::settings::Settings;
+use crate::settings::{Settings, world};
 use crate::terminal::Terminal;
 use crate::{commands, signals};
 
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
         hostname: args.hostname.clone(),
         volumes,
         interactive: args.interactive,
-        world: args.world.world(),
+        world: world(&args.world).map_err(Failure::of_run)?,
         terminal,
     };
     let cancel = Cancel::default();

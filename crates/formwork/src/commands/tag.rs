@@ -12,7 +12,7 @@ pub(crate) fn run(args: &TagArgs, settings: &Settings) -> Result<(), Failure> {
     settings.enter()?;
     let host = settings.host()?;
     // Nobody may remove the image meanwhile because it has no name yet.
-    let _in_use = host.use_store()?;
+    let _everything = host.keep_everything()?;
     let image = host.images().resolve(&args.source).map_err(Failure::input)?;
     let name: Reference = args.target.parse().map_err(Failure::usage_error)?;
     let image = StoredImage { name: Some(name), ..image };

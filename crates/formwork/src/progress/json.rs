@@ -58,6 +58,9 @@ fn objects(event: Event, lines: &mut BTreeMap<StepId, Lines>) -> Vec<Value> {
             vec![json!({"event": "step-added", "step": step.0, "name": &*name})]
         }
         Event::StepStarted { step } => vec![json!({"event": "step-started", "step": step.0})],
+        Event::StepWaiting { step, why } => {
+            vec![json!({"event": "step-waiting", "step": step.0, "why": &*why})]
+        }
         Event::StepReason { step, reasons } => {
             vec![json!({"event": "step-reason", "step": step.0, "reasons": &*reasons})]
         }

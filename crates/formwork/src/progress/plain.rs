@@ -66,6 +66,9 @@ impl State {
                 }
                 self.lines(&mut text, step, &[]);
             }
+            Event::StepWaiting { step, why } => {
+                self.lines(&mut text, step, &[format!("waiting: {why}")]);
+            }
             Event::StepReason { step, reasons } => {
                 if let Some(shown) = self.steps.get_mut(&step) {
                     shown.step.explain(&reasons);

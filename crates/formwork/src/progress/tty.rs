@@ -137,6 +137,11 @@ impl State {
                     state.started = Some(now);
                 }
             }
+            Event::StepWaiting { step, why } => {
+                if let Some(state) = self.steps.get_mut(&step) {
+                    state.keep(&[format!("waiting: {why}")]);
+                }
+            }
             Event::StepReason { step, reasons } => {
                 if let Some(state) = self.steps.get_mut(&step) {
                     state.explain(&reasons);

@@ -151,6 +151,7 @@ fn what_is_dropped_in_silence_elsewhere_is_told() {
         "`none*` matches nothing",
         "`no/**/f` matches nothing",
     ] {
-        assert_eq!(ran.stderr.matches(told).count(), 1, "{told}: {}", ran.stderr);
+        let message = format!("\"message\":\"{told}\"");
+        assert_eq!(ran.stderr.matches(&message).count(), 1, "{told}: {}", ran.stderr);
     }
 }

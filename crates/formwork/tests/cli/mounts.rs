@@ -87,7 +87,8 @@ fn mounts_that_are_not_there_and_those_in_use_are_told() {
     }
     let import = ["mounts", "import", "things", "-i", "x.tar"];
     Ran::of(&mut site.formwork(&import)).failed(4, "a step is using");
-    Ran::of(&mut site.formwork(&["mounts", "rm", "--all"])).failed(4, "another formwork process");
+    Ran::of(&mut site.formwork(&["mounts", "rm", "--all"])).failed(4, "a step is using");
+    Ran::of(&mut site.formwork(&["mounts", "rm", "things"])).failed(4, "a step is using");
     fs_err::write(mount.join("end"), "").unwrap();
     assert!(build.wait().unwrap().success());
     site.run(&import);

@@ -251,3 +251,102 @@ fn skopeo_reads_every_form() {
         assert_eq!(config["created"], image["Created"], "{source}");
     }
 }
+
+/// Copies the only image of a layout with its layers in zstd.
+#[test]
+fn layers_of_a_base_are_compressed_anew_if_that_is_forced() {
+    let site = site();
+    let (base, oci) = (site.outside("base.tar"), site.outside("oci"));
+    site.build(&["-o", &format!("type=oci,dest={base}")], DOCKERFILE);
+    let context = format!("base=oci-layout://{base}");
+    let build = |attributes: &str| {
+        let output = format!("type=oci,tar=false,dest={oci},{attributes}");
+        let dockerfile = "FROM base\nCOPY a /b\n";
+        let built = site.build(&["--build-context", &context, "-o", &output], dockerfile);
+        let layers = manifest(&oci)["layers"].clone();
+        let kinds = [&layers[0]["mediaType"], &layers[1]["mediaType"]];
+        let kinds = kinds.map(|kind| kind.as_str().unwrap().rsplit('.').next().unwrap().to_owned());
+        (built.id, kinds)
+    };
+    let (id, kinds) = build("compression=zstd");
+    assert_eq!(kinds, ["tar+gzip", "tar+zstd"]);
+    for (attributes, kind) in [
+        ("compression=zstd,force-compression=true", "tar+zstd"),
+        ("compression=uncompressed,force-compression=true", "tar"),
+        ("compression=gzip,force-compression=true", "tar+gzip"),
+    ] {
+        assert_eq!(build(attributes), (id.clone(), [kind.to_owned(), kind.to_owned()]));
+    }
+    // What was compressed anew is what it was.
+    build("compression=zstd,force-compression=true");
+    let context = format!("back=oci-layout://{oci}");
+    let tree = site.tree(&["--build-context", &context], "FROM back\n").lines();
+    assert_eq!(tree, ["-rw-r--r-- 0:0 /b \"A\"", MADE[0], MADE[1]]);
+}
+
+#[test]
+fn the_store_keeps_an_image_as_attributes_say() {
+    let site = site();
+    let output = "type=image,name=app:1,compression=zstd,annotation.a=b,name-canonical=true,\
+                  dangling-name-prefix=loose,unpack=true";
+    let metadata = site.outside("metadata.json");
+    site.build(&["-o", output, "--metadata-file", &metadata], DOCKERFILE);
+    let digest = json(metadata)["containerimage.digest"].as_str().unwrap().to_owned();
+    let image = site.inspect("app:1");
+    assert_eq!(image["Digest"], digest.as_str());
+    let layer = &image["Layers"][0]["Blob"]["mediaType"];
+    assert_eq!(layer, "application/vnd.oci.image.layer.v1.tar+zstd");
+    for name in [format!("app@{digest}"), format!("loose@{digest}")] {
+        assert_eq!(site.inspect(&name)["Id"], image["Id"], "{name}");
+    }
+    // The annotation goes where the image goes.
+    let saved = site.outside("saved");
+    site.run(&["save", "--format=oci-dir", "-o", &saved, "app:1"]);
+    assert_eq!(manifest(&saved)["annotations"]["a"], "b");
+    let only = "type=image,name=app:2,dangling-name-prefix=other,danging-name-empty-only=true";
+    site.build(&["-o", only], DOCKERFILE);
+    let images = site.run(&["images", "--format={{.Repository}}"]);
+    assert!(images.contains("loose") && !images.contains("other"), "{images}");
+    let before = site.run(&["images", "-q"]);
+    site.build(&["-o", "type=cacheonly"], "FROM scratch\nCOPY a /else\n");
+    assert_eq!(site.run(&["images", "-q"]), before);
+}
+
+#[test]
+fn a_directory_may_become_what_the_result_is() {
+    let site = site();
+    let directory = site.outside("files");
+    site.build(&["-o", &directory], "FROM scratch\nCOPY a /old\n");
+    site.build(&["-o", &directory], "FROM scratch\nCOPY a /new\n");
+    let files = || {
+        let entries = fs_err::read_dir(&directory).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files(), ["new", "old"]);
+    let output = format!("type=local,dest={directory},mode=delete");
+    let mut build = site.build_command(&["-o", &output], "FROM scratch\nCOPY a /new\n");
+    Ran::of(&mut build).failed(2, "--allow buildx.local.delete");
+    let allow = "--allow=buildx.local.delete";
+    site.build(&[allow, "-o", &output], "FROM scratch\nCOPY a /new\n");
+    assert_eq!(files(), ["new"]);
+}
+
+#[test]
+fn a_registry_without_a_trusted_certificate_takes_a_push_if_that_is_said() {
+    let Some(registry) = Registry::start() else { return };
+    let site = site();
+    // Docker's rule makes registries of this machine insecure by themselves; this one is not.
+    let conf = site.outside("registries.conf");
+    let text = format!("[[registry]]\nlocation = '{}'\ninsecure = false\n", registry.host());
+    fs_err::write(&conf, text).unwrap();
+    let name = format!("{}/app", registry.host());
+    let build = |insecure: &str| {
+        let output = format!("type=registry,name={name}{insecure}");
+        let mut build = site.build_command(&["-o", &output], DOCKERFILE);
+        Ran::of(build.env("CONTAINERS_REGISTRIES_CONF", &conf))
+    };
+    build("").failed(3, registry.host());
+    build(",registry.insecure=true").succeeded();
+}

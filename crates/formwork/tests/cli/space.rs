@@ -170,18 +170,6 @@ fn filters_choose() {
 }
 
 #[test]
-fn nothing_is_removed_while_somebody_uses_the_store() {
-    let site = Site::new().with_busybox();
-    site.build(&[], DOCKERFILE);
-    let lock = fs_err::File::open(site.store().join("locks/use")).unwrap();
-    lock.file().lock_shared().unwrap();
-    Ran::of(&mut site.formwork(&["prune"])).failed(4, "another formwork process");
-    assert!(site.run(&["prune", "--dry-run"]).contains("Would free: 2."));
-    drop(lock);
-    assert!(site.run(&["prune"]).contains("Freed: 2."));
-}
-
-#[test]
 fn what_other_tools_put_into_the_store_stays() {
     let site = Site::new().with_busybox();
     if formwork_testing::program("skopeo").is_none() {

@@ -106,7 +106,56 @@ fn an_agent_that_is_not_there_is_missed_only_if_it_is_required() {
     fails("default", "SSH_AUTH_SOCK is not set");
     fails("default=/nothing", "/nothing");
     site.write("key", "a private key");
-    fails("a=key", "formwork forwards agents only");
+    fails("a=key", "it is no private key");
+}
+
+#[test]
+fn keys_in_files_need_no_agent() {
+    let (Some(ssh_add), Some(keygen)) = (program("ssh-add"), program("ssh-keygen")) else { return };
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        client(site, &ssh_add);
+        let make = |name: &str, options: &[&str]| {
+            let path = site.outside(name);
+            let options = [&["-q", "-C", name, "-f", &path], options].concat();
+            Ran::of(&mut site.command(keygen.to_str().unwrap(), &options)).succeeded();
+            site.write(
+                &format!("{name}.pub"),
+                fs_err::read(site.outside(&format!("{name}.pub"))).unwrap(),
+            );
+            path
+        };
+        let kinds = [
+            ("ed25519", &["-t", "ed25519", "-N", ""][..]),
+            ("p256", &["-t", "ecdsa", "-b", "256", "-N", ""]),
+            ("p384", &["-t", "ecdsa", "-b", "384", "-N", ""]),
+            ("rsa", &["-t", "rsa", "-b", "2048", "-N", ""]),
+            ("r-pem", &["-t", "rsa", "-b", "2048", "-m", "PEM", "-N", ""]),
+            ("pkcs8", &["-t", "ecdsa", "-b", "256", "-m", "PKCS8", "-N", ""]),
+        ];
+        let paths = kinds.map(|(name, options)| make(name, options)).join(",");
+        let add = ssh_add.display();
+        // It signs something with each key and verifies the signature; with those of RSA only by
+        // SHA-1, which is refused.
+        let dockerfile = format!(
+            "FROM busybox\nCOPY client /\nCOPY *.pub /p/\n\
+             RUN --mount=type=ssh,required {add} -l && for key in /p/[!r]*; do {add} -T $key || exit 1; done\n"
+        );
+        let built = site.build(&["--ssh", &format!("default={paths}")], &dockerfile);
+        let log = built.step("RUN").log.join("\n");
+        for (name, _) in &kinds[..4] {
+            assert_eq!(log.matches(&format!(" {name} ")).count(), 1, "{log}");
+        }
+        let locked = make("locked", &["-t", "ed25519", "-N", "secret"]);
+        let fails = |file: &str, message: &str| {
+            let arguments = ["--ssh", &format!("default={file}")];
+            Ran::of(&mut site.build_command(&arguments, &dockerfile)).failed(1, message);
+        };
+        fails(&locked, "the key has a passphrase");
+        fails(&format!("{locked}.pub"), "name the private one");
+    });
 }
 
 /// A server that lets the holder of a key in as root, on a port of its own.
@@ -115,8 +164,9 @@ fn serve_ssh(site: &Site, sshd: &Path) -> u16 {
     let keygen = ["-qt", "ed25519", "-N", "", "-f", &host];
     Ran::of(Command::new("ssh-keygen").args(keygen)).succeeded();
     let settings = format!(
-        "HostKey {host}\nAuthorizedKeysFile {}\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n",
-        site.outside("key.pub")
+        "HostKey {host}\nAuthorizedKeysFile {} {}\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n",
+        site.outside("key.pub"),
+        site.outside("rsa.pub"),
     );
     fs_err::write(&config, settings).unwrap();
     // Where it keeps to itself while it does not know who is there.
@@ -159,5 +209,12 @@ fn repositories_come_by_way_of_ssh_with_the_keys_of_an_agent() {
         site.write("Dockerfile", format!("FROM scratch\nADD --checksum= {url}#main /\n"));
         build(&["."]).failed(3, "--ssh default");
         build(&["--ssh", "default", "."]).succeeded();
+        let rsa = site.outside("rsa");
+        let keygen = ["-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", &rsa];
+        Ran::of(&mut site.command("ssh-keygen", &keygen)).succeeded();
+        for key in ["key", "rsa"] {
+            let key = format!("default={}", site.outside(key));
+            build(&["--no-cache", "--ssh", &key, "."]).succeeded();
+        }
     });
 }

@@ -16,6 +16,9 @@ pub(crate) fn outcome(buildkit: &BuildKit<'_>, scene: &Scene<'_>) -> Result<Outc
     buildkit.write(&scene.dockerfile());
     let calls = case.expected.calls.iter();
     let calls = calls.map(|(method, _)| call(buildkit, scene, method)).collect();
+    if case.is_only_looked_at() {
+        return Ok(Outcome { calls, ..Outcome::default() });
+    }
     let build = |arguments: &[String]| {
         let all = arguments_of(scene, arguments);
         buildkit.solve(&all.iter().map(String::as_str).collect::<Vec<_>>())

@@ -172,6 +172,13 @@ impl Case {
         }
     }
 
+    /// Whether nothing is said of an image.
+    pub(crate) fn is_only_looked_at(&self) -> bool {
+        let Expected { tree, files, config, history, fails, tells, calls } = &self.expected;
+        let has_tree = tree.is_some() || files.is_some() || history.is_some() || fails.is_some();
+        !calls.is_empty() && !has_tree && config.is_empty() && tells.is_empty()
+    }
+
     /// Where the case lies.
     pub(crate) fn path(&self) -> String {
         format!("{}/{}", self.section, self.name)

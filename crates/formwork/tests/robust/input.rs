@@ -78,7 +78,7 @@ const MISTAKES: &[Mistake] = &[
         says: &["nobdy", "Dockerfile:", "^"],
     },
     Mistake {
-        dockerfile: "FROM base\nCOPY --chown=nobdy main.c /\n",
+        dockerfile: "FROM scratch\nCOPY --chown=nobdy main.c /\n",
         args: &[],
         says: &["nobdy", "Dockerfile:2", "^"],
     },

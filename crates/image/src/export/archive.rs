@@ -76,6 +76,25 @@ pub fn all_to_stream(images: &[Named<'_>], form: Form, target: &File) -> Result<
     Export::new(images, form)?.write(target, Path::new("the output"))
 }
 
+/// Writes images as one archive in which the contents of each one's lowest layers are left out, for
+/// somebody who has them; the layers themselves are named as ever.
+///
+/// # Errors
+///
+/// Fails as [`all_to_stream`] does.
+pub fn all_to_stream_without(
+    images: &[Named<'_>],
+    form: Form,
+    target: &File,
+    lowest: usize,
+) -> Result<(), ImageError> {
+    let mut export = Export::new(images, form)?;
+    for item in &mut export.items {
+        item.left_out = lowest;
+    }
+    export.write(target, Path::new("the output"))
+}
+
 /// Where an archive goes.
 enum Target {
     /// A new file, or an old one that is replaced; links to it have been followed.
@@ -132,7 +151,7 @@ impl Export {
     /// The blobs of the images by their paths, each once.
     fn blobs(&self) -> BTreeMap<String, Blob<'_>> {
         let mut blobs = BTreeMap::new();
-        for Item { top, top_bytes, images, artifacts, .. } in &self.items {
+        for Item { top, top_bytes, images, artifacts, left_out, .. } in &self.items {
             for artifact in artifacts {
                 let source = &**artifact.blobs();
                 blobs.extend(
@@ -146,6 +165,13 @@ impl Export {
                 blobs.insert(path_of(image.descriptor()), Blob::Document(image.manifest_bytes()));
                 let config = &image.manifest().config;
                 blobs.insert(path_of(config), Blob::Document(image.config_bytes()));
+                let upper = image.manifest().layers.iter().skip(*left_out);
+                let upper: Vec<String> = upper.map(path_of).collect();
+                for layer in image.manifest().layers.iter().take(*left_out).map(path_of) {
+                    if !upper.contains(&layer) {
+                        blobs.insert(layer, Blob::Document(b""));
+                    }
+                }
             }
             blobs.insert(path_of(top), Blob::Document(top_bytes));
         }

@@ -11,7 +11,7 @@ mod archive;
 mod directory;
 mod push;
 
-pub use archive::{all_to_file, all_to_stream, to_file, to_stream};
+pub use archive::{all_to_file, all_to_stream, all_to_stream_without, to_file, to_stream};
 pub use directory::{all_to_directory, copy_artifact, copy_blobs, copy_index, to_directory};
 pub use push::{PushOptions, PushReport, artifact_to_registry, index_to_registry, to_registry};
 
@@ -95,6 +95,8 @@ struct Item {
     /// How many of them are on the list of images themselves: the last ones.
     attached: usize,
     names: Vec<Name>,
+    /// How many of the lowest layers have no contents in an archive.
+    left_out: usize,
 }
 
 /// A name without a digest.
@@ -164,6 +166,7 @@ impl Item {
             attached: artifacts.len(),
             artifacts,
             names,
+            left_out: 0,
         }
     }
 
@@ -185,6 +188,7 @@ impl Item {
             artifacts,
             attached: count,
             names,
+            left_out: 0,
         }
     }
 

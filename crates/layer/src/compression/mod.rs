@@ -66,6 +66,15 @@ impl Compression {
     }
 }
 
+/// Some bytes as one Zstandard frame, for documents that are kept whole in memory.
+///
+/// # Errors
+///
+/// Fails where there is no memory for it.
+pub fn zstd(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(bytes, zstd::DEFAULT_COMPRESSION_LEVEL)
+}
+
 /// The formats that are recognised when they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -1,5 +1,6 @@
 //! The archive of a tree as a sequence of equal blocks.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use formwork_fs::FsError;
@@ -9,6 +10,7 @@ use rustix::io::{pread, retry_on_intr};
 use crate::LayerError;
 use crate::archive::{self, END, Times};
 use crate::compression::gzip::MEMBER;
+use crate::compression::reader;
 use crate::flow::{Block, Buffer, Pool, Stopped, Unfinished};
 use crate::tree::{Bytes, ContentHash, File, Node, Tree};
 
@@ -36,6 +38,22 @@ pub(super) fn write_archive(
         }
     }
     blocks.write(&END)?;
+    blocks.finish()?;
+    Ok(())
+}
+
+/// Passes the archive in a blob on as it is.
+pub(super) fn copy_archive(blob: impl Read, mut blocks: Blocks<'_>) -> Result<(), Unfinished> {
+    let mut archive = reader(blob)?;
+    loop {
+        let read = |block: &mut Vec<u8>| {
+            let room = MEMBER.saturating_sub(block.len()) as u64;
+            (&mut archive).take(room).read_to_end(block)
+        };
+        if blocks.fill(u64::MAX, read)?.map_err(LayerError::Read)?.is_empty() {
+            break;
+        }
+    }
     blocks.finish()?;
     Ok(())
 }

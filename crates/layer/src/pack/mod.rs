@@ -10,7 +10,7 @@
 mod contents;
 mod pipeline;
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use formwork_oci::{DiffId, Digest};
 
@@ -78,6 +78,22 @@ pub fn pack(tree: &Tree, options: &PackOptions, sink: impl Write) -> Result<Pack
     pipeline::run(produce, options.compression, threads, sink)
 }
 
+/// Packs an archive that is there already, in whatever compression, byte for byte, so that its
+/// digest stays.
+///
+/// # Errors
+///
+/// Fails where `blob` cannot be read, and where `sink` cannot be written.
+pub fn recompress(
+    blob: impl Read + Send,
+    compression: Compression,
+    threads: usize,
+    sink: impl Write,
+) -> Result<Packed, LayerError> {
+    let produce = |blocks: contents::Blocks<'_>| contents::copy_archive(blob, blocks);
+    pipeline::run(produce, compression, threads.max(1), sink)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -125,6 +141,19 @@ mod tests {
         assert_eq!(packed.digest, Digest::of(&blob));
         assert_eq!(packed.size, blob.len() as u64);
         (packed, blob)
+    }
+
+    #[test]
+    fn an_archive_keeps_its_digest_in_another_compression() {
+        let tree = large();
+        let (plain, archive) = packed(&tree, &options(Compression::None, 1));
+        for compression in ALL {
+            let (direct, blob) = packed(&tree, &options(compression, 2));
+            let mut again = Vec::new();
+            let done = recompress(&*archive, compression, 3, &mut again).unwrap();
+            assert_eq!((&done, &done.diff_id), (&direct, &plain.diff_id));
+            assert!(again == blob);
+        }
     }
 
     #[test]

@@ -84,6 +84,20 @@ fn half_a_blob_is_begun_anew_where_ranges_are_unknown() {
 }
 
 #[test]
+fn half_a_blob_is_begun_anew_where_the_rest_is_refused() {
+    let image = Image::of_size(600_000);
+    let server = with_layer(&image, |request, image| match (range(request), request.earlier) {
+        (Some(_), _) => Reply::new(416, "no such range"),
+        (None, 0) => Reply::ok(image.layer.clone()).cut(400_000),
+        (None, _) => Reply::ok(image.layer.clone()),
+    });
+    let (bytes, result) = pull_layer(&client(impatient()), &server, &image);
+    result.unwrap();
+    assert!(bytes == image.layer);
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[test]
 fn a_body_without_length_that_ends_early_is_gone_on_with() {
     let image = Image::of_size(100_000);
     let server = with_layer(&image, |request, image| match range(request) {

@@ -16,6 +16,7 @@ mod root;
 mod system;
 mod target;
 
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ pub(crate) use program::is_static_program;
 pub(crate) use root::clone_mount;
 
 use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
+
+/// The longest word of the helper: why the network is not there.
+const LONGEST_WORD: u64 = 4096;
 
 /// What the helper was asked to run.
 #[derive(Debug)]
@@ -74,7 +78,7 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
 }
 
 fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
-    await_ids(go)?;
+    await_word(go)?;
     let scope: Vec<_> = world.scope.iter().map(AsFd::as_fd).collect();
     job.keep_only(&scope)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
@@ -119,13 +123,18 @@ fn confinement<'a>(world: &'a World, spec: &ProcessSpec) -> process::Confinement
     process::Confinement { capabilities, rules, filter: &world.filter, is_contained: false }
 }
 
-/// Waits until the helper has mapped the ids; fails when it could not.
-fn await_ids(go: OwnedFd) -> Result<(), SandboxError> {
+/// Waits until the helper has done what is to be done from outside: mapped the ids, connected the
+/// network. Fails when it could not.
+fn await_word(go: OwnedFd) -> Result<(), SandboxError> {
     // Should the helper be gone already, the pipe is at its end. From here on, its end is ours.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(messages)?;
-    match wire::retry(|| rustix::io::read(&go, &mut [0])).map_err(messages)? {
-        0 => Err(messages(rustix::io::Errno::PIPE)),
-        _ => Ok(()),
+    let mut word = Vec::new();
+    let read = std::fs::File::from(go).take(LONGEST_WORD).read_to_end(&mut word);
+    read.map_err(messages)?;
+    match word.as_slice() {
+        [crate::network::GO] => Ok(()),
+        [] => Err(messages(rustix::io::Errno::PIPE)),
+        problem => Err(SandboxError::Unavailable(String::from_utf8_lossy(problem).into_owned())),
     }
 }
 

@@ -15,11 +15,18 @@ pub(super) fn set_up(spec: &ProcessSpec) -> Result<(), SandboxError> {
     match spec.network {
         NetworkMode::Host => Ok(()),
         NetworkMode::None => isolate().map_err(failed("none")),
+        // The helper has made it already.
+        NetworkMode::Private if spec.uplink.is_some() => loopback_up().map_err(failed("private")),
+        NetworkMode::Private => isolate().map_err(failed("private")),
     }
 }
 
 fn isolate() -> rustix::io::Result<()> {
     sys::unshare(UnshareFlags::NEWNET)?;
+    loopback_up()
+}
+
+fn loopback_up() -> rustix::io::Result<()> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     sys::loopback_up(socket.as_fd())
 }

@@ -59,7 +59,7 @@ fn mount_sys(
     target: &OwnedFd,
 ) -> Result<(), SandboxError> {
     let flags = BARE | MountFlags::NOEXEC | MountFlags::RDONLY;
-    let own = spec.network == NetworkMode::None
+    let own = spec.network != NetworkMode::Host
         && mount_at("sysfs", &name(target), flags, c"", "/sys").is_ok();
     if !own {
         clone_sys(target).map_err(|errno| SandboxError::setup(Stage::Mount, "/sys", errno))?;

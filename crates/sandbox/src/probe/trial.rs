@@ -94,7 +94,7 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
 fn try_sandbox(world: &mut World) -> Result<Mounts, OsError> {
     let world = std::cell::RefCell::new(world);
     in_child(
-        || forbidden::fork(&mut world.borrow_mut()),
+        || forbidden::fork(&mut world.borrow_mut(), 0),
         |channel| wire::send(channel, &try_mounts()),
         |pid| Ok(world.borrow().give_ids(pid)?),
     )

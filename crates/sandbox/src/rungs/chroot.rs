@@ -98,6 +98,7 @@ fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
     let what = match spec {
         ProcessSpec { privileged: true, .. } => "a privileged process",
         ProcessSpec { network: NetworkMode::None, .. } => "a process without a network",
+        ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
         _ => return Ok(()),
     };
     Err(SandboxError::Unavailable(format!(

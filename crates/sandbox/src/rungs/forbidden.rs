@@ -15,14 +15,14 @@ const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 const CAP_NET_RAW: u64 = 1 << 13;
 const CAP_MKNOD: u64 = 1 << 27;
 
-/// Forks into a sandbox's namespaces; without a user namespace where the machine gives none.
-pub(crate) fn fork(world: &mut World) -> rustix::io::Result<Fork> {
-    let first = match sys::fork(world.namespaces()) {
+/// Forks into a sandbox's namespaces and some more (`CLONE_NEW…`); without a user namespace where the machine gives none.
+pub(crate) fn fork(world: &mut World, more: i32) -> rustix::io::Result<Fork> {
+    let first = match sys::fork(world.namespaces() | more) {
         Err(errno) if world.has_user_namespaces() && is_refusal(errno) => errno,
         other => return other,
     };
     world.no_user_namespaces = Some(first.into());
-    sys::fork(world.namespaces()).map_err(|_| {
+    sys::fork(world.namespaces() | more).map_err(|_| {
         world.no_user_namespaces = None;
         first
     })
@@ -50,7 +50,7 @@ pub(crate) fn check(world: &World, spec: &ProcessSpec) -> Result<(), SandboxErro
 pub(crate) fn without_reach(capabilities: u64, spec: &ProcessSpec) -> u64 {
     let network = match spec.network {
         NetworkMode::Host => CAP_NET_BIND_SERVICE | CAP_NET_RAW,
-        NetworkMode::None => 0,
+        NetworkMode::None | NetworkMode::Private => 0,
     };
     capabilities & !(CAP_MKNOD | network)
 }

@@ -2,38 +2,46 @@
 //! what was said; `formwork_build` writes.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
-use formwork_build::{Annotation, Compression, Destination, ImageForm, Output};
+use formwork_build::{Annotation, Compression, Destination, ImageForm, Output, StoreOptions};
 use formwork_oci::{Platform, Reference};
 
-use super::{annotations, reference};
+use super::{annotations, engine, reference};
 use crate::args::{BuildArgs, Pairs};
 use crate::exit::Failure;
-use crate::settings::variable;
 
 /// Where the result goes; into the store if nothing is said.
 pub(super) fn outputs(
     args: &BuildArgs,
     platforms: &[Platform],
+    epoch: Option<i64>,
     tags: &mut Vec<Reference>,
 ) -> Result<Vec<Output>, Failure> {
     let annotations = annotations::of_options(&args.annotation)?;
     annotations::check(&annotations, platforms)?;
     let mut outputs = Vec::new();
-    let mut asked = Asked { annotations: &annotations, platforms, tags };
+    let may_delete = args.steps.may_delete();
+    let mut asked = Asked { annotations: &annotations, platforms, epoch, may_delete, tags };
     for pairs in &args.output {
         outputs.extend(asked.output(pairs)?);
     }
+    let form = ImageForm { annotations, ..ImageForm::default() };
     if args.push {
-        let form = ImageForm { annotations, ..ImageForm::default() };
-        outputs.push(Output::Push { form, by_digest: false });
+        outputs.push(Output::Push { form: form.clone(), by_digest: false, insecure: false });
     }
-    if outputs.is_empty() {
-        if !args.annotation.is_empty() {
-            return Err(nothing_to_annotate());
+    if args.load {
+        if !form.annotations.is_empty() {
+            return Err(no_annotations());
         }
-        outputs.push(Output::Store);
+        outputs.push(load(None)?);
     }
+    if outputs.is_empty() && args.output.is_empty() {
+        // An image that is only stored is not packed, unless that is how it gets its annotations.
+        let form = (!form.annotations.is_empty()).then_some(form);
+        outputs.push(Output::Store(StoreOptions { form, ..StoreOptions::default() }));
+    }
+    check_destinations(&outputs)?;
     let pushes = outputs.iter().any(|output| matches!(output, Output::Push { .. }));
     if pushes && tags.is_empty() {
         return Err(Failure::usage("an image that is pushed needs a name")
@@ -42,94 +50,296 @@ pub(super) fn outputs(
     Ok(outputs)
 }
 
-/// An image that is only stored is not packed, and so has no manifest yet.
-fn nothing_to_annotate() -> Failure {
-    Failure::usage("only an image that leaves the store has a manifest that could be annotated")
-        .with_help("push it, or write it with `--output type=oci,dest=…`")
+/// Into the engine that is there.
+fn load(context: Option<&str>) -> Result<Output, Failure> {
+    let form = ImageForm { docker_types: true, ..ImageForm::default() };
+    Ok(Output::Load { engine: engine::find(context)?, form })
+}
+
+fn no_annotations() -> Failure {
+    Failure::usage("images with docker's media types have no annotations")
+        .with_help("choose `type=oci`, or leave `oci-mediatypes=false` out")
+}
+
+/// Refuses two outputs to one place.
+fn check_destinations(outputs: &[Output]) -> Result<(), Failure> {
+    let mut places: Vec<Option<&Path>> = Vec::new();
+    for output in outputs {
+        let place = match output {
+            Output::Store(_) | Output::Push { .. } | Output::Load { .. } => continue,
+            Output::Archive { destination: Destination::File(file), .. }
+            | Output::Tar { destination: Destination::File(file), .. } => Some(file.as_path()),
+            Output::Layout { directory, .. } | Output::Files { directory, .. } => {
+                Some(directory.as_path())
+            }
+            Output::Archive { .. } | Output::Tar { .. } => None,
+        };
+        if places.contains(&place) {
+            let shown = place.map_or("standard output".to_owned(), |at| at.display().to_string());
+            return Err(Failure::usage(format!("two outputs cannot both go to {shown}")));
+        }
+        places.push(place);
+    }
+    Ok(())
 }
 
 /// What an output of any type may say.
-const OUTPUT_KEYS: [&str; 12] = [
+const OUTPUT_KEYS: [&str; 28] = [
     "type",
     "dest",
     "name",
+    "tar",
+    "context",
+    "platform-split",
+    "mode",
     "push",
     "push-by-digest",
-    "tar",
+    "registry.insecure",
+    "store",
+    "unpack",
+    "name-canonical",
+    "dangling-name-prefix",
+    "dangling-name-empty-only",
+    "danging-name-prefix",
+    "danging-name-empty-only",
     "compression",
     "compression-level",
+    "force-compression",
     "oci-mediatypes",
     "rewrite-timestamp",
-    "platform-split",
+    "source-date-epoch",
+    "prefer-nondist-layers",
+    "oci-artifact",
+    "attestation-inline",
+    "attestation-prefix",
     "annotation.NAME",
 ];
+
+/// What only outputs of some types may say, with these types.
+const OF_TYPES: [(&str, &[&str]); 22] = [
+    ("dest", &["oci", "docker", "local", "tar"]),
+    ("tar", &["oci", "docker"]),
+    ("context", &["docker"]),
+    ("platform-split", &["local", "tar"]),
+    ("mode", &["local"]),
+    ("push", &["image", "registry"]),
+    ("push-by-digest", &["image", "registry"]),
+    ("registry.insecure", &["image", "registry"]),
+    ("store", &["image", "registry"]),
+    ("unpack", &["image"]),
+    ("name-canonical", &["image", "registry"]),
+    ("dangling-name-prefix", &["image"]),
+    ("dangling-name-empty-only", &["image"]),
+    ("danging-name-prefix", &["image"]),
+    ("danging-name-empty-only", &["image"]),
+    ("compression", &["image", "registry", "oci", "docker"]),
+    ("compression-level", &["image", "registry", "oci", "docker"]),
+    ("force-compression", &["image", "registry", "oci", "docker"]),
+    ("oci-mediatypes", &["image", "registry", "oci", "docker"]),
+    ("prefer-nondist-layers", &["image", "registry", "oci", "docker"]),
+    ("oci-artifact", &["image", "registry", "oci", "docker"]),
+    ("attestation-prefix", &["local", "tar"]),
+];
+
+/// The types of outputs.
+const TYPES: [&str; 7] = ["image", "registry", "oci", "docker", "local", "tar", "cacheonly"];
 
 /// What all outputs of a build have in common.
 struct Asked<'a> {
     annotations: &'a [Annotation],
     platforms: &'a [Platform],
+    /// The time that everything is said to be made at.
+    epoch: Option<i64>,
+    /// Whether an output may remove what was in its directory.
+    may_delete: bool,
     /// Outputs may add names.
     tags: &'a mut Vec<Reference>,
 }
 
 impl Asked<'_> {
     fn output(&mut self, pairs: &Pairs) -> Result<Vec<Output>, Failure> {
-        output(pairs, self)
+        if let Some(short) = pairs.single() {
+            return Ok(vec![match short {
+                "-" => Output::Tar { destination: Destination::Stdout, split: None },
+                directory => {
+                    Output::Files { directory: directory.into(), split: None, delete: false }
+                }
+            }]);
+        }
+        let kind = check_keys(pairs)?;
+        self.check_values(pairs)?;
+        let names = pairs.get("name").unwrap_or_default().split(',');
+        for name in names.filter(|name| !name.is_empty()) {
+            self.tags.push(reference(name)?);
+        }
+        match kind {
+            "image" | "registry" => self.image(pairs, kind),
+            "local" => self.local(pairs),
+            "tar" => {
+                let split = flag(pairs, "platform-split")?;
+                Ok(vec![Output::Tar { destination: destination(pairs)?, split }])
+            }
+            "docker" if self.platforms.len() > 1 && pairs.get("dest").is_some() => {
+                Err(Failure::usage("docker's archives have room for one platform")
+                    .with_help("choose `type=oci`, or build one platform at a time"))
+            }
+            "oci" | "docker" => self.archive(pairs, kind),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Refuses values of attributes that formwork does not have, with the reason.
+    fn check_values(&self, pairs: &Pairs) -> Result<(), Failure> {
+        if flag(pairs, "rewrite-timestamp")? == Some(false) && self.epoch.is_some() {
+            return Err(Failure::usage("times of files always obey SOURCE_DATE_EPOCH"));
+        }
+        if let Some(text) = pairs.get("source-date-epoch")
+            && text.parse() != Ok(self.epoch.unwrap_or(i64::MIN))
+        {
+            return Err(Failure::usage(format!(
+                "`source-date-epoch={text}`: the time holds for the whole build, not for one output"
+            ))
+            .with_help(format!("build with `--source-date-epoch={text}`")));
+        }
+        if flag(pairs, "prefer-nondist-layers")? == Some(false) {
+            return Err(Failure::usage(
+                "`prefer-nondist-layers=false`: layers that may not be passed on stay where their \
+                 addresses say",
+            ));
+        }
+        if flag(pairs, "attestation-inline")? == Some(true)
+            || flag(pairs, "oci-artifact")? == Some(false)
+        {
+            return Err(Failure::usage(
+                "attestations are artifacts that refer to the image: they never change what the \
+                 image's name leads to",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Into the store, to a registry, or both.
+    fn image(&self, pairs: &Pairs, kind: &str) -> Result<Vec<Output>, Failure> {
+        let by_digest = flag(pairs, "push-by-digest")? == Some(true);
+        let pushes = match flag(pairs, "push")? {
+            Some(false) if kind == "registry" || by_digest => {
+                return Err(Failure::usage("`push=false` contradicts the rest of the output"));
+            }
+            push => push == Some(true) || kind == "registry" || by_digest,
+        };
+        let insecure = flag(pairs, "registry.insecure")? == Some(true);
+        let form = image_form(pairs, self)?;
+        let stores = flag(pairs, "store")?.unwrap_or(kind == "image");
+        let mut outputs = Vec::new();
+        if stores {
+            outputs.push(Output::Store(store_options(pairs, &form)?));
+        }
+        if pushes {
+            outputs.push(Output::Push { form, by_digest, insecure });
+        }
+        match outputs.is_empty() {
+            true => Err(Failure::usage("`store=false` without `push=true` leaves nothing to do")
+                .with_help("a build without any result is `--output type=cacheonly`")),
+            false => Ok(outputs),
+        }
+    }
+
+    fn local(&self, pairs: &Pairs) -> Result<Vec<Output>, Failure> {
+        let Some(directory) = pairs.get("dest") else {
+            return Err(Failure::usage("`--output type=local` needs a `dest`"));
+        };
+        let delete = match pairs.get("mode") {
+            None | Some("copy") => false,
+            Some("delete") if self.may_delete => true,
+            Some("delete") => {
+                return Err(Failure::usage(
+                    "`mode=delete` removes all that is in the directory and not in the result",
+                )
+                .with_help("allow that with `--allow buildx.local.delete`"));
+            }
+            Some(other) => {
+                return Err(Failure::usage(format!("there is no mode `{other}`"))
+                    .with_help("there are copy and delete"));
+            }
+        };
+        let split = flag(pairs, "platform-split")?;
+        Ok(vec![Output::Files { directory: directory.into(), split, delete }])
+    }
+
+    fn archive(&self, pairs: &Pairs, kind: &str) -> Result<Vec<Output>, Failure> {
+        let (docker, form) = (kind == "docker", image_form(pairs, self)?);
+        // As buildx has it: without a place to write to it goes into docker.
+        if docker && pairs.get("dest").is_none() && flag(pairs, "tar")? != Some(false) {
+            let engine = engine::find(pairs.get("context"))?;
+            return Ok(vec![Output::Load {
+                engine,
+                form: ImageForm { docker_types: true, ..form },
+            }]);
+        }
+        if pairs.get("context").is_some() {
+            return Err(Failure::usage("`context` is for an image that is loaded, not written")
+                .with_help("leave `dest` out"));
+        }
+        if flag(pairs, "tar")? == Some(false) {
+            let directory = pairs.get("dest").ok_or_else(|| {
+                Failure::usage(format!("`--output type={kind},tar=false` needs a `dest`"))
+            })?;
+            return Ok(vec![Output::Layout { docker, directory: directory.into(), form }]);
+        }
+        Ok(vec![Output::Archive { docker, destination: destination(pairs)?, form }])
     }
 }
 
-fn output(pairs: &Pairs, asked: &mut Asked<'_>) -> Result<Vec<Output>, Failure> {
-    if let Some(short) = pairs.single() {
-        return Ok(vec![match short {
-            "-" => Output::Tar { destination: Destination::Stdout, split: None },
-            directory => Output::Files { directory: directory.into(), split: None },
-        }]);
-    }
+/// The type of an output, all whose attributes fit it.
+fn check_keys(pairs: &Pairs) -> Result<&str, Failure> {
     let is_known = |key: &str| OUTPUT_KEYS.contains(&key) || key.starts_with("annotation");
     if let Some(key) = pairs.keys().find(|key| !is_known(key)) {
         return Err(Failure::usage(format!("`--output` has no `{key}`"))
             .with_help(format!("it has {}", OUTPUT_KEYS.join(", "))));
     }
-    for name in pairs.get("name").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
-        asked.tags.push(reference(name)?);
+    let Some(kind) = pairs.get("type") else {
+        return Err(Failure::usage("`--output` needs a `type`"));
+    };
+    if !TYPES.contains(&kind) {
+        return Err(Failure::usage(format!("there is no output type `{kind}`"))
+            .with_help(format!("there are {}", TYPES.join(", "))));
     }
-    let flag = |key| pairs.flag(key).map_err(Failure::usage);
-    if flag("rewrite-timestamp")? == Some(false) && variable("SOURCE_DATE_EPOCH").is_some() {
-        return Err(Failure::usage("times of files always obey SOURCE_DATE_EPOCH"));
+    for key in pairs.keys() {
+        let types = OF_TYPES.iter().find(|(known, _)| *known == key).map(|(_, types)| *types);
+        if let Some(types) = types.filter(|types| !types.contains(&kind)) {
+            return Err(Failure::usage(format!(
+                "`{key}` means nothing for an output of type `{kind}`, only for {}",
+                types.join(", ")
+            )));
+        }
     }
-    let form = image_form(pairs, asked)?;
-    let by_digest = flag("push-by-digest")? == Some(true);
-    let split = flag("platform-split")?;
-    match pairs.get("type") {
-        Some("image") if by_digest || flag("push")? == Some(true) => {
-            Ok(vec![Output::Store, Output::Push { form, by_digest }])
-        }
-        Some("image") if !form.annotations.is_empty() => Err(nothing_to_annotate()),
-        Some("image") => Ok(vec![Output::Store]),
-        Some("registry") => Ok(vec![Output::Push { form, by_digest }]),
-        Some("local") => match pairs.get("dest") {
-            Some(directory) => Ok(vec![Output::Files { directory: directory.into(), split }]),
-            None => Err(Failure::usage("`--output type=local` needs a `dest`")),
-        },
-        Some("tar") => Ok(vec![Output::Tar { destination: destination(pairs)?, split }]),
-        Some("docker") if asked.platforms.len() > 1 => {
-            Err(Failure::usage("docker's archives have room for one platform")
-                .with_help("choose `type=oci`, or build one platform at a time"))
-        }
-        Some(kind @ ("oci" | "docker")) => {
-            let docker = kind == "docker";
-            if flag("tar")? == Some(false) {
-                let directory = pairs.get("dest").ok_or_else(|| {
-                    Failure::usage(format!("`--output type={kind},tar=false` needs a `dest`"))
-                })?;
-                return Ok(vec![Output::Layout { docker, directory: directory.into(), form }]);
-            }
-            Ok(vec![Output::Archive { docker, destination: destination(pairs)?, form }])
-        }
-        Some(other) => Err(Failure::usage(format!("there is no output type `{other}`"))
-            .with_help("there are image, registry, oci, docker, local and tar")),
-        None => Err(Failure::usage("`--output` needs a `type`")),
-    }
+    Ok(kind)
+}
+
+fn flag(pairs: &Pairs, key: &str) -> Result<Option<bool>, Failure> {
+    pairs.flag(key).map_err(Failure::usage)
+}
+
+/// How the store keeps the image. It is packed only where somebody says how, or needs its digest.
+fn store_options(pairs: &Pairs, form: &ImageForm) -> Result<StoreOptions, Failure> {
+    let prefix = pairs.get("dangling-name-prefix").or_else(|| pairs.get("danging-name-prefix"));
+    // BuildKit lacks a letter there.
+    let only = match flag(pairs, "dangling-name-empty-only")? {
+        None => flag(pairs, "danging-name-empty-only")?,
+        given => given,
+    };
+    let canonical = flag(pairs, "name-canonical")? == Some(true);
+    let is_packed = *form != ImageForm::default()
+        || ["compression", "compression-level"].iter().any(|key| pairs.get(key).is_some())
+        || canonical
+        || prefix.is_some();
+    Ok(StoreOptions {
+        form: is_packed.then(|| form.clone()),
+        unpack: flag(pairs, "unpack")? == Some(true),
+        canonical,
+        dangling_prefix: prefix.map(str::to_owned),
+        dangling_only: only == Some(true),
+    })
 }
 
 /// How an image is packed. What cannot be together is refused: docker's media types have neither
@@ -138,22 +348,22 @@ fn image_form(pairs: &Pairs, asked: &Asked<'_>) -> Result<ImageForm, Failure> {
     let own = annotations::of_output(pairs)?;
     annotations::check(&own, asked.platforms)?;
     let annotations = [asked.annotations, &own].concat();
-    let oci = pairs.flag("oci-mediatypes").map_err(Failure::usage)?;
+    let oci = flag(pairs, "oci-mediatypes")?;
     let (kind, docker_types) = (pairs.get("type"), oci == Some(false));
     if kind == Some("docker") && oci == Some(true) || kind == Some("oci") && docker_types {
         return Err(Failure::usage("`type` and `oci-mediatypes` contradict each other"));
     }
     let has_docker_types = docker_types || kind == Some("docker");
     if has_docker_types && !annotations.is_empty() {
-        return Err(Failure::usage("images with docker's media types have no annotations")
-            .with_help("choose `type=oci`, or leave `oci-mediatypes=false` out"));
+        return Err(no_annotations());
     }
     let compression = compression(pairs)?;
     if has_docker_types && matches!(compression, Compression::Zstd { .. }) {
         return Err(Failure::usage("docker's media types have none for zstd")
             .with_help("choose `type=oci`, or compress with gzip"));
     }
-    Ok(ImageForm { compression, docker_types, annotations })
+    let force_compression = flag(pairs, "force-compression")? == Some(true);
+    Ok(ImageForm { compression, force_compression, docker_types, annotations })
 }
 
 /// A file, or standard output where nobody looks at it.
@@ -168,7 +378,7 @@ fn destination(pairs: &Pairs) -> Result<Destination, Failure> {
     }
 }
 
-fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
+pub(super) fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
     let level = pairs.get("compression-level").map(str::parse::<i32>).transpose();
     let level = level.map_err(|_| Failure::usage("`compression-level` is not a number"))?;
     match (pairs.get("compression"), level) {
@@ -176,11 +386,19 @@ fn compression(pairs: &Pairs) -> Result<Compression, Failure> {
         (None | Some("gzip"), Some(level @ 0..=9)) => {
             Ok(Compression::Gzip { level: level.unsigned_abs() })
         }
-        (Some("zstd"), None) => Ok(Compression::ZSTD),
+        // For libzstd, too, 0 means its usual level.
+        (Some("zstd"), None | Some(0)) => Ok(Compression::ZSTD),
         (Some("zstd"), Some(level @ 1..=22)) => Ok(Compression::Zstd { level }),
         (Some("uncompressed"), None) => Ok(Compression::None),
         (Some("gzip" | "zstd" | "uncompressed") | None, Some(level)) => {
             Err(Failure::usage(format!("there is no compression level {level} here")))
+        }
+        (Some(lazy @ ("estargz" | "nydus" | "overlaybd" | "zstd:chunked")), _) => {
+            Err(Failure::usage(format!(
+                "`compression={lazy}` is for nodes that fetch files of an image one by one, which \
+                 formwork does not write"
+            ))
+            .with_help("there are gzip, zstd and uncompressed, which every node reads"))
         }
         (Some(other), _) => Err(Failure::usage(format!("there is no compression `{other}`"))
             .with_help("there are gzip, zstd and uncompressed")),
@@ -196,12 +414,13 @@ mod tests {
     }
 
     fn for_platforms(text: &str, platforms: &[Platform]) -> Result<Vec<Output>, Failure> {
-        let mut asked = Asked { annotations: &[], platforms, tags: &mut Vec::new() };
+        let (tags, annotations) = (&mut Vec::new(), &[]);
+        let mut asked = Asked { annotations, platforms, epoch: Some(7), may_delete: false, tags };
         asked.output(&text.parse().unwrap())
     }
 
     fn files(directory: &str, split: Option<bool>) -> Output {
-        Output::Files { directory: directory.into(), split }
+        Output::Files { directory: directory.into(), split, delete: false }
     }
 
     #[test]
@@ -228,11 +447,16 @@ mod tests {
             parse("type=docker,dest=dir,tar=false").unwrap(),
             [Output::Layout { docker: true, directory: "dir".into(), form: gzip.clone() }]
         );
-        assert_eq!(parse("type=image").unwrap(), [Output::Store]);
-        assert_eq!(
-            parse("type=image,push=true").unwrap(),
-            [Output::Store, Output::Push { form: gzip.clone(), by_digest: false }]
-        );
+        let stored = Output::Store(StoreOptions::default());
+        let push = Output::Push { form: gzip.clone(), by_digest: false, insecure: false };
+        let both = [stored, push];
+        assert_eq!(parse("type=image").unwrap(), both[..1]);
+        assert_eq!(parse("type=image,push=true").unwrap(), both);
+        assert_eq!(parse("type=image,push=true,store=false").unwrap(), both[1..]);
+        assert_eq!(parse("type=registry,store=true").unwrap(), both);
+        assert_eq!(parse("type=cacheonly").unwrap(), []);
+        assert!(parse("type=oci,dest=x,source-date-epoch=7").is_ok());
+
         for wrong in [
             "type=local",
             "type=zip",
@@ -246,7 +470,17 @@ mod tests {
             "type=oci,dest=x,annotation-index.a=b",
             "type=oci,dest=x,annotation-manifest-descriptor[linux/arm64].a=b",
             "type=oci,dest=x,annotation=b",
-            "type=image,annotation.a=b",
+            "type=image,store=false",
+            "type=registry,push=false",
+            "type=oci,dest=x,compression=estargz",
+            "type=oci,dest=x,push=true",
+            "type=local,dest=x,compression=zstd",
+            "type=local,dest=x,mode=delete",
+            "type=local,dest=x,mode=move",
+            "type=oci,dest=x,source-date-epoch=8",
+            "type=oci,dest=x,rewrite-timestamp=false",
+            "type=oci,dest=x,prefer-nondist-layers=false",
+            "type=image,attestation-inline=true",
             "type=oci,dest=x,compression=gzip,compression-level=99",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
@@ -263,12 +497,34 @@ mod tests {
             value: "c".to_owned(),
         };
         let form = ImageForm { annotations: vec![annotation], ..ImageForm::default() };
-        assert_eq!(parse(text).unwrap(), [Output::Push { form, by_digest: true }]);
+        let (by_digest, insecure) = (true, false);
+        assert_eq!(parse(text).unwrap(), [Output::Push { form, by_digest, insecure }]);
         let form = ImageForm { docker_types: true, ..ImageForm::default() };
         assert_eq!(
-            parse("type=registry,oci-mediatypes=false").unwrap(),
-            [Output::Push { form, by_digest: false }]
+            parse("type=registry,oci-mediatypes=false,registry.insecure=true").unwrap(),
+            [Output::Push { form, by_digest: false, insecure: true }]
         );
+        let text = "type=image,unpack=true,name-canonical=true,dangling-name-prefix=a,\
+                    danging-name-empty-only=true";
+        let options = StoreOptions {
+            form: Some(ImageForm::default()),
+            unpack: true,
+            canonical: true,
+            dangling_prefix: Some("a".to_owned()),
+            dangling_only: true,
+        };
+        assert_eq!(parse(text).unwrap(), [Output::Store(options)]);
+    }
+
+    #[test]
+    fn a_place_has_room_for_one_output() {
+        let check = |texts: [&str; 2]| {
+            let outputs: Vec<Output> = texts.iter().flat_map(|one| parse(one).unwrap()).collect();
+            check_destinations(&outputs)
+        };
+        assert!(check(["type=oci,dest=a", "type=docker,dest=a"]).is_err());
+        assert!(check(["-", "type=oci,dest=-"]).is_err());
+        assert!(check(["type=oci,dest=a", "type=docker,dest=b"]).is_ok());
     }
 
     #[test]
@@ -283,7 +539,13 @@ mod tests {
         let mut tags = Vec::new();
         let pairs = "type=image,\"name=a:1,b:2\"".parse().unwrap();
         let platforms = ["linux/amd64".parse().unwrap()];
-        let mut asked = Asked { annotations: &[], platforms: &platforms, tags: &mut tags };
+        let mut asked = Asked {
+            annotations: &[],
+            platforms: &platforms,
+            epoch: None,
+            may_delete: false,
+            tags: &mut tags,
+        };
         asked.output(&pairs).unwrap();
         assert_eq!(tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
     }

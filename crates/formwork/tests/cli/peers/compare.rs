@@ -24,7 +24,9 @@ pub(crate) fn differences(ours: &(Tree, Value), theirs: &(Tree, Value)) -> Vec<S
     let minus = own.iter().filter(|line| !other.contains(line)).map(|line| format!("- {line}"));
     let plus = other.iter().filter(|line| !own.contains(line)).map(|line| format!("+ {line}"));
     let mut lines: Vec<String> = minus.chain(plus).collect();
-    let keys = |config: &Value| config.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let keys = |config: &Value| {
+        config.as_object().into_iter().flat_map(serde_json::Map::keys).cloned().collect::<Vec<_>>()
+    };
     let mut all = [keys(&ours.1), keys(&theirs.1)].concat();
     all.sort();
     all.dedup();

@@ -54,6 +54,8 @@ pub(crate) struct Step {
     /// `cached`, `done`, `unchanged`.
     pub(crate) outcome: String,
     pub(crate) log: Vec<String>,
+    /// Whether it waited for something other than its turn.
+    pub(crate) waited: bool,
     /// Why it did not come from the cache.
     pub(crate) reasons: Vec<String>,
     /// When it began and ended, in milliseconds since the build's start.
@@ -85,6 +87,7 @@ impl Built {
                 "step-added" => step.name = text("name"),
                 "step-started" => step.started = time,
                 "step-log" => step.log.push(text("line")),
+                "step-waiting" => step.waited = true,
                 "step-reason" => {
                     let reasons = event["reasons"].as_array().unwrap();
                     step.reasons =

@@ -1,0 +1,194 @@
+//! Carrying out what the targets need, with or without layers of caches elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use formwork_diagnostics::EventSink;
+use formwork_dockerfile::IgnoreFile;
+use formwork_frontend::Lowered;
+use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
+use formwork_remote::Downloads;
+use formwork_snapshot::SnapshotKey;
+use formwork_solver::{Cancel, Settings, SolveError, execute};
+use formwork_worker::{
+    ContextConfig, Layer, Output as OpOutput, Worker, WorkerConfig, WorkerError,
+};
+
+use crate::build::Place;
+use crate::resolve::Images;
+use crate::travel::{Imports, TravelIndex};
+use crate::{BuildError, BuildRequest, Host};
+
+/// How many layers are fetched at the same time.
+const FETCHES: usize = 8;
+
+/// What is to be carried out.
+pub(crate) struct Solving<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) ignores: &'a BTreeMap<String, IgnoreFile>,
+    pub(crate) images: &'a Images,
+    pub(crate) lowered: &'a [Lowered],
+}
+
+/// What each op has yielded.
+pub(crate) type Outputs = BTreeMap<OpId, OpOutput>;
+
+impl Solving<'_> {
+    /// Lets the worker carry out what the targets need. Where a layer of a cache elsewhere turns
+    /// out to be of no use, it does so again without it: what was done by then is in the store.
+    pub(crate) fn solve(
+        &self,
+        imports: &Imports,
+        index: &TravelIndex,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Outputs, BuildError> {
+        // All have the same graph.
+        let nothing = || BuildError::internal("there is nothing to build");
+        let graph = &self.lowered.first().ok_or_else(nothing)?.graph;
+        let place = Place { request: self.request, ignores: self.ignores, graph };
+        loop {
+            let own = Cancel::default();
+            let stop = own.clone();
+            cancel.when_canceled(move || stop.cancel());
+            match self.attempt(graph, &place, imports, index, events, &own) {
+                Ok(Attempt::Solved(outputs)) => return Ok(outputs),
+                _ if cancel.is_canceled() => return Err(BuildError::canceled()),
+                Ok(Attempt::Unusable { layer, reason }) => imports.give_up(&layer, &reason),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        graph: &Graph,
+        place: &Place<'_>,
+        imports: &Imports,
+        index: &TravelIndex,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Attempt, BuildError> {
+        let (host, request) = (self.host, self.request);
+        let mut targets: Vec<OpId> = self.lowered.iter().map(|lowered| lowered.target).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        let config = self.worker_config(graph, imports)?;
+        let layers = Arc::clone(&host.layers);
+        let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
+            .map_err(|error| place.error(None, &error))?;
+        let missing = worker.missing_sources(graph);
+        if !missing.is_empty() {
+            let told = missing.iter().map(|(op, error)| place.error(Some(*op), error));
+            return Err(BuildError::input(told.flat_map(|error| error.diagnostics).collect()));
+        }
+        let settings = Settings { jobs: request.jobs, scope: scope(request) };
+        let failed = |op: Option<OpId>, error: WorkerError| match error {
+            WorkerError::Imported { layer, reason } => Ok(Attempt::Unusable { layer, reason }),
+            error => Err(place.error(op, &error)),
+        };
+        match execute(graph, &targets, &worker, index, settings, cancel, &**events) {
+            Ok(outputs) => match fetch_layers(&outputs, &targets) {
+                Ok(()) => Ok(Attempt::Solved(outputs)),
+                Err(error) => failed(None, error),
+            },
+            Err(SolveError::Op { op, error }) => failed(Some(op), error),
+            Err(SolveError::Cache(error)) => Err(BuildError::store(error)),
+            Err(SolveError::Canceled) => Err(BuildError::canceled()),
+        }
+    }
+
+    fn worker_config(&self, graph: &Graph, imports: &Imports) -> Result<WorkerConfig, BuildError> {
+        let (host, request) = (self.host, self.request);
+        let contexts = request.contexts.iter().map(|(name, context)| {
+            let ignore = self.ignores.get(name).map(|file| file.patterns().clone());
+            let (ignore, directory) = (ignore.unwrap_or_default(), context.directory.clone());
+            let stat_cache = stat_cache(host, &directory);
+            (name.clone(), ContextConfig { directory, ignore, stat_cache })
+        });
+        Ok(WorkerConfig {
+            contexts: contexts.collect(),
+            images: self.images.bases.clone(),
+            secrets: request.secrets.clone(),
+            agents: request.agents.clone(),
+            trust: request.trust.clone(),
+            git: request.git.clone(),
+            downloads: downloads(host, graph)?,
+            emulators: host.emulators.clone(),
+            resolv_conf: host.resolv_conf.clone(),
+            world: request.world.clone(),
+            text: Some(request.dockerfile.clone()),
+            imported: Arc::clone(&imports.layers),
+            min_free: request.limits.min_free,
+        })
+    }
+}
+
+/// What came of carrying out a graph.
+enum Attempt {
+    Solved(Outputs),
+    /// A layer of a cache elsewhere is not what it should be, or cannot be had.
+    Unusable {
+        layer: SnapshotKey,
+        reason: String,
+    },
+}
+
+/// Fetches the layers of the targets that are in a cache elsewhere, all at the same time: whatever
+/// becomes of an image needs them.
+fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> {
+    let roots = targets.iter().filter_map(|target| outputs.get(target)?.root().ok());
+    let layers = roots.flat_map(|root| root.layers());
+    let layers: Vec<&Arc<Layer>> = layers.filter(|layer| layer.imported().is_some()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            layer.fetch()?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..FETCHES.min(layers.len())).map_while(start).collect();
+        let panicked =
+            || WorkerError::Internal("a thread that fetched a layer panicked".to_owned());
+        let others = others.into_iter().map(|thread| thread.join());
+        std::iter::once(Ok(work()))
+            .chain(others)
+            .try_for_each(|result| result.unwrap_or_else(|_| Err(panicked())))
+    })
+}
+
+/// What tells steps of this Dockerfile from steps of the same name elsewhere.
+fn scope(request: &BuildRequest) -> [u8; 32] {
+    use std::os::unix::ffi::OsStrExt;
+    let mut text = request.dockerfile.name().as_bytes().to_vec();
+    for context in request.contexts.values() {
+        let path = fs_err::canonicalize(&context.directory);
+        let path = path.unwrap_or_else(|_| context.directory.clone());
+        text.push(0);
+        text.extend_from_slice(path.as_os_str().as_bytes());
+    }
+    // Half of the digits are enough to tell them apart.
+    let mut scope = [0; 32];
+    scope.copy_from_slice(&formwork_oci::Digest::of(&text).hex().as_bytes()[..32]);
+    scope
+}
+
+/// What fetches files of web servers, if a graph has any.
+fn downloads(host: &Host, graph: &Graph) -> Result<Option<Downloads>, BuildError> {
+    let is_file =
+        |step: &Step| matches!(step.op, Op::Source(Source::Remote(RemoteSource::Http(_))));
+    let is_needed = graph.steps().any(|(_, step)| is_file(step));
+    is_needed.then(|| host.downloads()).transpose()
+}
+
+/// Where what is known about a context's files is kept: under the path of the context.
+fn stat_cache(host: &Host, directory: &std::path::Path) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    let path = fs_err::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let name = formwork_oci::Digest::of(path.as_os_str().as_bytes());
+    host.layout.contexts().join(name.hex())
+}

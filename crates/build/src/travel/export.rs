@@ -1,0 +1,330 @@
+//! Sending the steps of a build to a cache elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use formwork_cache::{CacheKey, CacheRecord};
+use formwork_content::ContentStore;
+use formwork_diagnostics::{Diagnostic, Event, EventSink, StepId};
+use formwork_graph::OpId;
+use formwork_layer::{Compression, compression};
+use formwork_oci::{Descriptor, MediaType};
+use formwork_solver::Cancel;
+use formwork_worker::{Layer, Output as OpOutput, PackForm, Root};
+
+use super::bundle::{
+    BlobRecord, EMPTY_BYTES, Head, LayerRecord, Record, Records, Run, TREE, TreeRecord, empty,
+};
+use super::import::{Imports, read_blob};
+use super::index::{TravelIndex, Used};
+use super::place::{MANIFEST_LIMIT, Place, PlaceError};
+use super::watch::watched;
+use super::{CacheMode, CacheTo};
+use crate::step::step;
+use crate::{BuildError, BuildRequest, Host, Output};
+
+/// How many transfers there are at the same time.
+const PARALLEL: usize = 16;
+/// Up to which size a list of files stands in the records.
+const INLINE: usize = 16 << 10;
+/// How old a name may be before it is written anew, so that it is seen to be used.
+const FRESH: i64 = 24 * 3600;
+
+/// What there is to send.
+pub(crate) struct Export<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) request: &'a BuildRequest,
+    pub(crate) imports: &'a Arc<Imports>,
+    pub(crate) index: &'a TravelIndex,
+    pub(crate) outputs: &'a BTreeMap<OpId, OpOutput>,
+    /// The targets.
+    pub(crate) roots: Vec<&'a Root>,
+}
+
+/// Sends the steps of a build to all caches that are to get them. What goes wrong is told, and
+/// fails the build only where that is asked for.
+///
+/// # Errors
+///
+/// Fails where somebody asks to stop, and where a cache must not be left out.
+pub(crate) fn export(
+    what: &Export<'_>,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<(), BuildError> {
+    for to in &what.request.cache_to {
+        let place = Arc::new(Place::open(what.host, &to.place));
+        let title = format!("export cache to {}", place.title());
+        let sent = step(title, events, cancel, |step| {
+            let shipment = Shipment::new(what, to, &place, step, events, cancel);
+            watched(to.timeout, cancel, move || shipment.ship())
+                .map_err(|error| failed(&place, &error))
+        });
+        match sent {
+            Ok(()) => {}
+            Err(_) if cancel.is_canceled() => return Err(BuildError::canceled()),
+            Err(error) if !to.ignore_error => return Err(error),
+            Err(error) => {
+                for told in error.diagnostics {
+                    let warning = Diagnostic::warning("cache-export", told.message)
+                        .with_help("the image is complete; `ignore-error=false` makes this fatal");
+                    events.emit(Event::Message(Box::new(warning)));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn failed(place: &Place, error: &PlaceError) -> BuildError {
+    let message = format!("the cache could not be sent to {}: {error}", place.title());
+    BuildError::new(crate::ErrorKind::Registry, Diagnostic::error("cache-export", message))
+}
+
+/// What goes to one place.
+struct Shipment {
+    place: Arc<Place>,
+    content: ContentStore,
+    used: Used,
+    runs: Vec<CacheRecord>,
+    /// The layers of all steps, by their names.
+    layers: BTreeMap<String, Arc<Layer>>,
+    /// The names of those that are packed.
+    packed: BTreeSet<String>,
+    form: PackForm,
+    /// What the place was found to have.
+    known: Option<BTreeMap<CacheKey, i64>>,
+    step: StepId,
+    events: Arc<dyn EventSink>,
+    cancel: Cancel,
+}
+
+impl Shipment {
+    fn new(
+        what: &Export<'_>,
+        to: &CacheTo,
+        place: &Arc<Place>,
+        step: StepId,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Self {
+        let own = |root: &Root| -> Vec<Arc<Layer>> {
+            let layers = root.layers().iter();
+            layers.filter(|layer| layer.base_descriptor().is_none()).cloned().collect()
+        };
+        let roots = what.outputs.values().filter_map(|output| output.root().ok());
+        let layers: BTreeMap<String, Arc<Layer>> =
+            roots.flat_map(own).map(|layer| (layer.name().to_string(), layer)).collect();
+        let of_image = what.roots.iter().flat_map(|root| own(root));
+        let packed = match to.mode {
+            CacheMode::Max => layers.keys().cloned().collect(),
+            CacheMode::Min => of_image.map(|layer| layer.name().to_string()).collect(),
+        };
+        let of_output = what.request.outputs.iter().find_map(Output::form);
+        let compression = to.compression.or(of_output.map(|form| form.compression));
+        let compression = compression.unwrap_or(Compression::ZSTD);
+        Self {
+            place: Arc::clone(place),
+            content: what.host.layers.content().clone(),
+            used: what.index.used(),
+            runs: what.imports.runs(),
+            layers,
+            packed,
+            form: PackForm { compression, epoch: what.request.epoch },
+            known: what.imports.keys_at(place),
+            step,
+            events: Arc::clone(events),
+            cancel: cancel.clone(),
+        }
+    }
+
+    fn ship(self) -> Result<(), PlaceError> {
+        let head = self.place.read(self.place.head())?;
+        let known = match &self.known {
+            Some(known) => known.clone(),
+            None => head.as_deref().map(|head| self.keys_of(head)).unwrap_or_default(),
+        };
+        let now = jiff::Timestamp::now().as_second();
+        let is_fresh = |key: &CacheKey| known.get(key).is_some_and(|at| now - at < FRESH);
+        let records: Vec<(&CacheKey, &CacheRecord)> = self.used.records.iter().collect();
+        let new: Vec<&CacheKey> =
+            records.iter().map(|(key, _)| *key).filter(|key| !is_fresh(key)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let bundle = self.bundle(&records)?;
+        let packed = bundle.pack()?;
+        let manifest = bundle.manifest(&packed, now);
+        if manifest.len() as u64 > MANIFEST_LIMIT {
+            return Err(PlaceError::new("the build has too many steps for one manifest"));
+        }
+        self.put_bytes(&empty(), EMPTY_BYTES)?;
+        self.put_bytes(
+            &Descriptor::of(MediaType::Other(super::bundle::RECORDS.into()), &packed),
+            &packed,
+        )?;
+        self.in_parallel(&new, |key| self.place.write(&self.place.name_of(key), &manifest))?;
+        // Last, since whoever finds nothing under this name asks for no other.
+        self.place.write(self.place.head(), &manifest)
+    }
+
+    /// The keys in the bundle that was exported last; none where it cannot be read.
+    fn keys_of(&self, head: &[u8]) -> BTreeMap<CacheKey, i64> {
+        let read = || {
+            let head = Head::read(head)?;
+            let packed = read_blob(&self.place, &head.records, super::bundle::RECORDS_LIMIT)?;
+            let bundle = super::bundle::Bundle::read(&packed)?;
+            Ok(bundle.records.into_iter().map(|(key, _)| (key, head.created)).collect())
+        };
+        read().unwrap_or_else(|_: PlaceError| BTreeMap::new())
+    }
+
+    /// Sends all layers and puts the records together.
+    fn bundle(&self, records: &[(&CacheKey, &CacheRecord)]) -> Result<Records, PlaceError> {
+        let names: BTreeSet<&String> = records.iter().map(|(_, record)| &record.layer).collect();
+        let layers: Vec<(&String, &Arc<Layer>)> =
+            names.into_iter().filter_map(|name| Some((name, self.layers.get(name)?))).collect();
+        let parts = Mutex::new(BTreeMap::new());
+        self.in_parallel(&layers, |(name, layer)| {
+            let part = self.layer(name, layer)?;
+            parts.lock().unwrap_or_else(PoisonError::into_inner).insert((*name).clone(), part);
+            Ok(())
+        })?;
+        let mut bundle = Records::new();
+        bundle.layers = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let is_whole = |record: &CacheRecord| {
+            record.layer.is_empty() || bundle.layers.contains_key(&record.layer)
+        };
+        let whole = records.iter().filter(|(_, record)| is_whole(record));
+        bundle.records = whole.map(|(key, record)| record_of(key, record)).collect();
+        bundle.runs = self.runs();
+        Ok(bundle)
+    }
+
+    /// The last run of each step, those of this build before others.
+    fn runs(&self) -> Vec<Run> {
+        let mut runs: BTreeMap<String, CacheRecord> = BTreeMap::new();
+        for run in &self.runs {
+            runs.entry(run.step.clone()).or_insert_with(|| run.clone());
+        }
+        runs.extend(self.used.runs.clone());
+        runs.into_values().map(run_of).collect()
+    }
+
+    /// Sends a layer, as far as it goes there, and says where it is.
+    fn layer(&self, name: &str, layer: &Layer) -> Result<LayerRecord, PlaceError> {
+        let told = |error: formwork_worker::WorkerError| PlaceError::new(error.to_string());
+        let imported = layer.imported();
+        let created = match imported {
+            Some(imported) => imported.created,
+            None => layer.created().map_err(told)?.unwrap_or_default(),
+        };
+        let tree = self.tree(&layer.tree().map_err(told)?.encode())?;
+        if !self.packed.contains(name) {
+            return Ok(LayerRecord { created, tree: Some(tree), blob: None });
+        }
+        if let Some(blob) = imported.and_then(|imported| imported.blob.as_ref())
+            && self.place.has(&blob.descriptor)?
+        {
+            let blob = BlobRecord {
+                diff_id: blob.diff_id.clone(),
+                descriptor: blob.descriptor.clone(),
+                form: blob.form.clone(),
+                epoch: blob.epoch,
+            };
+            return Ok(LayerRecord { created, tree: Some(tree), blob: Some(blob) });
+        }
+        layer.fetch().map_err(told)?;
+        let packed = layer.pack(self.form, &self.cancel).map_err(told)?;
+        let Some(descriptor) = packed.blob else {
+            return Ok(LayerRecord { created, tree: Some(tree), blob: None });
+        };
+        self.put(&descriptor)?;
+        let (form, epoch) = (self.form.name(), self.form.epoch);
+        let blob = BlobRecord { diff_id: packed.diff_id, descriptor, form, epoch };
+        Ok(LayerRecord { created, tree: Some(tree), blob: Some(blob) })
+    }
+
+    fn tree(&self, encoded: &[u8]) -> Result<TreeRecord, PlaceError> {
+        let packed = compression::zstd(encoded)?;
+        if packed.len() <= INLINE {
+            return Ok(TreeRecord::Inline(BASE64_STANDARD.encode(packed)));
+        }
+        let blob = Descriptor::of(MediaType::Other(TREE.to_owned()), &packed);
+        self.put_bytes(&blob, &packed)?;
+        Ok(TreeRecord::Blob(blob))
+    }
+
+    /// Sends a blob of the content store, unless it is there.
+    fn put(&self, descriptor: &Descriptor) -> Result<(), PlaceError> {
+        let open = || -> std::io::Result<Box<dyn Read + Send>> {
+            let blob = self.content.find(descriptor).map_err(std::io::Error::other)?;
+            let blob = blob.ok_or_else(|| std::io::Error::other("the blob is gone"))?;
+            Ok(Box::new(blob.open().map_err(std::io::Error::other)?))
+        };
+        let progress = |current| {
+            self.events.emit(Event::StepProgress {
+                step: self.step,
+                label: descriptor.digest.short().into(),
+                current,
+                total: Some(descriptor.size),
+            });
+        };
+        self.place.put(descriptor, &open, &progress).map(drop)
+    }
+
+    fn put_bytes(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PlaceError> {
+        let open = || -> std::io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(std::io::Cursor::new(bytes.to_vec())))
+        };
+        self.place.put(descriptor, &open, &|_| {}).map(drop)
+    }
+
+    /// Does something for all items, several at a time; the first failure ends it.
+    fn in_parallel<T: Sync>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> Result<(), PlaceError> + Sync,
+    ) -> Result<(), PlaceError> {
+        let next = AtomicUsize::new(0);
+        let failure = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL.min(items.len()) {
+                scope.spawn(|| {
+                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        if let Err(error) = work(item) {
+                            next.store(items.len(), Ordering::Relaxed);
+                            let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                            slot.get_or_insert(error);
+                        }
+                    }
+                });
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+fn record_of(key: &CacheKey, record: &CacheRecord) -> Record {
+    Record {
+        key: key.to_string(),
+        layer: record.layer.clone(),
+        created: record.created,
+        step: record.step.clone(),
+        milliseconds: record.milliseconds,
+    }
+}
+
+fn run_of(run: CacheRecord) -> Run {
+    Run {
+        step: run.step,
+        layer: run.layer,
+        created: run.created,
+        milliseconds: run.milliseconds,
+        components: run.components,
+    }
+}

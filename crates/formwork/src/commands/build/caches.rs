@@ -1,0 +1,173 @@
+//! `--cache-from`, `--cache-to` and their like: where steps and cache mounts travel. It only reads
+//! what was said.
+
+use std::time::Duration;
+
+use formwork_build::{CacheFrom, CacheMode, CachePlace, CacheTo};
+
+use super::outputs;
+use crate::args::{Pairs, duration};
+use crate::exit::Failure;
+
+/// What a cache in a directory is called if nothing is said.
+const DEFAULT_NAME: &str = "buildcache";
+/// How long the name of a cache may be: more is added to it, and a tag has at most 128 characters.
+const LONGEST_NAME: usize = 80;
+
+/// The caches to look into.
+pub(super) fn cache_from(option: &str, all: &[Pairs]) -> Result<Vec<CacheFrom>, Failure> {
+    let one = |pairs: &Pairs| {
+        let keys = Keys { option, directory: "src", more: &["timeout"] };
+        let place = keys.place(pairs)?;
+        Ok(CacheFrom { place, timeout: timeout(pairs, CacheFrom::TIMEOUT)? })
+    };
+    all.iter().map(one).collect()
+}
+
+/// The caches that get the steps.
+pub(super) fn cache_to(option: &str, all: &[Pairs]) -> Result<Vec<CacheTo>, Failure> {
+    let more =
+        ["mode", "timeout", "ignore-error", "compression", "compression-level", "oci-mediatypes"];
+    let one = |pairs: &Pairs| {
+        let keys = Keys { option, directory: "dest", more: &more };
+        let place = keys.place(pairs)?;
+        let mode = match pairs.get("mode") {
+            None | Some("min") => CacheMode::Min,
+            Some("max") => CacheMode::Max,
+            Some(other) => {
+                return Err(Failure::usage(format!("there is no mode `{other}` of a cache"))
+                    .with_help("there are min and max"));
+            }
+        };
+        if pairs.flag("oci-mediatypes").map_err(Failure::usage)? == Some(false) {
+            return Err(Failure::usage("a cache always has OCI media types"));
+        }
+        let is_packed_so = pairs.keys().any(|key| key.starts_with("compression"));
+        let compression = is_packed_so.then(|| outputs::compression(pairs)).transpose()?;
+        let ignore_error = pairs.flag("ignore-error").map_err(Failure::usage)?.unwrap_or(true);
+        let timeout = timeout(pairs, CacheTo::TIMEOUT)?;
+        Ok(CacheTo { place, mode, compression, ignore_error, timeout })
+    };
+    all.iter().map(one).collect()
+}
+
+/// A place that gets or gives one thing, as `formwork mounts` has it.
+pub(crate) fn place(option: &str, directory: &str, pairs: &Pairs) -> Result<CachePlace, Failure> {
+    Keys { option, directory, more: &[] }.place(pairs)
+}
+
+/// What an option may say.
+struct Keys<'a> {
+    option: &'a str,
+    /// The key of a directory.
+    directory: &'a str,
+    more: &'a [&'a str],
+}
+
+impl Keys<'_> {
+    fn place(&self, pairs: &Pairs) -> Result<CachePlace, Failure> {
+        if let Some(name) = pairs.single() {
+            return self.registry(name);
+        }
+        let needs = |key: &str| {
+            let kind = pairs.get("type").unwrap_or_default();
+            Failure::usage(format!("`{} type={kind}` needs a `{key}`", self.option))
+        };
+        let (place, own): (_, &[&str]) = match pairs.get("type") {
+            Some("registry") => {
+                (self.registry(pairs.get("ref").ok_or_else(|| needs("ref"))?)?, &["ref"])
+            }
+            Some("local") => {
+                let directory = pairs.get(self.directory).filter(|path| !path.is_empty());
+                let directory = directory.ok_or_else(|| needs(self.directory))?;
+                let name = pairs.get("tag").unwrap_or(DEFAULT_NAME);
+                self.check_name(name)?;
+                let place = CachePlace::Directory(directory.into(), name.to_owned());
+                (place, &["src", "dest", "tag"])
+            }
+            Some(other) => {
+                let message = format!("there is no type `{other}` of `{}`", self.option);
+                return Err(Failure::usage(message).with_help("there are registry and local"));
+            }
+            None => return Err(Failure::usage(format!("`{}` needs a `type`", self.option))),
+        };
+        let known: Vec<&str> = ["type"].iter().chain(own).chain(self.more).copied().collect();
+        match pairs.unknown(&known) {
+            None => Ok(place),
+            Some(key) => Err(Failure::usage(format!("`{}` has no `{key}` here", self.option))
+                .with_help(format!("it has {}", known.join(", ")))),
+        }
+    }
+
+    fn registry(&self, name: &str) -> Result<CachePlace, Failure> {
+        let wrong =
+            |problem: String| Failure::usage(format!("`{} {name}`: {problem}", self.option));
+        let reference: formwork_oci::Reference =
+            name.parse().map_err(|error| wrong(format!("{error}")))?;
+        if reference.digest().is_some() {
+            return Err(wrong("a cache changes, so it has no digest".to_owned()));
+        }
+        self.check_name(reference.tag().unwrap_or_default())?;
+        Ok(CachePlace::Registry(reference))
+    }
+
+    /// The name of a cache becomes the beginning of tags, and of names of files.
+    fn check_name(&self, name: &str) -> Result<(), Failure> {
+        let is_fine = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if name.len() <= LONGEST_NAME && name.chars().all(is_fine) && !name.starts_with(['.', '-'])
+        {
+            return Ok(());
+        }
+        Err(Failure::usage(format!("`{}`: the name `{name}` cannot be used", self.option))
+            .with_help(format!("a name has at most {LONGEST_NAME} letters, digits, `_`, `.`, `-`")))
+    }
+}
+
+fn timeout(pairs: &Pairs, default: Duration) -> Result<Duration, Failure> {
+    let given = pairs.get("timeout").map(duration).transpose();
+    Ok(given.map_err(Failure::usage)?.unwrap_or(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(text: &str) -> Result<Vec<CacheFrom>, Failure> {
+        cache_from("--cache-from", &[text.parse().unwrap()])
+    }
+
+    fn to(text: &str) -> Result<Vec<CacheTo>, Failure> {
+        cache_to("--cache-to", &[text.parse().unwrap()])
+    }
+
+    #[test]
+    fn caches_are_named_as_buildx_names_them() {
+        let registry = CachePlace::Registry("example.com/a:b".parse().unwrap());
+        assert_eq!(from("type=registry,ref=example.com/a:b").unwrap()[0].place, registry);
+        assert_eq!(from("example.com/a:b").unwrap()[0].place, registry);
+        let local = CachePlace::Directory("d".into(), "buildcache".into());
+        assert_eq!(from("type=local,src=d,timeout=5s").unwrap()[0].place, local);
+        let sent = to("type=local,dest=d,mode=max,compression=zstd,ignore-error=false").unwrap();
+        assert_eq!((&sent[0].place, sent[0].mode), (&local, CacheMode::Max));
+        assert!(sent[0].compression.is_some() && !sent[0].ignore_error);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for text in [
+            "type=gha",
+            "type=registry",
+            "type=registry,ref=a@sha256:b",
+            "type=local,dest=d",
+            "type=local,src=d,tag=../x",
+            "type=registry,ref=a,src=d",
+            "ref=a",
+            "type=local,src=d,timeout=soon",
+        ] {
+            assert!(from(text).is_err(), "{text}");
+        }
+        for text in ["type=local,dest=d,mode=all", "type=local,dest=d,oci-mediatypes=false"] {
+            assert!(to(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Networks of processes: what they reach, and what they do not.
+//!
+//! A private network needs `pasta`, and ordinary users need `/dev/net/tun` for it.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+
+use formwork_testing::{is_root, program, skipped};
+
+use crate::support::{Ran, Site, on_each_rung};
+
+/// Runs a test on each rung that can have a private network.
+fn where_private(test: impl Fn(&Site)) {
+    if program("pasta").is_none() {
+        return;
+    }
+    let tun = Path::new("/dev/net/tun");
+    if is_root() && tun.exists() {
+        // As distributions have it.
+        fs_err::set_permissions(tun, PermissionsExt::from_mode(0o666)).unwrap();
+    }
+    on_each_rung(|site| {
+        let may_use = fs_err::OpenOptions::new().read(true).write(true).open(tun).is_ok();
+        if !may_use {
+            return skipped("/dev/net/tun cannot be used");
+        }
+        if site.make_busybox() {
+            test(site);
+        }
+    });
+}
+
+/// The address by which this machine reaches others; nothing is sent.
+fn own_address() -> Option<std::net::IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("198.51.100.1:9").ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+#[test]
+fn a_private_network_is_one_of_its_own_with_a_way_out() {
+    if own_address().is_none() {
+        return skipped("this machine has no network");
+    }
+    where_private(|site| {
+        let look = "readlink /proc/self/ns/net; ls /sys/class/net; grep -c ^[^I] /proc/net/route";
+        let ran = site.run(&["run", "--network=private", "busybox", "sh", "-c", look]);
+        let lines: Vec<&str> = ran.lines().collect();
+        let ours = fs_err::read_link("/proc/self/ns/net").unwrap();
+        assert_ne!(lines[0], ours.to_str().unwrap());
+        assert!(lines.len() == 4 && lines[2] == "lo", "{lines:?}");
+        // Steps have it, too, also by the environment.
+        let dockerfile = "FROM busybox\nRUN readlink /proc/self/ns/net; touch /x\n";
+        let mut command = site.build_command(&[], dockerfile);
+        let ran = Ran::of(command.env("FORMWORK_NETWORK", "private")).succeeded();
+        assert!(!ran.stderr.contains(ours.to_str().unwrap()));
+        assert!(site.build(&["--network=private"], dockerfile).executed().is_empty());
+    });
+}
+
+#[test]
+fn what_listens_on_this_machine_cannot_be_reached_from_a_private_network() {
+    let name = format!("formwork-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let _abstract = UnixListener::bind_addr(&address).unwrap();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Who has gone away has not reached it.
+            let _ = stream.unwrap().write_all(b"reached\n");
+        }
+    });
+    where_private(|site| {
+        let own = own_address().map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string());
+        let look = format!(
+            "gateway=$(route -n | awk '$1 == \"0.0.0.0\" {{ print $2 }}'); \
+             for a in 127.0.0.1 {own} $gateway; do nc -w 1 $a {port} </dev/null; done; \
+             grep -c {name} /proc/net/unix"
+        );
+        let script = ["sh", "-c", &look];
+        let seen = |network: &str| {
+            let run = [&["run", network, "busybox"][..], &script].concat();
+            Ran::of(&mut site.formwork(&run)).stdout
+        };
+        assert_eq!(seen("--network=private"), "0\n");
+        assert_eq!(seen("--network=none"), "0\n");
+        // The test itself sees what there is to see.
+        assert!(seen("--network=host").contains("reached"));
+    });
+}
+
+#[test]
+fn what_connects_a_private_network_goes_with_it() {
+    where_private(|site| {
+        // By another name, since other tests have theirs.
+        let own = site.context("../own");
+        fs_err::create_dir(&own).unwrap();
+        symlink(program("pasta").unwrap(), own.join("pasta")).unwrap();
+        let processes = || {
+            let all = fs_err::read_dir("/proc").unwrap();
+            let commands =
+                all.filter_map(|entry| fs_err::read(entry.unwrap().path().join("cmdline")).ok());
+            commands.filter(|command| command.starts_with(own.to_str().unwrap().as_bytes())).count()
+        };
+        let mut command = site.formwork(&[
+            "run",
+            "--network=private",
+            "busybox",
+            "sh",
+            "-c",
+            "echo up; sleep 60",
+        ]);
+        command.env("PATH", &own).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        assert_ne!(processes(), 0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while processes() > 0 {
+            assert!(std::time::Instant::now() < end, "pasta still runs");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+}
+
+#[test]
+fn a_private_network_that_cannot_be_is_refused() {
+    let site = Site::new().with_busybox();
+    let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
+    let ran = Ran::of(command.env("PATH", "/nowhere"));
+    ran.failed(125, "needs the program `pasta`");
+    let broken = site.context("../bin");
+    fs_err::create_dir(&broken).unwrap();
+    fs_err::write(broken.join("pasta"), "#!/bin/sh\necho no tap device >&2; exit 3\n").unwrap();
+    fs_err::set_permissions(broken.join("pasta"), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
+    let ran = Ran::of(command.env("PATH", &broken));
+    ran.failed(125, "makes no private network (exit status: 3): no tap device");
+    let mut command = site.formwork(&["run", "busybox", "true"]);
+    Ran::of(command.env("FORMWORK_NETWORK", "bridged")).failed(125, "FORMWORK_NETWORK");
+}

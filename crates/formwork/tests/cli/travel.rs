@@ -1,0 +1,274 @@
+//! A cache that travels: what one machine has built, another need not build again.
+
+use std::path::Path;
+
+use formwork_testing::Registry;
+
+use crate::support::{Built, Ran, Site, on_each_rung};
+
+const STEPS: &str = "\
+FROM busybox AS build
+RUN cat /proc/sys/kernel/random/uuid > /unique && mkdir -p /src
+COPY src /src
+RUN cat /src/* /unique > /out
+FROM busybox
+COPY --from=build /out /app
+RUN wc -c < /app > /size
+";
+
+/// A machine with nothing in its store but the base image, which shares a directory with others.
+fn machine() -> Site {
+    let site = Site::new().with_busybox();
+    site.write("src/a", "1");
+    site.write("src/b", "2");
+    site
+}
+
+fn build(site: &Site, arguments: &[&str]) -> Built {
+    site.build(arguments, STEPS)
+}
+
+/// A registry or a directory, as `--cache-to` and `--cache-from` name it.
+struct Shared {
+    to: String,
+    from: String,
+    _registry: Option<Registry>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+fn directory() -> Shared {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let open = std::fs::Permissions::from_mode(0o777);
+    fs_err::set_permissions(directory.path(), open).unwrap();
+    let path = directory.path().join("cache").display().to_string();
+    Shared {
+        to: format!("type=local,dest={path}"),
+        from: format!("type=local,src={path}"),
+        _registry: None,
+        _directory: Some(directory),
+    }
+}
+
+fn registry() -> Option<Shared> {
+    let registry = Registry::start()?;
+    let name = format!("type=registry,ref={}/team/cache:main", registry.host());
+    Some(Shared { to: name.clone(), from: name, _registry: Some(registry), _directory: None })
+}
+
+/// Tests something with a directory, and with a registry if there is one.
+fn on_each_place(test: impl Fn(&Shared)) {
+    test(&directory());
+    if let Some(registry) = registry() {
+        test(&registry);
+    }
+}
+
+impl Shared {
+    fn to(&self, more: &str) -> String {
+        format!("--cache-to={}{more}", self.to)
+    }
+
+    fn from(&self) -> String {
+        format!("--cache-from={}", self.from)
+    }
+}
+
+/// The names of the steps that fetched something.
+fn fetched(built: &Built) -> usize {
+    built.steps.iter().filter(|step| step.name.starts_with("fetch ")).count()
+}
+
+#[test]
+fn another_machine_builds_nothing_again() {
+    on_each_place(|shared| {
+        for mode in ["", ",mode=max"] {
+            let first = build(&machine(), &["--no-cache", &shared.to(mode)]);
+            let other = machine();
+            let second = build(&other, &[&shared.from()]);
+            assert_eq!(second.executed(), [""; 0], "{mode}");
+            assert_eq!(second.id, first.id);
+            // Only the layers of the image were needed, and they are in the store now.
+            assert_eq!(fetched(&second), 2, "{:?}", second.steps);
+            let third = build(&other, &[&shared.from()]);
+            assert_eq!((fetched(&third), third.id), (0, first.id));
+        }
+    });
+}
+
+#[test]
+fn a_changed_step_runs_on_what_another_machine_has_built() {
+    on_each_place(|shared| {
+        build(&machine(), &[&shared.to(",mode=max")]);
+        let other = machine();
+        other.write("src/b", "3");
+        let built = build(&other, &[&shared.from()]);
+        assert_eq!(
+            built.executed(),
+            [
+                "COPY src /src",
+                "RUN cat /src/* /unique > /out",
+                "COPY --from=build /out /app",
+                "RUN wc -c < /app > /size"
+            ]
+        );
+        let reasons = |name: &str| {
+            let step = built.steps.iter().find(|step| step.name.ends_with(name)).unwrap();
+            step.reasons.join("; ")
+        };
+        assert!(reasons("COPY src /src").contains("src/b"), "{}", reasons("COPY src /src"));
+        assert!(reasons("> /out").contains("COPY src /src"), "{}", reasons("> /out"));
+    });
+}
+
+#[test]
+fn with_the_least_cache_earlier_stages_run_where_they_are_needed() {
+    on_each_place(|shared| {
+        build(&machine(), &[&shared.to("")]);
+        let other = machine();
+        other.write("src/b", "3");
+        let built = build(&other, &[&shared.from()]);
+        let ran = built.executed();
+        assert!(ran.iter().any(|step| step.starts_with("RUN cat /proc")), "{ran:?}");
+        assert!(ran.contains(&"RUN wc -c < /app > /size"), "{ran:?}");
+    });
+}
+
+#[test]
+fn rungs_share_a_cache() {
+    let shared = directory();
+    let id = std::cell::OnceCell::new();
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("src/a", "1");
+        site.write("src/b", "2");
+        let arguments = [shared.from(), shared.to(",mode=max")];
+        let built = build(site, &[&arguments[0], &arguments[1]]);
+        match id.get() {
+            None => id.set(built.id).unwrap(),
+            Some(id) => {
+                assert_eq!(built.executed(), [""; 0]);
+                assert_eq!(built.id, *id);
+            }
+        }
+    });
+}
+
+#[test]
+fn branches_lose_nothing_of_each_other() {
+    on_each_place(|shared| {
+        let branch = |text: &str| {
+            let site = machine();
+            site.write("src/b", text);
+            let built = build(&site, &[&shared.from(), &shared.to(",mode=max")]);
+            (built.id.clone(), built.executed().len())
+        };
+        let one = branch("one");
+        let two = branch("two");
+        assert_eq!((one.1, two.1), (5, 4));
+        assert_eq!(branch("one"), (one.0, 0));
+        assert_eq!(branch("two"), (two.0, 0));
+    });
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+#[test]
+fn a_damaged_cache_is_told_and_built_around() {
+    let shared = directory();
+    let first = build(&machine(), &[&shared.to(",mode=max")]);
+    let path = shared.from.strip_prefix("type=local,src=").unwrap();
+    let damage: [(&str, &[u8]); 3] = [("blobs", b"no blob"), ("names", b"{}"), ("names", b"\0")];
+    for (part, bytes) in damage {
+        for file in files(&Path::new(path).join("formwork-cache-v1").join(part)) {
+            fs_err::write(file, bytes).unwrap();
+        }
+        let machine = machine();
+        let mut command = machine.build_command(&[&shared.from()], STEPS);
+        let ran = Ran::of(&mut command).succeeded();
+        assert_eq!(ran.stderr.matches("cache-import").count(), 1, "{}", ran.stderr);
+        assert_eq!(Built::from_ran(&ran).executed().len(), 5);
+        assert_ne!(Built::from_ran(&ran).id, first.id);
+    }
+}
+
+/// A build with a cache mount, which tells what is in it and adds to it.
+const FILL: &str = "\
+FROM busybox
+RUN --mount=type=cache,id=things,target=/cache \
+    cat /cache/* ; echo once >> /cache/log && chmod 640 /cache/log && chown 1000:50 /cache/log
+";
+
+#[test]
+fn cache_mounts_travel_with_builds() {
+    on_each_place(|shared| {
+        let from = format!("--cache-mounts-from={}", shared.from);
+        let to = format!("--cache-mounts-to={}", shared.to);
+        let run = || {
+            let site = Site::new().with_busybox();
+            let built = site.build(&["--no-cache", &from, &to], FILL);
+            (built.log().join(" "), site)
+        };
+        assert!(run().0.contains("No such file"));
+        let (log, site) = run();
+        assert_eq!(log, "once");
+        // What is not empty stays as it is, and what has not changed is not sent.
+        let built = site.build(&["--no-cache", &from], FILL);
+        assert_eq!(built.log(), ["once", "once"]);
+        assert_eq!(run().0, "once once");
+    });
+}
+
+#[test]
+fn a_cache_mount_goes_to_a_place_and_comes_back() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        on_each_place(|shared| {
+            site.build(&["--no-cache"], FILL);
+            site.run(&["mounts", "export", "things", "--to", &shared.to]);
+            site.run(&["mounts", "rm", "things"]);
+            site.run(&["mounts", "import", "things", "--from", &shared.from]);
+            assert_eq!(site.build(&["--no-cache"], FILL).log(), ["once"]);
+            let other = ["mounts", "import", "others", "--from", &shared.from];
+            Ran::of(&mut site.formwork(&other)).failed(1, "no cache mount `others`");
+            site.mkdir("plain");
+            site.run(&["mounts", "export", "things", "-o", "plain"]);
+            let log = fs_err::read_to_string(site.context("plain/log")).unwrap();
+            assert_eq!(log, "once\nonce\n");
+            site.write("plain/log", "changed\n");
+            site.run(&["mounts", "import", "things", "-i", "plain"]);
+            assert_eq!(site.build(&["--no-cache"], FILL).log(), ["changed"]);
+            site.run(&["mounts", "rm", "things"]);
+            fs_err::remove_file(site.context("plain/log")).unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_place_that_is_of_no_use_fails_no_build() {
+    // Nobody listens there.
+    let nowhere = "type=registry,ref=127.0.0.1:9/cache";
+    let site = machine();
+    let options = ["--cache-from", "--cache-to", "--cache-mounts-from", "--cache-mounts-to"];
+    let options: Vec<String> = options.iter().map(|option| format!("{option}={nowhere}")).collect();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let ran = Ran::of(&mut site.build_command(&options, FILL)).succeeded();
+    for code in ["cache-import", "cache-export"] {
+        assert_eq!(ran.stderr.matches(&format!("\"{code}\"")).count(), 1, "{}", ran.stderr);
+    }
+    assert_eq!(ran.stderr.matches("\"cache-mounts\"").count(), 2, "{}", ran.stderr);
+    let strict = format!("--cache-to={nowhere},ignore-error=false");
+    Ran::of(&mut site.build_command(&[&strict], FILL)).failed(3, "could not be sent");
+}
