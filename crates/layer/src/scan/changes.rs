@@ -80,13 +80,20 @@ impl Census {
         Ok(())
     }
 
-    /// Takes over what an earlier census says of a path and all below it.
-    pub fn adopt(&mut self, earlier: &Self, path: &RelPath) {
-        let start = earlier.position(path).unwrap_or_else(|at| at);
-        let rest = &earlier.0[start..];
-        let part = &rest[..rest.partition_point(|seen| seen.entry.path.starts_with(path))];
-        let at = self.position(path).unwrap_or_else(|at| at);
-        self.0.splice(at..at, part.iter().cloned());
+    /// Takes what it says of a path and all below it out of it.
+    #[must_use]
+    pub fn cut(&mut self, path: &RelPath) -> Self {
+        let start = self.position(path).unwrap_or_else(|at| at);
+        let rest = &self.0[start..];
+        let length = rest.partition_point(|seen| seen.entry.path.starts_with(path));
+        Self(self.0.drain(start..start + length).collect())
+    }
+
+    /// Puts back what was taken out.
+    pub fn paste(&mut self, part: Self) {
+        let Some(first) = part.0.first() else { return };
+        let at = self.position(&first.entry.path).unwrap_or_else(|at| at);
+        self.0.splice(at..at, part.0);
     }
 
     /// What is known of a path.

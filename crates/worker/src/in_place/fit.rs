@@ -45,6 +45,8 @@ pub(super) struct Fitting<'a> {
     threads: usize,
     /// What was done, in order.
     done: Vec<Step>,
+    /// What was known of what has been put aside.
+    hidden: Vec<Census>,
 }
 
 /// Something that was done, with what undoes it.
@@ -59,7 +61,7 @@ enum Step {
 
 impl<'a> Fitting<'a> {
     pub(super) fn new(place: &'a mut Place, stack: &'a Stack<'a>, threads: usize) -> Self {
-        Self { place, stack, threads, done: Vec::new() }
+        Self { place, stack, threads, done: Vec::new(), hidden: Vec::new() }
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -102,8 +104,9 @@ impl<'a> Fitting<'a> {
     /// Takes everything out again; `after` is what the process has left.
     pub(super) fn take_out(mut self, mut after: Census) -> Result<(), WorkerError> {
         let restored: Vec<RelPath> = self.targets().cloned().collect();
-        for target in &restored {
-            after.adopt(&self.place.census, target);
+        // The last first: what was put aside with a directory lies in it.
+        while let Some(part) = self.hidden.pop() {
+            after.paste(part);
         }
         let touched = self.undo()?;
         let root = self.root()?;
@@ -247,6 +250,7 @@ impl<'a> Fitting<'a> {
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(FsError::new("put aside", parent.path(), errno).into()),
         };
+        self.hidden.push(self.place.census.cut(&target));
         self.done.push(Step::Stand { target: target.clone(), aside });
         Ok(target)
     }
@@ -268,7 +272,10 @@ impl<'a> Fitting<'a> {
         if let Some(stat) = self.place.census.get(&parent) {
             set_mtime(&root, &parent, stat.mtime)?;
         }
-        if !parent.is_root() && !self.targets().any(|target| parent.starts_with(target)) {
+        if self.targets().any(|target| parent.starts_with(target)) {
+            return Ok(());
+        }
+        if !parent.is_root() {
             self.place.census.note(&root, &parent)?;
         }
         if matches!(self.done.last(), Some(Step::Way(way)) if way == path) {

@@ -45,18 +45,11 @@ pub(crate) struct Site {
 /// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
 /// user.
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
-    on_each_rung_with_namespaces(&test);
     if is_root() {
+        test(&Site::as_user(None));
         let mut site = Site::as_user(None);
         site.isolation = "chroot";
         test(&site);
-    }
-}
-
-/// The same for what takes namespaces.
-pub(crate) fn on_each_rung_with_namespaces(test: impl Fn(&Site)) {
-    if is_root() {
-        test(&Site::as_user(None));
     }
     if let Some(user) = OrdinaryUser::find() {
         test(&Site::as_user(Some(user)));
@@ -115,6 +108,11 @@ impl Site {
     pub(crate) fn busybox_tree(&self) -> &'static Tree {
         static TREE: OnceLock<Tree> = OnceLock::new();
         TREE.get_or_init(|| self.tree(&[], "FROM busybox"))
+    }
+
+    /// Whether steps have namespaces of their own.
+    pub(crate) fn has_namespaces(&self) -> bool {
+        self.isolation != "chroot"
     }
 
     /// The ordinary user, if formwork runs as one.
