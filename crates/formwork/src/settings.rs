@@ -157,8 +157,8 @@ impl Settings {
                 no_proxy: proxy("NO_PROXY").unwrap_or_default(),
             },
             is_verified: self.registry.tls_verify.unwrap_or(true),
-            retries: self.registry.retry,
-            first_delay: self.registry.retry_delay,
+            retries: self.registry.registry_retry,
+            first_delay: self.registry.registry_retry_delay,
         }
     }
 }
@@ -168,6 +168,20 @@ pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
     let mut world = args.world(network(args.network)?);
     if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
         world.dns.servers = upstream_servers();
+    }
+    Ok(world)
+}
+
+/// What options ask of the world of a process whose ports are published: a network of its own where
+/// that is possible and nothing else is said.
+pub(crate) fn publishing_world(args: &WorldArgs) -> Result<StepWorld, Failure> {
+    let is_open = args.network == NetworkChoice::Default && variable("FORMWORK_NETWORK").is_none();
+    let mut world = world(args)?;
+    if let (true, Some(uplink)) = (is_open, uplink()) {
+        world.network = StepNetwork::Private(uplink);
+        if world.dns.servers.is_empty() {
+            world.dns.servers = upstream_servers();
+        }
     }
     Ok(world)
 }
@@ -212,12 +226,15 @@ fn upstream_servers() -> Vec<IpAddr> {
 
 /// The way out of private networks.
 fn uplink() -> Option<Uplink> {
+    programs("pasta").next().map(|program| Uplink::Pasta { program, ports: Vec::new() })
+}
+
+/// The programs with a name along the PATH.
+pub(crate) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
     let directories = variable("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&directories).map(|directory| directory.join("pasta"));
-    found
-        .filter(|program| program.is_absolute())
-        .find(|program| program.is_file())
-        .map(Uplink::Pasta)
+    let places: Vec<PathBuf> = std::env::split_paths(&directories).collect();
+    let found = places.into_iter().map(move |directory| directory.join(name));
+    found.filter(|program| program.is_absolute() && program.is_file())
 }
 
 /// Where emulators of other machines are looked for: along the PATH.

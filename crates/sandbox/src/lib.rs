@@ -53,7 +53,7 @@ pub use error::{
 };
 pub use launcher::{Launcher, Stdio};
 pub use limits::{Resource, ResourceLimit};
-pub use network::Uplink;
+pub use network::{Port, Uplink};
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus};
 pub use spec::{

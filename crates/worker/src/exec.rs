@@ -311,7 +311,16 @@ fn remove_stubs(active: &Active, created: &[RelPath]) -> Result<(), WorkerError>
 fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     use rustix::io::Errno;
     let Some(parent) = path.parent() else { return Ok(()) };
-    let stat = upper.stat(path, formwork_fs::Follow::Never)?;
+    // A process may have put links or files in the way of what was made for it; then it is gone.
+    let found = upper.stat(path, formwork_fs::Follow::Never);
+    let is_gone = |error: &formwork_fs::FsError| {
+        let errno = error.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::LOOP | Errno::NOTDIR | Errno::NOENT))
+    };
+    if found.as_ref().is_err_and(is_gone) {
+        return Ok(());
+    }
+    let stat = found?;
     let flags = match stat {
         Some(stat) if stat.is_dir() => AtFlags::REMOVEDIR,
         Some(stat) if stat.size == 0 => AtFlags::empty(),

@@ -59,6 +59,11 @@ pub(crate) struct BuildArgs {
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
+    /// Time that everything is said to be made at, so that the same files give the same digest: in
+    /// seconds since 1970, or `context` for the time of the commit that the build context is at
+    /// [default: $SOURCE_DATE_EPOCH]
+    #[arg(long, value_name = "SECONDS|context")]
+    pub(crate) source_date_epoch: Option<String>,
     /// Load the image into docker or podman, whichever is there
     #[arg(long)]
     pub(crate) load: bool,

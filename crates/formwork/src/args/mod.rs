@@ -13,8 +13,10 @@ mod index;
 mod login;
 mod mounts;
 mod pairs;
+mod publish;
 mod registry;
 mod run;
+mod shell;
 mod space;
 mod transfer;
 mod world;
@@ -36,8 +38,10 @@ pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArg
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
+pub(crate) use publish::Published;
 pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
+pub(crate) use shell::ShellArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
@@ -107,6 +111,8 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image
     Run(Box<RunArgs>),
+    /// Start a shell in an image, also where the image has none
+    Shell(Box<ShellArgs>),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),

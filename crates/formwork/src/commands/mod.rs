@@ -26,6 +26,7 @@ pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod shell;
 pub(crate) mod tag;
 mod work;
 

@@ -8,6 +8,7 @@
 
 mod cache;
 mod call;
+mod containers;
 mod debian;
 mod diagnostics;
 mod emulation;
@@ -22,8 +23,10 @@ mod network;
 mod outputs;
 mod peers;
 mod platforms;
+mod populate;
 mod progress;
 mod registries;
+mod reproducible;
 mod sent;
 mod sources;
 mod space;
