@@ -54,7 +54,7 @@ fn what_a_process_leaves_running_ends_with_it() {
     // A daemon, as it is started from a shell, and a child of its own.
     let name = marker();
     let daemon = "(sleep 1000 & sleep 1001; :) > /dev/null 2>&1 & sleep 0.1; echo started";
-    let mut spec = script(&root, &format!("{daemon}"));
+    let mut spec = script(&root, daemon);
     spec.env.push(("NAME".into(), name.clone().into()));
     assert_eq!(run(&arena, &spec).success(), "started\n");
     assert_eq!(processes_with(&name), 0);

@@ -64,8 +64,7 @@ impl<'a> Fitting<'a> {
         Self { place, stack, threads, done: Vec::new(), hidden: Vec::new() }
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        // Kept by the place, so that it can be lent.
+    pub(super) fn root_path(&self) -> &Path {
         &self.place.root
     }
 
@@ -367,9 +366,8 @@ impl FileTimes {
     fn of(directory: &RootDir) -> Result<Self, WorkerError> {
         let stat = rustix::fs::fstat(directory)
             .map_err(|errno| FsError::new("examine", directory.path(), errno))?;
-        #[expect(clippy::unnecessary_cast, reason = "the width differs between architectures")]
-        let tv_nsec = stat.st_mtime_nsec as i64;
-        Ok(Self(Timespec { tv_sec: stat.st_mtime, tv_nsec }))
+        let mtime = formwork_fs::FileStat::from(stat).mtime;
+        Ok(Self(Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() }))
     }
 
     fn set(&self, directory: &RootDir) -> Result<(), WorkerError> {

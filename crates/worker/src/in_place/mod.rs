@@ -75,11 +75,11 @@ impl Worker {
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
         let mut fitting = Fitting::new(&mut place, &stack, self.store.threads);
         fitting.put_in(&mounts)?;
-        let rootfs = RootFs::in_place(fitting.directory());
+        let rootfs = RootFs::in_place(fitting.root_path());
         let spec = self.spec_of(exec, &user, &mounts, rootfs)?;
         let report = self.run_logged(task, &spec)?;
         if !report.status.is_success() || report.timed_out {
-            let reason = self.reason(&report, fitting.directory());
+            let reason = self.reason(&report, fitting.root_path());
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;
@@ -126,5 +126,5 @@ pub(crate) fn fit_once<T>(
     let stack = Stack::new(trees.iter().map(|tree| &**tree));
     let mut fitting = Fitting::new(place, &stack, threads);
     fitting.put_in(mounts)?;
-    run(fitting.directory())
+    run(fitting.root_path())
 }
