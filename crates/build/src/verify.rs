@@ -154,7 +154,7 @@ fn verify_in(
 fn elsewhere(host: &Host, root: &Path) -> Result<Host, BuildError> {
     let layout = StoreLayout::open(root).and_then(|layout| layout.under_boot(&host.boot));
     let layout = layout.map_err(BuildError::store)?;
-    let layers = LayerStore::open(&layout, &host.boot, host.layers.threads());
+    let layers = LayerStore::open(&layout, &host.boot, host.layers.threads(), host.entered.clone());
     Ok(Host {
         images: LocalImages::of(&layout),
         index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
