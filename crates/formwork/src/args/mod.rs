@@ -81,9 +81,28 @@ pub(crate) struct GlobalArgs {
     /// /var/lib/formwork]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
+    /// How steps are kept apart from the machine; `formwork doctor` tells what it gives
+    /// [default: $FORMWORK_ISOLATION, else auto]
+    #[arg(long, global = true, value_enum, value_name = "HOW", help_heading = "Global options")]
+    pub(crate) isolation: Option<Isolation>,
     /// How registries are spoken to.
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// How steps are kept apart from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// The best that the machine gives
+    Auto,
+    /// As root, in namespaces
+    Root,
+    /// As an ordinary user, in namespaces, with the user's subordinate ids
+    SubordinateIds,
+    /// As root of a container that gives no namespaces: in a chroot
+    Chroot,
+    /// Not at all: nothing is run, and files can be copied
+    CopyOnly,
 }
 
 /// The commands.

@@ -15,7 +15,7 @@ const SHORT: usize = 70;
 
 /// Shows how an image came to be, the newest instruction first, as docker does.
 pub(crate) fn run(args: &HistoryArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let image = host.images().resolve(&args.image).map_err(Failure::input)?;
     let config = host.config_of(&image)?;

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Lists the images in the store.
 pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let images = listed(&host, args)?;
     if args.quiet {
