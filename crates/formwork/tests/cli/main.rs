@@ -25,6 +25,7 @@ mod peers;
 mod platforms;
 mod populate;
 mod progress;
+mod rebase;
 mod registries;
 mod reproducible;
 mod sent;
