@@ -20,6 +20,7 @@ mod host;
 mod ignore;
 mod login;
 mod mounts;
+mod once;
 mod output;
 mod request;
 mod resolve;
