@@ -72,6 +72,6 @@ pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
-pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
+pub use formwork_sandbox::{Limits as ProcessLimits, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

@@ -110,6 +110,9 @@ impl Worker {
     fn reason(&self, report: &ExitReport, active: &Active) -> Option<ExitReason> {
         match self.config.world.time_limit {
             Some(limit) if report.timed_out => Some(ExitReason::TimedOut(limit)),
+            _ if report.out_of_memory.is_some() => {
+                report.out_of_memory.map(ExitReason::OutOfMemory)
+            }
             _ => is_full(active).then_some(ExitReason::DiskFull),
         }
     }
