@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 24] = [
+pub(crate) const TEST_PACKAGES: [&str; 25] = [
     "acl",
     "apache2-utils",
     "attr",
@@ -20,6 +20,7 @@ pub(crate) const TEST_PACKAGES: [&str; 24] = [
     "curl",
     "docker-registry",
     "git",
+    "git-lfs",
     "libcap2-bin",
     "mmdebstrap",
     "openssh-client",

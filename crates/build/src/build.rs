@@ -12,6 +12,7 @@ use formwork_solver::Cancel;
 use formwork_worker::{MissingSource, Reason, WorkerError};
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
+use crate::once::tell_of_locked_caches;
 use crate::request::ContextSpec;
 use crate::resolve::resolve;
 use crate::solve::Solving;
@@ -45,6 +46,8 @@ pub fn build(
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
+    let locked = lowered.iter().flat_map(|lowered| lowered.locked_by_default.clone());
+    tell_of_locked_caches(host, &locked.collect::<Vec<_>>(), events);
     let index = TravelIndex::new(&host.index, &imports);
     let mounts = mounts_of(&lowered);
     fill_mounts(host, request, &mounts, events, cancel)?;

@@ -20,6 +20,7 @@ mod host;
 mod ignore;
 mod login;
 mod mounts;
+mod once;
 mod output;
 mod request;
 mod resolve;
@@ -29,6 +30,7 @@ mod sizes;
 mod solve;
 mod space;
 mod step;
+mod toolbox;
 mod transfer;
 mod travel;
 
@@ -57,6 +59,7 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
+pub use toolbox::Toolbox;
 pub use transfer::{
     CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
     import, inspect_index, load, pull, push, save,
@@ -72,6 +75,6 @@ pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
-pub use formwork_sandbox::{Limits as ProcessLimits, Resource, ResourceLimit, Uplink};
+pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit;
+mod forward;
 mod inputs;
 mod progress;
 mod render;
@@ -38,6 +39,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Build(args) => commands::build::run(args, &settings),
         Command::Run(args) => return commands::run::run(args, &settings),
+        Command::Shell(args) => return commands::shell::run(args, &settings),
         Command::Images(args) => commands::images::run(args, &settings),
         Command::History(args) => commands::history::run(args, &settings),
         Command::Inspect(args) => commands::inspect::run(args, &settings),

@@ -13,6 +13,6 @@ mod keys;
 
 pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
-pub use git::{GitConfig, Repository};
+pub use git::{CheckedOut, GitConfig, Repository};
 pub use http::{Downloads, Fetch};
 pub use keys::{KeyAgent, KeyError, PrivateKey};

@@ -43,6 +43,8 @@ pub(crate) struct Outside {
     pub(crate) resource_limits: Vec<ResourceLimit>,
     /// Limits of all processes together.
     pub(crate) limits: Limits,
+    /// Whether it runs without namespaces, in a chroot.
+    pub(crate) in_place: bool,
     /// The way out of a network namespace that the sandbox gets, if it gets one.
     pub(crate) uplink: Option<Uplink>,
 }

@@ -40,6 +40,9 @@ pub(crate) enum Kind {
     Unchanged,
     /// A build in a store that knows nothing, of a base from a registry.
     Pull,
+    /// A build in a store that knows nothing but the unpacked bases, of what a cache in a registry
+    /// has, exported as an OCI archive.
+    Import,
 }
 
 /// The figures of one case.
@@ -99,8 +102,19 @@ pub(crate) fn all(pulled: &str) -> Vec<Case> {
             &format!("FROM {LARGE} AS b\nFROM {BUSYBOX}\nCOPY --from=b /usr /usr\nRUN true\n"),
             6.0,
         )),
+        case("import 200 RUN of a stage", Kind::Import, &steps(200, true), 0.3),
+        case("import 200 RUN of the image", Kind::Import, &steps(200, false), 0.3),
         slow(case("pull 346 MB, RUN true", Kind::Pull, &format!("FROM {pulled}\nRUN true\n"), 4.0)),
     ]
+}
+
+/// So many steps, in a stage of which the image gets one file or in the image itself.
+fn steps(count: usize, in_stage: bool) -> String {
+    let steps: String = (0..count).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
+    match in_stage {
+        true => format!("FROM {BUSYBOX} AS b\n{steps}FROM scratch\nCOPY --from=b /f1 /f1\n"),
+        false => format!("FROM {BUSYBOX}\n{steps}"),
+    }
 }
 
 /// Two stages with nine steps, as a compiled program has them.

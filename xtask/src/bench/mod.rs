@@ -65,13 +65,13 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let work = root.join("target/bench");
     fs_err::create_dir_all(&work)?;
     let bases = bases::Bases::make(&work, &formwork)?;
-    let mut tools = vec![Tool::formwork(&formwork, &work)?];
+    let registry = registry::Registry::start(&work, &bases)?;
+    let mut tools = vec![Tool::formwork(&formwork, &work, &registry.host())?];
     if !options.alone {
-        tools.extend(Tool::peers(&work)?);
+        tools.extend(Tool::peers(&work, &registry.host())?);
     }
     println!("bench: {}", report::machine(&tools));
     let mut results = Vec::new();
-    let registry = registry::Registry::start(&work, &bases)?;
     for case in case::all(&registry.large()) {
         if !options.filters.is_empty()
             && !options.filters.iter().any(|f| case.name.contains(f.as_str()))

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `application/vnd.formwork.cache.records.v1+zstd` | the first: a [`bundle::Records`] as JSON, packed with Zstandard |
 //! | `application/vnd.formwork.cache.tree.v1+zstd` | the list of a layer's files, where that is too large to stand in the records |
-//! | `application/vnd.oci.image.layer.v1.tar…` | packed layers, byte for byte those of the image |
+//! | `application/vnd.oci.image.layer.v1.tar…` | packed layers, byte for byte those of the image; those of up to 2 KiB stand in the records |
 //!
 //! so that a registry's own garbage collection keeps whatever a bundle needs. A bundle holds the
 //! records of all steps of its build. These names lead to bundles, `NAME` being the tag that the

@@ -54,7 +54,7 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        let _held = pending.complete(host, &mut request, cancel)?;
+        let _held = pending.complete(host, &mut request, events, cancel)?;
         Epoch::of(&request.options.build_args)?.settle(host, &mut request)?;
         build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
     });

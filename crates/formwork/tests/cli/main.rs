@@ -8,6 +8,7 @@
 
 mod cache;
 mod call;
+mod containers;
 mod debian;
 mod diagnostics;
 mod emulation;
@@ -23,6 +24,7 @@ mod network;
 mod outputs;
 mod peers;
 mod platforms;
+mod populate;
 mod progress;
 mod registries;
 mod reproducible;
