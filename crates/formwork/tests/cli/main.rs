@@ -24,6 +24,7 @@ mod network;
 mod outputs;
 mod peers;
 mod platforms;
+mod pod;
 mod populate;
 mod progress;
 mod registries;
