@@ -16,7 +16,7 @@ use crate::once::tell_of_locked_caches;
 use crate::request::ContextSpec;
 use crate::resolve::resolve;
 use crate::solve::Solving;
-use crate::space::make_room;
+use crate::space::Keeper;
 use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
 use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
 
@@ -31,7 +31,7 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
-    make_room(host, request.limits)?;
+    let events = &Keeper::begin(host, request.limits, events)?;
     let _in_use = host.use_store()?;
     let imports = Imports::new(host, &request.cache_from, events, cancel);
     imports.begin();
