@@ -104,7 +104,11 @@ impl Maker {
         match (made, node) {
             (Ok(()), Node::Whiteout) => Ok(()),
             (Ok(()), _) => self.finish_node(directory, name, node, metadata),
-            (Err(Errno::PERM), Node::CharDevice { .. } | Node::BlockDevice { .. }) => {
+            // On an overlay nobody may make whiteouts; but that cannot be a layer of another one.
+            (
+                Err(Errno::PERM),
+                Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Whiteout,
+            ) => {
                 self.devices.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
@@ -164,6 +168,7 @@ impl Maker {
         root: &RootDir,
         tree: &Tree,
         threads: usize,
+        with_opaque: bool,
     ) -> Result<(), LayerError> {
         let is_layer = self.ownership == Ownership::Exact;
         let is_directory =
@@ -178,13 +183,25 @@ impl Maker {
             |_| false,
             |entry| {
                 let directory = root.open_dir(&entry.path, Follow::Never)?;
-                if is_layer && matches!(entry.node, Node::Directory { opaque: true }) {
-                    write_xattr_of(directory.as_fd(), OPAQUE, b"y")?;
+                let is_opaque = matches!(entry.node, Node::Directory { opaque: true });
+                if is_layer && with_opaque && is_opaque {
+                    self.set_opaque(directory.as_fd())?;
                 }
                 self.finish(directory.as_fd(), &entry.metadata, || directory.path().to_owned())
             },
         )?;
         Ok(())
+    }
+
+    /// Makes a directory opaque, which is refused where it lies on an overlay itself.
+    fn set_opaque(&self, directory: BorrowedFd<'_>) -> Result<(), LayerError> {
+        match write_xattr_of(directory, OPAQUE, b"y") {
+            Err(error) if is_refusal(&error) => {
+                self.xattrs.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Sets the extended attributes; those that are refused are counted. The file system may have

@@ -20,7 +20,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal};
 
 use crate::init::{self, Job};
 use crate::network::{self, Connected};
-use crate::rungs::forbidden;
+use crate::rungs::{chroot, forbidden};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
@@ -108,14 +108,27 @@ impl Helper {
 
     fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
-        let world = self.world.get_or_insert_with(World::prepare).as_mut();
-        match world.map_err(|error| error.clone()).and_then(|world| start(world, outside, &job)) {
+        let started = match outside.in_place {
+            true => chroot::start(&job).map(|(pid, process)| Started {
+                pid,
+                process,
+                connected: None,
+                end: chroot::END,
+            }),
+            false => self.start(outside, &job),
+        };
+        match started {
             Ok(started) => self.runs.push(Run::new(started, job.channel)),
             Err(error) => {
                 let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(error)));
                 let _ = wire::send(job.channel.as_fd(), &Answer::Gone(Gone::default()));
             }
         }
+    }
+
+    fn start(&mut self, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
+        let world = self.world.get_or_insert_with(World::prepare).as_mut();
+        world.map_err(|error| error.clone()).and_then(|world| start(world, outside, job))
     }
 
     /// Kills all sandboxes and waits until nothing of them is left.
@@ -131,6 +144,8 @@ struct Started {
     pid: Pid,
     process: OwnedFd,
     connected: Option<Connected>,
+    /// The signal that ends it with all its processes.
+    end: Signal,
 }
 
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
@@ -150,7 +165,7 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
     };
     drop(go);
     match provide(world, outside, pid, tell) {
-        Ok(connected) => Ok(Started { pid, process, connected }),
+        Ok(connected) => Ok(Started { pid, process, connected, end: Signal::KILL }),
         Err(error) => {
             // Without the word it ends by itself.
             let _ = sys::wait(Some(pid), true);
@@ -190,12 +205,14 @@ struct Run {
     deadline: Option<Instant>,
     /// Whether it was killed here.
     killed: bool,
+    /// The signal that ends it with all its processes.
+    end: Signal,
 }
 
 impl Run {
     fn new(started: Started, channel: OwnedFd) -> Self {
-        let Started { pid, process, connected } = started;
-        Self { pid, process, connected, channel: Some(channel), deadline: None, killed: false }
+        let Started { pid, process, connected, end } = started;
+        Self { pid, process, connected, channel: Some(channel), deadline: None, killed: false, end }
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
@@ -229,9 +246,9 @@ impl Run {
         }
     }
 
-    /// Kills the first process, and with it all others in its PID namespace.
+    /// Kills the first process, and with it all others in its PID namespace; or has it kill them.
     fn kill(&mut self) {
-        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let _ = rustix::process::pidfd_send_signal(&self.process, self.end);
         self.deadline = None;
         self.killed = true;
     }

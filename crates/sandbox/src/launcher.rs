@@ -162,8 +162,11 @@ impl Helper {
             refuse_directory(fd)?;
         }
         let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
-        let uplink = spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private);
-        let outside = Outside { resource_limits: spec.resource_limits.clone(), uplink };
+        let outside = Outside {
+            resource_limits: spec.resource_limits.clone(),
+            in_place: spec.root.in_place,
+            uplink: spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private),
+        };
         self.request(&Request::Run(outside), &descriptors)
     }
 }

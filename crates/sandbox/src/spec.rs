@@ -102,6 +102,9 @@ impl ProcessSpec {
             return Err(problem("the host name is longer than 64 bytes"));
         }
         self.root.check()?;
+        if self.root.in_place && !self.mounts.is_empty() {
+            return Err(problem("nothing can be mounted where the root is a plain directory"));
+        }
         self.mounts.iter().try_for_each(MountPoint::check)
     }
 }
@@ -119,13 +122,16 @@ pub struct RootFs {
     pub upper: Option<Upper>,
     /// Never sync: after a crash of the machine the upper directory is worth nothing.
     pub volatile: bool,
+    /// The only layer is a directory that is the root as it is, and takes the changes: the process
+    /// runs in a chroot, without namespaces and mounts.
+    pub in_place: bool,
 }
 
 impl RootFs {
     /// A read-only tree.
     pub fn read_only(layers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let layers = layers.into_iter().map(Into::into).collect();
-        Self { layers, upper: None, volatile: false }
+        Self { layers, upper: None, volatile: false, in_place: false }
     }
 
     /// A tree whose changes go to a directory, without any sync.
@@ -138,6 +144,11 @@ impl RootFs {
         Self { upper, volatile: true, ..Self::read_only(layers) }
     }
 
+    /// A directory that holds the whole tree and takes the changes.
+    pub fn in_place(directory: impl Into<PathBuf>) -> Self {
+        Self { in_place: true, ..Self::read_only([directory]) }
+    }
+
     /// The directory to name in messages: the topmost.
     pub(crate) fn topmost(&self) -> &Path {
         match &self.upper {
@@ -148,6 +159,7 @@ impl RootFs {
 
     fn check(&self) -> Result<(), SandboxError> {
         match self.layers.len() {
+            2.. if self.in_place => return Err(problem("a plain directory has no layers")),
             0 => return Err(problem("the root file system has no layers")),
             1..=MAX_LAYERS => {}
             count => return Err(SandboxError::TooManyLayers { count, limit: MAX_LAYERS }),

@@ -40,6 +40,8 @@ pub(crate) enum Request {
 pub(crate) struct Outside {
     /// Limits that the process will set itself, as far as it may.
     pub(crate) resource_limits: Vec<ResourceLimit>,
+    /// Whether it runs without namespaces, in a chroot.
+    pub(crate) in_place: bool,
     /// The way out of a network namespace that the sandbox gets, if it gets one.
     pub(crate) uplink: Option<Uplink>,
 }

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Shows all that is known about images: an array with one object each, with docker's keys.
 pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let mut objects = Vec::new();
     for text in &args.images {

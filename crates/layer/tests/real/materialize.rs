@@ -19,7 +19,12 @@ fn fill(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
 
 fn export(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
     // Asking for hard links makes no difference where the user may write.
-    let options = MaterializeOptions { ownership: Ownership::Caller, hard_links: true, threads: 4 };
+    let options = MaterializeOptions {
+        ownership: Ownership::Caller,
+        hard_links: true,
+        over: false,
+        threads: 4,
+    };
     materialize(tree, &RootDir::open(directory).unwrap(), &options)
 }
 
