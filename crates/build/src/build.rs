@@ -13,12 +13,16 @@ use formwork_worker::{MissingSource, Reason, WorkerError};
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
 use crate::once::tell_of_locked_caches;
+use crate::recipe::Recipe;
 use crate::request::ContextSpec;
 use crate::resolve::resolve;
+use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
 use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
+use crate::{
+    BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
+};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -32,6 +36,19 @@ pub fn build(
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
     let events = &Keeper::begin(host, request.limits, events)?;
+    let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
+    let (image, ()) = build_and(host, request, events, cancel, deliver)?;
+    image.into_outcome()
+}
+
+/// Builds what a request asks for, and does something with it. Keeps no limits on space.
+pub(crate) fn build_and<T>(
+    host: &Host,
+    request: &BuildRequest,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+    then: impl FnOnce(&Built) -> Result<T, BuildError>,
+) -> Result<(Built, T), BuildError> {
     let _in_use = host.use_store()?;
     let imports = Imports::new(host, &request.cache_from, events, cancel);
     imports.begin();
@@ -53,17 +70,21 @@ pub fn build(
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
-    let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
+    let mut image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
-    output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
+    if request.outputs.iter().any(|output| matches!(output, Output::Store(_))) {
+        let recipe = Recipe::of(host, request, &images).keep(host)?;
+        image.images.iter_mut().for_each(|image| image.recipe = Some(recipe.clone()));
+    }
+    let done = then(&image).map_err(or_canceled)?;
     let roots = image.images.iter().map(|image| &image.root).collect();
     let (imports, index, outputs) = (&imports, &index, &outputs);
     export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
     send_mounts(host, request, &mounts, events, cancel)?;
-    image.into_outcome()
+    Ok((image, done))
 }
 
 /// The ids of the cache mounts that the targets use.

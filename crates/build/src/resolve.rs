@@ -312,6 +312,7 @@ fn keep_pulled(
         layers: layers.collect(),
         index: None,
         others: Vec::new(),
+        recipe: None,
     };
     // What the name means elsewhere is asked for no more because of this.
     let kept = match host.images.get(name) {

@@ -31,6 +31,7 @@ pub use lower::{HistoryEntry, Lowered, lower, lower_all};
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};
+pub use scope::is_proxy_arg;
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";
