@@ -23,6 +23,7 @@ mod network;
 mod outputs;
 mod peers;
 mod platforms;
+mod pod;
 mod populate;
 mod progress;
 mod registries;
