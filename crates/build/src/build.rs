@@ -8,6 +8,7 @@ use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
 use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
 use formwork_layer::LayerError;
+use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{MissingSource, Reason, WorkerError};
 
@@ -53,7 +54,8 @@ pub(crate) fn build_and<T>(
     let imports = Imports::new(host, &request.cache_from, events, cancel);
     imports.begin();
     let parsed = parse(request.dockerfile.clone());
-    let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
+    let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
+    let dockerfile = tell(parsed.dockerfile, said, events)?;
     let ignores = parse_ignore_files(request, events)?;
     // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
@@ -134,7 +136,7 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// An error of the worker, at its place.
     pub(crate) fn error(&self, op: Option<OpId>, error: &WorkerError) -> BuildError {
-        if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
+        if matches!(error, WorkerError::Sandbox(SandboxError::Cancelled)) {
             return BuildError::canceled();
         }
         let mut diagnostic = told(code(error), error);
@@ -144,6 +146,9 @@ impl Place<'_> {
         }
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
+        }
+        if let Some(help) = help(error) {
+            diagnostic = diagnostic.with_help(help);
         }
         let kind = if self.is_about_context(error) {
             ErrorKind::Input
@@ -197,6 +202,10 @@ impl Place<'_> {
                 diagnostic.with_help(format!("did you mean `{}`?", show(path)))
             }
             Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
+            Reason::Unknown if missing.context.is_some() && is_of_host(&missing.source) => {
+                diagnostic
+                    .with_help("paths begin at the build context, not at the root of this machine")
+            }
             Reason::Dangling { ignored: None, .. } | Reason::Unknown => diagnostic,
         }
     }
@@ -219,6 +228,23 @@ impl Place<'_> {
             .with_note(format!("{path} is ignored by {rule}"))
             .with_help("except it with a line that begins with `!`, or change that rule")
     }
+}
+
+/// Whether a source is written as if it were looked for on the machine.
+fn is_of_host(source: &str) -> bool {
+    source.starts_with("~/") || (source.starts_with('/') && source.trim_matches('/').contains('/'))
+}
+
+/// The way out of an error where it depends on the instruction.
+fn help(error: &WorkerError) -> Option<&'static str> {
+    let WorkerError::Sandbox(SandboxError::Program { program, problem }) = error else {
+        return None;
+    };
+    let is_shell = ["/bin/sh", "/bin/bash", "/bin/ash"].iter().any(|shell| program == shell);
+    let is_missing = matches!(problem, ProgramProblem::Missing);
+    (is_shell && is_missing).then_some(
+        "the image has no such shell: set another with `SHELL`, or write `RUN [\"/program\", \"argument\"]`",
+    )
 }
 
 /// A path as a Dockerfile has it.
