@@ -30,6 +30,6 @@ pub use disk::{Omitted, Ownership};
 pub use error::LayerError;
 pub use materialize::{MaterializeOptions, materialize};
 pub use pack::{PackOptions, Packed, pack, recompress};
-pub use scan::{StatCache, is_intact, scan_context, scan_upper};
+pub use scan::{Census, StatCache, is_intact, scan_changes, scan_context, scan_upper};
 pub use times::{is_packed_form, set_times};
 pub use tree::{Stack, Tree, TreeDigest};

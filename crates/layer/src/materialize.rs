@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use formwork_fs::{
-    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, read_xattrs,
+    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, read_xattrs, remove_tree,
 };
 use rustix::buffer::spare_capacity;
 use rustix::fs::AtFlags;
@@ -32,6 +32,9 @@ pub struct MaterializeOptions {
     /// exactly the metadata that is wanted, may become a hard link to it. Only for directories
     /// that nobody will ever write to: what is written to such a file is written to the layer.
     pub hard_links: bool,
+    /// Whether the directory holds the layers below already, which the tree then changes: what is
+    /// in the way of an entry goes, and so does what a deletion or an opaque directory hides.
+    pub over: bool,
     /// How many threads may write at once.
     pub threads: usize,
 }
@@ -39,7 +42,7 @@ pub struct MaterializeOptions {
 impl Default for MaterializeOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { ownership: Ownership::Exact, hard_links: false, threads }
+        Self { ownership: Ownership::Exact, hard_links: false, over: false, threads }
     }
 }
 
@@ -64,13 +67,33 @@ pub fn materialize(
     directory: &RootDir,
     options: &MaterializeOptions,
 ) -> Result<Omitted, LayerError> {
-    let MaterializeOptions { ownership, hard_links, threads } = *options;
+    let MaterializeOptions { ownership, hard_links, over, threads } = *options;
     let maker = Maker::new(ownership);
+    let over = over && ownership == Ownership::Exact;
+    if over {
+        make_way_for(tree, directory)?;
+    }
     // In a directory of the user's, files are always copies.
     let hard_links = hard_links && ownership == Ownership::Exact;
     let sources = if hard_links { sources_of_several(tree) } else { HashSet::new() };
-    Work { tree, root: directory, maker: &maker, hard_links, sources }.run(threads.max(1))?;
+    Work { tree, root: directory, maker: &maker, hard_links, over, sources }.run(threads.max(1))?;
     Ok(maker.omitted())
+}
+
+/// Removes what is in the way of a tree's entries in a directory that holds the layers below.
+fn make_way_for(tree: &Tree, root: &RootDir) -> Result<(), LayerError> {
+    for entry in tree.entries().iter().filter(|entry| !entry.path.is_root()) {
+        let Ok(parent) = root.open_dir(&entry.path.parent().unwrap_or_default(), Follow::Never)
+        else {
+            // Not there yet, or removed just now.
+            continue;
+        };
+        let keeps = matches!(entry.node, Node::Directory { opaque: false });
+        if !keeps || !is_directory(&parent, entry.path.name())? {
+            remove_tree(&parent, entry.path.name())?;
+        }
+    }
+    Ok(())
 }
 
 /// How many entries, and how many bytes, one thread takes at a time.
@@ -82,6 +105,8 @@ struct Work<'a> {
     root: &'a RootDir,
     maker: &'a Maker,
     hard_links: bool,
+    /// See [`MaterializeOptions::over`].
+    over: bool,
     /// Files in other layers that several entries are copies of. If more than one became a hard
     /// link, they would be names of one file, which the tree does not say.
     sources: HashSet<Source<'a>>,
@@ -133,7 +158,7 @@ impl<'a> Work<'a> {
                 self.link(&entry.path, target)?;
             }
         }
-        self.maker.finish_directories(self.root, self.tree, threads)
+        self.maker.finish_directories(self.root, self.tree, threads, !self.over)
     }
 
     /// Everything but directories and hard links, shared out.
@@ -168,7 +193,8 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let parent = self.parent_of(path)?;
-        if self.maker.ownership() == Ownership::Exact || !is_directory(&parent, path.name())? {
+        let is_empty = self.maker.ownership() == Ownership::Exact && !self.over;
+        if is_empty || !is_directory(&parent, path.name())? {
             self.make_way(&parent, path.name())?;
             Maker::create_directory(&parent, path.name())?;
         }
@@ -205,7 +231,7 @@ impl<'a> Work<'a> {
             let name = entry.path.name();
             self.make_way(&directory, name)?;
             match &entry.node {
-                Node::Whiteout if self.maker.ownership() == Ownership::Caller => {}
+                Node::Whiteout if self.over || self.maker.ownership() == Ownership::Caller => {}
                 Node::File(file) if self.adopt(file, &mut neighbours, &directory, entry)? => {}
                 Node::File(file) => self.write(file, &directory, entry)?,
                 node => self.maker.make_node(&directory, name, node, &entry.metadata)?,

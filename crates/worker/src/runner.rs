@@ -21,6 +21,7 @@ use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
+use crate::in_place::Places;
 use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
@@ -136,6 +137,8 @@ pub struct Worker {
     /// Stops processes; thrown by the solver's switch.
     pub(crate) stop: formwork_sandbox::Cancel,
     pub(crate) stubs: StubLayers,
+    /// Where processes run if nothing can be mounted.
+    pub(crate) places: Places,
     pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
@@ -176,6 +179,7 @@ impl Worker {
             launcher: Launcher::new(),
             stop,
             stubs: StubLayers::default(),
+            places: Places::default(),
             bundles: Bundles::default(),
             plans: Mutex::default(),
             cancel: cancel.clone(),

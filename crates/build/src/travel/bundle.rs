@@ -293,6 +293,7 @@ impl From<Record> for CacheRecord {
             created: record.created,
             step: record.step,
             milliseconds: record.milliseconds,
+            ran: 0,
             components: Vec::new(),
         }
     }
@@ -305,6 +306,7 @@ impl From<Run> for CacheRecord {
             created: run.created,
             step: run.step,
             milliseconds: run.milliseconds,
+            ran: 0,
             components: run.components,
         }
     }

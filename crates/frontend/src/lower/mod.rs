@@ -1,9 +1,10 @@
 //! From planned stages to a graph.
 //!
 //! `stage` walks through a stage's instructions; `files` lowers COPY, ADD and WORKDIR, `run` RUN,
-//! `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
+//! `expiry` reads what comments say about the cache, `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
 //! all the mistakes that do not depend on each other.
 
+mod expiry;
 mod files;
 mod metadata;
 mod remote;
@@ -22,6 +23,7 @@ use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
+pub(crate) use files::check_mode;
 use stage::{StageLowerer, StageState};
 
 /// A Dockerfile as a graph and a configuration.
@@ -37,6 +39,8 @@ pub struct Lowered {
     pub history: Vec<HistoryEntry>,
     /// Warnings, among them what rules of `lint` find that depends on variables.
     pub diagnostics: Vec<Diagnostic>,
+    /// Targets of cache mounts that are locked although nothing says so.
+    pub locked_by_default: Vec<String>,
     /// The numbers of the stages that were lowered.
     pub stages: Vec<usize>,
 }
@@ -109,6 +113,7 @@ fn lower_onto(
         builder,
         states: BTreeMap::new(),
         diagnostics: unused_build_args(&plan, options),
+        locked_by_default: Vec::new(),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
     lowering.diagnostics.extend(emulated_stages(&plan, options));
@@ -127,6 +132,7 @@ struct Lowering<'a> {
     builder: GraphBuilder,
     states: BTreeMap<usize, StageState>,
     diagnostics: Vec<Diagnostic>,
+    locked_by_default: Vec<String>,
 }
 
 impl Lowering<'_> {
@@ -152,6 +158,7 @@ impl Lowering<'_> {
             config,
             history: state.history,
             diagnostics: self.diagnostics,
+            locked_by_default: self.locked_by_default,
         };
         Ok((lowered, self.builder))
     }
@@ -196,6 +203,7 @@ impl Lowering<'_> {
             location,
             places: Places::default(),
             no_cache: false,
+            max_age: None,
         })
     }
 }

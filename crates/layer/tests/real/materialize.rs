@@ -19,7 +19,12 @@ fn fill(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
 
 fn export(directory: &Path, tree: &Tree) -> Result<Omitted, LayerError> {
     // Asking for hard links makes no difference where the user may write.
-    let options = MaterializeOptions { ownership: Ownership::Caller, hard_links: true, threads: 4 };
+    let options = MaterializeOptions {
+        ownership: Ownership::Caller,
+        hard_links: true,
+        over: false,
+        threads: 4,
+    };
     materialize(tree, &RootDir::open(directory).unwrap(), &options)
 }
 
@@ -266,5 +271,5 @@ fn devices_that_may_not_be_made_are_counted() {
     }
     let to = temporary();
     let omitted = export(to.path(), &tree([entry("a", Node::CharDevice { major: 1, minor: 3 })]));
-    assert_eq!(omitted.unwrap(), Omitted { devices: 1, xattrs: 0 });
+    assert_eq!(omitted.unwrap(), Omitted { devices: 1, xattrs: 0, owners: 0 });
 }
