@@ -19,7 +19,7 @@ use crate::request::ContextSpec;
 use crate::resolve::resolve;
 use crate::result::Built;
 use crate::solve::Solving;
-use crate::space::make_room;
+use crate::space::Keeper;
 use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
 use crate::{
     BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
@@ -36,12 +36,13 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
+    let events = &Keeper::begin(host, request.limits, events)?;
     let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
     let (image, ()) = build_and(host, request, events, cancel, deliver)?;
     image.into_outcome()
 }
 
-/// Builds what a request asks for, and does something with it.
+/// Builds what a request asks for, and does something with it. Keeps no limits on space.
 pub(crate) fn build_and<T>(
     host: &Host,
     request: &BuildRequest,
@@ -49,7 +50,6 @@ pub(crate) fn build_and<T>(
     cancel: &Cancel,
     then: impl FnOnce(&Built) -> Result<T, BuildError>,
 ) -> Result<(Built, T), BuildError> {
-    make_room(host, request.limits)?;
     let _in_use = host.use_store()?;
     let imports = Imports::new(host, &request.cache_from, events, cancel);
     imports.begin();

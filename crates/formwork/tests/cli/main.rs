@@ -17,6 +17,7 @@ mod fetched;
 mod files;
 mod git;
 mod ignore;
+mod limits;
 mod load;
 mod mounts;
 mod network;
