@@ -65,9 +65,19 @@ pub(crate) fn resolve(
         if missing.is_empty() {
             return Ok(images);
         }
+        let mut failed: Option<BuildError> = None;
         for (wanted, found) in missing.iter().zip(resolver.find_all(&missing)) {
-            let found = found.map_err(|failure| failure.into_error(wanted))?;
-            images.add(wanted.key.clone(), found);
+            match (found, &mut failed) {
+                (Ok(found), _) => images.add(wanted.key.clone(), found),
+                (Err(failure), Some(known)) => {
+                    known.diagnostics.extend(failure.into_error(wanted).diagnostics);
+                }
+                (Err(failure), none) => *none = Some(failure.into_error(wanted)),
+            }
+        }
+        if let Some(mut failed) = failed {
+            failed.diagnostics.sort_by_key(Diagnostic::primary_span);
+            return Err(failed);
         }
     }
 }
