@@ -31,6 +31,10 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Host {
     pub(crate) layout: StoreLayout,
+    /// The current boot of the machine.
+    pub(crate) boot: String,
+    /// What the process may do.
+    pub(crate) entered: Entered,
     pub(crate) layers: Arc<LayerStore>,
     pub(crate) images: LocalImages,
     pub(crate) index: DirIndex,
@@ -91,13 +95,15 @@ impl Host {
     ) -> Result<Self, BuildError> {
         let layout = StoreLayout::open(root).and_then(|layout| layout.under_boot(boot));
         let layout = layout.map_err(BuildError::store)?;
-        let layers = LayerStore::open(&layout, boot, threads, entered);
+        let layers = LayerStore::open(&layout, boot, threads, entered.clone());
         let layers = layers.map_err(BuildError::store)?;
         Ok(Self {
             images: LocalImages::of(&layout),
             index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
             layers: Arc::new(layers),
             layout,
+            boot: boot.to_owned(),
+            entered,
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
             emulators: Vec::new(),

@@ -22,6 +22,7 @@ mod login;
 mod mounts;
 mod once;
 mod output;
+mod recipe;
 mod request;
 mod resolve;
 mod result;
@@ -33,6 +34,7 @@ mod step;
 mod toolbox;
 mod transfer;
 mod travel;
+mod verify;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
@@ -50,6 +52,7 @@ pub use mounts::{
     export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
     no_such_mount,
 };
+pub use recipe::Recipe;
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
     PullPolicy, StoreOptions,
@@ -67,6 +70,8 @@ pub use transfer::{
 
 pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
 
+pub use verify::{Difference, Surroundings, Verified, verify};
+
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
     Target, git_location, is_http,
@@ -75,6 +80,6 @@ pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
 pub use formwork_registry::{ProxyConfig, Secret};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
-pub use formwork_sandbox::{Port, Resource, ResourceLimit, Uplink};
+pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

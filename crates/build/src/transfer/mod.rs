@@ -9,7 +9,7 @@ mod elsewhere;
 mod import;
 mod index;
 mod load;
-mod packed;
+pub(crate) mod packed;
 mod pull;
 mod push;
 mod save;

@@ -130,7 +130,7 @@ pub(crate) struct BuildArgs {
     /// What they find.
     #[command(flatten)]
     pub(crate) world: WorldArgs,
-    /// Kept before the build begins: what no image needs goes.
+    /// Kept before each step: what no image and no running build needs goes.
     #[command(flatten)]
     pub(crate) space: SpaceArgs,
     /// How to show the build

@@ -20,6 +20,7 @@ mod run;
 mod shell;
 mod space;
 mod transfer;
+mod verify;
 mod world;
 
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
+pub(crate) use verify::VerifyArgs;
 pub(crate) use world::{NetworkChoice, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
@@ -141,6 +143,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Copy an image between registries, image layouts and archives
     Copy(CopyArgs),
+    /// Build an image once more from what it was made of, and show the first difference
+    Verify(VerifyArgs),
     /// Make and show indexes, which are images for several platforms
     Index(IndexArgs),
     /// Make an image of the files in a tar archive

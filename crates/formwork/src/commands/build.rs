@@ -5,7 +5,7 @@ pub(crate) mod caches;
 mod engine;
 mod epoch;
 mod outputs;
-mod secrets;
+pub(crate) mod secrets;
 
 use std::collections::BTreeMap;
 use std::io::Write;

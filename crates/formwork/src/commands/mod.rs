@@ -28,6 +28,7 @@ pub(crate) mod run;
 pub(crate) mod save;
 pub(crate) mod shell;
 pub(crate) mod tag;
+pub(crate) mod verify;
 mod work;
 
 use std::io::{IsTerminal, Write};

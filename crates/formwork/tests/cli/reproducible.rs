@@ -106,3 +106,68 @@ fn the_time_of_a_commit_is_the_time_of_the_image() {
         build(&["--source-date-epoch=other", "."]).failed(2, "neither a number of seconds nor");
     });
 }
+
+#[test]
+fn an_image_is_built_once_more_and_compared() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a", "A");
+        site.write("ignored", "1");
+        site.write(".dockerignore", "ignored\n");
+        let dockerfile = "FROM busybox\nARG V=1\nWORKDIR /w\nCOPY . .\nRUN echo $V > v\nENV V=$V\n";
+        site.build(&["-t", "app", "--build-arg=V=2", "--label=x=y"], dockerfile);
+        let inputs = site.inspect("app")["Inputs"].clone();
+        assert_eq!(inputs["epoch"], 1_700_000_000);
+        assert_eq!(inputs["build_args"]["V"], "2");
+        assert_eq!(inputs["images"][0]["name"], "busybox:latest");
+        let same = site.run(&["verify", "app"]);
+        assert!(same.contains("app is what its inputs make"), "{same}");
+        assert!(same.contains("SOURCE_DATE_EPOCH=1700000000"), "{same}");
+        // Neither the Dockerfile of today counts nor what was left out, but the base image of then.
+        site.write("../Dockerfile", "FROM scratch\n");
+        site.write("ignored", "2");
+        site.write("../base/extra", "");
+        site.run(&["build", "-q", "-t", "busybox", "-f", "../Dockerfile", "."]);
+        let moved = Ran::of(&mut site.formwork(&["verify", "app"]));
+        assert!(moved.stderr.contains("is needed to build it again"), "{}", moved.stderr);
+        assert!(site.make_busybox());
+        site.run(&["verify", "-q", "app"]);
+        site.write("a", "B");
+        let ran = Ran::of(&mut site.formwork(&["verify", "--format=json", "app"]));
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        let found: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let difference = &found["Difference"];
+        assert_eq!(difference["Path"], "/w/a");
+        assert_eq!(difference["Field"], "content");
+        assert!(difference["Instruction"].as_str().unwrap().starts_with("COPY . ."), "{found}");
+        fs_err::remove_file(site.context("a")).unwrap();
+        let ran = Ran::of(&mut site.formwork(&["verify", "-q", "app"]));
+        assert!(ran.stdout.contains("path      /w/a\n  field     file"), "{}", ran.stdout);
+    });
+}
+
+#[test]
+fn what_is_never_the_same_is_found() {
+    let site = crate::support::Site::new().with_busybox();
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\n";
+    site.build(&["-t", "random"], dockerfile);
+    let ran = Ran::of(&mut site.formwork(&["verify", "-q", "random"]));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let expected = "path      /id\n  field     content\n  image     37 bytes";
+    assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+    // Without a time, times do not count, and all else does.
+    let mut build = site.build_command(&["-t", "timeless"], "FROM busybox\nRUN touch /a\n");
+    Ran::of(build.env_remove("SOURCE_DATE_EPOCH")).succeeded();
+    let mut verify = site.formwork(&["verify", "-q", "timeless"]);
+    let ran = Ran::of(verify.env_remove("SOURCE_DATE_EPOCH")).succeeded();
+    assert!(ran.stdout.contains("times do not count"), "{}", ran.stdout);
+    site.run(&["tag", "busybox", "copy"]);
+    let archive = site.outside("a.tar");
+    site.run(&["save", "-o", &archive, "timeless"]);
+    site.run(&["rm", "timeless"]);
+    site.run(&["load", "-q", "-i", &archive]);
+    let mut verify = site.formwork(&["verify", "timeless"]);
+    Ran::of(&mut verify).failed(1, "nobody wrote down what `timeless:latest` was made from");
+}

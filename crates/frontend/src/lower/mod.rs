@@ -23,6 +23,7 @@ use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
+pub(crate) use files::check_mode;
 use stage::{StageLowerer, StageState};
 
 /// A Dockerfile as a graph and a configuration.

@@ -271,7 +271,7 @@ fn devices_that_may_not_be_made_are_counted() {
     }
     let to = temporary();
     let omitted = export(to.path(), &tree([entry("a", Node::CharDevice { major: 1, minor: 3 })]));
-    assert_eq!(omitted.unwrap(), Omitted { devices: 1, xattrs: 0 });
+    assert_eq!(omitted.unwrap(), Omitted { devices: 1, xattrs: 0, owners: 0 });
 }
 
 #[test]
