@@ -68,7 +68,10 @@ pub use transfer::{
     import, inspect_index, load, pull, push, save, tags,
 };
 
-pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
+pub use travel::{
+    BucketPlace, CacheFrom, CacheMode, CachePlace, CacheTo, Cleared, clear_cache, send_cache_mount,
+    take_cache_mount,
+};
 
 pub use verify::{Difference, Surroundings, Verified, verify};
 
@@ -78,7 +81,7 @@ pub use formwork_frontend::{
 };
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
-pub use formwork_registry::{ProxyConfig, Secret};
+pub use formwork_registry::{BucketConfig, BucketKey, ProxyConfig, Secret};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
 pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;

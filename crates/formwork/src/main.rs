@@ -63,6 +63,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Du(args) => commands::du::run(args, &settings),
         Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Mounts(args) => commands::mounts::run(args, &settings),
+        Command::Cache(args) => commands::cache::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -5,6 +5,7 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod cache;
 mod call;
 mod files;
 mod filter;
@@ -32,6 +33,7 @@ use formwork_build::PullPolicy;
 use crate::template::Template;
 
 pub(crate) use build::BuildArgs;
+pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation, duration};
@@ -165,6 +167,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// List, remove, export and import the directories of RUN --mount=type=cache
     Mounts(MountsArgs),
+    /// Keep caches in registries and directories small
+    Cache(CacheArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

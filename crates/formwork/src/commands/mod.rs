@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 mod call;
 pub(crate) mod copy;
 pub(crate) mod cp;
