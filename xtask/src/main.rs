@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  bench [CASE...] [--runs N] [--json FILE] [--alone]
+  bench [CASE...] [--runs N] [--json FILE] [--alone] [--large GIGABYTES]
                   time formwork beside the installed peers, in turns; `bench parser` times the
                   parser on texts of many kinds
   compare [NAME...]

@@ -6,18 +6,24 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
-use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
+use formwork_graph::{Graph, Op, OpId, Place as Location, Source, Step};
 use formwork_layer::LayerError;
+use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
 use formwork_worker::{MissingSource, Reason, WorkerError};
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
+use crate::once::tell_of_locked_caches;
+use crate::recipe::Recipe;
 use crate::request::ContextSpec;
 use crate::resolve::resolve;
+use crate::result::Built;
 use crate::solve::Solving;
-use crate::space::make_room;
+use crate::space::Keeper;
 use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
-use crate::{BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, check, output, result};
+use crate::{
+    BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
+};
 
 /// Builds what a request asks for, and takes it where it should go.
 ///
@@ -30,12 +36,26 @@ pub fn build(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<BuildOutcome, BuildError> {
-    make_room(host, request.limits)?;
+    let events = &Keeper::begin(host, request.limits, events)?;
+    let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
+    let (image, ()) = build_and(host, request, events, cancel, deliver)?;
+    image.into_outcome()
+}
+
+/// Builds what a request asks for, and does something with it. Keeps no limits on space.
+pub(crate) fn build_and<T>(
+    host: &Host,
+    request: &BuildRequest,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+    then: impl FnOnce(&Built) -> Result<T, BuildError>,
+) -> Result<(Built, T), BuildError> {
     let _in_use = host.use_store()?;
     let imports = Imports::new(host, &request.cache_from, events, cancel);
     imports.begin();
     let parsed = parse(request.dockerfile.clone());
-    let dockerfile = tell(parsed.dockerfile, parsed.diagnostics, events)?;
+    let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
+    let dockerfile = tell(parsed.dockerfile, said, events)?;
     let ignores = parse_ignore_files(request, events)?;
     // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
@@ -45,22 +65,28 @@ pub fn build(
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
+    let locked = lowered.iter().flat_map(|lowered| lowered.locked_by_default.clone());
+    tell_of_locked_caches(host, &locked.collect::<Vec<_>>(), events);
     let index = TravelIndex::new(&host.index, &imports);
     let mounts = mounts_of(&lowered);
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
-    let image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
+    let mut image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
         return Err(BuildError::canceled());
     }
-    output::deliver(host, request, &image, events, cancel).map_err(or_canceled)?;
+    if request.outputs.iter().any(|output| matches!(output, Output::Store(_))) {
+        let recipe = Recipe::of(host, request, &images).keep(host)?;
+        image.images.iter_mut().for_each(|image| image.recipe = Some(recipe.clone()));
+    }
+    let done = then(&image).map_err(or_canceled)?;
     let roots = image.images.iter().map(|image| &image.root).collect();
     let (imports, index, outputs) = (&imports, &index, &outputs);
     export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
     send_mounts(host, request, &mounts, events, cancel)?;
-    image.into_outcome()
+    Ok((image, done))
 }
 
 /// The ids of the cache mounts that the targets use.
@@ -110,7 +136,7 @@ pub(crate) struct Place<'a> {
 impl Place<'_> {
     /// An error of the worker, at its place.
     pub(crate) fn error(&self, op: Option<OpId>, error: &WorkerError) -> BuildError {
-        if matches!(error, WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled)) {
+        if matches!(error, WorkerError::Sandbox(SandboxError::Cancelled)) {
             return BuildError::canceled();
         }
         let mut diagnostic = told(code(error), error);
@@ -118,8 +144,14 @@ impl Place<'_> {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
         }
+        if let Some(note) = op.and_then(|op| self.note_of_base(self.graph.step(op), error)) {
+            diagnostic = diagnostic.with_note(note);
+        }
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
+        }
+        if let Some(help) = help(error) {
+            diagnostic = diagnostic.with_help(help);
         }
         let kind = if self.is_about_context(error) {
             ErrorKind::Input
@@ -127,6 +159,21 @@ impl Place<'_> {
             kind_of_worker_error(error)
         };
         BuildError::new(kind, diagnostic)
+    }
+
+    /// Where the cause is in the base image and not in the Dockerfile.
+    fn note_of_base(&self, step: &Step, error: &WorkerError) -> Option<String> {
+        let (start, end) = step.location?;
+        let span = Span::new(start as usize, end as usize);
+        let text = self.request.dockerfile.slice(span);
+        let (_, instruction) = step.name.split_once("] ")?;
+        let is_from =
+            |text: &str| text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "));
+        if is_from(text) && !is_from(instruction) {
+            return Some(format!("the base image brings `ONBUILD {instruction}`"));
+        }
+        let has_user = matches!(error, WorkerError::Account(_)) && step.places.account.is_none();
+        has_user.then(|| "the base image sets the user".to_owned())
     }
 
     /// Whether a file of a context cannot be read.
@@ -173,6 +220,10 @@ impl Place<'_> {
                 diagnostic.with_help(format!("did you mean `{}`?", show(path)))
             }
             Reason::Elsewhere(path) => diagnostic.with_help(format!("there is `{}`", show(path))),
+            Reason::Unknown if missing.context.is_some() && is_of_host(&missing.source) => {
+                diagnostic
+                    .with_help("paths begin at the build context, not at the root of this machine")
+            }
             Reason::Dangling { ignored: None, .. } | Reason::Unknown => diagnostic,
         }
     }
@@ -195,6 +246,23 @@ impl Place<'_> {
             .with_note(format!("{path} is ignored by {rule}"))
             .with_help("except it with a line that begins with `!`, or change that rule")
     }
+}
+
+/// Whether a source is written as if it were looked for on the machine.
+fn is_of_host(source: &str) -> bool {
+    source.starts_with("~/") || (source.starts_with('/') && source.trim_matches('/').contains('/'))
+}
+
+/// The way out of an error where it depends on the instruction.
+fn help(error: &WorkerError) -> Option<&'static str> {
+    let WorkerError::Sandbox(SandboxError::Program { program, problem }) = error else {
+        return None;
+    };
+    let is_shell = ["/bin/sh", "/bin/bash", "/bin/ash"].iter().any(|shell| program == shell);
+    let is_missing = matches!(problem, ProgramProblem::Missing);
+    (is_shell && is_missing).then_some(
+        "the image has no such shell: set another with `SHELL`, or write `RUN [\"/program\", \"argument\"]`",
+    )
 }
 
 /// A path as a Dockerfile has it.

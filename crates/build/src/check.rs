@@ -52,7 +52,7 @@ pub fn check(
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = &parsed.dockerfile;
     let (ignore, wrong_patterns) = IgnoreFile::parse(ignore_source(request));
-    let mut said = parsed.diagnostics.clone();
+    let mut said = with_mistakes(dockerfile, parsed.diagnostics.clone());
     said.extend(wrong_patterns);
     let mut error = has_error(&said).then(|| BuildError::input(errors(&said)));
     let mut stages: Vec<usize> = (0..dockerfile.stages.len()).collect();
@@ -104,7 +104,10 @@ pub fn targets(request: &BuildRequest) -> Result<Vec<Target>, BuildError> {
 fn sound(request: &BuildRequest) -> Result<Dockerfile, BuildError> {
     let parsed = parse(request.dockerfile.clone());
     match has_error(&parsed.diagnostics) {
-        true => Err(BuildError::input(errors(&parsed.diagnostics))),
+        true => {
+            let said = with_mistakes(&parsed.dockerfile, parsed.diagnostics);
+            Err(BuildError::input(errors(&said)))
+        }
         false => Ok(parsed.dockerfile),
     }
 }
@@ -166,6 +169,23 @@ fn settings(
 fn ignore_source(request: &BuildRequest) -> SourceFile {
     let own = request.contexts.get(MAIN_CONTEXT).and_then(|context| context.ignore.clone());
     own.unwrap_or_else(|| SourceFile::new(".dockerignore", ""))
+}
+
+/// What is said about a file, and if it cannot be parsed, all other mistakes that can be seen.
+pub(crate) fn with_mistakes(
+    dockerfile: &Dockerfile,
+    mut diagnostics: Vec<Diagnostic>,
+) -> Vec<Diagnostic> {
+    if !has_error(&diagnostics) {
+        return diagnostics;
+    }
+    for mistake in formwork_frontend::mistakes(dockerfile) {
+        if !diagnostics.iter().any(|known| known.primary_span() == mistake.primary_span()) {
+            diagnostics.push(mistake);
+        }
+    }
+    diagnostics.sort_by_key(Diagnostic::primary_span);
+    diagnostics
 }
 
 fn has_error(diagnostics: &[Diagnostic]) -> bool {

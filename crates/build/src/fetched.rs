@@ -5,18 +5,20 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use formwork_content::StoreLayout;
-use formwork_diagnostics::Diagnostic;
+use formwork_diagnostics::{Diagnostic, Event, EventSink, StepId};
 use formwork_frontend::{GitLocation, http_source};
 use formwork_fs::{FileLock, Follow, RelPath, RootDir};
-use formwork_graph::without_secrets;
+use formwork_graph::{RemoteSource, without_secrets};
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
 use formwork_remote::Fetch;
 use formwork_solver::Cancel;
 use formwork_worker::{Checkout, WorkerError};
 
 use crate::error::{kind_of_worker_error, told};
+use crate::step::step;
 use crate::{BuildError, BuildRequest, Host};
 
 /// How much of something is looked at to tell whether it is an archive: more than one block of any
@@ -72,14 +74,23 @@ impl Sent {
         request: &BuildRequest,
         url: &str,
         limit: u64,
+        events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<Self, BuildError> {
         let authorization = request.secrets.authorization_for(url);
-        let progress = |_, _| !cancel.is_canceled();
-        let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
         let _in_use = host.use_store()?;
-        let blob = host.downloads()?.blob(&http_source(url), &fetch);
-        let blob = blob.map_err(|error| failed(&WorkerError::Remote(error), cancel))?;
+        let source = http_source(url);
+        let blob = step(format!("fetch {}", without_secrets(url)), events, cancel, |step| {
+            let label: Arc<str> = source.name.as_str().into();
+            let progress = |current, total| {
+                let label = Arc::clone(&label);
+                events.emit(Event::StepProgress { step, label, current, total });
+                !cancel.is_canceled()
+            };
+            let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
+            let blob = host.downloads()?.blob(&source, &fetch);
+            blob.map_err(|error| failed(&WorkerError::Remote(error), cancel))
+        })?;
         let file = blob.open().map_err(BuildError::store)?;
         Self::read(file, limit).map_err(|error| {
             let message = format!("`{}` cannot be used: {error}", without_secrets(url));
@@ -116,24 +127,37 @@ impl FetchedContext {
         host: &Host,
         request: &BuildRequest,
         location: &GitLocation,
+        events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<Self, BuildError> {
         let in_use = host.use_store()?;
         let is_canceled = || cancel.is_canceled();
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
-        let directory = Checkout::of(&host.layers, git, secrets, source, &is_canceled)
-            .and_then(|checkout| checkout.directory(&location.directory));
-        let directory = directory.map_err(|error| failed(&error, cancel))?;
+        let name = format!("fetch {}", RemoteSource::Git(source.clone()));
+        let directory = step(name, events, cancel, |_| {
+            let checkout = Checkout::of(&host.layers, git, secrets, source, &is_canceled);
+            let checkout = checkout.map_err(|error| failed(&error, cancel))?;
+            if let Some(warning) = checkout.warning() {
+                events.emit(Event::Message(Box::new(warning)));
+            }
+            checkout.directory(&location.directory).map_err(|error| failed(&error, cancel))
+        })?;
         Ok(Self { _in_use: in_use, directory })
     }
 
-    /// Unpacks an archive, whatever its compression.
+    /// Unpacks an archive, whatever its compression. `name` says where it comes from.
     ///
     /// # Errors
     ///
     /// Fails where it is none or is damaged, where an entry leads out of it, and where the store
     /// cannot be written.
-    pub fn unpack(host: &Host, archive: impl Read + Send) -> Result<Self, BuildError> {
+    pub fn unpack(
+        host: &Host,
+        archive: impl Read + Send,
+        name: &str,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Self, BuildError> {
         let context = Self::empty(host)?;
         let options = ApplyOptions {
             whiteouts: Whiteouts::Literal,
@@ -141,10 +165,11 @@ impl FetchedContext {
             ..ApplyOptions::default()
         };
         let root = RootDir::open(&context.directory).map_err(BuildError::store)?;
-        match apply(archive, &root, &options) {
-            Ok(_) => Ok(context),
-            Err(error) => Err(unusable(error)),
-        }
+        step(format!("unpack the build context from {name}"), events, cancel, |step| {
+            let archive = Counted { archive, step, events, read: 0, told: 0 };
+            apply(archive, &root, &options).map_err(unusable)
+        })?;
+        Ok(context)
     }
 
     /// The directory.
@@ -175,6 +200,31 @@ impl FetchedContext {
             true => Err(wrong(&"it is too large")),
             false => Ok(Some(bytes)),
         }
+    }
+}
+
+/// Tells how much of an archive has been read.
+struct Counted<'a, R> {
+    archive: R,
+    step: StepId,
+    events: &'a Arc<dyn EventSink>,
+    read: u64,
+    told: u64,
+}
+
+/// After how many bytes a view is worth a change.
+const WORTH_TELLING: u64 = 1 << 20;
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.archive.read(buffer)?;
+        self.read += count as u64;
+        if self.read >= self.told + WORTH_TELLING {
+            self.told = self.read;
+            let (step, label, current) = (self.step, "archive".into(), self.read);
+            self.events.emit(Event::StepProgress { step, label, current, total: None });
+        }
+        Ok(count)
     }
 }
 

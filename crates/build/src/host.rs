@@ -14,6 +14,7 @@ use formwork_registry::{
     Retries, TrustRoots,
 };
 use formwork_remote::{Downloads, KeyAgent, PrivateKey};
+use formwork_sandbox::Entered;
 use formwork_worker::LayerStore;
 
 use crate::BuildError;
@@ -30,6 +31,10 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Host {
     pub(crate) layout: StoreLayout,
+    /// The current boot of the machine.
+    pub(crate) boot: String,
+    /// What the process may do.
+    pub(crate) entered: Entered,
     pub(crate) layers: Arc<LayerStore>,
     pub(crate) images: LocalImages,
     pub(crate) index: DirIndex,
@@ -74,7 +79,8 @@ impl Host {
     /// Opens a store.
     ///
     /// `boot` identifies the current boot of the machine; `threads` is how many threads one piece
-    /// of work may use; `resolv_conf` is what RUN finds in `/etc/resolv.conf`.
+    /// of work may use; `resolv_conf` is what RUN finds in `/etc/resolv.conf`; `entered` says what
+    /// this process may do.
     ///
     /// # Errors
     ///
@@ -85,15 +91,19 @@ impl Host {
         threads: usize,
         registries: RegistryFiles,
         resolv_conf: Vec<u8>,
+        entered: Entered,
     ) -> Result<Self, BuildError> {
         let layout = StoreLayout::open(root).and_then(|layout| layout.under_boot(boot));
         let layout = layout.map_err(BuildError::store)?;
-        let layers = LayerStore::open(&layout, boot, threads).map_err(BuildError::store)?;
+        let layers = LayerStore::open(&layout, boot, threads, entered.clone());
+        let layers = layers.map_err(BuildError::store)?;
         Ok(Self {
             images: LocalImages::of(&layout),
             index: DirIndex::new(layout.index(), layout.runs(), layout.locks()),
             layers: Arc::new(layers),
             layout,
+            boot: boot.to_owned(),
+            entered,
             registries: Arc::new(Registries::new(registries)),
             resolv_conf,
             emulators: Vec::new(),

@@ -20,7 +20,10 @@ mod host;
 mod ignore;
 mod login;
 mod mounts;
+mod once;
 mod output;
+mod rebase;
+mod recipe;
 mod request;
 mod resolve;
 mod result;
@@ -29,8 +32,10 @@ mod sizes;
 mod solve;
 mod space;
 mod step;
+mod toolbox;
 mod transfer;
 mod travel;
+mod verify;
 
 pub use build::build;
 pub use check::{CheckReport, Finding, check, outline, targets};
@@ -48,6 +53,8 @@ pub use mounts::{
     export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
     no_such_mount,
 };
+pub use rebase::{Conflict, RebaseRequest, Rebased, Trouble, rebase};
+pub use recipe::Recipe;
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
     PullPolicy, StoreOptions,
@@ -57,12 +64,18 @@ pub use result::BuildOutcome;
 pub use run::{RunRequest, run};
 pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
+pub use toolbox::Toolbox;
 pub use transfer::{
     CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
-    import, inspect_index, load, pull, push, save,
+    import, inspect_index, load, pull, push, save, tags,
 };
 
-pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
+pub use travel::{
+    BucketPlace, CacheFrom, CacheMode, CachePlace, CacheTo, Cleared, clear_cache, send_cache_mount,
+    take_cache_mount,
+};
+
+pub use verify::{Difference, Surroundings, Verified, verify};
 
 pub use formwork_frontend::{
     Allowed, GitLocation, ImageLocation, NamedContext, Options, Outline, OutlineArg, OutlineMount,
@@ -70,8 +83,8 @@ pub use formwork_frontend::{
 };
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
-pub use formwork_registry::{ProxyConfig, Secret};
-pub use formwork_remote::{GitConfig, KeyAgent, PrivateKey};
-pub use formwork_sandbox::{Resource, ResourceLimit, Uplink};
+pub use formwork_registry::{BucketConfig, BucketKey, ProxyConfig, Secret};
+pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
+pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

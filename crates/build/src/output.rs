@@ -134,8 +134,10 @@ impl Delivery<'_> {
         let content = self.host.layers.content();
         content.insert(&image.config_bytes).map_err(BuildError::store)?;
         for layer in image.root.layers() {
-            // A planned copy has its bytes elsewhere, where they may change.
-            if options.unpack || layer.base_descriptor().is_none() {
+            // A planned copy has its bytes elsewhere, where they may change. What came packed can be
+            // unpacked at any time.
+            let came_packed = layer.base_descriptor().is_some() || layer.imported().is_some();
+            if options.unpack || !came_packed {
                 layer.directory().map_err(|error| BuildError::worker(&error))?;
             }
         }

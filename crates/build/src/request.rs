@@ -80,6 +80,8 @@ pub struct ContextSpec {
     pub directory: PathBuf,
     /// The file that says what is left out of it.
     pub ignore: Option<SourceFile>,
+    /// What it stands for, if it was put there for one build only: an address, or standard input.
+    pub stands_for: Option<String>,
 }
 
 /// Where a result goes, and in which form.

@@ -65,9 +65,19 @@ pub(crate) fn resolve(
         if missing.is_empty() {
             return Ok(images);
         }
+        let mut failed: Option<BuildError> = None;
         for (wanted, found) in missing.iter().zip(resolver.find_all(&missing)) {
-            let found = found.map_err(|failure| failure.into_error(wanted))?;
-            images.add(wanted.key.clone(), found);
+            match (found, &mut failed) {
+                (Ok(found), _) => images.add(wanted.key.clone(), found),
+                (Err(failure), Some(known)) => {
+                    known.diagnostics.extend(failure.into_error(wanted).diagnostics);
+                }
+                (Err(failure), none) => *none = Some(failure.into_error(wanted)),
+            }
+        }
+        if let Some(mut failed) = failed {
+            failed.diagnostics.sort_by_key(Diagnostic::primary_span);
+            return Err(failed);
         }
     }
 }
@@ -312,6 +322,7 @@ fn keep_pulled(
         layers: layers.collect(),
         index: None,
         others: Vec::new(),
+        recipe: None,
     };
     // What the name means elsewhere is asked for no more because of this.
     let kept = match host.images.get(name) {

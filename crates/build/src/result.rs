@@ -61,6 +61,8 @@ pub(crate) struct BuiltImage {
     /// Where all blobs are.
     pub(crate) blobs: Arc<ResultBlobs>,
     pub(crate) layers: Vec<StoredLayer>,
+    /// What it was made from, if the store keeps that.
+    pub(crate) recipe: Option<Digest>,
 }
 
 /// Puts the images of all platforms together, packing layers as far as the outputs need it.
@@ -143,7 +145,7 @@ fn assemble(
         views.push((form, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
-    Ok(BuiltImage { platform, config, config_bytes, root, views, blobs, layers })
+    Ok(BuiltImage { platform, config, config_bytes, root, views, blobs, layers, recipe: None })
 }
 
 impl Built {
@@ -241,6 +243,7 @@ impl BuiltImage {
             layers,
             index: None,
             others: Vec::new(),
+            recipe: self.recipe.clone(),
         }
     }
 }

@@ -98,6 +98,7 @@ fn failed(error: &WorkerError) -> BuildError {
 /// The entry point, and the command behind it, as docker puts them together.
 fn arguments(request: &RunRequest, config: &ImageConfig) -> Result<Vec<String>, BuildError> {
     let (mut args, inherited) = match &request.entrypoint {
+        Some(entrypoint) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
         Some(entrypoint) => (vec![entrypoint.clone()], Vec::new()),
         None => (
             config.config.entrypoint.clone().unwrap_or_default(),

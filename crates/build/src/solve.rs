@@ -90,6 +90,7 @@ impl Solving<'_> {
             error => Err(place.error(op, &error)),
         };
         match execute(graph, &targets, &worker, index, settings, cancel, &**events) {
+            Ok(outputs) if request.cache_from.is_empty() => Ok(Attempt::Solved(outputs)),
             Ok(outputs) => match fetch_layers(&outputs, &targets) {
                 Ok(()) => Ok(Attempt::Solved(outputs)),
                 Err(error) => failed(None, error),
@@ -136,16 +137,21 @@ enum Attempt {
     },
 }
 
-/// Fetches the layers of the targets that are in a cache elsewhere, all at the same time: whatever
-/// becomes of an image needs them.
+/// Makes sure that the layers of the targets are in the store, several at the same time: whatever
+/// becomes of an image needs them, and when it does nobody can build them after all.
 fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> {
     let roots = targets.iter().filter_map(|target| outputs.get(target)?.root().ok());
     let layers = roots.flat_map(|root| root.layers());
-    let layers: Vec<&Arc<Layer>> = layers.filter(|layer| layer.imported().is_some()).collect();
+    let layers: Vec<&Arc<Layer>> =
+        layers.filter(|layer| layer.base_descriptor().is_none()).collect();
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            layer.fetch()?;
+            match layer.imported() {
+                Some(_) => layer.fetch()?,
+                // A planned copy may take its files from a layer that is elsewhere.
+                None => drop(layer.directory()?),
+            }
         }
         Ok(())
     };
@@ -166,8 +172,11 @@ fn scope(request: &BuildRequest) -> [u8; 32] {
     use std::os::unix::ffi::OsStrExt;
     let mut text = request.dockerfile.name().as_bytes().to_vec();
     for context in request.contexts.values() {
-        let path = fs_err::canonicalize(&context.directory);
-        let path = path.unwrap_or_else(|_| context.directory.clone());
+        let path = match &context.stands_for {
+            Some(name) => name.into(),
+            None => fs_err::canonicalize(&context.directory)
+                .unwrap_or_else(|_| context.directory.clone()),
+        };
         text.push(0);
         text.extend_from_slice(path.as_os_str().as_bytes());
     }

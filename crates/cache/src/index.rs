@@ -25,6 +25,10 @@ pub struct CacheRecord {
     pub step: String,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
+    /// When it ran, in seconds since 1970: later than its layer was made where that was known
+    /// before. 0 where that is not known.
+    #[serde(default)]
+    pub ran: i64,
     /// What the key was made of.
     pub components: Vec<Component>,
 }
@@ -298,6 +302,7 @@ mod tests {
             created: 1,
             step: "RUN make".to_owned(),
             milliseconds: 5,
+            ran: 2,
             components: components.into_list(),
         }
     }

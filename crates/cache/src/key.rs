@@ -251,6 +251,7 @@ mod tests {
                 location: None,
                 places: Places::default(),
                 no_cache: false,
+                max_age: None,
             })
         };
         let context = |name: &str| Op::Source(Source::Context { name: name.to_owned() });

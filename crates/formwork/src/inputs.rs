@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use formwork_build::{
     BuildRequest, Cancel, ContextSpec, FetchedContext, GitLocation, Host, ImageLocation,
     NamedContext, Sent, git_location, is_http, without_secrets,
 };
-use formwork_diagnostics::SourceFile;
+use formwork_diagnostics::{EventSink, SourceFile};
 
 use crate::args::BuildArgs;
 use crate::exit::Failure;
@@ -129,7 +130,8 @@ impl Inputs {
             let path = dockerfile_path(args)?;
             (Some(read_source(&path)?), ignore_file(Some(&path), &args.context)?)
         };
-        let main = ContextSpec { directory: args.context.clone(), ignore };
+        let directory = args.context.clone();
+        let main = ContextSpec { directory, ignore, stands_for: None };
         Ok(Self {
             dockerfile,
             contexts: BTreeMap::from([(MAIN.to_owned(), main)]),
@@ -162,7 +164,8 @@ impl Inputs {
                 return Err(Failure::input(format!("`--build-context {text}`: no such directory")));
             }
             let ignore = ignore_file(None, &directory)?;
-            self.contexts.insert(name.to_owned(), ContextSpec { directory, ignore });
+            let context = ContextSpec { directory, ignore, stands_for: None };
+            self.contexts.insert(name.to_owned(), context);
             NamedContext::Directory
         };
         self.named.insert(name.to_owned(), context);
@@ -180,14 +183,16 @@ impl Pending {
         self,
         host: &Host,
         request: &mut BuildRequest,
+        events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<Vec<FetchedContext>, Failure> {
         if let Dockerfile::At(url) = &self.dockerfile {
-            request.dockerfile = fetched_dockerfile(host, request, url, cancel)?;
+            request.dockerfile = fetched_dockerfile(host, request, url, events, cancel)?;
         }
         let mut held = Vec::new();
         for (name, elsewhere) in self.contexts {
-            let (context, lone) = elsewhere.keep(host, request, cancel)?;
+            let stands_for = elsewhere.name();
+            let (context, lone) = elsewhere.keep(host, request, events, cancel)?;
             match (lone, &self.dockerfile) {
                 (Some(lone), _) if name != MAIN => {
                     let problem = format!("the context `{name}` is no archive: {}", lone.name());
@@ -200,7 +205,8 @@ impl Pending {
                 _ => {}
             }
             let directory = context.directory().to_owned();
-            request.contexts.insert(name, ContextSpec { directory, ignore: None });
+            let spec = ContextSpec { directory, ignore: None, stands_for: Some(stands_for) };
+            request.contexts.insert(name, spec);
             held.push(context);
         }
         Ok(held)
@@ -227,29 +233,42 @@ impl Elsewhere {
         Ok(repository(text)?.map(Self::Git).or_else(|| address(text).map(Self::Http)))
     }
 
+    /// What the user calls it.
+    fn name(&self) -> String {
+        match self {
+            Self::Sent(_) => "standard input".to_owned(),
+            Self::Git(location) => without_secrets(&location.source.url),
+            Self::Http(url) => without_secrets(url),
+        }
+    }
+
     /// Puts the context into the store. What a web server has may be a lone Dockerfile, whose
     /// context has no files.
     fn keep(
         self,
         host: &Host,
         request: &BuildRequest,
+        events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<(FetchedContext, Option<SourceFile>), Failure> {
-        let (sent, name) = match self {
+        let name = self.name();
+        let (sent, is_sent) = match self {
             Self::Git(mut location) => {
                 location.source.keep_git_dir |= keeps_git_dir(request);
-                return Ok((FetchedContext::git(host, request, &location, cancel)?, None));
+                let context = FetchedContext::git(host, request, &location, events, cancel)?;
+                return Ok((context, None));
             }
-            Self::Sent(sent) => (sent, None),
+            Self::Sent(sent) => (sent, true),
             Self::Http(url) => {
-                let sent = Sent::fetch(host, request, &url, TEXT_LIMIT, cancel)?;
-                (sent, Some(without_secrets(&url)))
+                (Sent::fetch(host, request, &url, TEXT_LIMIT, events, cancel)?, false)
             }
         };
         match sent {
-            Sent::Archive(archive) => Ok((FetchedContext::unpack(host, archive)?, None)),
+            Sent::Archive(archive) => {
+                Ok((FetchedContext::unpack(host, archive, &name, events, cancel)?, None))
+            }
             Sent::Other(bytes) => {
-                let lone = name.map(|name| source(&name, bytes)).transpose()?;
+                let lone = (!is_sent).then(|| source(&name, bytes)).transpose()?;
                 Ok((FetchedContext::empty(host)?, lone))
             }
         }
@@ -267,10 +286,11 @@ fn fetched_dockerfile(
     host: &Host,
     request: &BuildRequest,
     url: &str,
+    events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<SourceFile, Failure> {
     let name = without_secrets(url);
-    match Sent::fetch(host, request, url, TEXT_LIMIT, cancel)? {
+    match Sent::fetch(host, request, url, TEXT_LIMIT, events, cancel)? {
         Sent::Other(bytes) => source(&name, bytes),
         Sent::Archive(_) => {
             Err(Failure::input(format!("`{name}` is an archive and no Dockerfile"))

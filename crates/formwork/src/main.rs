@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit;
+mod forward;
 mod inputs;
 mod progress;
 mod render;
@@ -38,6 +39,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Build(args) => commands::build::run(args, &settings),
         Command::Run(args) => return commands::run::run(args, &settings),
+        Command::Shell(args) => return commands::shell::run(args, &settings),
         Command::Images(args) => commands::images::run(args, &settings),
         Command::History(args) => commands::history::run(args, &settings),
         Command::Inspect(args) => commands::inspect::run(args, &settings),
@@ -49,6 +51,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Push(args) => commands::push::run(args, &settings),
         Command::Save(args) => commands::save::run(args, &settings),
         Command::Copy(args) => commands::copy::run(args, &settings),
+        Command::Verify(args) => return commands::verify::run(args, &settings),
+        Command::Rebase(args) => return commands::rebase::run(args, &settings),
         Command::Index(args) => commands::index::run(args, &settings),
         Command::Import(args) => commands::import::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),
@@ -60,6 +64,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Du(args) => commands::du::run(args, &settings),
         Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Mounts(args) => commands::mounts::run(args, &settings),
+        Command::Cache(args) => commands::cache::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -6,13 +6,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use formwork_build::{
     GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
 };
+use formwork_sandbox::{Entered, Rung, RungChoice};
 
-use crate::args::{GlobalArgs, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes};
+use crate::args::{
+    GlobalArgs, Isolation, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes,
+};
 use crate::exit::Failure;
 
 /// Proxy variables, which programs read in either case.
@@ -34,6 +38,9 @@ pub(crate) struct Settings {
     registry: RegistryArgs,
     /// The number of processors.
     pub(crate) processors: usize,
+    isolation: RungChoice,
+    /// What the process has become.
+    entered: OnceLock<Entered>,
 }
 
 impl Settings {
@@ -49,7 +56,25 @@ impl Settings {
         };
         let root = std::path::absolute(&root).map_err(Failure::machine)?;
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { root, home, registry: args.registry.clone(), processors })
+        let isolation = match (args.isolation, variable("FORMWORK_ISOLATION")) {
+            (Some(isolation), _) => isolation,
+            (None, Some(name)) => Isolation::from_str(&name, true).map_err(|_| {
+                Failure::usage(format!("FORMWORK_ISOLATION is `{name}`, which is no isolation"))
+                    .with_help("`formwork --help` lists them at `--isolation`")
+            })?,
+            (None, None) => Isolation::Auto,
+        };
+        let isolation = rung_choice(isolation);
+        let (registry, entered) = (args.registry.clone(), OnceLock::new());
+        Ok(Self { root, home, registry, processors, isolation, entered })
+    }
+
+    /// Becomes root in a user namespace where the user is not root. Must come before any thread.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        let entered = formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?;
+        // Once for a process.
+        let _ = self.entered.set(entered);
+        Ok(())
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -57,12 +82,23 @@ impl Settings {
         let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let resolv_conf = fs_err::read("/etc/resolv.conf").unwrap_or_default();
         let registries = self.registries();
-        if let Some(parent) = self.root.parent() {
+        let entered = self.entered.get().cloned().unwrap_or_else(Entered::nothing);
+        // Where files can be given to nobody, those of layers are the user's own, which would be
+        // wrong for anybody who can.
+        let root = match entered.rung {
+            Rung::CopyOnly => {
+                let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+                self.root.with_file_name(format!("{name}-copy-only"))
+            }
+            _ => self.root.clone(),
+        };
+        if let Some(parent) = root.parent() {
             fs_err::create_dir_all(parent).map_err(|error| {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
             })?;
         }
-        let host = Host::open(&self.root, boot.trim(), self.processors, registries, resolv_conf)?;
+        let (boot, processors) = (boot.trim(), self.processors);
+        let host = Host::open(&root, boot, processors, registries, resolv_conf, entered)?;
         Ok(host.with_emulators(emulators()))
     }
 
@@ -121,8 +157,8 @@ impl Settings {
                 no_proxy: proxy("NO_PROXY").unwrap_or_default(),
             },
             is_verified: self.registry.tls_verify.unwrap_or(true),
-            retries: self.registry.retry,
-            first_delay: self.registry.retry_delay,
+            retries: self.registry.registry_retry,
+            first_delay: self.registry.registry_retry_delay,
         }
     }
 }
@@ -132,6 +168,20 @@ pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
     let mut world = args.world(network(args.network)?);
     if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
         world.dns.servers = upstream_servers();
+    }
+    Ok(world)
+}
+
+/// What options ask of the world of a process whose ports are published: a network of its own where
+/// that is possible and nothing else is said.
+pub(crate) fn publishing_world(args: &WorldArgs) -> Result<StepWorld, Failure> {
+    let is_open = args.network == NetworkChoice::Default && variable("FORMWORK_NETWORK").is_none();
+    let mut world = world(args)?;
+    if let (true, Some(uplink)) = (is_open, uplink()) {
+        world.network = StepNetwork::Private(uplink);
+        if world.dns.servers.is_empty() {
+            world.dns.servers = upstream_servers();
+        }
     }
     Ok(world)
 }
@@ -176,18 +226,31 @@ fn upstream_servers() -> Vec<IpAddr> {
 
 /// The way out of private networks.
 fn uplink() -> Option<Uplink> {
+    programs("pasta").next().map(|program| Uplink::Pasta { program, ports: Vec::new() })
+}
+
+/// The programs with a name along the PATH.
+pub(crate) fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
     let directories = variable("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&directories).map(|directory| directory.join("pasta"));
-    found
-        .filter(|program| program.is_absolute())
-        .find(|program| program.is_file())
-        .map(Uplink::Pasta)
+    let places: Vec<PathBuf> = std::env::split_paths(&directories).collect();
+    let found = places.into_iter().map(move |directory| directory.join(name));
+    found.filter(|program| program.is_absolute() && program.is_file())
 }
 
 /// Where emulators of other machines are looked for: along the PATH.
 fn emulators() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).filter(|directory| directory.is_absolute()).collect()
+}
+
+fn rung_choice(isolation: Isolation) -> RungChoice {
+    match isolation {
+        Isolation::Auto => RungChoice::Auto,
+        Isolation::Root => RungChoice::Only(Rung::Root),
+        Isolation::SubordinateIds => RungChoice::Only(Rung::SubordinateIds),
+        Isolation::Chroot => RungChoice::Only(Rung::Chroot),
+        Isolation::CopyOnly => RungChoice::Only(Rung::CopyOnly),
+    }
 }
 
 /// The certificates and proxies that reach RUN.

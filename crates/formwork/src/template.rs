@@ -1,14 +1,13 @@
 //! The part of Go's templates that docker's users write in scripts: `{{.Config.User}}`,
 //! `{{json .Config.Env}}`, `{{range .RepoTags}}{{println .}}{{end}}`, `{{index .RepoTags 0}}`.
 //!
-//! There are fields, `$`, strings, numbers, parentheses and pipes; `if`, `else`, `range` and `end`;
-//! trimming by `{{-` and `-}}`; and the functions `json`, `join`, `index`, `len`, `print`,
-//! `println`, `upper`, `lower`, `split`, `eq`, `ne`, `not`, `and` and `or`. Values are JSON and look
-//! as Go shows them. Neither variables nor `printf` nor nested templates exist here.
+//! There are fields, variables, `$`, strings, numbers, parentheses and pipes; `if`, `else if`,
+//! `else`, `with`, `range` and `end`; trimming by `{{-` and `-}}`; and the functions of docker and of
+//! Go that lists of images have a use for. Values are JSON and look as Go shows them. Nested
+//! templates do not exist here.
 
+mod functions;
 mod parse;
-
-use std::fmt::Write;
 
 use serde_json::Value;
 
@@ -21,8 +20,29 @@ pub(crate) struct Template(Vec<Node>);
 enum Node {
     Text(String),
     Show(Pipe),
-    If { condition: Pipe, then: Vec<Self>, otherwise: Vec<Self> },
-    Range { over: Pipe, each: Vec<Self>, none: Vec<Self> },
+    If {
+        condition: Pipe,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
+    With {
+        value: Pipe,
+        variable: Option<String>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
+    },
+    /// With variables for the value, or for the key and the value.
+    Range {
+        over: Pipe,
+        variables: Vec<String>,
+        each: Vec<Self>,
+        none: Vec<Self>,
+    },
+    Set {
+        name: String,
+        is_new: bool,
+        value: Pipe,
+    },
 }
 
 /// Commands, of which each gets the value of the one before as its last argument.
@@ -31,9 +51,10 @@ struct Pipe(Vec<Vec<Operand>>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Operand {
-    /// The fields to follow from the current value, or from the whole one.
+    /// The fields to follow from the current value, or from that of a variable. The whole value is
+    /// the variable without a name.
     Field {
-        from_root: bool,
+        variable: Option<String>,
         names: Vec<String>,
     },
     Literal(Value),
@@ -41,12 +62,8 @@ enum Operand {
     Inner(Pipe),
 }
 
-/// What stands for the current value and the whole one.
-#[derive(Clone, Copy)]
-struct Scope<'a> {
-    current: &'a Value,
-    root: &'a Value,
-}
+/// The variables, the newest last.
+type Variables = Vec<(String, Value)>;
 
 impl Template {
     /// What the template makes of a value.
@@ -56,61 +73,107 @@ impl Template {
     /// Fails where the value has no such field, and where a function is given what it cannot take.
     pub(crate) fn apply(&self, value: &Value) -> Result<String, String> {
         let mut out = String::new();
-        render(&self.0, Scope { current: value, root: value }, &mut out)?;
+        let mut variables = vec![(String::new(), value.clone())];
+        render(&self.0, value, &mut variables, &mut out)?;
         Ok(out)
     }
 }
 
-fn render(nodes: &[Node], scope: Scope<'_>, out: &mut String) -> Result<(), String> {
+/// Renders a block, whose variables end with it.
+fn render(
+    nodes: &[Node],
+    current: &Value,
+    variables: &mut Variables,
+    out: &mut String,
+) -> Result<(), String> {
+    let outside = variables.len();
     for node in nodes {
         match node {
             Node::Text(text) => out.push_str(text),
-            Node::Show(pipe) => show(&evaluate(pipe, scope)?, out),
+            Node::Show(pipe) => functions::show(&evaluate(pipe, current, variables)?, out),
             Node::If { condition, then, otherwise } => {
-                let chosen = if is_true(&evaluate(condition, scope)?) { then } else { otherwise };
-                render(chosen, scope, out)?;
+                let condition = evaluate(condition, current, variables)?;
+                let chosen = if is_true(&condition) { then } else { otherwise };
+                render(chosen, current, variables, out)?;
             }
-            Node::Range { over, each, none } => {
-                let items = match evaluate(over, scope)? {
-                    Value::Array(items) => items,
-                    Value::Object(map) => map.into_iter().map(|(_, value)| value).collect(),
-                    Value::Null => Vec::new(),
-                    other => return Err(format!("cannot range over `{other}`")),
-                };
-                for item in &items {
-                    render(each, Scope { current: item, ..scope }, out)?;
+            Node::With { value, variable, then, otherwise } => {
+                let value = evaluate(value, current, variables)?;
+                let before = variables.len();
+                variables.extend(variable.iter().map(|name| (name.clone(), value.clone())));
+                match is_true(&value) {
+                    true => render(then, &value, variables, out)?,
+                    false => render(otherwise, current, variables, out)?,
+                }
+                variables.truncate(before);
+            }
+            Node::Range { over, variables: names, each, none } => {
+                let items = items(evaluate(over, current, variables)?)?;
+                let before = variables.len();
+                for (key, item) in &items {
+                    let values = match names.len() {
+                        2 => vec![key.clone(), item.clone()],
+                        _ => vec![item.clone()],
+                    };
+                    variables.extend(names.iter().cloned().zip(values));
+                    render(each, item, variables, out)?;
+                    variables.truncate(before);
                 }
                 if items.is_empty() {
-                    render(none, scope, out)?;
+                    render(none, current, variables, out)?;
+                }
+            }
+            Node::Set { name, is_new, value } => {
+                let value = evaluate(value, current, variables)?;
+                match variables.iter_mut().rev().find(|(own, _)| own == name) {
+                    Some((_, own)) if !is_new => *own = value,
+                    None if !is_new => return Err(format!("there is no variable `${name}`")),
+                    _ => variables.push((name.clone(), value)),
                 }
             }
         }
     }
+    variables.truncate(outside);
     Ok(())
 }
 
-fn evaluate(pipe: &Pipe, scope: Scope<'_>) -> Result<Value, String> {
+/// What `range` goes through, with the keys or numbers.
+fn items(value: Value) -> Result<Vec<(Value, Value)>, String> {
+    match value {
+        Value::Array(items) => {
+            Ok(items.into_iter().enumerate().map(|(at, item)| (at.into(), item)).collect())
+        }
+        Value::Object(map) => Ok(map.into_iter().map(|(key, item)| (key.into(), item)).collect()),
+        Value::Null => Ok(Vec::new()),
+        other => Err(format!("cannot range over `{other}`")),
+    }
+}
+
+fn evaluate(pipe: &Pipe, current: &Value, variables: &Variables) -> Result<Value, String> {
+    let operand = |operand: &Operand| operand_of(operand, current, variables);
     let mut piped: Option<Value> = None;
     for command in &pipe.0 {
         let (first, rest) = command.split_first().ok_or("a command is missing")?;
-        let mut values = rest.iter().map(|o| operand(o, scope)).collect::<Result<Vec<_>, _>>()?;
+        let mut values = rest.iter().map(operand).collect::<Result<Vec<_>, _>>()?;
         values.extend(piped.take());
         piped = Some(match first {
-            Operand::Function(name) => call(name, &values)?,
-            plain if values.is_empty() => operand(plain, scope)?,
+            Operand::Function(name) => functions::call(name, &values)?,
+            plain if values.is_empty() => operand(plain)?,
             _ => return Err("a value takes no arguments".to_owned()),
         });
     }
     piped.ok_or_else(|| "there is nothing between `{{` and `}}`".to_owned())
 }
 
-fn operand(operand: &Operand, scope: Scope<'_>) -> Result<Value, String> {
+fn operand_of(operand: &Operand, current: &Value, variables: &Variables) -> Result<Value, String> {
     match operand {
         Operand::Literal(value) => Ok(value.clone()),
-        Operand::Inner(pipe) => evaluate(pipe, scope),
-        Operand::Function(name) => call(name, &[]),
-        Operand::Field { from_root, names } => {
-            field(if *from_root { scope.root } else { scope.current }, names)
+        Operand::Inner(pipe) => evaluate(pipe, current, variables),
+        Operand::Function(name) => functions::call(name, &[]),
+        Operand::Field { variable: None, names } => field(current, names),
+        Operand::Field { variable: Some(name), names } => {
+            let found = variables.iter().rev().find(|(own, _)| own == name);
+            let (_, value) = found.ok_or_else(|| format!("there is no variable `${name}`"))?;
+            field(value, names)
         }
     }
 }
@@ -131,90 +194,6 @@ fn field(start: &Value, names: &[String]) -> Result<Value, String> {
         };
     }
     Ok(value.clone())
-}
-
-fn call(name: &str, values: &[Value]) -> Result<Value, String> {
-    let text = |value: &Value| {
-        let mut text = String::new();
-        show(value, &mut text);
-        text
-    };
-    let wrong = || Err(format!("`{name}` cannot be used like this"));
-    Ok(match (name, values) {
-        ("json", [value]) => value.to_string().into(),
-        ("join", [Value::Array(items), Value::String(between)]) => {
-            items.iter().map(text).collect::<Vec<_>>().join(between).into()
-        }
-        ("join", [Value::Null, Value::String(_)]) => "".into(),
-        ("split", [Value::String(whole), Value::String(between)]) => {
-            whole.split(between.as_str()).collect::<Vec<_>>().into()
-        }
-        ("index", [value, keys @ ..]) => index(value, keys)?,
-        ("len", [Value::Array(items)]) => items.len().into(),
-        ("len", [Value::Object(map)]) => map.len().into(),
-        ("len", [Value::String(text)]) => text.len().into(),
-        ("len", [Value::Null]) => 0.into(),
-        ("print", values) => values.iter().map(text).collect::<String>().into(),
-        ("println", values) => {
-            let texts: Vec<String> = values.iter().map(text).collect();
-            format!("{}\n", texts.join(" ")).into()
-        }
-        ("upper", [Value::String(text)]) => text.to_uppercase().into(),
-        ("lower", [Value::String(text)]) => text.to_lowercase().into(),
-        ("eq", [first, others @ ..]) if !others.is_empty() => others.contains(first).into(),
-        ("ne", [first, second]) => (first != second).into(),
-        ("not", [value]) => (!is_true(value)).into(),
-        ("and", [.., last]) => values.iter().find(|v| !is_true(v)).unwrap_or(last).clone(),
-        ("or", [.., last]) => values.iter().find(|v| is_true(v)).unwrap_or(last).clone(),
-        _ => return wrong(),
-    })
-}
-
-fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
-    let mut value = value;
-    for key in keys {
-        value = match (value, key) {
-            (Value::Object(map), Value::String(key)) => map.get(key).unwrap_or(&Value::Null),
-            (Value::Array(items), Value::Number(at)) => {
-                let at = at.as_u64().and_then(|at| usize::try_from(at).ok());
-                at.and_then(|at| items.get(at))
-                    .ok_or_else(|| format!("there is no element {key} of {}", items.len()))?
-            }
-            (Value::Null, _) => &Value::Null,
-            _ => return Err(format!("`{value}` has no element {key}")),
-        };
-    }
-    Ok(value.clone())
-}
-
-/// As Go prints it: `[a b]`, `map[key:value]`.
-fn show(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("<no value>"),
-        Value::String(text) => out.push_str(text),
-        Value::Bool(_) | Value::Number(_) => {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "{value}");
-        }
-        Value::Array(items) => {
-            out.push('[');
-            for (at, item) in items.iter().enumerate() {
-                out.push_str(if at > 0 { " " } else { "" });
-                show(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            out.push_str("map[");
-            for (at, (key, item)) in map.iter().enumerate() {
-                out.push_str(if at > 0 { " " } else { "" });
-                out.push_str(key);
-                out.push(':');
-                show(item, out);
-            }
-            out.push(']');
-        }
-    }
 }
 
 /// What counts as true: all but false, zero and what is empty.
@@ -267,6 +246,21 @@ mod tests {
             (r"{{.Id}}\t{{.Size}}\n", "sha256:1\t12\n"),
             ("{{(index .RepoTags 0)}}", "a:1"),
             ("{{/* nothing */}}x", "x"),
+            ("{{range $k, $v := .Config.Labels}}{{$k}}={{$v}};{{end}}", "k.x=v;"),
+            ("{{range $i, $e := .Config.Env}}{{if $i}}, {{end}}{{$e}}{{end}}", "A=1, B=2"),
+            ("{{range $e := .RepoTags}}<{{$e}}>{{end}}", "<a:1><b:2>"),
+            ("{{with .Config}}{{index .Env 0}}{{$.Id}}{{end}}", "A=1sha256:1"),
+            ("{{with $x := .Empty}}x{{else}}nothing{{end}}", "nothing"),
+            ("{{$c := .Config}}{{$c.Labels}}{{$n := 1}}{{$n = 2}}{{$n}}", "map[k.x:v]2"),
+            ("{{if .None}}a{{else if .Size}}b{{else}}c{{end}}", "b"),
+            ("{{if .None}}a{{else if .Empty}}b{{else}}c{{end}}", "c"),
+            (
+                "{{printf \"%-5s|%5s|%d|%q|%v|%.3s|%%\" \"ab\" \"cd\" .Size .Id .RepoTags .Id}}",
+                "ab   |   cd|12|\"sha256:1\"|[a:1 b:2]|sha|%",
+            ),
+            ("{{truncate .Id 3}}{{title \"os\"}}{{pad \"x\" 1 2}}", "shaOs x  "),
+            ("{{slice .Id 7}} {{slice .Id 0 3}} {{slice .RepoTags 1 2}}", "1 sha [b:2]"),
+            ("{{if gt .Size 11}}{{if le .Size 12}}{{lt 1 2}}{{end}}{{end}}", "true"),
         ] {
             assert_eq!(applied(template).as_deref(), Ok(expected), "{template}");
         }
@@ -281,14 +275,18 @@ mod tests {
             ("{{if .Id}}x", "`{{end}}` is missing"),
             ("{{end}}", "`{{end}}`"),
             ("{{else}}", "`{{else}}`"),
-            ("{{printf \"%s\" .Id}}", "`printf`"),
+            ("{{printf \"%s\"}}", "`printf` has no value for `%s`"),
+            ("{{printf \"%y\" 1}}", "`%y`"),
+            ("{{$x = 1}}", "no variable `$x`"),
+            ("{{$a, $b := 1}}", "only `range`"),
+            ("{{if 1}}{{else x}}{{end}}", "behind `else`"),
             ("{{\"open}}", "is not closed"),
             ("{{index .RepoTags 7}}", "no element 7 of 2"),
             ("{{}}", "nothing between"),
             ("{{.Id .Size}}", "takes no arguments"),
             ("{{range .Size}}{{end}}", "cannot range"),
             ("{{(.Id}}", "`)` is missing"),
-            ("{{$x}}", "variables"),
+            ("{{$x}}", "no variable `$x`"),
         ] {
             let error = applied(template).unwrap_err();
             assert!(error.contains(message), "{template}: {error}");

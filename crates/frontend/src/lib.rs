@@ -15,6 +15,7 @@ mod git;
 mod input;
 mod location;
 mod lower;
+mod mistakes;
 mod outline;
 mod plan;
 mod ports;
@@ -29,9 +30,11 @@ pub use input::{
 };
 pub use location::{ImageLocation, LocationError};
 pub use lower::{HistoryEntry, Lowered, lower, lower_all};
+pub use mistakes::mistakes;
 pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};
+pub use scope::is_proxy_arg;
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";

@@ -26,6 +26,11 @@ pub(crate) const PROXY_ARGS: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Whether a build argument is one of docker's proxy variables, which may hold a password.
+pub fn is_proxy_arg(name: &str) -> bool {
+    PROXY_ARGS.contains(&name)
+}
+
 /// The variables that `FROM` sees, and from which an `ARG` without a value takes one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GlobalScope {

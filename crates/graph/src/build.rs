@@ -60,11 +60,11 @@ impl GraphBuilder {
     /// Two ops are equal if they do the same, whatever they are called.
     pub fn add(&mut self, step: Step) -> OpId {
         let mut hasher = DefaultHasher::new();
-        (&step.op, step.no_cache).hash(&mut hasher);
+        (&step.op, step.no_cache, step.max_age).hash(&mut hasher);
         let same_hash = self.known.entry(hasher.finish()).or_default();
         let is_equal = |id: &OpId| {
             let known = &self.steps[id.index()];
-            known.op == step.op && known.no_cache == step.no_cache
+            known.op == step.op && (known.no_cache, known.max_age) == (step.no_cache, step.max_age)
         };
         if let Some(known) = same_hash.iter().copied().find(is_equal) {
             return known;
@@ -175,6 +175,7 @@ mod tests {
             location: None,
             places: Places::default(),
             no_cache: false,
+            max_age: None,
         }
     }
 

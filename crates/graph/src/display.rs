@@ -41,6 +41,7 @@ mod tests {
             location: None,
             places: Places::default(),
             no_cache: false,
+            max_age: None,
         };
         let mut builder = GraphBuilder::default();
         let rootfs = builder.add(step(Op::Source(Source::Scratch), "FROM scratch"));

@@ -36,6 +36,8 @@ pub struct Step {
     pub places: Places,
     /// Whether an earlier result must not be used.
     pub no_cache: bool,
+    /// How many seconds ago an earlier result may have been made at most; `None` for any time.
+    pub max_age: Option<u64>,
 }
 
 /// One thing to do.

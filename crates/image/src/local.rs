@@ -43,6 +43,9 @@ pub struct StoredImage {
     /// What the name means on other platforms; none of them has a name or others of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Self>,
+    /// What it was made from, a blob in the content store, if it was built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Digest>,
 }
 
 /// What makes several images one for several platforms.
@@ -401,6 +404,7 @@ mod tests {
             layers: layers.collect(),
             index: None,
             others: Vec::new(),
+            recipe: None,
         }
     }
 

@@ -17,9 +17,10 @@ use crate::scan::OPAQUE;
 use crate::tree::{Entry, Metadata, Node, Tree};
 
 /// Whose the entries become that are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ownership {
     /// As the tree says, with all extended attributes: for the directory of a layer.
+    #[default]
     Exact,
     /// The caller's, without extended attributes: for a directory of the user's.
     Caller,
@@ -33,19 +34,22 @@ pub struct Omitted {
     pub devices: u64,
     /// Extended attributes that the file system or the kernel refused.
     pub xattrs: u64,
+    /// Owners: who has no power over the numbers of others may give them nothing.
+    pub owners: u64,
 }
 
 /// Makes entries; several threads may share one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Maker {
     ownership: Ownership,
     devices: AtomicU64,
     xattrs: AtomicU64,
+    owners: AtomicU64,
 }
 
 impl Maker {
     pub(crate) fn new(ownership: Ownership) -> Self {
-        Self { ownership, devices: AtomicU64::new(0), xattrs: AtomicU64::new(0) }
+        Self { ownership, ..Self::default() }
     }
 
     pub(crate) fn ownership(&self) -> Ownership {
@@ -54,7 +58,11 @@ impl Maker {
 
     pub(crate) fn omitted(&self) -> Omitted {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Omitted { devices: count(&self.devices), xattrs: count(&self.xattrs) }
+        Omitted {
+            devices: count(&self.devices),
+            xattrs: count(&self.xattrs),
+            owners: count(&self.owners),
+        }
     }
 
     /// Makes an empty file that only its owner may use; nothing may be in its place.
@@ -104,7 +112,11 @@ impl Maker {
         match (made, node) {
             (Ok(()), Node::Whiteout) => Ok(()),
             (Ok(()), _) => self.finish_node(directory, name, node, metadata),
-            (Err(Errno::PERM), Node::CharDevice { .. } | Node::BlockDevice { .. }) => {
+            // On an overlay nobody may make whiteouts; but that cannot be a layer of another one.
+            (
+                Err(Errno::PERM),
+                Node::CharDevice { .. } | Node::BlockDevice { .. } | Node::Whiteout,
+            ) => {
                 self.devices.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
@@ -120,13 +132,13 @@ impl Maker {
         metadata: &Metadata,
     ) -> Result<(), LayerError> {
         let (uid, gid) = owner(metadata);
-        if self.ownership == Ownership::Exact {
-            rustix::fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+        let is_given = self.ownership != Ownership::Exact
+            || self
+                .give(rustix::fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
                 .map_err(|errno| owner_error(path_of(directory, name), errno))?;
-        }
         if !matches!(node, Node::Symlink { .. }) {
             // Nobody else writes here, so the name is still what was just made.
-            rustix::fs::chmodat(directory, name, mode(metadata), AtFlags::empty())
+            rustix::fs::chmodat(directory, name, mode(metadata, is_given), AtFlags::empty())
                 .map_err(|errno| failed("change the mode of", directory, name, errno))?;
         }
         self.set_xattrs(metadata, |attribute, value| {
@@ -146,10 +158,11 @@ impl Maker {
         path: impl Fn() -> PathBuf,
     ) -> Result<(), LayerError> {
         let (uid, gid) = owner(metadata);
-        if self.ownership == Ownership::Exact {
-            rustix::fs::fchown(file, uid, gid).map_err(|errno| owner_error(path(), errno))?;
-        }
-        rustix::fs::fchmod(file, mode(metadata))
+        let is_given = self.ownership != Ownership::Exact
+            || self
+                .give(rustix::fs::fchown(file, uid, gid))
+                .map_err(|errno| owner_error(path(), errno))?;
+        rustix::fs::fchmod(file, mode(metadata, is_given))
             .map_err(|errno| FsError::new("change the mode of", path(), errno))?;
         self.set_xattrs(metadata, |attribute, value| write_xattr_of(file, attribute, value))?;
         rustix::fs::futimens(file, &times(metadata.mtime))
@@ -164,6 +177,7 @@ impl Maker {
         root: &RootDir,
         tree: &Tree,
         threads: usize,
+        with_opaque: bool,
     ) -> Result<(), LayerError> {
         let is_layer = self.ownership == Ownership::Exact;
         let is_directory =
@@ -178,13 +192,36 @@ impl Maker {
             |_| false,
             |entry| {
                 let directory = root.open_dir(&entry.path, Follow::Never)?;
-                if is_layer && matches!(entry.node, Node::Directory { opaque: true }) {
-                    write_xattr_of(directory.as_fd(), OPAQUE, b"y")?;
+                let is_opaque = matches!(entry.node, Node::Directory { opaque: true });
+                if is_layer && with_opaque && is_opaque {
+                    self.set_opaque(directory.as_fd())?;
                 }
                 self.finish(directory.as_fd(), &entry.metadata, || directory.path().to_owned())
             },
         )?;
         Ok(())
+    }
+
+    /// Whether a file was given to its owner; where that is refused, it stays the caller's.
+    fn give(&self, result: rustix::io::Result<()>) -> rustix::io::Result<bool> {
+        match result {
+            Err(Errno::PERM) => {
+                self.owners.fetch_add(1, Ordering::Relaxed);
+                Ok(false)
+            }
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Makes a directory opaque, which is refused where it lies on an overlay itself.
+    fn set_opaque(&self, directory: BorrowedFd<'_>) -> Result<(), LayerError> {
+        match write_xattr_of(directory, OPAQUE, b"y") {
+            Err(error) if is_refusal(&error) => {
+                self.xattrs.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Sets the extended attributes; those that are refused are counted. The file system may have
@@ -240,8 +277,10 @@ fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
 }
 
-fn mode(metadata: &Metadata) -> Mode {
-    Mode::from_raw_mode(metadata.mode)
+/// The mode of an entry. One that is not its owner's stays the caller's to read, and lends nobody the
+/// caller's power.
+fn mode(metadata: &Metadata, is_given: bool) -> Mode {
+    Mode::from_raw_mode(if is_given { metadata.mode } else { metadata.mode & 0o777 | 0o700 })
 }
 
 fn times(mtime: Timestamp) -> Timestamps {

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use formwork_fs::{
-    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, read_xattrs,
+    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, read_xattrs, remove_tree,
 };
 use rustix::buffer::spare_capacity;
 use rustix::fs::AtFlags;
@@ -21,6 +21,7 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::LayerError;
 use crate::disk::{self, Maker, Omitted, Ownership, path_of};
 use crate::flow;
+use crate::holes::SparseFile;
 use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
 
 /// How a directory is made.
@@ -32,6 +33,9 @@ pub struct MaterializeOptions {
     /// exactly the metadata that is wanted, may become a hard link to it. Only for directories
     /// that nobody will ever write to: what is written to such a file is written to the layer.
     pub hard_links: bool,
+    /// Whether the directory holds the layers below already, which the tree then changes: what is
+    /// in the way of an entry goes, and so does what a deletion or an opaque directory hides.
+    pub over: bool,
     /// How many threads may write at once.
     pub threads: usize,
 }
@@ -39,7 +43,7 @@ pub struct MaterializeOptions {
 impl Default for MaterializeOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { ownership: Ownership::Exact, hard_links: false, threads }
+        Self { ownership: Ownership::Exact, hard_links: false, over: false, threads }
     }
 }
 
@@ -64,13 +68,33 @@ pub fn materialize(
     directory: &RootDir,
     options: &MaterializeOptions,
 ) -> Result<Omitted, LayerError> {
-    let MaterializeOptions { ownership, hard_links, threads } = *options;
+    let MaterializeOptions { ownership, hard_links, over, threads } = *options;
     let maker = Maker::new(ownership);
+    let over = over && ownership == Ownership::Exact;
+    if over {
+        make_way_for(tree, directory)?;
+    }
     // In a directory of the user's, files are always copies.
     let hard_links = hard_links && ownership == Ownership::Exact;
     let sources = if hard_links { sources_of_several(tree) } else { HashSet::new() };
-    Work { tree, root: directory, maker: &maker, hard_links, sources }.run(threads.max(1))?;
+    Work { tree, root: directory, maker: &maker, hard_links, over, sources }.run(threads.max(1))?;
     Ok(maker.omitted())
+}
+
+/// Removes what is in the way of a tree's entries in a directory that holds the layers below.
+fn make_way_for(tree: &Tree, root: &RootDir) -> Result<(), LayerError> {
+    for entry in tree.entries().iter().filter(|entry| !entry.path.is_root()) {
+        let Ok(parent) = root.open_dir(&entry.path.parent().unwrap_or_default(), Follow::Never)
+        else {
+            // Not there yet, or removed just now.
+            continue;
+        };
+        let keeps = matches!(entry.node, Node::Directory { opaque: false });
+        if !keeps || !is_directory(&parent, entry.path.name())? {
+            remove_tree(&parent, entry.path.name())?;
+        }
+    }
+    Ok(())
 }
 
 /// How many entries, and how many bytes, one thread takes at a time.
@@ -82,6 +106,8 @@ struct Work<'a> {
     root: &'a RootDir,
     maker: &'a Maker,
     hard_links: bool,
+    /// See [`MaterializeOptions::over`].
+    over: bool,
     /// Files in other layers that several entries are copies of. If more than one became a hard
     /// link, they would be names of one file, which the tree does not say.
     sources: HashSet<Source<'a>>,
@@ -133,7 +159,7 @@ impl<'a> Work<'a> {
                 self.link(&entry.path, target)?;
             }
         }
-        self.maker.finish_directories(self.root, self.tree, threads)
+        self.maker.finish_directories(self.root, self.tree, threads, !self.over)
     }
 
     /// Everything but directories and hard links, shared out.
@@ -168,7 +194,8 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         let parent = self.parent_of(path)?;
-        if self.maker.ownership() == Ownership::Exact || !is_directory(&parent, path.name())? {
+        let is_empty = self.maker.ownership() == Ownership::Exact && !self.over;
+        if is_empty || !is_directory(&parent, path.name())? {
             self.make_way(&parent, path.name())?;
             Maker::create_directory(&parent, path.name())?;
         }
@@ -205,7 +232,7 @@ impl<'a> Work<'a> {
             let name = entry.path.name();
             self.make_way(&directory, name)?;
             match &entry.node {
-                Node::Whiteout if self.maker.ownership() == Ownership::Caller => {}
+                Node::Whiteout if self.over || self.maker.ownership() == Ownership::Caller => {}
                 Node::File(file) if self.adopt(file, &mut neighbours, &directory, entry)? => {}
                 Node::File(file) => self.write(file, &directory, entry)?,
                 node => self.maker.make_node(&directory, name, node, &entry.metadata)?,
@@ -256,7 +283,7 @@ impl<'a> Work<'a> {
                     return Err(LayerError::Changed { path: file.display_path() });
                 }
             }
-            Bytes::At { .. } | Bytes::Missing => copy_verified(file, &mut target, path)?,
+            Bytes::At { .. } | Bytes::Missing => target = copy_verified(file, target, path)?,
         }
         self.maker.finish(target.as_fd(), &entry.metadata, path)
     }
@@ -265,10 +292,12 @@ impl<'a> Work<'a> {
 /// Copies a file that somebody may be writing to, and makes sure that it is what was wanted.
 fn copy_verified(
     file: &File,
-    target: &mut fs::File,
+    target: fs::File,
     target_path: impl Fn() -> std::path::PathBuf,
-) -> Result<(), LayerError> {
+) -> Result<fs::File, LayerError> {
     let source = file.open()?;
+    let failed = |error| FsError::new("write", target_path(), error);
+    let mut target = SparseFile::new(target);
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::with_capacity(PIECE);
     let mut left = file.size;
@@ -282,11 +311,11 @@ fn copy_verified(
             break;
         }
         hasher.update(&buffer);
-        target.write_all(&buffer).map_err(|error| FsError::new("write", target_path(), error))?;
+        target.write(&buffer).map_err(failed)?;
         left -= buffer.len() as u64;
     }
     match left == 0 && ContentHash(hasher.finalize().into()) == file.content {
-        true => Ok(()),
+        true => Ok(target.finish().map_err(failed)?),
         false => Err(LayerError::Changed { path: file.display_path() }),
     }
 }

@@ -38,6 +38,15 @@ pub struct GitConfig {
     pub agent: Option<PathBuf>,
 }
 
+/// What was put into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedOut {
+    /// When the commit was made, in seconds since 1970.
+    pub time: i64,
+    /// How many files hold only what Git LFS keeps in their place.
+    pub pointers: usize,
+}
+
 /// One repository, spoken to with the credentials for its host.
 pub struct Repository<'a> {
     config: &'a GitConfig,
@@ -116,13 +125,13 @@ impl<'a> Repository<'a> {
         Err(self.problem(format!("it has no branch and no tag `{reference}`")))
     }
 
-    /// Puts the files of a commit into an empty directory; returns when it was made, in seconds
-    /// since 1970. There is a `.git` in every repository of it.
+    /// Puts the files of a commit into an empty directory. There is a `.git` in every repository of
+    /// it. Files that are kept by Git LFS are fetched where the program `git-lfs` is there.
     ///
     /// # Errors
     ///
     /// Fails where git does.
-    pub fn check_out(&self, commit: &str, directory: &Path) -> Result<i64, RemoteError> {
+    pub fn check_out(&self, commit: &str, directory: &Path) -> Result<CheckedOut, RemoteError> {
         let git = |arguments: &[&str]| self.git(Some(directory), arguments);
         let format = if commit.len() == 64 { "sha256" } else { "sha1" };
         git(&["init", "-q", &format!("--object-format={format}")])?;
@@ -138,8 +147,60 @@ impl<'a> Repository<'a> {
         if self.source.submodules && directory.join(".gitmodules").is_file() {
             git(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
         }
+        let pointers = self.fetch_large_files(commit, directory)?;
         let time = git(&["log", "-1", "--format=%ct", commit, "--"])?;
-        time.trim().parse().map_err(|_| self.problem("its commit has no time".to_owned()))
+        let time = time.trim().parse();
+        let time = time.map_err(|_| self.problem("its commit has no time".to_owned()))?;
+        Ok(CheckedOut { time, pointers })
+    }
+
+    /// Whether files that are kept by Git LFS can be had.
+    pub fn has_large_files(&self) -> bool {
+        self.lfs_url().is_some() && self.find("git-lfs").is_some()
+    }
+
+    /// Puts files in their places that are kept by Git LFS; returns how many cannot be had.
+    fn fetch_large_files(&self, commit: &str, directory: &Path) -> Result<usize, RemoteError> {
+        let git = |arguments: &[&str]| self.git(Some(directory), arguments);
+        let pointers = git(&["ls-files", "-z", "--", ":(attr:filter=lfs)"])?;
+        let count = pointers.split_terminator('\0').count();
+        if count == 0 || !self.has_large_files() {
+            return Ok(count);
+        }
+        // The repository may name another server, but no other way to it.
+        let named = git(&["config", "--blob", &format!("{commit}:.lfsconfig"), "lfs.url"]).ok();
+        let named = named.map(|url| url.trim().to_owned());
+        let named = named.filter(|url| ["http://", "https://"].iter().any(|s| url.starts_with(s)));
+        let Some(url) = named.or_else(|| self.lfs_url()) else { return Ok(count) };
+        let url = format!("lfs.url={url}");
+        // It replaces files only where its filters are there, which run nothing but itself.
+        let settings = [
+            &url,
+            "lfs.basictransfersonly=true",
+            "filter.lfs.clean=git-lfs clean -- %f",
+            "filter.lfs.smudge=git-lfs smudge -- %f",
+        ];
+        let lfs = |arguments: &[&str]| {
+            let settings = settings.iter().flat_map(|setting| ["-c", *setting]);
+            git(&settings.chain(["lfs"]).chain(arguments.iter().copied()).collect::<Vec<_>>())
+        };
+        lfs(&["fetch", "origin", commit])?;
+        lfs(&["checkout"])?;
+        Ok(0)
+    }
+
+    /// The address at which the repository's server has what Git LFS keeps; git's own protocol has
+    /// none.
+    fn lfs_url(&self) -> Option<String> {
+        match self.url.split_once("://").map(|(scheme, _)| scheme) {
+            Some("http" | "https") => {
+                let url = self.url.trim_end_matches('/');
+                let dot_git = if url.ends_with(".git") { "" } else { ".git" };
+                Some(format!("{url}{dot_git}/info/lfs"))
+            }
+            Some("ssh") | None => Some(self.url.clone()),
+            Some(_) => None,
+        }
     }
 
     /// Runs git; returns what it prints.
@@ -185,13 +246,15 @@ impl<'a> Repository<'a> {
     }
 
     fn program(&self) -> Result<PathBuf, RemoteError> {
-        let mut places = std::env::split_paths(&self.config.path);
-        let found = places.find_map(|place| {
-            let program = place.join("git");
-            (program.is_absolute() && program.is_file()).then_some(program)
-        });
-        found.ok_or_else(|| {
+        self.find("git").ok_or_else(|| {
             self.problem("the program `git` is not there; install the package `git`".to_owned())
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        std::env::split_paths(&self.config.path).find_map(|place| {
+            let program = place.join(name);
+            (program.is_absolute() && program.is_file()).then_some(program)
         })
     }
 

@@ -5,12 +5,14 @@
 //!
 //! This crate reads no environment and knows no step; credentials come with each request.
 
+mod commit;
 mod error;
 mod git;
 mod http;
 mod keys;
 
+pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
-pub use git::{GitConfig, Repository};
+pub use git::{CheckedOut, GitConfig, Repository};
 pub use http::{Downloads, Fetch};
 pub use keys::{KeyAgent, KeyError, PrivateKey};

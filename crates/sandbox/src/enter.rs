@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
 use rustix::process::DumpableBehavior;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CapabilitySet, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::subid::{HostUser, find_tool};
@@ -25,12 +25,30 @@ pub enum Rung {
     Root,
     /// As an ordinary user with subordinate ids, in a user namespace.
     SubordinateIds,
+    /// As root of a container that gives no namespaces and no mounts: in a chroot.
+    Chroot,
+    /// As somebody who can neither change the root nor give files away: what copies files works,
+    /// and nothing can be run.
+    CopyOnly,
+}
+
+impl Rung {
+    /// Whether layers can be mounted.
+    pub fn can_mount(self) -> bool {
+        matches!(self, Self::Root | Self::SubordinateIds)
+    }
+
+    /// Whether files can be given to any user, and processes be run.
+    pub fn can_run(self) -> bool {
+        self != Self::CopyOnly
+    }
 }
 
 /// Which rung to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RungChoice {
-    /// Root's for root, that of subordinate ids for everybody else.
+    /// The best that the machine gives: root's or that of subordinate ids, which have namespaces;
+    /// else a chroot; else what can be done without running anything.
     #[default]
     Auto,
     /// This one or none.
@@ -38,14 +56,24 @@ pub enum RungChoice {
 }
 
 /// Where the program is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entered {
     /// The rung taken.
     pub rung: Rung,
+    /// Why it is none with namespaces, where the choice was free.
+    pub lack: Option<SandboxError>,
     /// The number that the user who started the program has outside.
     pub host_uid: u32,
     /// The number of that user's group outside.
     pub host_gid: u32,
+}
+
+impl Entered {
+    /// For a process that has entered nothing, and will run nothing.
+    pub fn nothing() -> Self {
+        let user = HostUser::of_this_process();
+        Self { rung: Rung::CopyOnly, lack: None, host_uid: user.uid, host_gid: user.gid }
+    }
 }
 
 /// Enters the namespaces of a build. Afterwards this process is user 0 with all capabilities over
@@ -61,23 +89,57 @@ pub struct Entered {
 pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
     refuse_threads()?;
     let user = HostUser::of_this_process();
-    let rung = match choice {
-        RungChoice::Only(rung) => rung,
-        RungChoice::Auto if user.uid == 0 => Rung::Root,
-        RungChoice::Auto => Rung::SubordinateIds,
+    let best = if user.uid == 0 { Rung::Root } else { Rung::SubordinateIds };
+    let (rung, lack) = match choice {
+        RungChoice::Only(rung) => {
+            take(rung, &user)?;
+            (rung, None)
+        }
+        RungChoice::Auto => match take(best, &user) {
+            Ok(()) => (best, None),
+            // Inside, nothing is left but what is inside.
+            Err(error) if is_inside(&user) => return Err(error),
+            Err(error) if may_change_root() => (Rung::Chroot, Some(error)),
+            Err(error) => (Rung::CopyOnly, Some(error)),
+        },
     };
-    if rung == Rung::SubordinateIds {
-        enter_user_namespace(&user).map_err(SandboxError::Rootless)?;
+    Ok(Entered { rung, lack, host_uid: user.uid, host_gid: user.gid })
+}
+
+/// Enters what a rung has to be entered.
+fn take(rung: Rung, user: &HostUser) -> Result<(), SandboxError> {
+    match rung {
+        Rung::Root => {}
+        Rung::SubordinateIds => enter_user_namespace(user).map_err(SandboxError::Rootless)?,
+        Rung::Chroot if may_change_root() => return Ok(()),
+        Rung::Chroot => {
+            return Err(SandboxError::Unavailable(
+                "changing the root directory takes root with the capabilities CHOWN and SYS_CHROOT, \
+                 which docker and Kubernetes give by default"
+                    .to_owned(),
+            ));
+        }
+        Rung::CopyOnly => return Ok(()),
     }
     sys::unshare(UnshareFlags::NEWNS).map_err(|errno| {
         SandboxError::Rootless(match rung {
             Rung::Root => RootlessProblem::MayNotMount(errno.into()),
             // AppArmor lets ordinary users have a namespace, but no power in it.
-            Rung::SubordinateIds => RootlessProblem::UserNamespaces(errno.into()),
+            _ => RootlessProblem::UserNamespaces(errno.into()),
         })
     })?;
-    private_mounts()?;
-    Ok(Entered { rung, host_uid: user.uid, host_gid: user.gid })
+    private_mounts()
+}
+
+/// Whether an ordinary user's process is in a user namespace that it has entered.
+fn is_inside(user: &HostUser) -> bool {
+    user.uid != 0 && rustix::process::geteuid().as_raw() != user.uid
+}
+
+/// Whether this process may change its root and give files away.
+fn may_change_root() -> bool {
+    let needed = CapabilitySet::SYS_CHROOT | CapabilitySet::CHOWN;
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed))
 }
 
 /// Takes the mounts of this namespace out of all peer groups: nothing mounted here or outside
@@ -100,6 +162,7 @@ fn refuse_threads() -> Result<(), SandboxError> {
 fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
     let maps =
         [("newuidmap", user.mapping(IdKind::User)?), ("newgidmap", user.mapping(IdKind::Group)?)];
+    check_mappers(maps.each_ref().map(|(program, _)| *program))?;
     let (ours, theirs) = wire::channel().map_err(step("make a socket"))?;
     let target = rustix::process::getpid();
     let child = match sys::fork(0).map_err(step("start a process"))? {
@@ -121,6 +184,21 @@ fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
     // own any more.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     result
+}
+
+/// Finds out what can be found out before there is no way back.
+fn check_mappers(programs: [&str; 2]) -> Result<(), RootlessProblem> {
+    for program in programs {
+        let program = program.to_owned();
+        if find_tool(&program).is_none() {
+            return Err(RootlessProblem::MapperMissing { program, source: Errno::NOENT.into() });
+        }
+        if rustix::thread::no_new_privs().unwrap_or(false) {
+            let message = "no_new_privs is set, so setuid is without effect".to_owned();
+            return Err(RootlessProblem::MapperFailed { program, message });
+        }
+    }
+    Ok(())
 }
 
 /// The message that the process is in its new namespace.

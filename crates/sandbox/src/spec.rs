@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{Emulator, ResourceLimit, SandboxError, Uplink, encoding};
+use crate::{Emulator, Limits, ResourceLimit, SandboxError, Uplink, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -50,6 +50,8 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// The size of `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// Limits of all processes together.
+    pub limits: Limits,
     /// Limits of every single process, in place of the builder's own.
     pub resource_limits: Vec<ResourceLimit>,
     /// How long the process may take; then it is stopped as if it were cancelled.
@@ -79,6 +81,7 @@ impl ProcessSpec {
             privileged: false,
             no_new_privileges: false,
             shm_size: 64 << 20,
+            limits: Limits::default(),
             resource_limits: Vec::new(),
             time_limit: None,
             stop_grace: Duration::from_secs(10),
@@ -102,6 +105,9 @@ impl ProcessSpec {
             return Err(problem("the host name is longer than 64 bytes"));
         }
         self.root.check()?;
+        if self.root.in_place && !self.mounts.is_empty() {
+            return Err(problem("nothing can be mounted where the root is a plain directory"));
+        }
         self.mounts.iter().try_for_each(MountPoint::check)
     }
 }
@@ -119,13 +125,16 @@ pub struct RootFs {
     pub upper: Option<Upper>,
     /// Never sync: after a crash of the machine the upper directory is worth nothing.
     pub volatile: bool,
+    /// The only layer is a directory that is the root as it is, and takes the changes: the process
+    /// runs in a chroot, without namespaces and mounts.
+    pub in_place: bool,
 }
 
 impl RootFs {
     /// A read-only tree.
     pub fn read_only(layers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let layers = layers.into_iter().map(Into::into).collect();
-        Self { layers, upper: None, volatile: false }
+        Self { layers, upper: None, volatile: false, in_place: false }
     }
 
     /// A tree whose changes go to a directory, without any sync.
@@ -138,6 +147,11 @@ impl RootFs {
         Self { upper, volatile: true, ..Self::read_only(layers) }
     }
 
+    /// A directory that holds the whole tree and takes the changes.
+    pub fn in_place(directory: impl Into<PathBuf>) -> Self {
+        Self { in_place: true, ..Self::read_only([directory]) }
+    }
+
     /// The directory to name in messages: the topmost.
     pub(crate) fn topmost(&self) -> &Path {
         match &self.upper {
@@ -148,6 +162,7 @@ impl RootFs {
 
     fn check(&self) -> Result<(), SandboxError> {
         match self.layers.len() {
+            2.. if self.in_place => return Err(problem("a plain directory has no layers")),
             0 => return Err(problem("the root file system has no layers")),
             1..=MAX_LAYERS => {}
             count => return Err(SandboxError::TooManyLayers { count, limit: MAX_LAYERS }),

@@ -328,6 +328,58 @@ pub(crate) fn abstract_socket_scope() -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A Landlock rule set under which a process reaches files beneath one directory only, and
+/// neither abstract sockets nor signals reach processes outside; for [`restrict`].
+pub(crate) fn landlock_beneath(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    /// `struct landlock_ruleset_attr` as of Linux 6.12.
+    #[repr(C)]
+    struct RulesetAttr {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    /// `struct landlock_path_beneath_attr`.
+    #[repr(C, packed)]
+    struct PathBeneathAttr {
+        allowed_access: u64,
+        parent_fd: i32,
+    }
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag, there is nothing to point to.
+    let version = check(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<u8>(), 0, VERSION)
+    })?;
+    // Rights by the version that brought them; before the second, no file could change directories.
+    let rights: u64 = match version {
+        ..2 => return Err(Errno::NOSYS),
+        2 => (1 << 14) - 1,
+        3 | 4 => (1 << 15) - 1,
+        5.. => (1 << 16) - 1,
+    };
+    let scoped = if version < 6 { 0 } else { 0b11 };
+    let attr = RulesetAttr { handled_access_fs: rights, handled_access_net: 0, scoped };
+    let size = match version {
+        ..4 => 8,
+        4 | 5 => 16,
+        6.. => size_of::<RulesetAttr>(),
+    };
+    // SAFETY: the pointer is to a structure of at least the given size.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size, 0)
+    })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else owns.
+    let rules = unsafe { OwnedFd::from_raw_fd(fd) };
+    let beneath = PathBeneathAttr { allowed_access: rights, parent_fd: directory.as_raw_fd() };
+    const PATH_BENEATH: c_int = 1;
+    // SAFETY: the pointer is to a structure of the type that this kind of rule has.
+    check(unsafe {
+        let fd = rules.as_raw_fd();
+        libc::syscall(libc::SYS_landlock_add_rule, fd, PATH_BENEATH, &raw const beneath, 0)
+    })?;
+    Ok(rules)
+}
+
 /// Puts this process, and all that it becomes or makes, under a Landlock rule set.
 pub(crate) fn restrict(ruleset: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: no pointers.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use formwork_cache::{
     CacheError, CacheIndex, CacheRecord, Claim, ClaimLog, Components, Identity, Inputs, LogPart,
@@ -76,6 +76,12 @@ pub(crate) fn is_shown(op: &Op) -> bool {
 
 pub(crate) fn step_id(op: OpId) -> StepId {
     StepId(u32::try_from(op.index()).unwrap_or(u32::MAX))
+}
+
+/// The time in seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Why a step waits.
@@ -155,8 +161,13 @@ impl<R: OpRunner> Run<'_, R> {
     ) -> Result<R::Output, SolveError<R::Error>> {
         let step = self.graph.step(op);
         let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
-        let is_shown_yet = Cell::new(false);
-        let solving = Solving { run: self, task, examined: Examined::default(), is_shown_yet };
+        let solving = Solving {
+            run: self,
+            task,
+            examined: Examined::default(),
+            is_shown_yet: Cell::default(),
+            is_expired: Cell::default(),
+        };
         let solution = solving.solve();
         let (outcome, duration, result) = match solution {
             Ok((output, outcome, duration)) => (outcome, duration, Ok(output)),
@@ -180,6 +191,8 @@ pub(crate) struct Solving<'a, 'r, R: OpRunner> {
     examined: Examined,
     /// Whether the user has been told that the step begins.
     is_shown_yet: Cell<bool>,
+    /// Whether there is a result that is too old.
+    pub(crate) is_expired: Cell<bool>,
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
@@ -220,11 +233,22 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             return Ok(None);
         };
         let Some(record) = self.run.index.find(&key)? else { return Ok(None) };
+        if self.is_too_old(&record) {
+            self.is_expired.set(true);
+            return Ok(None);
+        }
         let output = self.runner(|runner, task| runner.restore(task, &record))?;
         if output.is_none() {
             self.run.index.forget(&key)?;
         }
         Ok(output)
+    }
+
+    /// Whether a result may not be used again since it was made too long ago.
+    fn is_too_old(&self, record: &CacheRecord) -> bool {
+        let made = if record.ran == 0 { record.created } else { record.ran };
+        let age = u64::try_from(now().saturating_sub(made)).unwrap_or_default();
+        self.task.step.max_age.is_some_and(|max| age >= max)
     }
 
     /// Like [`Self::look_up`]; what is found is found under the definition the next time.
@@ -352,6 +376,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
                 created,
                 step: self.task.step.name.clone(),
                 milliseconds: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+                ran: now(),
                 components: key.list().to_vec(),
             };
             self.run.index.store(&key.key(), &record)

@@ -14,7 +14,7 @@ use formwork_diagnostics::Event;
 use formwork_graph::{CopySource, FileAction, Graph, Op, OpId, Source};
 
 use crate::OpRunner;
-use crate::execute::{Solving, is_shown, step_id};
+use crate::execute::{Solving, is_shown, now, step_id};
 use crate::notes::Notes;
 
 /// Remembers which ops of a graph yield something else than before, and because of which step.
@@ -90,6 +90,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             created,
             step: step.name.clone(),
             milliseconds: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            ran: now(),
             components: described(&step.op, self).into_list(),
         };
         let keys = self.run.explainer.keys(&step.name);
@@ -101,6 +102,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     fn reasons(&self) -> (Vec<String>, Option<Arc<str>>) {
         if self.task.step.no_cache {
             return (vec!["the cache is not to be used".to_owned()], None);
+        }
+        if self.is_expired.get() {
+            return (vec![format!("its last result is older than {}", self.max_age())], None);
         }
         let now = described(&self.task.step.op, self);
         let Some((run, difference)) = self.nearest_run(&now) else {
@@ -124,6 +128,15 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             reasons.push("its result is no longer in the store".to_owned());
         }
         (reasons, followed.filter(|_| !is_own))
+    }
+
+    /// How old a result may be, as the comment may have said it.
+    fn max_age(&self) -> String {
+        let seconds = self.task.step.max_age.unwrap_or_default();
+        let units = [(86400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+        let whole =
+            units.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+        whole.map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", seconds / unit))
     }
 
     /// The earlier run that differs least from what is now, the latest of several.

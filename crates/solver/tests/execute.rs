@@ -219,6 +219,7 @@ impl Build {
             location: None,
             places: Places::default(),
             no_cache: false,
+            max_age: None,
         })
     }
     fn scratch(&mut self) -> OpId {
@@ -435,6 +436,7 @@ fn no_cache_repeats_and_records() {
                 location: None,
                 places: Places::default(),
                 no_cache,
+                max_age: None,
             })
         };
         let scratch = add(Op::Source(Source::Scratch));

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use formwork_diagnostics::Diagnostic;
 use formwork_fs::{
     FileKind, Follow, FsError, RelPath, RootDir, Verdict, WalkEntry, remove_tree, walk,
 };
 use formwork_graph::GitSource;
 use formwork_layer::tree::{Last, Origin};
 use formwork_layer::{Stack, Tree, scan_context};
-use formwork_remote::{GitConfig, Repository};
+use formwork_remote::{CheckedOut, GitConfig, Repository};
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 
@@ -21,6 +22,8 @@ use crate::root::Output;
 use crate::store::LayerStore;
 use crate::{Secrets, WorkerError};
 
+/// The fact about a checkout how many files Git LFS has.
+const POINTERS: &str = "pointers";
 /// Git's own directory, or the file that stands for it in a submodule.
 const GIT: &[u8] = b".git";
 
@@ -29,6 +32,7 @@ const GIT: &[u8] = b".git";
 pub struct Checkout {
     tree: Arc<Tree>,
     directory: PathBuf,
+    pointers: usize,
 }
 
 impl Checkout {
@@ -52,21 +56,31 @@ impl Checkout {
         let authorization = secrets.git_authorization(&source.url);
         let repository = Repository::new(config, source, authorization, &home, is_canceled);
         let commit = repository.commit()?;
-        let key = key(source, &commit)?;
+        let key = key(source, &commit, repository.has_large_files())?;
         if let Some(known) = kept(store, &key)? {
             return Ok(known);
         }
         let active = store.snapshots.prepare()?;
-        let time = repository.check_out(&commit, &active.upper())?;
+        let CheckedOut { time, pointers } = repository.check_out(&commit, &active.upper())?;
         let directory = RootDir::open(active.upper())?;
         if !source.keep_git_dir {
             remove_git(&directory, store.threads)?;
         }
         normalise(&directory, time, store.threads)?;
         let tree = scan_context(&Origin::layer(directory), &everything, None, store.threads)?;
-        store.snapshots.commit(&key, Some(active), &[(TREE, &*tree.encode())])?;
+        let (tree, count) = (tree.encode(), pointers.to_string());
+        let facts = [(TREE, &*tree), (POINTERS, count.as_bytes())];
+        store.snapshots.commit(&key, Some(active), &facts)?;
         let lost = || WorkerError::Internal(format!("the files of {key} are lost"));
         kept(store, &key)?.ok_or_else(lost)
+    }
+
+    /// A warning if there are files that hold only what Git LFS keeps in their place.
+    pub fn warning(&self) -> Option<Diagnostic> {
+        let message =
+            format!("{} files of the repository are only pointers of Git LFS", self.pointers);
+        let help = "install the program `git-lfs`, and name the repository by https or ssh";
+        (self.pointers > 0).then(|| Diagnostic::warning("lfs-pointers", message).with_help(help))
     }
 
     /// All files.
@@ -92,11 +106,16 @@ impl Checkout {
 }
 
 /// What a checkout is called: it depends on the commit, and on how its files are chosen.
-fn key(source: &GitSource, commit: &str) -> Result<SnapshotKey, WorkerError> {
+fn key(
+    source: &GitSource,
+    commit: &str,
+    has_large_files: bool,
+) -> Result<SnapshotKey, WorkerError> {
     let GitSource { url, keep_git_dir, submodules, reference: _, checksum: _ } = source;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{commit} {keep_git_dir} {submodules} {url}").as_bytes());
-    Ok(format!("git-v1-{}", hasher.finalize().to_hex()).parse()?)
+    let text = format!("{commit} {keep_git_dir} {submodules} {has_large_files} {url}");
+    hasher.update(text.as_bytes());
+    Ok(format!("git-v2-{}", hasher.finalize().to_hex()).parse()?)
 }
 
 fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Checkout>, WorkerError> {
@@ -109,7 +128,9 @@ fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Checkout>, Worke
         return Ok(None);
     };
     let tree = Arc::new(tree.with_bytes(&Origin::layer(RootDir::open(&directory)?)));
-    Ok(Some(Checkout { tree, directory }))
+    let pointers = snapshot.fact(POINTERS)?.and_then(|fact| String::from_utf8(fact).ok());
+    let pointers = pointers.and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(Some(Checkout { tree, directory, pointers }))
 }
 
 fn everything(_: &RelPath, _: bool) -> Verdict {

@@ -9,12 +9,14 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs, Stdio,
-    Stub, User,
+    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs,
+    SandboxError, Stdio, Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
+use crate::accounts::ProcessUser;
 use crate::exec::{accounts, root_metadata, set_metadata};
+use crate::in_place::{Place, fit_once};
 use crate::mounts::{Mounts, StubLayers};
 use crate::root::Root;
 use crate::{BaseImage, LayerStore, StepWorld, WorkerError};
@@ -88,28 +90,64 @@ pub fn run_container(
 ) -> Result<ExitReport, WorkerError> {
     let root = Root::of_image(store, &spec.image, true)?;
     let user = accounts(&root)?.process_user(&spec.user)?;
+    let mounts = Mounts::of_host(&spec.hostname, &spec.world, &spec.resolv_conf);
+    if !store.rung().can_run() {
+        return Err(store.cannot_run());
+    }
+    if !store.rung().can_mount() {
+        return run_in_place(store, spec, &root, (user, &mounts), stdio, cancel);
+    }
     let active = store.snapshots.prepare()?;
     set_metadata(&active, &root_metadata(&root)?)?;
     let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
     make_missing(&root, &cwd, &active.upper())?;
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
-    let mut process = ProcessSpec::new(rootfs, spec.args.iter());
-    process.mounts = Mounts::of_host(&spec.hostname, &spec.world, &spec.resolv_conf).points;
+    let mut process = process(spec, rootfs, user);
+    process.mounts = mounts.points;
     for volume in &spec.volumes {
         process.mounts.push(volume.mount()?);
     }
+    process.emulator.clone_from(&spec.emulator);
+    let stubs = StubLayers::default().layer(&store.layout, &process)?;
+    process.root.layers.insert(0, stubs);
+    Ok(Launcher::new().run(&process, stdio, cancel)?)
+}
+
+/// The same in a directory with all files of the image.
+fn run_in_place(
+    store: &Arc<LayerStore>,
+    spec: &ContainerSpec,
+    root: &Root,
+    (user, mounts): (ProcessUser, &Mounts),
+    stdio: Stdio,
+    cancel: &Cancel,
+) -> Result<ExitReport, WorkerError> {
+    if !spec.volumes.is_empty() {
+        let text = "files of the host cannot be shown where nothing can be mounted: see \
+                    `formwork doctor`, or copy what is needed into an image";
+        return Err(SandboxError::Unavailable(text.to_owned()).into());
+    }
+    let mut place = Place::make(store, root)?;
+    fit_once(&mut place, root, mounts, store.threads(), |directory| {
+        let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
+        make_missing(root, &cwd, directory)?;
+        let process = process(spec, RootFs::in_place(directory), user);
+        Ok(Launcher::new().run(&process, stdio, cancel)?)
+    })
+}
+
+/// The process, without what is mounted.
+fn process(spec: &ContainerSpec, rootfs: RootFs, user: ProcessUser) -> ProcessSpec {
+    let mut process = ProcessSpec::new(rootfs, spec.args.iter());
     process.env =
         environment(spec, &user.home).into_iter().map(|(n, v)| (n.into(), v.into())).collect();
-    process.cwd = cwd;
+    process.cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
     process.user = User { uid: user.uid, gid: user.gid, groups: user.groups };
     process.hostname.clone_from(&spec.hostname);
     process.terminal = spec.terminal;
     process.stop_grace = spec.grace;
-    process.emulator.clone_from(&spec.emulator);
     spec.world.apply(&mut process);
-    let stubs = StubLayers::default().layer(&store.layout, &process)?;
-    process.root.layers.insert(0, stubs);
-    Ok(Launcher::new().run(&process, stdio, cancel)?)
+    process
 }
 
 /// Makes a directory that no layer has, as docker does with a working directory, in the directory
@@ -120,7 +158,8 @@ fn make_missing(root: &Root, path: &RelPath, upper: &Path) -> Result<(), WorkerE
     composer.make_directory(path, Owner::default(), Timestamp::default())?;
     let made = composer.finish()?;
     if !made.is_empty() {
-        materialize(&made, &RootDir::open(upper)?, &MaterializeOptions::default())?;
+        let options = MaterializeOptions { over: true, ..MaterializeOptions::default() };
+        materialize(&made, &RootDir::open(upper)?, &options)?;
     }
     Ok(())
 }

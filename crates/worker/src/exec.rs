@@ -1,15 +1,16 @@
 //! RUN.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use formwork_diagnostics::{Event, LogStream, Outcome, StepId};
-use formwork_fs::{RelPath, RootDir};
+use formwork_fs::{Follow, FsError, RelPath, RootDir};
 use formwork_graph::{Exec, Network, Security};
-use formwork_layer::tree::{Last, Metadata, Node, Origin};
+use formwork_layer::tree::{Entry, Found, Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
 use formwork_oci::Platform;
 use formwork_sandbox::{
@@ -18,6 +19,7 @@ use formwork_sandbox::{
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Cancel, Done, Task};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::io::Errno;
 
 use crate::accounts::{Accounts, ProcessUser};
 use crate::layer::{Layer, Source};
@@ -29,6 +31,8 @@ use crate::{ExitReason, WorkerError};
 
 /// The largest `/etc/passwd` or `/etc/group` that is read.
 const ACCOUNTS_LIMIT: u64 = 4 << 20;
+/// How an overlay marks directories that hide what is below.
+const OPAQUE: &str = "user.overlay.opaque";
 /// How long it is before a step that failed is tried again for the first time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// How long it is at most.
@@ -77,6 +81,18 @@ impl Worker {
     }
 
     fn attempt(&self, task: &Task<'_, Output>, exec: &Exec) -> Result<Done<Output>, WorkerError> {
+        match self.store.rung() {
+            rung if rung.can_mount() => self.exec_on_layers(task, exec),
+            rung if rung.can_run() => self.exec_in_place(task, exec),
+            _ => Err(self.store.cannot_run()),
+        }
+    }
+
+    fn exec_on_layers(
+        &self,
+        task: &Task<'_, Output>,
+        exec: &Exec,
+    ) -> Result<Done<Output>, WorkerError> {
         let root = input(task, exec.rootfs)?.root()?;
         let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
         let user = accounts(root)?.process_user(&exec.user)?;
@@ -88,7 +104,7 @@ impl Worker {
         let report = self.run_logged(task, &spec)?;
         if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
-            let reason = self.reason(&report, &active);
+            let reason = self.reason(&report, &active.upper());
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let layer = self.commit(root, active, &below, &report)?;
@@ -107,10 +123,13 @@ impl Worker {
     }
 
     /// Why a process failed, as far as it is known from outside.
-    fn reason(&self, report: &ExitReport, active: &Active) -> Option<ExitReason> {
+    pub(crate) fn reason(&self, report: &ExitReport, written: &Path) -> Option<ExitReason> {
         match self.config.world.time_limit {
             Some(limit) if report.timed_out => Some(ExitReason::TimedOut(limit)),
-            _ => is_full(active).then_some(ExitReason::DiskFull),
+            _ if report.out_of_memory.is_some() => {
+                report.out_of_memory.map(ExitReason::OutOfMemory)
+            }
+            _ => is_full(written).then_some(ExitReason::DiskFull),
         }
     }
 
@@ -124,13 +143,27 @@ impl Worker {
     ) -> Result<ProcessSpec, WorkerError> {
         let layers = root.directories()?;
         let rootfs = RootFs::writable(layers, active.upper(), active.work());
+        let mut spec = self.spec_of(exec, user, mounts, rootfs)?;
+        spec.mounts.clone_from(&mounts.points);
+        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
+        spec.root.layers.insert(0, stubs);
+        Ok(spec)
+    }
+
+    /// A process in a root file system, without what is mounted there.
+    pub(crate) fn spec_of(
+        &self,
+        exec: &Exec,
+        user: &ProcessUser,
+        mounts: &Mounts,
+        rootfs: RootFs,
+    ) -> Result<ProcessSpec, WorkerError> {
         let mut spec = ProcessSpec::new(rootfs, exec.args.iter());
         spec.env = self.env(exec, user, mounts);
         spec.cwd = path(&exec.cwd)?;
         spec.user = User { uid: user.uid, gid: user.gid, groups: user.groups.clone() };
         spec.hostname.clone_from(&exec.hostname);
         spec.privileged = exec.security == Security::Insecure;
-        spec.mounts.clone_from(&mounts.points);
         spec.stop_grace = GRACE;
         spec.emulator = emulator(&exec.platform, &self.config.emulators);
         self.config.world.apply(&mut spec);
@@ -139,8 +172,6 @@ impl Worker {
             Network::Host => spec.network = NetworkMode::Host,
             Network::None => spec.network = NetworkMode::None,
         }
-        let stubs = self.stubs.layer(&self.store.layout, &spec)?;
-        spec.root.layers.insert(0, stubs);
         Ok(spec)
     }
 
@@ -161,7 +192,7 @@ impl Worker {
     }
 
     /// Runs a process and tells what it writes.
-    fn run_logged(
+    pub(crate) fn run_logged(
         &self,
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
@@ -207,7 +238,10 @@ impl Worker {
         remove_stubs(&active, &report.created)?;
         let origin = Origin::layer(RootDir::open(active.upper())?);
         let tree = scan_upper(&origin, below, self.store.threads)?;
-        let tree = without_unchanged_directories(tree, root, &active)?;
+        let trees = root.trees()?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let (tree, unneeded) = without_unchanged(tree, &stack)?;
+        remove_unneeded(&active, &unneeded)?;
         if tree.is_empty() {
             return Ok(None);
         }
@@ -259,8 +293,8 @@ pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), Work
 }
 
 /// Whether the file system of a layer has no more room, for bytes or for files.
-fn is_full(active: &Active) -> bool {
-    rustix::fs::statvfs(active.upper())
+fn is_full(written: &Path) -> bool {
+    rustix::fs::statvfs(written)
         .is_ok_and(|stat| stat.f_bavail == 0 || (stat.f_files > 0 && stat.f_favail == 0))
 }
 
@@ -280,7 +314,16 @@ fn remove_stubs(active: &Active, created: &[RelPath]) -> Result<(), WorkerError>
 fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     use rustix::io::Errno;
     let Some(parent) = path.parent() else { return Ok(()) };
-    let stat = upper.stat(path, formwork_fs::Follow::Never)?;
+    // A process may have put links or files in the way of what was made for it; then it is gone.
+    let found = upper.stat(path, formwork_fs::Follow::Never);
+    let is_gone = |error: &formwork_fs::FsError| {
+        let errno = error.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::LOOP | Errno::NOTDIR | Errno::NOENT))
+    };
+    if found.as_ref().is_err_and(is_gone) {
+        return Ok(());
+    }
+    let stat = found?;
     let flags = match stat {
         Some(stat) if stat.is_dir() => AtFlags::REMOVEDIR,
         Some(stat) if stat.size == 0 => AtFlags::empty(),
@@ -293,34 +336,88 @@ fn remove_if_empty(upper: &RootDir, path: &RelPath) -> Result<(), WorkerError> {
     }
 }
 
-/// Leaves out directories in which something was made and removed again, so that nothing but
-/// their time has changed, from the tree and from the upper directory.
-fn without_unchanged_directories(
+/// What a layer does not need of what a process has left in it.
+pub(crate) enum Unneeded {
+    /// An entry that says what the layers below say as well.
+    Entry(RelPath),
+    /// The mark of a directory that hides nothing.
+    Opaque(RelPath),
+}
+
+/// Leaves out what says nothing: files that were opened or touched and left as they are,
+/// directories in which something was made and removed again, marks of directories that hide
+/// nothing. What is left does not depend on how changes are collected.
+pub(crate) fn without_unchanged(
     tree: Tree,
-    root: &Root,
-    active: &Active,
-) -> Result<Tree, WorkerError> {
-    let trees = root.trees()?;
-    let stack = Stack::new(trees.iter().map(|tree| &**tree));
-    let upper = RootDir::open(active.upper())?;
-    let mut kept = Vec::with_capacity(tree.entries().len());
-    // From the end, so that a directory comes after what is in it.
+    stack: &Stack<'_>,
+) -> Result<(Tree, Vec<Unneeded>), WorkerError> {
+    let mut unneeded = Vec::new();
+    let mut kept: Vec<Entry> = Vec::with_capacity(tree.entries().len());
     let mut entries = tree.into_entries();
-    while let Some(entry) = entries.pop() {
-        let is_used = || {
-            kept.last().is_some_and(|next: &formwork_layer::tree::Entry| {
-                next.path.starts_with(&entry.path)
-            })
+    let linked: BTreeSet<RelPath> = entries
+        .iter()
+        .filter_map(|entry| match &entry.node {
+            Node::HardLink { target } => Some(target.clone()),
+            _ => None,
+        })
+        .collect();
+    // From the end, so that a directory comes after what is in it.
+    while let Some(mut entry) = entries.pop() {
+        let below = stack.lookup(&entry.path);
+        let hides = below.as_ref().is_some_and(|found| found.node().is_directory());
+        if let Node::Directory { opaque } = &mut entry.node
+            && *opaque
+            && !hides
+        {
+            *opaque = false;
+            unneeded.push(Unneeded::Opaque(entry.path.clone()));
+        }
+        let is_used = || kept.last().is_some_and(|next| next.path.starts_with(&entry.path));
+        let says_nothing = match &entry.node {
+            Node::Whiteout => below.is_none(),
+            Node::Directory { opaque: false } => {
+                !entry.path.is_root() && !is_used() && is_same(stack, &entry)
+            }
+            Node::Directory { .. } | Node::HardLink { .. } => false,
+            node => !linked.contains(&entry.path) && is_same_file(below.as_ref(), node, &entry),
         };
-        let is_plain = matches!(entry.node, Node::Directory { opaque: false });
-        if is_plain && !entry.path.is_root() && !is_used() && is_same(&stack, &entry) {
-            remove_if_empty(&upper, &entry.path)?;
-        } else {
-            kept.push(entry);
+        match says_nothing {
+            true => unneeded.push(Unneeded::Entry(entry.path)),
+            false => kept.push(entry),
         }
     }
     kept.reverse();
-    Ok(Tree::new(kept)?)
+    Ok((Tree::new(kept)?, unneeded))
+}
+
+fn is_same_file(below: Option<&Found<'_>>, node: &Node, entry: &Entry) -> bool {
+    below.is_some_and(|found| *found.node() == *node && *found.metadata() == entry.metadata)
+}
+
+/// Removes what a layer does not need from its directory.
+fn remove_unneeded(active: &Active, unneeded: &[Unneeded]) -> Result<(), WorkerError> {
+    let upper = RootDir::open(active.upper())?;
+    let failed = |path: &RelPath, errno| FsError::new("remove", upper.path_of(path), errno);
+    for item in unneeded {
+        match item {
+            Unneeded::Opaque(path) => {
+                let directory = upper.open_dir(path, Follow::Never)?;
+                match rustix::fs::fremovexattr(&directory, OPAQUE) {
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(errno) => return Err(failed(path, errno).into()),
+                }
+            }
+            Unneeded::Entry(path) => {
+                let parent = upper.open_dir(&path.parent().unwrap_or_default(), Follow::Never)?;
+                match rustix::fs::unlinkat(&parent, path.name(), AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(Errno::ISDIR | Errno::PERM) => remove_if_empty(&upper, path)?,
+                    Err(errno) => return Err(failed(path, errno).into()),
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a directory below has the same owner, mode and attributes.

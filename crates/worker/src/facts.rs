@@ -4,6 +4,7 @@
 //! Makes no layer and changes none.
 
 use formwork_fs::RootDir;
+use formwork_layer::compression::Format;
 use formwork_layer::{Compression, Packed, Tree, is_intact};
 use formwork_oci::{Descriptor, DiffId, Digest, MediaType};
 use formwork_snapshot::Committed;
@@ -82,6 +83,22 @@ impl From<Packed> for PackedFact {
     }
 }
 
+/// Whether a form that somebody else names can be that of a blob with times up to some second, and
+/// of a compression.
+pub(crate) fn is_form(name: &str, epoch: Option<i64>, format: Format) -> bool {
+    let compression = match epoch {
+        Some(epoch) => name.strip_suffix(&format!("-until{epoch}")),
+        None => Some(name),
+    };
+    let is_level = |level: &str| level.parse::<i32>().is_ok();
+    match (compression, format) {
+        (Some("none"), Format::Plain) => true,
+        (Some(text), Format::Gzip) => text.strip_prefix("gzip-").is_some_and(is_level),
+        (Some(text), Format::Zstd) => text.strip_prefix("zstd-").is_some_and(is_level),
+        _ => false,
+    }
+}
+
 /// The names of the facts about packed forms that a layer can be made from again: those whose
 /// modification times were not changed, and the one that it came in.
 pub(crate) fn whole_forms() -> impl Iterator<Item = String> {
@@ -121,5 +138,28 @@ pub(crate) fn survived(snapshot: &Committed) -> bool {
             RootDir::open(layer)
                 .is_ok_and(|layer| is_intact(&tree, &layer, threads).unwrap_or(false))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_that_others_name_fits_its_blob() {
+        for (compression, format) in [
+            (Compression::None, Format::Plain),
+            (Compression::default(), Format::Gzip),
+            (Compression::ZSTD, Format::Zstd),
+        ] {
+            for epoch in [None, Some(-5), Some(1_700_000_000)] {
+                let name = PackForm { compression, epoch }.name();
+                assert!(is_form(&name, epoch, format), "{name}");
+                assert!(!is_form(&name, Some(6), format), "{name}");
+                assert!(!is_form(&name, epoch, Format::Xz), "{name}");
+            }
+        }
+        assert!(!is_form("gzip-2-until7", None, Format::Gzip));
+        assert!(!is_form("../gzip-2", None, Format::Gzip));
     }
 }

@@ -7,23 +7,33 @@ use formwork_diagnostics::{Event, StepId};
 use formwork_graph::{HttpSource, OpId, RemoteSource};
 use formwork_layer::Tree;
 use formwork_remote::{Fetch, RemoteError};
+use formwork_solver::Task;
 
+use crate::root::Output;
 use crate::runner::Worker;
 use crate::{Checkout, Secrets, WorkerError};
 
 impl Worker {
     /// The files of a source.
-    pub(crate) fn fetch(&self, id: OpId, source: &RemoteSource) -> Result<Arc<Tree>, WorkerError> {
+    pub(crate) fn fetch(
+        &self,
+        task: &Task<'_, Output>,
+        source: &RemoteSource,
+    ) -> Result<Arc<Tree>, WorkerError> {
         match source {
-            RemoteSource::Http(http) => self.download(id, http),
+            RemoteSource::Http(http) => self.download(task.id, http),
             RemoteSource::Git(git) => {
                 let is_canceled = || self.cancel.is_canceled();
                 let (config, secrets) = (&self.config.git, &self.config.secrets);
                 let checkout = Checkout::of(&self.store, config, secrets, git, &is_canceled);
-                match checkout {
-                    Err(_) if is_canceled() => Err(canceled()),
-                    checkout => Ok(Arc::clone(checkout?.tree())),
+                let checkout = match checkout {
+                    Err(_) if is_canceled() => return Err(canceled()),
+                    checkout => checkout?,
+                };
+                if let Some(warning) = checkout.warning() {
+                    self.warn(task.step, None, warning);
                 }
+                Ok(Arc::clone(checkout.tree()))
             }
         }
     }

@@ -1,24 +1,25 @@
 //! One layer, in whichever forms somebody has needed.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use formwork_content::ContentError;
 use formwork_fs::{FsError, RootDir};
 use formwork_image::{BlobSource, VerifiedBytes};
+use formwork_layer::compression::{Format, MAGIC_BYTES};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
     adopt_implied, is_packed_form, materialize, recompress, set_times,
 };
-use formwork_oci::{Descriptor, DiffId};
+use formwork_oci::{Descriptor, DiffId, Digest};
 use formwork_sandbox::SandboxError;
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 
-use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, whole_forms};
+use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, is_form, whole_forms};
 use crate::imported::{ImportedBlob, ImportedLayer, unusable as not_imported};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
@@ -57,6 +58,15 @@ pub(crate) enum Source {
     Imported(Box<ImportedLayer>),
     /// From a plan, whose tree knows where the bytes are.
     Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
+}
+
+/// What came out of a layer of a cache elsewhere.
+struct Unpacked {
+    tree: Tree,
+    /// Whether the blob is what packing the tree gives.
+    is_packed_form: bool,
+    /// The number of bytes of the archive.
+    archive_size: u64,
 }
 
 /// A layer as an image has it.
@@ -411,6 +421,10 @@ impl Layer {
                 }
                 self.import(forms, imported, needs_directory)
             }
+            // What the plan would take may be elsewhere, as the layer was.
+            Source::Plan(_) if needs_directory && self.came_packed()? => {
+                self.unpack_kept_blob(forms)
+            }
             Source::Plan(plan) if needs_directory => {
                 let tree = match &forms.tree {
                     Some(tree) if has_bytes(tree) => Tree::clone(tree),
@@ -511,22 +525,21 @@ impl Layer {
             None => imported.tree(&self.name)?,
         };
         let active = needs_directory.then(|| self.store.snapshots.prepare()).transpose()?;
-        let (tree, is_packed_form) =
-            self.unpack_imported(imported, blob, promised, active.as_ref()).map_err(told)?;
-        let created = imported.created.to_string();
-        let packed = PackedFact {
-            diff_id: blob.diff_id.clone(),
-            digest: blob.descriptor.digest.clone(),
-            size: blob.descriptor.size,
-        };
-        let packed = packed.encode();
+        let unpacked = self.unpack_imported(imported, blob, promised, active.as_ref());
+        let Unpacked { tree, is_packed_form, archive_size } = unpacked.map_err(told)?;
+        let (diff_id, created) = (blob.diff_id.clone(), imported.created.to_string());
+        let Descriptor { digest, size, .. } = blob.descriptor.clone();
+        let plain = PackedFact { digest: diff_id.0.clone(), size: archive_size, diff_id };
+        let packed = PackedFact { diff_id: blob.diff_id.clone(), digest, size };
+        let (plain, packed) = (plain.encode(), packed.encode());
         let form = format!("{PACKED}{}", blob.form);
+        let plain_form = PackForm { compression: Compression::None, epoch: blob.epoch }.fact();
         let encoded = tree.encode();
         let mut facts: Vec<(&str, &[u8])> =
             vec![(TREE, &encoded), (CREATED, created.as_bytes()), (IMPORTED, &packed)];
         // Other archives of the same files would make another image than a fresh build.
         if is_packed_form {
-            facts.push((&form, &packed));
+            facts.extend([(&*form, &*packed), (&*plain_form, &*plain)]);
         }
         let snapshot = self.store.snapshots.commit(&self.name, active, &facts)?;
         self.found(forms, &snapshot, tree)
@@ -540,7 +553,7 @@ impl Layer {
         blob: &ImportedBlob,
         promised: Option<Tree>,
         active: Option<&Active>,
-    ) -> Result<(Tree, bool), WorkerError> {
+    ) -> Result<Unpacked, WorkerError> {
         let directory = active.map(|active| RootDir::open(active.upper())).transpose()?;
         let reader = VerifiedBytes::open(&*imported.blobs, &blob.descriptor)?;
         let options = match &promised {
@@ -557,18 +570,31 @@ impl Layer {
         if name::tree_digest(&self.name) != Some(applied.tree.digest().0) {
             return Err(not_imported(&self.name, &"its archive has other files than it should"));
         }
-        let Some(tree) = promised else { return Ok((applied.tree, true)) };
+        let tree = promised.unwrap_or_else(|| applied.tree.clone());
         if let Some(directory) = &directory {
             set_times(&tree, directory, self.store.threads)?;
         }
-        let is_packed_form = is_packed_form(&applied.tree, &tree, blob.epoch);
-        Ok((tree, is_packed_form))
+        let is_packed_form = is_packed_form(&applied.tree, &tree, blob.epoch)
+            && is_form(&blob.form, blob.epoch, self.format_of(&blob.descriptor.digest)?);
+        Ok(Unpacked { tree, is_packed_form, archive_size: applied.uncompressed_size })
+    }
+
+    /// How a blob of the content store is compressed.
+    fn format_of(&self, digest: &Digest) -> Result<Format, WorkerError> {
+        let blob = self.store.content.get(digest)?.ok_or_else(|| self.lost())?;
+        let mut start = Vec::new();
+        let read = blob.open()?.take(MAGIC_BYTES as u64).read_to_end(&mut start);
+        read.map_err(|error| FsError::new("read", &blob.path, error))?;
+        Ok(Format::detect(&start))
     }
 
     /// How an archive is read that must not hold more than a tree says.
     fn apply_options(&self, tree: &Tree) -> ApplyOptions {
-        let threads = self.store.threads;
-        ApplyOptions { threads, max_size: tree.size(), ..ApplyOptions::default() }
+        let max_size = tree.size();
+        // A small layer keeps few threads busy.
+        let megabytes = usize::try_from(max_size >> 20).unwrap_or(usize::MAX);
+        let threads = self.store.threads.min(megabytes.saturating_add(1));
+        ApplyOptions { threads, max_size, ..ApplyOptions::default() }
     }
 
     /// A blob of the layer that holds all of it.
@@ -581,6 +607,12 @@ impl Layer {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the store has the blob in which the layer came from a cache elsewhere.
+    fn came_packed(&self) -> Result<bool, WorkerError> {
+        let Some(packed) = self.packed_fact(IMPORTED)? else { return Ok(false) };
+        Ok(self.store.content.get(&packed.digest)?.is_some())
     }
 
     fn packed_fact(&self, name: &str) -> Result<Option<PackedFact>, WorkerError> {

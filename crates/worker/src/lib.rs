@@ -25,6 +25,7 @@ mod facts;
 mod fetch;
 mod files;
 mod imported;
+mod in_place;
 mod layer;
 mod mask;
 mod missing;

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_content::StoreLayout;
 use formwork_diagnostics::Event;
 use formwork_fs::{RelPath, RootDir};
-use formwork_graph::{Exec, MountKind, MountSpec, OpId, Security};
-use formwork_layer::tree::Last;
-use formwork_layer::{MaterializeOptions, Stack, materialize};
+use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, OpId, Security};
+use formwork_layer::tree::{Last, Node};
+use formwork_layer::{MaterializeOptions, Stack, Tree, materialize};
 use formwork_sandbox as sandbox;
 use formwork_sandbox::{FileData, MountPoint, ProcessSpec, RootFs, Stub};
 use formwork_snapshot::{Active, Snapshotter};
@@ -32,6 +32,9 @@ const BUNDLE_LIMIT: u64 = 8 << 20;
 pub(crate) struct Mounts {
     pub(crate) points: Vec<MountPoint>,
     pub(crate) env: Vec<(String, String)>,
+    /// Where nothing can be mounted: parts of trees to be copied, each with the number of the point
+    /// that it comes before.
+    pub(crate) copies: Vec<(usize, RelPath, Tree, Stub)>,
     /// Locks of cache directories, directories for what is thrown away, sockets.
     _kept: (Vec<CacheMount>, Vec<Active>, Vec<AgentSocket>),
 }
@@ -69,6 +72,11 @@ impl Worker {
     ) -> Result<bool, WorkerError> {
         let target = path(&spec.target)?;
         let kind = match &spec.kind {
+            MountKind::Bind { from, source, .. } if !self.store.rung().can_mount() => {
+                let (tree, stub) = Self::copied_part(input(task, *from)?, source)?;
+                mounts.copies.push((mounts.points.len(), target, tree, stub));
+                return Ok(true);
+            }
             MountKind::Bind { from, source, writable } => {
                 self.bind(task, *from, source, *writable, mounts)?
             }
@@ -178,6 +186,37 @@ impl Worker {
         Ok(sandbox::MountKind::Overlay { tree, subpath, stub })
     }
 
+    /// A part of another root file system, or of a context, as a tree of its own; a file is the only
+    /// entry of one.
+    fn copied_part(from: &Output, source: &str) -> Result<(Tree, Stub), WorkerError> {
+        let trees = match from {
+            Output::Root(root) => root.trees_with_bytes()?,
+            Output::Context(context) => vec![context.tree()?],
+            Output::Fetched(tree) => vec![Arc::clone(tree)],
+        };
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let resolved = stack.resolve(&path(source)?, Last::Follow)?;
+        let stub = match (&resolved.found, resolved.is_directory()) {
+            (_, true) => Stub::Dir,
+            (Some(_), false) => Stub::File,
+            (None, false) => return Err(missing(from, &stack, source)),
+        };
+        // A file's own path is left of it, or the root.
+        let top = match stub {
+            Stub::Dir => resolved.path.clone(),
+            Stub::File => resolved.path.parent().unwrap_or_default(),
+        };
+        let mut entries = stack.merge_at(&resolved.path);
+        for entry in &mut entries {
+            let below = |path: &RelPath| path.strip_prefix(&top).unwrap_or_default();
+            entry.path = below(&entry.path);
+            if let Node::HardLink { target } = &mut entry.node {
+                *target = below(target);
+            }
+        }
+        Ok((Tree::new(entries)?, stub))
+    }
+
     /// A directory that outlives the build; `None` if the work is no longer wanted.
     fn cache(
         &self,
@@ -190,6 +229,11 @@ impl Worker {
             return Ok(None);
         };
         let new = NewDirectory { mode: *mode, uid: *uid, gid: *gid };
+        // Where it is moved instead of mounted, only one can have it.
+        let sharing = match sharing {
+            CacheSharing::Shared if !self.store.rung().can_mount() => CacheSharing::Locked,
+            sharing => *sharing,
+        };
         let fill = |directory: &Path| match from {
             Some((from, source)) => {
                 let tree = self.part_of(input(task, *from)?, source)?;
@@ -204,7 +248,7 @@ impl Worker {
             let why = format!("another step is using the cache mount `{id}`").into();
             self.events.emit(Event::StepWaiting { step: step(task), why });
         };
-        let wish = Wish { id, sharing: *sharing, new, fill: &fill, waits: &waits };
+        let wish = Wish { id, sharing, new, fill: &fill, waits: &waits };
         let layout = &self.store.layout;
         let taken = CacheMount::take(&layout.cache_mounts(), layout.lease(), &wish, task.cancel)?;
         let Some(cache) = taken else { return Ok(None) };

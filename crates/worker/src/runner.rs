@@ -21,6 +21,7 @@ use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
+use crate::in_place::Places;
 use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
@@ -136,6 +137,8 @@ pub struct Worker {
     /// Stops processes; thrown by the solver's switch.
     pub(crate) stop: formwork_sandbox::Cancel,
     pub(crate) stubs: StubLayers,
+    /// Where processes run if nothing can be mounted.
+    pub(crate) places: Places,
     pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
@@ -176,6 +179,7 @@ impl Worker {
             launcher: Launcher::new(),
             stop,
             stubs: StubLayers::default(),
+            places: Places::default(),
             bundles: Bundles::default(),
             plans: Mutex::default(),
             cancel: cancel.clone(),
@@ -213,18 +217,18 @@ impl Worker {
         self.events.emit(Event::Message(Box::new(warning)));
     }
 
-    fn source(&self, id: OpId, source: &GraphSource) -> Result<Output, WorkerError> {
+    fn source(&self, task: &Task<'_, Output>, source: &GraphSource) -> Result<Output, WorkerError> {
         match source {
             GraphSource::Scratch => Ok(Output::Root(Root::scratch())),
             GraphSource::Context { name } => {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
-            GraphSource::Remote(remote) => self.fetch(id, remote).map(Output::Fetched),
+            GraphSource::Remote(remote) => self.fetch(task, remote).map(Output::Fetched),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
-                let unpack = self.unpacked.contains(&id);
+                let unpack = self.unpacked.contains(&task.id);
                 let handles = image.layers(&self.store, unpack)?;
                 Ok(Output::Root(Root::image(Identity::image(layers), handles)))
             }
@@ -346,7 +350,7 @@ impl OpRunner for Worker {
         }
         match &task.step.op {
             Op::Source(source) => {
-                let output = self.source(task.id, source)?;
+                let output = self.source(task, source)?;
                 Ok(Done { output, layer: None, outcome: Outcome::Done })
             }
             Op::Exec(exec) => self.exec(task, exec),

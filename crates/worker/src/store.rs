@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_content::{ContentError, ContentStore, StoreLayout};
 use formwork_fs::{FsError, free_space};
+use formwork_sandbox::{Entered, Rung, SandboxError};
 use formwork_snapshot::DirectorySnapshots;
 
 use crate::WorkerError;
@@ -18,18 +19,25 @@ pub struct LayerStore {
     pub(crate) content: ContentStore,
     /// How many threads one piece of work may use.
     pub(crate) threads: usize,
+    entered: Entered,
 }
 
 impl LayerStore {
     /// The layers of a store.
     ///
     /// `boot` identifies the current boot of the machine (`/proc/sys/kernel/random/boot_id`);
-    /// `threads` is how many threads one piece of work, such as packing a layer, may use.
+    /// `threads` is how many threads one piece of work, such as packing a layer, may use; `entered`
+    /// says what this process may do.
     ///
     /// # Errors
     ///
     /// Fails where the store cannot be written.
-    pub fn open(layout: &StoreLayout, boot: &str, threads: usize) -> Result<Self, WorkerError> {
+    pub fn open(
+        layout: &StoreLayout,
+        boot: &str,
+        threads: usize,
+        entered: Entered,
+    ) -> Result<Self, WorkerError> {
         Ok(Self {
             snapshots: DirectorySnapshots::new(
                 layout.snapshots(),
@@ -41,12 +49,29 @@ impl LayerStore {
             content: ContentStore::of(layout),
             layout: layout.clone(),
             threads: threads.max(1),
+            entered,
         })
     }
 
     /// How many threads one piece of work may use.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// What this process may do.
+    pub(crate) fn rung(&self) -> Rung {
+        self.entered.rung
+    }
+
+    /// Why nothing can be run.
+    pub(crate) fn cannot_run(&self) -> WorkerError {
+        let why = match &self.entered.lack {
+            Some(lack) => lack.to_string(),
+            None => "it was asked to copy only".to_owned(),
+        };
+        WorkerError::Sandbox(SandboxError::Unavailable(format!(
+            "formwork cannot run anything here: {why}; `formwork doctor` tells more"
+        )))
     }
 
     /// Fails where less is free on the store's disk than is to stay free.

@@ -1,5 +1,7 @@
 //! The tools, and how each of them builds a case.
 
+mod images;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -29,8 +31,10 @@ pub(crate) struct Tool {
     work: PathBuf,
     version: String,
     program: PathBuf,
-    /// BuildKit's daemon, and the registry of the cases that pull.
+    /// BuildKit's daemon.
     daemon: Option<Daemon>,
+    /// The registry of the benchmark.
+    registry: String,
 }
 
 /// A process that ends with the benchmark.
@@ -47,31 +51,38 @@ impl Drop for Daemon {
 
 impl Tool {
     /// formwork.
-    pub(crate) fn formwork(formwork: &Formwork, work: &Path) -> Result<Self> {
+    pub(crate) fn formwork(formwork: &Formwork, work: &Path, registry: &str) -> Result<Self> {
         let program = formwork.program().to_owned();
-        Self::new(Peer::Formwork, program, &["--version"], work)
+        Self::new(Peer::Formwork, program, &["--version"], work, registry)
     }
 
     /// The peers that are installed.
-    pub(crate) fn peers(work: &Path) -> Result<Vec<Self>> {
+    pub(crate) fn peers(work: &Path, registry: &str) -> Result<Vec<Self>> {
         let mut tools = Vec::new();
         if is_on_path("buildctl") && is_on_path("buildkitd") && crate::setup::is_root() {
-            let mut tool = Self::new(Peer::Buildkit, "buildctl".into(), &["--version"], work)?;
+            let mut tool =
+                Self::new(Peer::Buildkit, "buildctl".into(), &["--version"], work, registry)?;
             tool.start_buildkitd()?;
             tools.push(tool);
         }
         if is_on_path("buildah") {
-            tools.push(Self::new(Peer::Buildah, "buildah".into(), &["--version"], work)?);
+            tools.push(Self::new(Peer::Buildah, "buildah".into(), &["--version"], work, registry)?);
         }
         Ok(tools)
     }
 
-    fn new(peer: Peer, program: PathBuf, version: &[&str], work: &Path) -> Result<Self> {
+    fn new(
+        peer: Peer,
+        program: PathBuf,
+        version: &[&str],
+        work: &Path,
+        registry: &str,
+    ) -> Result<Self> {
         let output = Command::new(&program).args(version).output()?;
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let work = work.join(peer.name());
         fs_err::create_dir_all(&work)?;
-        Ok(Self { peer, work, version, program, daemon: None })
+        Ok(Self { peer, work, version, program, daemon: None, registry: registry.to_owned() })
     }
 
     /// Which tool this is.
@@ -91,11 +102,18 @@ impl Tool {
 
     /// Brings the tool to where a case begins: what costs much and is done once.
     pub(crate) fn prepare(&self, case: &Case, context: &Path, bases: &Bases) -> Result<()> {
-        if case.kind != Kind::Unchanged {
-            return Ok(());
+        match case.kind {
+            Kind::Unchanged | Kind::Import => {}
+            Kind::Push => return self.prepare_push(case, context, bases),
+            Kind::Stream if self.peer != Peer::Formwork => bail!("it is about formwork's memory"),
+            _ => return Ok(()),
         }
         self.forget()?;
         self.import(bases)?;
+        if case.kind == Kind::Import {
+            let build = self.write(&Case { kind: Kind::Fresh, ..case.clone() }, context, bases)?;
+            return self.shell(&format!("{build}{}", self.cache_options(case, true)?));
+        }
         // The first build fills the cache; a second one settles what the tool remembers of files
         // that were new a moment ago.
         self.build(case, context, bases)?;
@@ -131,9 +149,9 @@ impl Tool {
     /// Brings the tool to where each run of a case begins; this is not measured.
     fn begin(&self, case: &Case, bases: &Bases) -> Result<()> {
         match case.kind {
-            Kind::Version | Kind::Unchanged => {}
-            Kind::Pull => self.forget()?,
-            Kind::Fresh => {
+            Kind::Version | Kind::Unchanged | Kind::Push => {}
+            Kind::Pull | Kind::Stream => self.forget()?,
+            Kind::Fresh | Kind::Import => {
                 self.forget()?;
                 self.import(bases)?;
                 let empty = self.work.join("empty");
@@ -173,7 +191,25 @@ impl Tool {
     fn write(&self, case: &Case, context: &Path, bases: &Bases) -> Result<String> {
         fs_err::create_dir_all(context)?;
         fs_err::write(self.work.join("Dockerfile"), &case.dockerfile)?;
-        self.script(case, context, bases)
+        let script = self.script(case, context, bases)?;
+        Ok(match case.kind {
+            Kind::Import => format!("{script}{}", self.cache_options(case, false)?),
+            _ => script,
+        })
+    }
+
+    /// The options with which a build sends its cache to a registry, or takes it from there.
+    fn cache_options(&self, case: &Case, send: bool) -> Result<String> {
+        // Cases have caches of their own.
+        let (registry, peer, tag) = (&self.registry, self.peer.name(), case.dockerfile.len());
+        let place = format!("type=registry,ref={registry}/cache/{peer}:{tag}");
+        Ok(match (self.peer, send) {
+            (Peer::Formwork, true) => format!(" --cache-to {place},mode=max"),
+            (Peer::Formwork, false) => format!(" --cache-from {place}"),
+            (Peer::Buildkit, true) => format!(" --export-cache {place},mode=max"),
+            (Peer::Buildkit, false) => format!(" --import-cache {place}"),
+            (Peer::Buildah, _) => bail!("its cache is one of layers in a repository of its own"),
+        })
     }
 
     /// The command line; a shell runs it, which costs all tools the same millisecond.
@@ -185,6 +221,11 @@ impl Tool {
         let work = self.work.display();
         let context = context.display();
         let contexts = self.contexts(case, bases)?;
+        match case.kind {
+            Kind::Push => return Ok(self.push_script(&context, &contexts)),
+            Kind::Stream => return Ok(self.stream_script(&context)),
+            _ => {}
+        }
         Ok(match self.peer {
             Peer::Formwork => format!(
                 "exec {program} --root {work}/store build --progress=plain --jobs {} \

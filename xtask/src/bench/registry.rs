@@ -46,9 +46,14 @@ impl Registry {
         Ok(registry)
     }
 
+    /// The registry's host and port.
+    pub(crate) fn host(&self) -> String {
+        format!("localhost:{}", self.port)
+    }
+
     /// The name of the large base in this registry.
     pub(crate) fn large(&self) -> String {
-        format!("localhost:{}/bench/large:1", self.port)
+        format!("{}/bench/large:1", self.host())
     }
 
     fn wait(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! [`usage`] adds up every file of the store once, as `du(1)` does. [`prune`] removes what no image
 //! of the store and no running process needs, the least recently used first.
-//! [`make_room`] does so before a build, where limits ask for it.
+//! [`Keeper`] does so before a build and before each of its steps, where limits ask for it.
 //!
 //! Nothing here removes an image: that is for `formwork rm`.
 
@@ -13,5 +13,5 @@ mod usage;
 
 pub(crate) use needed::{Needed, blobs};
 pub use prune::{Limits, Pruned, prune};
-pub(crate) use room::make_room;
+pub(crate) use room::Keeper;
 pub use usage::{Item, ItemKind, Usage, usage};

@@ -90,7 +90,8 @@ pub(crate) fn blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
 }
 
 fn own_blobs(image: &StoredImage) -> impl Iterator<Item = &Digest> {
+    let recipe = image.recipe.iter();
     let manifest = image.manifest.as_ref().map(|manifest| &manifest.digest);
     let layers = image.layers.iter().filter_map(|layer| Some(&layer.blob.as_ref()?.digest));
-    std::iter::once(&image.config).chain(manifest).chain(layers)
+    std::iter::once(&image.config).chain(manifest).chain(layers).chain(recipe)
 }

@@ -1,39 +1,153 @@
-//! Keeping limits before a build writes.
+//! Keeping limits while a build writes.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use formwork_fs::{AtomicFile, free_space};
+use formwork_diagnostics::{Diagnostic, Event, EventSink};
+use formwork_fs::{AtomicFile, DiskUsage, FsError, free_space};
 
 use super::{Limits, prune, usage};
 use crate::{BuildError, Host};
 
 /// The file with the number of bytes that the store took when it was last measured.
 const MEASURED: &str = "measured";
+/// Where nothing more could go, this much more has to be written before it is tried again.
+const PATIENCE: u64 = 64 << 20;
 
-/// Removes what no image and no running process needs and was not used for longest, where a limit
-/// does not hold.
+/// Keeps limits before a build begins and before each of its steps: removes what no image and no
+/// running process needs and was not used for longest.
 ///
-/// Costs nothing without limits, and little as long as nothing was added to the store.
-///
-/// # Errors
-///
-/// Fails where the store cannot be read or written.
-pub(crate) fn make_room(host: &Host, limits: Limits) -> Result<(), BuildError> {
-    let root = host.layout.root();
-    let lacks = match limits.min_free {
-        Some(min) => free_space(root).map_err(BuildError::store)? < min,
-        None => false,
-    };
-    let is_over = match limits.max_used {
-        Some(max) => used(host)? > max,
-        None => false,
-    };
-    if lacks || is_over {
-        // What is measured next is measured anew, since this changes the directories.
-        prune(host, &|_| true, false, limits, false)?;
+/// Sees steps begin on their way to a sink. Costs nothing without limits; with them, before each
+/// step, a look at the disk's free space and at what has come into the store since the last one.
+pub(crate) struct Keeper {
+    host: Host,
+    limits: Limits,
+    sink: Arc<dyn EventSink>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What the store takes: as it was measured, and what has come since.
+    used: u64,
+    /// The layers and blobs that count already.
+    counted: BTreeSet<PathBuf>,
+    /// When something last came into their directories.
+    changed: Vec<SystemTime>,
+    /// With more free than this nothing is tried, since nothing more could go.
+    patient_until: Option<u64>,
+    is_told: bool,
+}
+
+impl Keeper {
+    /// Makes room where a limit does not hold now, and goes on to do so.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read or written.
+    pub(crate) fn begin(
+        host: &Host,
+        limits: Limits,
+        sink: &Arc<dyn EventSink>,
+    ) -> Result<Arc<dyn EventSink>, BuildError> {
+        if (limits.max_used, limits.min_free) == (None, None) {
+            return Ok(Arc::clone(sink));
+        }
+        let (host, sink) = (host.clone(), Arc::clone(sink));
+        let keeper = Self { host, limits, sink, state: Mutex::default() };
+        let mut state = State::default();
+        keeper.measure(&mut state)?;
+        keeper.keep(&mut state)?;
+        Ok(Arc::new(Self { state: Mutex::new(state), ..keeper }))
     }
-    Ok(())
+
+    fn free(&self) -> Result<u64, BuildError> {
+        free_space(self.host.layout.root()).map_err(BuildError::store)
+    }
+
+    fn measure(&self, state: &mut State) -> Result<(), BuildError> {
+        if self.limits.max_used.is_some() {
+            state.counted = self.things()?.collect();
+            state.used = used(&self.host)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what has come since the last time.
+    fn count_new(&self, state: &mut State) -> Result<(), BuildError> {
+        let changed: Vec<SystemTime> = watched(&self.host).collect();
+        if self.limits.max_used.is_none() || state.changed == changed {
+            return Ok(());
+        }
+        state.changed = changed;
+        let threads = self.host.layers.threads();
+        for path in self.things()? {
+            if !state.counted.contains(&path) {
+                // What is gone again takes nothing.
+                state.used += DiskUsage::default().add(&path, threads).unwrap_or_default();
+                state.counted.insert(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// All layers and blobs.
+    fn things(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, BuildError> {
+        let list = |path: PathBuf| {
+            fs_err::read_dir(&path)
+                .map_err(|error| BuildError::store(FsError::new("list the directory", path, error)))
+        };
+        let [snapshots, blobs, _] = directories(&self.host);
+        let entries = list(snapshots)?.chain(list(blobs)?);
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())))
+    }
+
+    /// How many bytes there are too many.
+    fn excess(&self, state: &State, free: u64) -> u64 {
+        let lacking = self.limits.min_free.map_or(0, |min| min.saturating_sub(free));
+        self.limits.max_used.map_or(0, |max| state.used.saturating_sub(max)).max(lacking)
+    }
+
+    fn keep(&self, state: &mut State) -> Result<(), BuildError> {
+        let free = self.free()?;
+        self.count_new(state)?;
+        let is_patient = state.patient_until.is_some_and(|until| free >= until);
+        if is_patient || self.excess(state, free) == 0 {
+            return Ok(());
+        }
+        prune(&self.host, &|_| true, false, self.limits, false)?;
+        self.measure(state)?;
+        let free = self.free()?;
+        let excess = self.excess(state, free);
+        state.patient_until = (excess > 0).then(|| free.saturating_sub(PATIENCE));
+        let is_too_large = self.limits.max_used.is_some_and(|max| state.used > max);
+        if is_too_large && !std::mem::replace(&mut state.is_told, true) {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let message = "the store is larger than it should be, and nothing more of it may go";
+        let warning = Diagnostic::warning("store-too-large", message)
+            .with_note("the rest is needed by images, or used by builds at this moment")
+            .with_help("`formwork du` shows what takes the space; `formwork rm` removes images")
+            .with_help("allow more with `--max-used-space`");
+        self.sink.emit(Event::Message(Box::new(warning)));
+    }
+}
+
+impl EventSink for Keeper {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::StepStarted { .. }) {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            // A store that cannot be used fails the step itself.
+            let _ = self.keep(&mut state);
+        }
+        self.sink.emit(event);
+    }
 }
 
 /// The number of bytes that the store takes, as it was last measured if nothing was added since.
@@ -53,11 +167,14 @@ fn used(host: &Host) -> Result<u64, BuildError> {
 
 /// When something was last added to the directories that grow.
 fn watched(host: &Host) -> impl Iterator<Item = SystemTime> {
+    directories(host).into_iter().filter_map(|path| modified(&path))
+}
+
+/// The directories that grow: layers, blobs, and the runs of steps, which are noted whatever a step
+/// changes, such as a cache mount.
+fn directories(host: &Host) -> [PathBuf; 3] {
     let layout = &host.layout;
-    let blobs = layout.content().join("blobs/sha256");
-    // The runs of steps are noted whatever a step changes, such as a cache mount.
-    let grow = [layout.snapshots(), blobs, layout.runs()];
-    grow.into_iter().filter_map(|path| modified(&path))
+    [layout.snapshots(), layout.content().join("blobs/sha256"), layout.runs()]
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

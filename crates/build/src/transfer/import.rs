@@ -205,6 +205,7 @@ fn keep_image(
         layers: vec![layer],
         index: None,
         others: Vec::new(),
+        recipe: None,
     };
     host.images.put(&image).map_err(|error| BuildError::image(&error))?;
     Ok(image)

@@ -115,6 +115,7 @@ fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
         layers: layers.collect(),
         index: None,
         others: Vec::new(),
+        recipe: None,
     };
     keep_under(host, &image, names)
 }

@@ -31,7 +31,7 @@ pub(super) fn packed(
 }
 
 /// The same, without writing anything down about the image.
-pub(super) fn view(
+pub(crate) fn view(
     host: &Host,
     image: &StoredImage,
     compression: Option<Compression>,

@@ -100,6 +100,10 @@ pub(crate) struct BlobRecord {
     pub(crate) form: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) epoch: Option<i64>,
+    /// The blob itself in base64, if it is so small that a request of its own would cost more. It
+    /// is then not among the blobs of the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<String>,
 }
 
 /// A bundle that was read.
@@ -118,6 +122,8 @@ pub(crate) struct Part {
     pub(crate) created: i64,
     pub(crate) tree: Option<ImportedTree>,
     pub(crate) blob: Option<ImportedBlob>,
+    /// The blob itself, not verified.
+    pub(crate) bytes: Option<Vec<u8>>,
 }
 
 /// The manifest of a bundle.
@@ -146,7 +152,8 @@ impl Records {
                 TreeRecord::Blob(blob) => Some(blob.clone()),
                 TreeRecord::Inline(_) => None,
             });
-            tree.into_iter().chain(layer.blob.as_ref().map(|blob| blob.descriptor.clone()))
+            let blob = layer.blob.as_ref().filter(|blob| blob.bytes.is_none());
+            tree.into_iter().chain(blob.map(|blob| blob.descriptor.clone()))
         });
         let mut seen = BTreeSet::new();
         let parts = parts.filter(|part| seen.insert(part.digest.clone()));
@@ -262,19 +269,21 @@ fn part(name: &str, layer: LayerRecord) -> Option<(SnapshotKey, Part)> {
         }
         Some(TreeRecord::Blob(_)) => return None,
     };
+    let mut small = None;
     let blob = match layer.blob {
         None => None,
-        Some(BlobRecord { diff_id, descriptor, form, epoch }) => {
+        Some(BlobRecord { diff_id, descriptor, form, epoch, bytes }) => {
             let is_layer = matches!(descriptor.media_type, MediaType::OciLayer(_));
             let is_plain = |form: &str| form.len() < 64 && !form.contains(['/', '\0']);
             if !is_layer || !is_sane(&descriptor) || !is_plain(&form) {
                 return None;
             }
+            small = bytes.map(|bytes| BASE64_STANDARD.decode(bytes)).transpose().ok()?;
             Some(ImportedBlob { diff_id, descriptor, form, epoch })
         }
     };
     (tree.is_some() || blob.is_some())
-        .then_some((name, Part { created: layer.created, tree, blob }))
+        .then_some((name, Part { created: layer.created, tree, blob, bytes: small }))
 }
 
 impl From<Record> for CacheRecord {
@@ -284,6 +293,7 @@ impl From<Record> for CacheRecord {
             created: record.created,
             step: record.step,
             milliseconds: record.milliseconds,
+            ran: 0,
             components: Vec::new(),
         }
     }
@@ -296,6 +306,7 @@ impl From<Run> for CacheRecord {
             created: run.created,
             step: run.step,
             milliseconds: run.milliseconds,
+            ran: 0,
             components: run.components,
         }
     }
@@ -335,6 +346,7 @@ mod tests {
             descriptor: Descriptor::of(kind, b"blob"),
             form: "gzip-2".to_owned(),
             epoch: Some(9),
+            bytes: None,
         };
         let tree = Some(TreeRecord::Inline(BASE64_STANDARD.encode(b"tree")));
         let layer = LayerRecord { created: 5, tree, blob: Some(blob) };

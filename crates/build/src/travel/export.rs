@@ -11,10 +11,11 @@ use formwork_cache::{CacheKey, CacheRecord};
 use formwork_content::ContentStore;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, StepId};
 use formwork_graph::OpId;
+use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::{Compression, compression};
 use formwork_oci::{Descriptor, MediaType};
 use formwork_solver::Cancel;
-use formwork_worker::{Layer, Output as OpOutput, PackForm, Root};
+use formwork_worker::{ImportedBlob, Layer, Output as OpOutput, PackForm, Root};
 
 use super::bundle::{
     BlobRecord, EMPTY_BYTES, Head, LayerRecord, Record, Records, Run, TREE, TreeRecord, empty,
@@ -23,14 +24,16 @@ use super::import::{Imports, read_blob};
 use super::index::{TravelIndex, Used};
 use super::place::{MANIFEST_LIMIT, Place, PlaceError};
 use super::watch::watched;
-use super::{CacheMode, CacheTo};
+use super::{CacheMode, CacheTo, in_parallel};
 use crate::step::step;
 use crate::{BuildError, BuildRequest, Host, Output};
 
-/// How many transfers there are at the same time.
-const PARALLEL: usize = 16;
 /// Up to which size a list of files stands in the records.
 const INLINE: usize = 16 << 10;
+/// Up to which size a packed layer stands in the records.
+const SMALL: usize = 2 << 10;
+/// How large all layers together may be that stand in the records.
+const ALL_SMALL: usize = 1 << 20;
 /// How old a name may be before it is written anew, so that it is seen to be used.
 const FRESH: i64 = 24 * 3600;
 
@@ -98,6 +101,8 @@ struct Shipment {
     form: PackForm,
     /// What the place was found to have.
     known: Option<BTreeMap<CacheKey, i64>>,
+    /// How many bytes of small layers are in the records.
+    small: AtomicUsize,
     step: StepId,
     events: Arc<dyn EventSink>,
     cancel: Cancel,
@@ -136,6 +141,7 @@ impl Shipment {
             packed,
             form: PackForm { compression, epoch: what.request.epoch },
             known: what.imports.keys_at(place),
+            small: AtomicUsize::new(0),
             step,
             events: Arc::clone(events),
             cancel: cancel.clone(),
@@ -167,7 +173,7 @@ impl Shipment {
             &Descriptor::of(MediaType::Other(super::bundle::RECORDS.into()), &packed),
             &packed,
         )?;
-        self.in_parallel(&new, |key| self.place.write(&self.place.name_of(key), &manifest))?;
+        in_parallel(&new, |key| self.place.write(&self.place.name_of(key), &manifest))?;
         // Last, since whoever finds nothing under this name asks for no other.
         self.place.write(self.place.head(), &manifest)
     }
@@ -189,7 +195,7 @@ impl Shipment {
         let layers: Vec<(&String, &Arc<Layer>)> =
             names.into_iter().filter_map(|name| Some((name, self.layers.get(name)?))).collect();
         let parts = Mutex::new(BTreeMap::new());
-        self.in_parallel(&layers, |(name, layer)| {
+        in_parallel(&layers, |(name, layer)| {
             let part = self.layer(name, layer)?;
             parts.lock().unwrap_or_else(PoisonError::into_inner).insert((*name).clone(), part);
             Ok(())
@@ -227,26 +233,50 @@ impl Shipment {
         if !self.packed.contains(name) {
             return Ok(LayerRecord { created, tree: Some(tree), blob: None });
         }
-        if let Some(blob) = imported.and_then(|imported| imported.blob.as_ref())
-            && self.place.has(&blob.descriptor)?
+        if let Some(imported) = imported
+            && let Some(blob) = &imported.blob
         {
-            let blob = BlobRecord {
-                diff_id: blob.diff_id.clone(),
-                descriptor: blob.descriptor.clone(),
-                form: blob.form.clone(),
-                epoch: blob.epoch,
-            };
-            return Ok(LayerRecord { created, tree: Some(tree), blob: Some(blob) });
+            let there = self.record(blob, &*imported.blobs)?;
+            if there.bytes.is_some() || self.place.has(&blob.descriptor)? {
+                return Ok(LayerRecord { created, tree: Some(tree), blob: Some(there) });
+            }
         }
         layer.fetch().map_err(told)?;
         let packed = layer.pack(self.form, &self.cancel).map_err(told)?;
         let Some(descriptor) = packed.blob else {
             return Ok(LayerRecord { created, tree: Some(tree), blob: None });
         };
-        self.put(&descriptor)?;
         let (form, epoch) = (self.form.name(), self.form.epoch);
-        let blob = BlobRecord { diff_id: packed.diff_id, descriptor, form, epoch };
-        Ok(LayerRecord { created, tree: Some(tree), blob: Some(blob) })
+        let blob = ImportedBlob { diff_id: packed.diff_id, descriptor, form, epoch };
+        let record = self.record(&blob, &self.content)?;
+        if record.bytes.is_none() {
+            self.put(&blob.descriptor)?;
+        }
+        Ok(LayerRecord { created, tree: Some(tree), blob: Some(record) })
+    }
+
+    /// What is written down about a packed layer: all of it, if it is small.
+    fn record(
+        &self,
+        blob: &ImportedBlob,
+        blobs: &dyn BlobSource,
+    ) -> Result<BlobRecord, PlaceError> {
+        let size = usize::try_from(blob.descriptor.size).unwrap_or(usize::MAX);
+        let is_small = size <= SMALL && self.small.fetch_add(size, Ordering::Relaxed) <= ALL_SMALL;
+        let read = || {
+            let mut bytes = Vec::new();
+            let mut reader = VerifiedBytes::open(blobs, &blob.descriptor)
+                .map_err(|error| PlaceError::new(error.to_string()))?;
+            reader.read_to_end(&mut bytes)?;
+            Ok::<_, PlaceError>(BASE64_STANDARD.encode(bytes))
+        };
+        Ok(BlobRecord {
+            diff_id: blob.diff_id.clone(),
+            descriptor: blob.descriptor.clone(),
+            form: blob.form.clone(),
+            epoch: blob.epoch,
+            bytes: is_small.then(read).transpose()?,
+        })
     }
 
     fn tree(&self, encoded: &[u8]) -> Result<TreeRecord, PlaceError> {
@@ -282,30 +312,6 @@ impl Shipment {
             Ok(Box::new(std::io::Cursor::new(bytes.to_vec())))
         };
         self.place.put(descriptor, &open, &|_| {}).map(drop)
-    }
-
-    /// Does something for all items, several at a time; the first failure ends it.
-    fn in_parallel<T: Sync>(
-        &self,
-        items: &[T],
-        work: impl Fn(&T) -> Result<(), PlaceError> + Sync,
-    ) -> Result<(), PlaceError> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(items.len()) {
-                scope.spawn(|| {
-                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = work(item) {
-                            next.store(items.len(), Ordering::Relaxed);
-                            let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                            slot.get_or_insert(error);
-                        }
-                    }
-                });
-            }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,7 @@ impl Imports {
                 content: host.layers.content().clone(),
                 events: Arc::clone(events),
                 cancel: cancel.clone(),
+                small: Mutex::default(),
             });
             let (bundles, keys) = (BTreeSet::new(), BTreeMap::new());
             let state = Mutex::new(State { left: Some(from.timeout), bundles, keys });
@@ -196,11 +198,16 @@ impl Imports {
     }
 
     fn take(&self, source: &Source, created: i64, bundle: Bundle) {
+        let mut small = source.blobs.small.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, part) in bundle.layers {
+            if let (Some(blob), Some(bytes)) = (&part.blob, part.bytes) {
+                small.insert(blob.descriptor.digest.clone(), bytes);
+            }
             let blobs = Arc::clone(&source.blobs) as Arc<dyn BlobSource>;
             let (created, tree, blob) = (part.created, part.tree, part.blob);
             self.layers.add(name, ImportedLayer { created, tree, blob, blobs });
         }
+        drop(small);
         let mut state = source.state();
         state.keys.extend(bundle.records.iter().map(|(key, _)| (*key, created)));
         drop(state);
@@ -277,9 +284,21 @@ struct PlaceBlobs {
     content: ContentStore,
     events: Arc<dyn EventSink>,
     cancel: Cancel,
+    /// Blobs that came with the records, not verified.
+    small: Mutex<BTreeMap<Digest, Vec<u8>>>,
 }
 
 impl PlaceBlobs {
+    /// Puts a blob into the content store that came with the records, if it did.
+    fn keep_small(&self, blob: &Descriptor) -> Result<bool, ImageError> {
+        let small = self.small.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bytes) = small.get(&blob.digest) else { return Ok(false) };
+        let mut writer = self.content.writer_for(blob.digest.algorithm())?;
+        writer.write_all(bytes).map_err(|error| self.failed(&error.to_string()))?;
+        writer.commit(Some((&blob.digest, blob.size)))?;
+        Ok(true)
+    }
+
     /// Fetches a blob into the content store, which verifies it.
     fn pull(&self, blob: &Descriptor) -> Result<(), ImageError> {
         let name = format!("fetch {} from {}", blob.digest.short(), self.place.title());
@@ -319,7 +338,7 @@ impl BlobSource for PlaceBlobs {
             let bytes = bytes.map_err(|error| self.failed(&error.to_string()))?;
             return Ok(BlobBytes::stream(Box::new(std::io::Cursor::new(bytes)), size));
         }
-        if self.content.find(blob)?.is_none() {
+        if self.content.find(blob)?.is_none() && !self.keep_small(blob)? {
             self.pull(blob)?;
         }
         self.content.open(blob)

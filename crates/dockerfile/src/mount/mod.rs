@@ -82,8 +82,8 @@ pub enum MountSpec {
         target: String,
         /// Whether writing fails.
         read_only: bool,
-        /// What several builds do that want it at once.
-        sharing: Sharing,
+        /// What several builds do that want it at once; `None` where it is not said.
+        sharing: Option<Sharing>,
         /// Who owns a new cache; by default root, mode 0755.
         owner: FileOwner,
     },

@@ -163,12 +163,13 @@ impl Resolver<'_> {
         Ok(self.parsed(required.value.as_ref(), TRUTH, parse_bool)?.unwrap_or(true))
     }
 
-    fn sharing(&self) -> Resolved<Sharing> {
+    fn sharing(&self) -> Resolved<Option<Sharing>> {
         let sharing = self.text(self.mount.sharing.as_ref())?.to_ascii_lowercase();
         match sharing.as_str() {
-            "" | "shared" => Ok(Sharing::Shared),
-            "private" => Ok(Sharing::Private),
-            "locked" => Ok(Sharing::Locked),
+            "" => Ok(None),
+            "shared" => Ok(Some(Sharing::Shared)),
+            "private" => Ok(Some(Sharing::Private)),
+            "locked" => Ok(Some(Sharing::Locked)),
             _ => {
                 let word = self.mount.sharing.as_ref();
                 self.unknown("way to share a cache", &sharing, word, &SHARINGS)
@@ -308,7 +309,7 @@ mod tests {
                 source: String::new(),
                 target: "/a".to_owned(),
                 read_only: false,
-                sharing: Sharing::Shared,
+                sharing: None,
                 owner: FileOwner::default(),
             })
         );
@@ -322,7 +323,7 @@ mod tests {
                 source: "s".to_owned(),
                 target: "/a".to_owned(),
                 read_only: true,
-                sharing: Sharing::Locked,
+                sharing: Some(Sharing::Locked),
                 owner: owner(Some(0o700), Some(1), Some(2)),
             })
         );

@@ -59,6 +59,11 @@ pub(crate) struct BuildArgs {
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,
+    /// Time that everything is said to be made at, so that the same files give the same digest: in
+    /// seconds since 1970, or `context` for the time of the commit that the build context is at
+    /// [default: $SOURCE_DATE_EPOCH]
+    #[arg(long, value_name = "SECONDS|context")]
+    pub(crate) source_date_epoch: Option<String>,
     /// Load the image into docker or podman, whichever is there
     #[arg(long)]
     pub(crate) load: bool,
@@ -69,13 +74,15 @@ pub(crate) struct BuildArgs {
     /// separated by commas
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
-    /// type=local,src=DIRECTORY; a lone name means type=registry. `timeout=1m` limits how long the
+    /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
+    /// type=local,src=DIRECTORY, or type=s3,bucket=BUCKET,region=REGION[,prefix=…,name=…,
+    /// endpoint_url=…,use_path_style=true] with the credentials of Amazon's tools (AWS_…); a lone
+    /// name means type=registry. `timeout=1m` limits how long the
     /// build waits for its answers. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_from: Vec<Pairs>,
-    /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
-    /// type=local,dest=DIRECTORY; with `mode=max` the layers of all stages, not only the image's.
+    /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
+    /// type=local,dest=DIRECTORY or type=s3,…; with `mode=max` the layers of all stages, not only the image's.
     /// Failures are told and fail nothing, except with `ignore-error=false`. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_to: Vec<Pairs>,
@@ -125,7 +132,7 @@ pub(crate) struct BuildArgs {
     /// What they find.
     #[command(flatten)]
     pub(crate) world: WorldArgs,
-    /// Kept before the build begins: what no image needs goes.
+    /// Kept before each step: what no image and no running build needs goes.
     #[command(flatten)]
     pub(crate) space: SpaceArgs,
     /// How to show the build

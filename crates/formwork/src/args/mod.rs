@@ -5,18 +5,24 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod cache;
 mod call;
 mod files;
 mod filter;
 mod ignore;
+mod image_filter;
 mod index;
 mod login;
 mod mounts;
 mod pairs;
+mod publish;
+mod rebase;
 mod registry;
 mod run;
+mod shell;
 mod space;
 mod transfer;
+mod verify;
 mod world;
 
 use std::path::PathBuf;
@@ -28,20 +34,26 @@ use formwork_build::PullPolicy;
 use crate::template::Template;
 
 pub(crate) use build::BuildArgs;
+pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation, duration};
 pub(crate) use ignore::IgnoreArgs;
+pub(crate) use image_filter::{ImageFilter, Pattern};
 pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArgs};
 pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
+pub(crate) use publish::Published;
+pub(crate) use rebase::RebaseArgs;
 pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
+pub(crate) use shell::ShellArgs;
 pub(crate) use space::{DuArgs, PruneArgs, SpaceArgs, bytes};
 pub(crate) use transfer::{
     CopyArgs, ImportArgs, LoadArgs, PullArgs, PushArgs, SaveArgs, SaveFormat,
 };
+pub(crate) use verify::VerifyArgs;
 pub(crate) use world::{NetworkChoice, StepArgs, WorldArgs};
 
 /// What [`crate::exit`] gives back to the caller.
@@ -75,9 +87,28 @@ pub(crate) struct GlobalArgs {
     /// /var/lib/formwork]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
+    /// How steps are kept apart from the machine; `formwork doctor` tells what it gives
+    /// [default: $FORMWORK_ISOLATION, else auto]
+    #[arg(long, global = true, value_enum, value_name = "HOW", help_heading = "Global options")]
+    pub(crate) isolation: Option<Isolation>,
     /// How registries are spoken to.
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+/// How steps are kept apart from the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Isolation {
+    /// The best that the machine gives
+    Auto,
+    /// As root, in namespaces
+    Root,
+    /// As an ordinary user, in namespaces, with the user's subordinate ids
+    SubordinateIds,
+    /// As root of a container that gives no namespaces: in a chroot
+    Chroot,
+    /// Not at all: nothing is run, and files can be copied
+    CopyOnly,
 }
 
 /// The commands.
@@ -88,6 +119,8 @@ pub(crate) enum Command {
     Build(Box<BuildArgs>),
     /// Run a command in a new container of an image
     Run(Box<RunArgs>),
+    /// Start a shell in an image, also where the image has none
+    Shell(Box<ShellArgs>),
     /// List the images in the store
     #[command(visible_alias = "ls")]
     Images(ImagesArgs),
@@ -114,6 +147,10 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Copy an image between registries, image layouts and archives
     Copy(CopyArgs),
+    /// Build an image once more from what it was made of, and show the first difference
+    Verify(VerifyArgs),
+    /// Put the layers of an image on a newer base, if that is safe
+    Rebase(RebaseArgs),
     /// Make and show indexes, which are images for several platforms
     Index(IndexArgs),
     /// Make an image of the files in a tar archive
@@ -134,6 +171,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// List, remove, export and import the directories of RUN --mount=type=cache
     Mounts(MountsArgs),
+    /// Keep caches in registries and directories small
+    Cache(CacheArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }
@@ -141,8 +180,19 @@ pub(crate) enum Command {
 /// Options of `formwork images`.
 #[derive(Debug, Args)]
 pub(crate) struct ImagesArgs {
-    /// Show only images whose name contains this
-    pub(crate) filter: Option<String>,
+    /// Show only images with this name, with or without its tag; `*` and `?` stand for letters
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Show only images that fit: dangling=BOOL, label=KEY[=VALUE], reference=PATTERN,
+    /// before=IMAGE, since=IMAGE; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<ImageFilter>,
+    /// Show the digests, too
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// Accepted for docker's users: there are no images between others here
+    #[arg(short, long)]
+    pub(crate) all: bool,
     /// Show nothing but image IDs
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -162,6 +212,13 @@ pub(crate) struct HistoryArgs {
     /// Do not shorten instructions
     #[arg(long)]
     pub(crate) no_trunc: bool,
+    /// Show nothing but the image's ID, and `<missing>` for what is below
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write sizes and times for people; with `false`, bytes and dates
+    #[arg(short = 'H', long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = true, default_missing_value = "true", hide_default_value = true)]
+    pub(crate) human: bool,
     /// How to write the list: table, json, or a template such as `{{.Size}} {{.CreatedBy}}`
     #[arg(long, default_value = "table", hide_default_value = true)]
     pub(crate) format: ListFormat,
@@ -176,6 +233,12 @@ pub(crate) struct InspectArgs {
     /// Platform, such as linux/arm64, of an image for several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
+    /// Kind of what is shown, which is always an image here
+    #[arg(long, value_name = "TYPE", value_parser = ["image"])]
+    pub(crate) r#type: Option<String>,
+    /// Accepted for docker's users: sizes are always shown
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// How to write each image: json, or a template such as `{{.Config.User}}` or
     /// `{{json .Config.Env}}` [default: JSON in several lines]
     #[arg(short, long)]

@@ -21,11 +21,11 @@ pub(crate) struct RegistryArgs {
     pub(crate) tls_verify: Option<bool>,
     /// How often to try again what may pass [default: 5]
     #[arg(long, global = true, value_name = "NUMBER", hide_short_help = true)]
-    pub(crate) retry: Option<u32>,
+    pub(crate) registry_retry: Option<u32>,
     /// First pause before trying again, such as 500ms or 2s; each further one is twice as long
     /// [default: 500ms]
     #[arg(long, global = true, value_name = "TIME", hide_short_help = true, value_parser = pause)]
-    pub(crate) retry_delay: Option<Duration>,
+    pub(crate) registry_retry_delay: Option<Duration>,
 }
 
 /// A number with `ms`, `s` or `m`; seconds without.

@@ -1,8 +1,10 @@
 //! Options of `formwork run`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::{PullWhen, WorldArgs};
+use super::{Published, PullWhen, WorldArgs};
 
 /// Options of `formwork run`.
 #[derive(Debug, Args)]
@@ -10,24 +12,37 @@ pub(crate) struct RunArgs {
     /// Set a variable, as NAME=VALUE, or NAME to take it from the environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    /// File with a variable a line, written as for --env; lines that begin with `#` are none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
     /// User, as NAME|UID[:GROUP|GID]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
-    /// Program to run instead of the image's entry point
+    /// Program to run instead of the image's entry point; nothing for none
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
     /// Show a file or a directory of the host to the container: SOURCE:TARGET[:ro]
     #[arg(short, long, value_name = "SOURCE:TARGET[:ro]")]
     pub(crate) volume: Vec<String>,
+    /// Show something of the host, as type=bind,source=PATH,target=PATH[,readonly]
+    #[arg(long, value_name = "type=bind,…")]
+    pub(crate) mount: Vec<String>,
+    /// Let a port of this machine lead to one of the container, in a network of its own if `pasta`
+    /// is installed
+    #[arg(short, long, value_name = "[ADDRESS:]PORT:PORT[/udp]")]
+    pub(crate) publish: Vec<Published>,
     /// When to look for the image in its registry
     #[arg(long, value_enum, value_name = "WHEN", default_value_t)]
     pub(crate) pull: PullWhen,
     /// Platform, such as linux/arm64 [default: that of the image in the store]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
+    /// Accepted for docker's users: nothing of the container is kept, so it needs no name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Host name of the container
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
@@ -96,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_option_that_is_none_is_no_image() {
-        let run = parse("formwork run --memory app:1");
-        assert!(run.image_and_command().unwrap_err().contains("`--memory`"));
+        let run = parse("formwork run --gpus app:1");
+        assert!(run.image_and_command().unwrap_err().contains("`--gpus`"));
     }
 }

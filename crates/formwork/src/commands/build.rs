@@ -3,8 +3,9 @@
 pub(crate) mod annotations;
 pub(crate) mod caches;
 mod engine;
+mod epoch;
 mod outputs;
-mod secrets;
+pub(crate) mod secrets;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,6 +17,7 @@ use formwork_build::{
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
+use self::epoch::Epoch;
 use crate::args::{BuildArgs, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
@@ -52,7 +54,8 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
-        let _held = pending.complete(host, &mut request, cancel)?;
+        let _held = pending.complete(host, &mut request, events, cancel)?;
+        Epoch::of(&request.options.build_args)?.settle(host, &mut request)?;
         build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
     });
     explain(args, &host, &recorder);
@@ -115,8 +118,11 @@ fn metadata(outcome: &BuildOutcome) -> String {
 
 /// What is asked for, as far as it is known before contexts from elsewhere are there.
 fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<BuildRequest, Failure> {
-    let build_args = build_args(&args.build_arg);
-    let epoch = epoch(&build_args)?;
+    let mut build_args = build_args(&args.build_arg);
+    if let Some(epoch) = &args.source_date_epoch {
+        build_args.insert(epoch::NAME.to_owned(), epoch.clone());
+    }
+    let epoch = Epoch::of(&build_args)?.known();
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
     let outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
@@ -166,8 +172,8 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
 /// Values of `ARG`s: given, or taken from the environment.
 fn build_args(texts: &[String]) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();
-    if let Some(epoch) = variable("SOURCE_DATE_EPOCH") {
-        args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch);
+    if let Some(epoch) = variable(epoch::NAME) {
+        args.insert(epoch::NAME.to_owned(), epoch);
     }
     for text in texts {
         match text.split_once('=') {
@@ -180,17 +186,6 @@ fn build_args(texts: &[String]) -> BTreeMap<String, String> {
         }
     }
     args
-}
-
-fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
-    let Some(text) = build_args.get("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let wrong = || {
-        Failure::usage(format!("SOURCE_DATE_EPOCH is `{text}`, not a number of seconds"))
-            .with_help("for example `SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)`")
-    };
-    text.parse().map(Some).map_err(|_| wrong())
 }
 
 fn pairs(texts: &[String], option: &str) -> Result<BTreeMap<String, String>, Failure> {
@@ -233,13 +228,5 @@ mod tests {
         assert_eq!(shown, ["linux/arm64", "linux/amd64"]);
         assert_eq!(platforms(&[]).unwrap(), [Platform::host()]);
         assert!(platforms(&["a b".to_owned()]).is_err());
-    }
-
-    #[test]
-    fn an_epoch_is_a_number() {
-        let with = |text: &str| BTreeMap::from([("SOURCE_DATE_EPOCH".to_owned(), text.to_owned())]);
-        assert_eq!(epoch(&with("17")).unwrap(), Some(17));
-        assert_eq!(epoch(&with("")).unwrap(), None);
-        assert!(epoch(&with("today")).is_err());
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn run(
     let (method, json) = (args.method(), args.call.json);
     request.options.all_stages = method == Method::Check && request.options.target.is_none();
     let told = work::shown(host, Mode::Quiet, move |host, events, cancel| {
-        let _held = pending.complete(host, &mut request, cancel)?;
+        let _held = pending.complete(host, &mut request, events, cancel)?;
         match method {
             Method::Outline => Told::outline(&request, json),
             Method::Targets => Told::targets(&request, json),

@@ -47,7 +47,14 @@ fn rung_line(probe: &Probe) -> String {
         Ok(Rung::SubordinateIds) => {
             "Builds run as an ordinary user, in a user namespace with subordinate ids.".to_owned()
         }
-        Err(error) => format!("Nothing can be run here: {error}"),
+        Ok(rung) if rung.can_run() => format!(
+            "Builds run without namespaces, in a chroot: {}.",
+            probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
+        ),
+        Ok(_) => "Nothing can be run here; Dockerfiles without RUN can be built.".to_owned(),
+        Err(error) => {
+            format!("Nothing can be run here, and Dockerfiles without RUN can be built: {error}")
+        }
     }
 }
 
@@ -65,9 +72,10 @@ fn json_text(probe: &Probe) -> String {
     let rung = match &probe.rung {
         Ok(Rung::Root) => Some("root"),
         Ok(Rung::SubordinateIds) => Some("subordinate-ids"),
-        Err(_) => None,
+        Ok(Rung::Chroot) => Some("chroot"),
+        Ok(Rung::CopyOnly) | Err(_) => None,
     };
     let features: Vec<_> = probe.features.iter().map(feature).collect();
-    let error = probe.rung.as_ref().err().map(ToString::to_string);
+    let error = probe.rung.as_ref().err().or(probe.lack.as_ref()).map(ToString::to_string);
     format!("{}\n", json!({ "rung": rung, "error": error, "features": features }))
 }

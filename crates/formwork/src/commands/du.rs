@@ -25,7 +25,7 @@ const KINDS: [(ItemKind, &str); 6] = [
 
 /// Shows what the store takes on the disk.
 pub(crate) fn run(args: &DuArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let mut items = usage(&host)?.items;
     items.retain(|item| fits(item, &args.filter));

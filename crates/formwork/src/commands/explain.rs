@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 /// Tells what each step of the last build did, and why.
 pub(crate) fn run(args: &ExplainArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let Some(mut explanation) = Explanation::load(&host)? else {
         return Err(Failure::input("no build in this store has run a step yet"));

@@ -4,15 +4,15 @@ use formwork_build::{Host, ImageSizes, measure};
 use formwork_image::StoredImage;
 use serde_json::{Value, json};
 
-use crate::args::{ImagesArgs, ListFormat};
+use crate::args::{ImageFilter, ImagesArgs, ListFormat, Pattern};
 use crate::commands::{self, list};
 use crate::exit::Failure;
-use crate::render::{self, Table};
+use crate::render;
 use crate::settings::Settings;
 
 /// Lists the images in the store.
 pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let images = listed(&host, args)?;
     if args.quiet {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure>
         rows.push((image, sizes));
     }
     match &args.format {
-        ListFormat::Table => commands::print(&table(&rows, args.no_trunc)),
+        ListFormat::Table => commands::print(&table(&rows, args)),
         ListFormat::Json => {
             let line = |(image, sizes): &(_, _)| format!("{}\n", object(image, sizes));
             commands::print(&rows.iter().map(line).collect::<String>())
@@ -38,35 +38,67 @@ pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure>
     }
 }
 
-/// The images whose names contain the filter, the newest first.
+/// The images that fit the filters, the newest first.
 fn listed(host: &Host, args: &ImagesArgs) -> Result<Vec<StoredImage>, Failure> {
     let listing = host.images().list().map_err(Failure::machine)?;
     for damaged in &listing.damaged {
         render::warning(&damaged.to_string());
     }
-    let filter = args.filter.as_deref().unwrap_or_default();
+    let own = args.name.clone().map(|name| ImageFilter::Reference(Pattern(name)));
     let mut images = listing.images;
-    images.retain(|image| image.title().contains(filter));
+    for filter in own.iter().chain(&args.filter) {
+        let limit = match filter {
+            ImageFilter::Before(other) | ImageFilter::Since(other) => {
+                host.images().resolve(other).map_err(Failure::input)?.created
+            }
+            _ => None,
+        };
+        images.retain(|image| fits(host, image, filter, limit.as_deref()));
+    }
     images.sort_by(|a, b| b.created.cmp(&a.created));
     Ok(images)
 }
 
-fn table(rows: &[(StoredImage, ImageSizes)], no_trunc: bool) -> String {
-    let mut table =
-        Table::new(["NAME", "TAG", "IMAGE ID", "CREATED", "LAYERS", "UNPACKED", "PACKED"]);
+/// Whether an image fits a filter; `limit` is when the image that the filter names was made.
+fn fits(host: &Host, image: &StoredImage, filter: &ImageFilter, limit: Option<&str>) -> bool {
+    match filter {
+        ImageFilter::Dangling(wanted) => image.name.is_none() == *wanted,
+        ImageFilter::Reference(pattern) => {
+            let (name, tag) = name_and_tag(image);
+            pattern.fits(&name, &tag)
+        }
+        ImageFilter::Before(_) => image.created.as_deref() < limit,
+        ImageFilter::Since(_) => image.created.as_deref() > limit,
+        ImageFilter::Label(key, value) => {
+            let Ok(config) = host.config_of(image) else { return false };
+            let own = config.config.labels.get(key);
+            own.is_some_and(|own| value.as_ref().is_none_or(|value| value == own))
+        }
+    }
+}
+
+fn table(rows: &[(StoredImage, ImageSizes)], args: &ImagesArgs) -> String {
+    let headings = ["NAME", "TAG", "IMAGE ID", "CREATED", "LAYERS", "UNPACKED", "PACKED"];
+    let mut lines = vec![headings.map(str::to_owned).to_vec()];
     for (image, sizes) in rows {
         let (name, tag) = name_and_tag(image);
-        table.row([
+        lines.push(vec![
             name,
             tag,
-            shown_id(image, no_trunc),
+            shown_id(image, args.no_trunc),
             image.created.as_deref().map(render::age).unwrap_or_default(),
             image.layers.len().to_string(),
             render::optional_bytes(sizes.unpacked),
             render::optional_bytes(sizes.packed),
         ]);
     }
-    table.to_string()
+    if args.digests {
+        let digests = rows.iter().map(|(image, _)| shown_digest(image));
+        let column = std::iter::once("DIGEST".to_owned()).chain(digests);
+        lines.iter_mut().zip(column).for_each(|(line, digest)| line.insert(2, digest));
+    }
+    let lines: Vec<&[String]> = lines.iter().map(Vec::as_slice).collect();
+    render::columns(&lines)
 }
 
 fn object(image: &StoredImage, sizes: &ImageSizes) -> Value {
@@ -75,7 +107,10 @@ fn object(image: &StoredImage, sizes: &ImageSizes) -> Value {
         "Repository": name,
         "Tag": tag,
         "ID": image.config.as_str(),
+        "Digest": shown_digest(image),
         "CreatedAt": image.created,
+        "CreatedSince": image.created.as_deref().map(render::age).unwrap_or_default(),
+        "Size": render::optional_bytes(sizes.unpacked),
         "Platform": image.platform.to_string(),
         "Platforms": image.platforms().map(|one| one.platform.to_string()).collect::<Vec<_>>(),
         "Layers": image.layers.len(),
@@ -84,16 +119,15 @@ fn object(image: &StoredImage, sizes: &ImageSizes) -> Value {
     })
 }
 
-/// What templates find: the same, and what docker has for people.
+/// What templates find: the same, with a short ID unless it is wanted whole.
 fn fields(image: &StoredImage, sizes: &ImageSizes, no_trunc: bool) -> Value {
     let mut fields = object(image, sizes);
-    let digest = image.manifest.as_ref().map(|manifest| manifest.digest.as_str());
-    let age = image.created.as_deref().map(render::age).unwrap_or_default();
     fields["ID"] = shown_id(image, no_trunc).into();
-    fields["Digest"] = digest.unwrap_or("<none>").into();
-    fields["CreatedSince"] = age.into();
-    fields["Size"] = render::optional_bytes(sizes.unpacked).into();
     fields
+}
+
+fn shown_digest(image: &StoredImage) -> String {
+    image.manifest.as_ref().map_or_else(|| "<none>".to_owned(), |it| it.digest.to_string())
 }
 
 fn name_and_tag(image: &StoredImage) -> (String, String) {

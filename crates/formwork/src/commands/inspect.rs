@@ -1,6 +1,6 @@
 //! `formwork inspect`.
 
-use formwork_build::{Host, measure};
+use formwork_build::{Host, Recipe, measure};
 use formwork_image::StoredImage;
 use formwork_oci::Reference;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// Shows all that is known about images: an array with one object each, with docker's keys.
 pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     let mut objects = Vec::new();
     for text in &args.images {
@@ -85,6 +85,8 @@ fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {
         "Platforms": platforms(image),
         "IndexDigest": image.index.as_ref().and_then(|index| index.descriptor.as_ref())
             .map(|index| index.digest.as_str()),
+        // Without it, or where it is damaged, all else is still there to see.
+        "Inputs": Recipe::of_image(host, image).ok().flatten(),
         "Layers": image.layers.iter().zip(&sizes.layers).map(|(layer, size)| json!({
             "DiffID": layer.diff_id,
             "Size": size,

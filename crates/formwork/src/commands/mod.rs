@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 mod call;
 pub(crate) mod copy;
 pub(crate) mod cp;
@@ -23,10 +24,13 @@ pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod rebase;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod save;
+pub(crate) mod shell;
 pub(crate) mod tag;
+pub(crate) mod verify;
 mod work;
 
 use std::io::{IsTerminal, Write};
@@ -34,16 +38,10 @@ use std::path::Path;
 
 use formwork_build::{Compression, Destination, Host};
 use formwork_oci::{Platform, Reference};
-use formwork_sandbox::RungChoice;
 
 use crate::exit::Failure;
 use crate::render;
 use crate::settings::Settings;
-
-/// Becomes root in a user namespace where the user is not root. Must come before any thread.
-pub(crate) fn enter() -> Result<(), Failure> {
-    formwork_sandbox::enter(RungChoice::Auto).map(drop).map_err(Failure::machine)
-}
 
 /// Removes what killed processes have left in the store.
 pub(crate) fn remove_stale(host: &Host) {
@@ -55,7 +53,7 @@ pub(crate) fn remove_stale(host: &Host) {
 
 /// Opens the store as root or as root in a user namespace. Must come before any thread.
 fn open(settings: &Settings) -> Result<Host, Failure> {
-    enter()?;
+    settings.enter()?;
     settings.host()
 }
 

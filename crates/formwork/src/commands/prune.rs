@@ -11,7 +11,7 @@ use crate::settings::Settings;
 
 /// Removes what no image in the store needs, and tells what that was.
 pub(crate) fn run(args: &PruneArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     if !args.dry_run {
         commands::remove_stale(&host);

@@ -9,7 +9,7 @@ use crate::settings::Settings;
 ///
 /// What other images share stays, and so does the build cache, as with docker.
 pub(crate) fn run(args: &RmArgs, settings: &Settings) -> Result<(), Failure> {
-    commands::enter()?;
+    settings.enter()?;
     let host = settings.host()?;
     for text in &args.images {
         let image = match host.images().resolve(text) {

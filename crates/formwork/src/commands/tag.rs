@@ -9,6 +9,7 @@ use crate::settings::Settings;
 
 /// Gives an image one more name.
 pub(crate) fn run(args: &TagArgs, settings: &Settings) -> Result<(), Failure> {
+    settings.enter()?;
     let host = settings.host()?;
     // Nobody may remove the image meanwhile because it has no name yet.
     let _everything = host.keep_everything()?;

@@ -8,10 +8,10 @@ use super::{Node, Operand, Pipe, Template};
 
 /// How deep blocks and parentheses may lie in each other.
 const DEPTH: usize = 32;
-/// What is known between `{{` and `}}` besides values and `if`, `range`, `else`, `end`.
-const FUNCTIONS: [&str; 14] = [
-    "json", "join", "split", "index", "len", "print", "println", "upper", "lower", "eq", "ne",
-    "not", "and", "or",
+/// What is known between `{{` and `}}` besides values and `if`, `with`, `range`, `else`, `end`.
+const FUNCTIONS: [&str; 23] = [
+    "json", "join", "split", "index", "slice", "len", "print", "println", "printf", "upper",
+    "lower", "title", "truncate", "pad", "eq", "ne", "lt", "le", "gt", "ge", "not", "and", "or",
 ];
 
 impl FromStr for Template {
@@ -73,8 +73,8 @@ struct Parser {
 }
 
 impl Parser {
-    /// The nodes until `else` or `end`, and which of them it is.
-    fn nodes(&mut self, depth: usize) -> Result<(Vec<Node>, Option<&'static str>), String> {
+    /// The nodes until `else` or `end`, and which of them it is, with what stands behind `else`.
+    fn nodes(&mut self, depth: usize) -> Result<(Vec<Node>, Option<String>), String> {
         if depth > DEPTH {
             return Err("its blocks lie too deep in each other".to_owned());
         }
@@ -89,17 +89,31 @@ impl Parser {
             };
             let (word, rest) = action.split_once(' ').unwrap_or((&action, ""));
             nodes.push(match word {
-                "end" => return Ok((nodes, Some("end"))),
-                "else" if rest.is_empty() => return Ok((nodes, Some("else"))),
+                "end" | "else" => return Ok((nodes, Some(action))),
                 "if" => {
                     let (then, otherwise) = self.block(depth)?;
                     Node::If { condition: pipe(rest)?, then, otherwise }
                 }
-                "range" => {
-                    let (each, none) = self.block(depth)?;
-                    Node::Range { over: pipe(rest)?, each, none }
+                "with" => {
+                    let (variables, value) =
+                        assigned(rest).map_or((Vec::new(), rest), |(n, _, v)| (n, v));
+                    let (then, otherwise) = self.block(depth)?;
+                    let variable = variables.into_iter().next();
+                    Node::With { value: pipe(value)?, variable, then, otherwise }
                 }
-                _ => Node::Show(pipe(&action)?),
+                "range" => {
+                    let (variables, over) =
+                        assigned(rest).map_or((Vec::new(), rest), |(n, _, v)| (n, v));
+                    let (each, none) = self.block(depth)?;
+                    Node::Range { over: pipe(over)?, variables, each, none }
+                }
+                _ => match assigned(&action) {
+                    Some((names, is_new, value)) => match <[String; 1]>::try_from(names) {
+                        Ok([name]) => Node::Set { name, is_new, value: pipe(value)? },
+                        Err(_) => return Err("only `range` sets two variables".to_owned()),
+                    },
+                    None => Node::Show(pipe(&action)?),
+                },
             });
         }
         Ok((nodes, None))
@@ -107,16 +121,38 @@ impl Parser {
 
     /// What is between a beginning and its `end`, before and behind `else`.
     fn block(&mut self, depth: usize) -> Result<(Vec<Node>, Vec<Node>), String> {
+        let missing = || "`{{end}}` is missing".to_owned();
         let (first, end) = self.nodes(depth + 1)?;
-        let (second, end) = match end {
-            Some("else") => self.nodes(depth + 1)?,
-            end => (Vec::new(), end),
-        };
-        match end {
-            Some("end") => Ok((first, second)),
-            _ => Err("`{{end}}` is missing".to_owned()),
+        let end = end.ok_or_else(missing)?;
+        let Some(behind) = end.strip_prefix("else") else { return Ok((first, Vec::new())) };
+        if let Some(condition) = behind.trim_start().strip_prefix("if ") {
+            // As if the rest were a block of its own, with the same end.
+            let (then, otherwise) = self.block(depth + 1)?;
+            return Ok((first, vec![Node::If { condition: pipe(condition)?, then, otherwise }]));
+        }
+        if !behind.is_empty() {
+            return Err(format!("`{{{{{end}}}}}`: behind `else` there may be an `if`"));
+        }
+        match self.nodes(depth + 1)? {
+            (second, Some(end)) if end == "end" => Ok((first, second)),
+            _ => Err(missing()),
         }
     }
+}
+
+/// The variables of `$a := value`, `$a = value` or `$a, $b := value`, whether they are new, and the
+/// value.
+fn assigned(action: &str) -> Option<(Vec<String>, bool, &str)> {
+    let (before, value) = action.split_once('=')?;
+    let is_new = before.ends_with(':');
+    let before = before.strip_suffix(':').unwrap_or(before);
+    let names = before.split(',').map(|name| {
+        let name = name.trim().strip_prefix('$')?;
+        let is_name = name.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+        (is_name && !name.is_empty()).then(|| name.to_owned())
+    });
+    let names: Vec<String> = names.collect::<Option<_>>()?;
+    (names.len() <= 2).then_some((names, is_new, value))
 }
 
 fn pipe(text: &str) -> Result<Pipe, String> {
@@ -193,20 +229,22 @@ impl<'a> Words<'a> {
 
 /// A field, a number, a truth value or a function.
 fn plain(word: &str) -> Result<Operand, String> {
-    let path = word.strip_prefix('$').unwrap_or(word);
-    let from_root = word.starts_with('$');
-    if path.is_empty() || path == "." {
-        return Ok(Operand::Field { from_root, names: Vec::new() });
+    let (variable, path) = match word.strip_prefix('$') {
+        Some(rest) => {
+            let (name, path) = rest.split_at(rest.find('.').unwrap_or(rest.len()));
+            (Some(name.to_owned()), path)
+        }
+        None => (None, word),
+    };
+    if path == "." || (path.is_empty() && variable.is_some()) {
+        return Ok(Operand::Field { variable, names: Vec::new() });
     }
     if let Some(fields) = path.strip_prefix('.') {
         let names: Vec<String> = fields.split('.').map(str::to_owned).collect();
         if names.iter().any(String::is_empty) {
             return Err(format!("`{word}` has a field without a name"));
         }
-        return Ok(Operand::Field { from_root, names });
-    }
-    if from_root {
-        return Err(format!("`{word}`: there are no variables"));
+        return Ok(Operand::Field { variable, names });
     }
     if FUNCTIONS.contains(&word) {
         return Ok(Operand::Function(word.to_owned()));

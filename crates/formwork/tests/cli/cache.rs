@@ -343,3 +343,30 @@ fn single_stages_can_be_kept_from_the_cache() {
     let mut wrong = site.build_command(&["--no-cache-filter=biuld"], STEPS);
     crate::support::Ran::of(&mut wrong).failed(1, "--no-cache-filter build");
 }
+
+#[test]
+fn a_result_that_is_too_old_is_not_used_and_what_follows_stays_cached() {
+    let site = Site::new().with_busybox();
+    let dockerfile = |ttl: &str| {
+        format!(
+            "FROM busybox\n# cache: ttl={ttl}\nRUN echo made > /list\n\
+             # cache: is a word like others\nRUN cp /list /copy\n"
+        )
+    };
+    let first = site.build(&[], &dockerfile("1h")).id;
+    assert_eq!(site.build(&[], &dockerfile("1h")).executed(), [""; 0]);
+    // How old is too old, is no part of the key.
+    assert_eq!(site.build(&[], &dockerfile("2d")).executed(), [""; 0]);
+    let again = site.build(&[], &dockerfile("0s"));
+    assert_eq!(again.executed(), ["RUN echo made > /list"]);
+    assert_eq!(again.step("echo made").reasons, ["its last result is older than 0s"]);
+    assert_eq!(again.step("echo made").outcome, "unchanged");
+    assert_eq!(again.id, first);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(site.build(&[], &dockerfile("1s")).executed(), ["RUN echo made > /list"]);
+    let wrong = Ran::of(&mut site.formwork(&["build", "-f", "../Dockerfile", "."]));
+    assert!(!wrong.stderr.contains("says nothing"), "{}", wrong.stderr);
+    site.write("../Dockerfile", dockerfile("soon"));
+    let wrong = Ran::of(&mut site.formwork(&["build", "-f", "../Dockerfile", "."])).succeeded();
+    assert!(wrong.stderr.contains("`cache: ttl=soon` says nothing"), "{}", wrong.stderr);
+}

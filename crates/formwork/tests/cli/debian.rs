@@ -25,7 +25,7 @@ CMD ["hello", "--greeting=works"]
 
 /// The root file system of Debian 12's required packages, made once for all test runs; `None`
 /// after noting that the running test is skipped.
-fn root_file_system() -> Option<PathBuf> {
+pub(crate) fn root_file_system() -> Option<PathBuf> {
     program("mmdebstrap")?;
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-bookworm.tar.gz");

@@ -37,11 +37,22 @@ fn expected(list: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
 #[test]
 fn all_mistakes_are_told_in_one_run_with_their_places() {
     let site = Site::new();
-    let dockerfile = "FROM scratch\nRUNN x\nCOPY a\nENV\nCOPY --chmod=999 a /\n";
-    let found = places(&site, dockerfile);
-    assert_eq!(found[0], expected(&[("error", "unknown-instruction", "RUNN")])[0]);
-    assert!(found.len() >= 3, "{found:?}");
-    assert!(found.iter().all(|(severity, ..)| severity == "error"), "{found:?}");
+    let dockerfile = "FROM scratch\nRUNN x\nENV A=${B\nCOPY --chmod=99 a /\n";
+    let error = |code, place| ("error", code, place);
+    assert_eq!(
+        places(&site, dockerfile),
+        expected(&[
+            error("unknown-instruction", "RUNN"),
+            error("bad-expansion", "${B"),
+            error("bad-mode", "99"),
+        ])
+    );
+    let dockerfile = "FROM 127.0.0.1:9/a AS a\nFROM 127.0.0.1:9/b\nCOPY --from=a /x /\n";
+    let missing = |place| error("unresolved-image", place);
+    assert_eq!(
+        places(&site, dockerfile),
+        expected(&[missing("127.0.0.1:9/a"), missing("127.0.0.1:9/b")])
+    );
 }
 
 #[test]
@@ -103,6 +114,18 @@ fn what_is_looked_for_is_pointed_at_with_the_reason() {
             "",
         ),
         (
+            "FROM scratch\nRUN true\n",
+            "RUN true",
+            "cannot run `/bin/sh`",
+            "set another with `SHELL`",
+        ),
+        (
+            "FROM busybox\nCOPY /etc/hostname /\n",
+            "/etc/hostname",
+            "`/etc/hostname` is not in the build context",
+            "paths begin at the build context",
+        ),
+        (
             "FROM scratch\nADD http://127.0.0.1:9/file /\n",
             "http://127.0.0.1:9/file",
             "cannot fetch `http://127.0.0.1:9/file`",
@@ -156,4 +179,16 @@ fn failures_before_the_build_are_objects_too() {
     assert_eq!(event["event"], "diagnostic");
     assert_eq!(event["diagnostic"]["severity"], "error");
     assert!(event["time"].is_u64(), "{event}");
+}
+
+#[test]
+fn what_the_base_image_brings_is_told_as_such() {
+    let site = Site::new().with_busybox();
+    for (base, dockerfile, note) in [
+        ("ONBUILD COPY none /", "FROM base\n", "the base image brings `ONBUILD COPY none /`"),
+        ("USER ghost", "FROM base\nRUN true\n", "the base image sets the user"),
+    ] {
+        site.build(&["-t", "base"], &format!("FROM busybox\n{base}\n"));
+        Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, note);
+    }
 }

@@ -47,6 +47,9 @@ fn a_foreign_program_runs_where_an_emulator_is_installed() {
         return;
     }
     on_each_rung(|site| {
+        if !site.has_namespaces() {
+            return;
+        }
         site.write("arm", arm64());
         let tree = site.tree(&["--platform=arm64"], DOCKERFILE).lines();
         assert!(tree.iter().any(|line| line.ends_with(" /made")), "{tree:?}");

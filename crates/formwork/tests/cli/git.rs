@@ -1,5 +1,8 @@
 //! Git repositories: as contexts, and as sources of ADD.
 
+use formwork_testing::program;
+use serde_json::json;
+
 use crate::support::{File, Ran, Repositories, Server, Site, Tree, on_each_rung};
 
 /// When commits are made.
@@ -205,26 +208,36 @@ fn a_repository_makes_git_run_nothing_and_leads_nowhere_else() {
     assert!(!std::path::Path::new(&mark).exists());
 }
 
+/// Puts a repository onto a web server that knows nothing of git, as `/NAME.git`.
+fn publish(
+    repositories: &Repositories,
+    server: &Server,
+    name: &str,
+    authorization: Option<&'static str>,
+) {
+    repositories.git(name, &["update-server-info"]);
+    let base = repositories.path(&format!("{name}/.git"));
+    let mut find = std::process::Command::new("find");
+    let found = Ran::of(find.args([".", "-type", "f"]).current_dir(&base)).succeeded().stdout;
+    for path in found.lines().map(|line| line.trim_start_matches("./")) {
+        let body = fs_err::read(base.join(path)).unwrap();
+        let file = File { body, authorization, ..File::default() };
+        if path == "info/refs" {
+            let smart = format!("/{name}.git/{path}?service=git-upload-pack");
+            server.put(&smart, file.clone());
+        }
+        server.put(&format!("/{name}.git/{path}"), file);
+    }
+}
+
 #[test]
 fn plain_web_servers_have_repositories_too_and_tokens_go_to_their_host() {
     let Some(repositories) = Repositories::start() else { return };
     let (server, site) = (Server::start(), Site::new());
     repositories.commit("r", &[("a", "A")]);
-    repositories.git("r", &["update-server-info"]);
     // `x-access-token:hunter2`
     let authorization = Some("basic eC1hY2Nlc3MtdG9rZW46aHVudGVyMg==");
-    let base = repositories.path("r/.git");
-    let mut find = std::process::Command::new("find");
-    let found = Ran::of(find.args([".", "-type", "f"]).current_dir(&base)).succeeded().stdout;
-    for path in found.lines().map(|line| line.trim_start_matches("./")) {
-        let body = fs_err::read(base.join(path)).unwrap();
-        server.put(&format!("/r.git/{path}"), File { body, authorization, ..File::default() });
-        if path == "info/refs" {
-            let body = fs_err::read(base.join(path)).unwrap();
-            let smart = format!("/r.git/{path}?service=git-upload-pack");
-            server.put(&smart, File { body, authorization, ..File::default() });
-        }
-    }
+    publish(&repositories, &server, "r", authorization);
     let url = server.url("/r.git");
     let dockerfile = format!("FROM scratch\nADD {url}#main /\n");
     site.write("../token", "hunter2\n");
@@ -232,6 +245,33 @@ fn plain_web_servers_have_repositories_too_and_tokens_go_to_their_host() {
     assert_eq!(site.tree(&secret, &dockerfile).text("/a"), "A");
     let other = ["--secret", "id=GIT_AUTH_TOKEN.localhost,src=../token"];
     Ran::of(&mut site.build_command(&other, &dockerfile)).failed(3, "GIT_AUTH_TOKEN");
+}
+
+#[test]
+fn files_that_git_lfs_keeps_are_fetched_where_it_is_there() {
+    let Some(repositories) = Repositories::start() else { return };
+    let (server, site) = (Server::start(), Site::new());
+    let id = "559aead08264d5795d3909718cdd05abd49572e84fe55590eef31a88a08fdffd";
+    let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{id}\nsize 1\n");
+    let attributes = (".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n");
+    repositories.commit("r", &[attributes, ("d/a.bin", &pointer), ("b", "B")]);
+    publish(&repositories, &server, "r", None);
+    let object = json!({"objects": [{
+        "oid": id, "size": 1, "actions": {"download": {"href": server.url("/object")}},
+    }]});
+    let content_type = Some("application/vnd.git-lfs+json");
+    let body = object.to_string().into_bytes();
+    server.put("/r.git/info/lfs/objects/batch", File { body, content_type, ..File::default() });
+    server.put_bytes("/object", "A");
+    let dockerfile = format!("FROM scratch\nADD {}#main /\n", server.url("/r.git"));
+    if program("git-lfs").is_some() {
+        assert_eq!(site.tree(&[], &dockerfile).text("/d/a.bin"), "A");
+    }
+    // git's own protocol has nothing of the kind.
+    let dockerfile = format!("FROM scratch\nADD {} /\n", repositories.url("r"));
+    assert_eq!(site.tree(&[], &dockerfile).text("/d/a.bin"), pointer);
+    let ran = Ran::of(&mut site.build_command(&[], &dockerfile)).succeeded();
+    assert!(ran.stderr.contains("1 files of the repository are only pointers"), "{}", ran.stderr);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod cache;
 mod call;
+mod containers;
 mod debian;
 mod diagnostics;
 mod emulation;
@@ -16,14 +17,19 @@ mod fetched;
 mod files;
 mod git;
 mod ignore;
+mod limits;
 mod load;
 mod mounts;
 mod network;
 mod outputs;
 mod peers;
 mod platforms;
+mod pod;
+mod populate;
 mod progress;
+mod rebase;
 mod registries;
+mod reproducible;
 mod sent;
 mod sources;
 mod space;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Built, Ran, Site, on_each_rung};
 
 /// Adds to the files of a cache mount, and tells what was there.
 const FILL: &str = "\
@@ -93,4 +93,81 @@ fn mounts_that_are_not_there_and_those_in_use_are_told() {
     assert!(build.wait().unwrap().success());
     site.run(&import);
     assert_eq!(site.run(&["mounts", "rm", "--all"]), "Deleted: things\n");
+}
+
+/// A step that uses a cache mount together with the others that do, or alone.
+fn together_or_alone(options: &str) -> String {
+    // Each adds itself, and tells how many there are.
+    format!(
+        "RUN --mount=type=cache,target={options} cd $DIR; \
+         echo >> in; sleep 0.15; wc -l < in; sleep 0.1; rm -f in"
+    )
+}
+
+/// The largest number of steps, of four builds at once, that used one directory together.
+fn most_together(site: &Site, options: &str) -> usize {
+    let directory = options.split(',').next().unwrap();
+    let logs: Vec<Vec<String>> = std::thread::scope(|scope| {
+        let build = |number: usize| {
+            move || {
+                let file = format!("../Dockerfile-{number}");
+                let step = together_or_alone(options);
+                let text = format!("FROM busybox\nENV DIR={directory} N={number}\n{step}\n");
+                site.write(&file, text);
+                let arguments = ["build", "--progress=json", "--no-cache", "-f", &file, "."];
+                let built = Built::of(&mut site.formwork(&arguments));
+                built.log().into_iter().map(str::to_owned).collect()
+            }
+        };
+        let builds: Vec<_> = (0..4).map(|number| scope.spawn(build(number))).collect();
+        builds.into_iter().map(|build| build.join().unwrap()).collect()
+    });
+    logs.iter().flatten().filter_map(|line| line.trim().parse().ok()).max().unwrap()
+}
+
+#[test]
+fn sharing_holds_between_processes() {
+    let site = Site::new().with_busybox();
+    assert_eq!(most_together(&site, "/a,sharing=locked"), 1);
+    assert_eq!(most_together(&site, "/b,sharing=private"), 1);
+    assert!(most_together(&site, "/c") > 1);
+    // Private ones leave a directory for each that there was at once.
+    let mounts = site.run(&["mounts", "ls"]);
+    assert_eq!(mounts.lines().count(), 4, "{mounts}");
+}
+
+#[test]
+fn package_managers_wait_for_each_other_and_that_is_told_once() {
+    let site = Site::new().with_busybox();
+    site.write(
+        "../Dockerfile",
+        format!("FROM busybox\nENV DIR=/var/cache/apt\n{}\n", together_or_alone("/var/cache/apt")),
+    );
+    let build = |site: &Site| {
+        let arguments = ["build", "--no-cache", "-f", "../Dockerfile", "."];
+        Ran::of(&mut site.formwork(&arguments)).succeeded().stderr
+    };
+    assert!(build(&site).contains("steps that share the cache mount `/var/cache/apt` wait"));
+    assert!(!build(&site).contains("wait for each other"));
+    assert_eq!(most_together(&site, "/var/cache/apt"), 1);
+    assert!(most_together(&site, "/var/cache/apt,sharing=shared") > 1);
+    assert_eq!(most_together(&site, "/var/lib/apt/lists"), 1);
+}
+
+#[test]
+fn ids_are_apart_in_namespaces() {
+    let site = Site::new().with_busybox();
+    let dockerfile =
+        "FROM busybox\nRUN --mount=type=cache,target=/c echo x >> /c/x; wc -l < /c/x\n";
+    let build = |arguments: &[&str]| {
+        let arguments = [&["--no-cache"], arguments].concat();
+        site.build(&arguments, dockerfile).log().join(" ")
+    };
+    let namespace = ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=team"];
+    assert_eq!(
+        [build(&[]), build(&[]), build(&namespace), build(&namespace)],
+        ["1", "2", "1", "2"]
+    );
+    let mounts = site.run(&["mounts", "ls"]);
+    assert!(["/c ", "team/c "].iter().all(|id| mounts.lines().any(|line| line.starts_with(id))));
 }

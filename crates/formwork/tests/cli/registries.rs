@@ -14,7 +14,10 @@ use crate::support::{Ran, Server, Site};
 use faults::{Fault, FaultyProxy, always, once};
 
 /// Makes all pauses between two attempts short, and attempts few.
-const IMPATIENT: [&str; 4] = ["--retry", "2", "--retry-delay", "1ms"];
+const IMPATIENT: [&str; 4] = ["--registry-retry", "2", "--registry-retry-delay", "1ms"];
+
+/// Makes all pauses short, and attempts many.
+const PATIENT: [&str; 4] = ["--registry-retry", "9", "--registry-retry-delay", "1ms"];
 
 /// A registry with the image `team/app:1`, of one layer with so many random bytes; a proxy before
 /// it; and the digest of the layer.
@@ -190,7 +193,7 @@ fn a_push_survives_what_passes() {
     {
         let name = format!("{}/again/{number}:1", proxy.host());
         proxy.set(once(method, part, fault));
-        let push = ["push", "-q", "--retry", "9", "--retry-delay", "1ms", "app:1", &name];
+        let push = [&["push", "-q"], &PATIENT[..], &["app:1", &name]].concat();
         Ran::of(&mut site.formwork(&push)).succeeded();
         elsewhere(&site, &["pull", "-q", &name]).succeeded();
     }
@@ -209,7 +212,7 @@ fn an_upload_goes_on_behind_the_pieces_that_have_arrived() {
         is_lost.then_some(Fault::Status(503))
     });
     proxy.limit(3 << 20);
-    let push = ["push", "-q", "--retry", "9", "--retry-delay", "1ms", "app:1", &name];
+    let push = [&["push", "-q"], &PATIENT[..], &["app:1", &name]].concat();
     Ran::of(&mut site.formwork(&push)).succeeded();
     let passed = proxy.passed();
     let sent: u64 = passed.iter().map(|passed| passed.sent).sum();

@@ -77,3 +77,17 @@ fn an_archive_on_standard_input_leads_nowhere_else() {
     assert!(!ran.stderr.contains("secret-of-the-host"), "{}", ran.stderr);
     ran.failed(1, "there is no `Dockerfile`");
 }
+
+#[test]
+fn what_changed_in_a_context_that_is_sent_is_told() {
+    let site = Site::new();
+    site.write("Dockerfile", "FROM scratch\nCOPY a /\n");
+    site.write("a", "A");
+    let (first, _) = send(&site, &["--progress=plain", "-"], packed(&site, "-c"));
+    let shown = first.succeeded().stderr;
+    assert!(shown.contains("unpack the build context from standard input"), "{shown}");
+    site.write("a", "another");
+    send(&site, &["-"], packed(&site, "-c")).0.succeeded();
+    let told = site.run(&["explain"]);
+    assert!(told.contains("/a changed"), "{told}");
+}

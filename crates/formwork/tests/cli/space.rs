@@ -214,6 +214,35 @@ fn a_build_makes_room_before_it_begins() {
 }
 
 #[test]
+fn a_build_keeps_its_limits_while_it_writes() {
+    let site = Site::new().with_busybox();
+    let steps = |name: &str| {
+        let step = format!("RUN head -c 2000000 /dev/urandom > /{name}");
+        format!("FROM busybox\n{step}1\n{step}2\n{step}3\n")
+    };
+    site.build(&ELSEWHERE, &steps("old"));
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    let used = total(&items(&site, &[]));
+    // There is room for one more step.
+    let limit = used + 2_500_000;
+    let built = site
+        .build(&[&ELSEWHERE[..], &[&format!("--max-used-space={limit}")]].concat(), &steps("new"));
+    assert_eq!(built.executed().len(), 3);
+    assert!(total(&items(&site, &[])) < limit + 2_500_000);
+    assert_eq!(items(&site, &["description~=/new"]).len(), 3);
+    assert!(items(&site, &["description~=/old"]).len() < 3);
+    // What the build itself uses stays, however large it is, and that is told.
+    site.write("../Dockerfile", steps("more"));
+    let arguments =
+        ["build", "-f", "../Dockerfile", "--max-used-space=3mb", "-o", ELSEWHERE[1], "."];
+    let told = Ran::of(&mut site.formwork(&arguments)).succeeded().stderr;
+    assert_eq!(told.matches("the store is larger than it should be").count(), 1, "{told}");
+    assert_eq!(items(&site, &["description~=/more"]).len(), 3);
+    assert_eq!(items(&site, &["description~=/new"]).len(), 0);
+}
+
+#[test]
 fn no_step_begins_where_too_little_would_stay_free() {
     let site = Site::new().with_busybox();
     let dockerfile = "FROM busybox\nRUN echo > /file";

@@ -47,6 +47,24 @@ use report::{Report, print_table};
 use scene::{Scene, Servers};
 use support::{Site, on_each_rung};
 
+/// Cases about what only namespaces and mounts give: a name of the host, a network, limits of what is
+/// in memory, what may only be read.
+const NEED_NAMESPACES: [&str; 13] = [
+    "args/the-name-of-the-host-may-be-given",
+    "metadata/history-tells-heredocs-flags-and-mounts",
+    "mounts/a-bind-is-to-be-read-and-written-to-only-if-asked",
+    "mounts/a-cache-to-be-read-alone",
+    "mounts/a-tmpfs-may-be-read-only",
+    "mounts/binds-show-the-context-as-the-ignore-file-leaves-it-and",
+    "mounts/caches-are-shared-by-steps-and-are-in-no-layer",
+    "mounts/sizes-of-tmpfs-have-units",
+    "mounts/tmpfs-is-empty-again-each-time",
+    "run/a-run-is-alone-with-few-capabilities",
+    "run/no-network-where-none-is-wanted",
+    "run/nothing-of-the-name-of-the-host-stays",
+    "run/nothing-of-the-surroundings-stays-in-the-layer",
+];
+
 /// How many cases one thread has at a time, with places of their own.
 const PORTION: usize = 24;
 
@@ -124,7 +142,10 @@ fn with_formwork(cases: &[Case]) -> Report {
     on_each_rung(|site| {
         if site.make_busybox() {
             let build = |(case, servers): (&Case, &Option<Servers>)| {
-                if case.given.needs_root && site.user().is_some() {
+                let needs_namespaces = NEED_NAMESPACES.contains(&&*case.path().to_string());
+                if (case.given.needs_root && site.user().is_some())
+                    || (needs_namespaces && !site.has_namespaces())
+                {
                     return None;
                 }
                 let scene = Scene::set(case, site, servers.as_ref());
@@ -134,11 +155,13 @@ fn with_formwork(cases: &[Case]) -> Report {
         }
     });
     let mut problems = problems.into_inner();
-    if let [root, user] = ids.into_inner().as_slice() {
-        for ((case, root), user) in cases.iter().zip(root).zip(user) {
-            if user.is_some() && root != user {
-                let path = case.path();
-                problems.push(format!("{path}: root and user differ: {root:?}, {user:?}"));
+    if let [root, others @ ..] = ids.into_inner().as_slice() {
+        for other in others {
+            for ((case, root), other) in cases.iter().zip(root).zip(other) {
+                if other.is_some() && root != other {
+                    let path = case.path();
+                    problems.push(format!("{path}: the rungs differ: {root:?}, {other:?}"));
+                }
             }
         }
     }

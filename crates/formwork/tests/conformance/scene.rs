@@ -84,7 +84,7 @@ impl<'a> Scene<'a> {
         let lasting = |name| header(name).map(|value| &*value.leak());
         let (etag, last_modified) = (lasting("ETag"), lasting("Last-Modified"));
         let (location, authorization) = (header("Location"), lasting("Authorization"));
-        let file = File { body, etag, last_modified, location, authorization, lacking: 0 };
+        let file = File { body, etag, last_modified, location, authorization, ..File::default() };
         servers.http.put(path, file);
     }
 

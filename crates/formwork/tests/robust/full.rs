@@ -3,6 +3,7 @@
 use formwork_testing::skipped;
 
 use crate::arena::{Arena, Ran};
+use crate::kill::Random;
 
 const DOCKERFILE: &str = "FROM base AS a\nRUN head -c 700000 /dev/zero > /zeros\nCOPY tree /tree\n\
     FROM base\nCOPY --from=a /zeros /tree /\nRUN cat zeros zeros > /more && echo done > /last\n";
@@ -109,5 +110,53 @@ fn an_output_that_does_not_fit_leaves_the_old_one() {
         assert_eq!(ran.stderr.lines().last(), Some("out.tar"), "{}", ran.stderr);
         arena.assert_nothing_is_left();
         fs_err::remove_dir(arena.path("small")).unwrap();
+    }
+}
+
+/// Builds that are killed at some moment on a disk of some size, with others that prune; then the
+/// disk gets larger, and the build must succeed. The store is looked at as it is then.
+const CRASHES: &str = r#"
+    mkdir -p disk && mount -t tmpfs -o size=$SIZE none disk || exit 99
+    export FORMWORK_ROOT=$PWD/disk/store
+    build() {
+        exec "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+            --build-arg SOURCE_DATE_EPOCH=1 --output type=image --output type=oci,dest=$1 context
+    }
+    for delay in $DELAYS; do
+        (build first.tar) > /dev/null 2>&1 &
+        victim=$!
+        sleep $delay
+        case $delay in *[369]) "$FORMWORK" prune --all > /dev/null 2>&1 ;; esac
+        kill -9 $victim 2> /dev/null
+        wait $victim 2> /dev/null
+    done
+    mount -o remount,size=100m none disk || exit 99
+    rm -f first.tar
+    (build out.tar) || exit
+    ls -A disk/store/tmp >&2
+    rm -rf store && cp -a disk/store store
+"#;
+
+#[test]
+fn kills_and_full_disks_together_harm_nothing() {
+    let Some(arena) = arena() else { return };
+    let (code, ran) = build(&arena, "100m", 100_000);
+    assert_eq!(code, "0", "{}", ran.stderr);
+    let expected = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
+    let given = std::env::var("FORMWORK_TEST_CRASHES").ok();
+    let rounds: u64 = given.map_or(5, |text| text.parse().unwrap());
+    let mut random = Random(9);
+    for round in 0..rounds {
+        let size = format!("{}k", 40 + random.below(9000));
+        let delays: Vec<String> =
+            (0..4).map(|_| format!("0.{:03}", 1 + random.below(250))).collect();
+        let mut command = arena.below(&["unshare", "-m", "sh", "-c", CRASHES]);
+        command.env("SIZE", &size).env("DELAYS", delays.join(" "));
+        let ran = arena.start(command).wait();
+        assert!(ran.status.success(), "round {round}: {size} {delays:?}\n{}", ran.stderr);
+        let result = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
+        assert!(result == expected, "round {round}: {size} {delays:?}");
+        arena.assert_nothing_is_left();
+        arena.assert_store_is_sound();
     }
 }

@@ -21,7 +21,7 @@ impl Arena {
         assert!(left.is_empty(), "{left:?}");
     }
 
-    /// No process, no mount, no temporary file, no lock of a step.
+    /// No process, no mount, no temporary file, no lock of a step, no lease.
     pub(crate) fn assert_nothing_is_left(&self) {
         self.assert_nothing_runs();
         let left: Vec<PathBuf> = files(&self.store())
@@ -30,6 +30,7 @@ impl Arena {
                 let name = path.file_name().unwrap().as_bytes();
                 name.starts_with(b".tmp-")
                     || name.starts_with(b"step-")
+                    || name.starts_with(b"lease-")
                     || path.starts_with(self.store().join("tmp"))
             })
             .collect();

@@ -1,6 +1,6 @@
 //! COPY, ADD and WORKDIR.
 
-use formwork_diagnostics::{Diagnostic, Span};
+use formwork_diagnostics::{Diagnostic, SourceFile, Span};
 use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Spanned, Transfer};
 use formwork_dockerfile::{Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Place, Places};
@@ -256,24 +256,30 @@ impl StageLowerer<'_, '_> {
     /// A mode that is octal, or symbolic as chmod(1) has it.
     fn mode(&mut self, word: &Word) -> Option<String> {
         let mode = self.expand(word)?;
-        match check_mode(&mode) {
+        match check_mode(&mode, &self.source, word.span()) {
             Ok(()) => Some(mode),
-            Err(problem) => {
-                self.bad_mode(&mode, problem, word.span());
+            Err(error) => {
+                self.report(*error);
                 None
             }
         }
     }
-
-    fn bad_mode(&mut self, mode: &str, problem: &str, span: Span) {
-        let message = format!("`{mode}` is not a mode: {problem}");
-        let help = "write an octal mode such as `755`, or a symbolic one such as `u=rwX,go=rX`";
-        self.error("bad-mode", message, span, help);
-    }
 }
 
-/// Says what is wrong with a mode.
-fn check_mode(mode: &str) -> Result<(), &'static str> {
+/// Says what is wrong with a mode that stands somewhere.
+pub(crate) fn check_mode(
+    mode: &str,
+    source: &SourceFile,
+    span: Span,
+) -> Result<(), Box<Diagnostic>> {
+    problem_of_mode(mode).map_err(|problem| {
+        let message = format!("`{mode}` is not a mode: {problem}");
+        let help = "write an octal mode such as `755`, or a symbolic one such as `u=rwX,go=rX`";
+        Box::new(Diagnostic::error("bad-mode", message).at(source, span, "").with_help(help))
+    })
+}
+
+fn problem_of_mode(mode: &str) -> Result<(), &'static str> {
     if mode.starts_with(|first: char| first.is_ascii_digit()) {
         return match u32::from_str_radix(mode, 8) {
             Ok(0..=0o7777) => Ok(()),
@@ -334,10 +340,10 @@ mod tests {
     #[test]
     fn modes_are_octal_or_symbolic() {
         for mode in ["0", "644", "07777", "+x", "u=rwX,go=rX", "g=u", "a-w+x", "u+s,+t", "="] {
-            assert!(check_mode(mode).is_ok(), "{mode}");
+            assert!(problem_of_mode(mode).is_ok(), "{mode}");
         }
         for mode in ["", "10000", "64a", "rwx", "u", "u=rwx,", "x=r", "u=rug"] {
-            assert!(check_mode(mode).is_err(), "{mode}");
+            assert!(problem_of_mode(mode).is_err(), "{mode}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! From planned stages to a graph.
 //!
 //! `stage` walks through a stage's instructions; `files` lowers COPY, ADD and WORKDIR, `run` RUN,
-//! `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
+//! `expiry` reads what comments say about the cache, `remote` finds what ADD takes from elsewhere, `metadata` lowers the rest. All of them report what is wrong and go on, so that one build tells of
 //! all the mistakes that do not depend on each other.
 
+mod expiry;
 mod files;
 mod metadata;
 mod remote;
@@ -23,6 +24,7 @@ use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
 use crate::unused::unused_build_args;
 use crate::{ImageKey, Options, ResolvedImages};
+pub(crate) use files::check_mode;
 use stage::{StageLowerer, StageState};
 
 /// A Dockerfile as a graph and a configuration.
@@ -38,6 +40,8 @@ pub struct Lowered {
     pub history: Vec<HistoryEntry>,
     /// Warnings, among them what rules of `lint` find that depends on variables.
     pub diagnostics: Vec<Diagnostic>,
+    /// Targets of cache mounts that are locked although nothing says so.
+    pub locked_by_default: Vec<String>,
     /// The numbers of the stages that were lowered.
     pub stages: Vec<usize>,
 }
@@ -111,6 +115,7 @@ fn lower_onto(
         states: BTreeMap::new(),
         budget: Budget::new(),
         diagnostics: unused_build_args(&plan, options),
+        locked_by_default: Vec::new(),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
     lowering.diagnostics.extend(emulated_stages(&plan, options));
@@ -131,6 +136,7 @@ struct Lowering<'a> {
     /// What is left for the variables.
     budget: Budget,
     diagnostics: Vec<Diagnostic>,
+    locked_by_default: Vec<String>,
 }
 
 impl Lowering<'_> {
@@ -156,6 +162,7 @@ impl Lowering<'_> {
             config,
             history: state.history,
             diagnostics: self.diagnostics,
+            locked_by_default: self.locked_by_default,
         };
         Ok((lowered, self.builder))
     }
@@ -200,6 +207,7 @@ impl Lowering<'_> {
             location,
             places: Places::default(),
             no_cache: false,
+            max_age: None,
         })
     }
 }

@@ -158,6 +158,38 @@ impl StageLowerer<'_, '_> {
         parts.join(" ")
     }
 
+    /// What several steps do that want a cache mount at once. Those of package managers that lock
+    /// their directory, and fail instead of waiting, wait here, unless something else is said.
+    fn sharing(&mut self, written: Option<Sharing>, target: &str) -> CacheSharing {
+        match written {
+            None if is_locked_by_default(target) => {
+                self.lowering.locked_by_default.push(target.to_owned());
+                CacheSharing::Locked
+            }
+            None | Some(Sharing::Shared) => CacheSharing::Shared,
+            Some(Sharing::Private) => CacheSharing::Private,
+            Some(Sharing::Locked) => CacheSharing::Locked,
+        }
+    }
+
+    /// The id of a cache mount in the store: in the namespace that `BUILDKIT_CACHE_MOUNT_NS` names,
+    /// as in BuildKit, and for other platforms than the machine's apart, since what is cached is
+    /// mostly compiled.
+    fn cache_id(&self, id: &str) -> String {
+        let options = self.lowering.options;
+        let namespace = options.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map(String::as_str);
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
+        let id = match namespace {
+            Some(namespace) => format!("{namespace}/{}", id.trim_start_matches('/')),
+            None => id.to_owned(),
+        };
+        let platform = &self.state.platform;
+        match *platform == options.build_platform {
+            true => id,
+            false => format!("{id}@{platform}"),
+        }
+    }
+
     fn mount(&mut self, mount: &Mount, written: Written, mounts: &mut Vec<MountSpec>) {
         let span = mount.span;
         match written {
@@ -179,11 +211,8 @@ impl StageLowerer<'_, '_> {
                         (Some((from, path)), "/".to_owned())
                     }
                 };
-                let sharing = match sharing {
-                    Sharing::Shared => CacheSharing::Shared,
-                    Sharing::Private => CacheSharing::Private,
-                    Sharing::Locked => CacheSharing::Locked,
-                };
+                let sharing = self.sharing(sharing, &target);
+                let id = self.cache_id(&id);
                 let (mode, uid, gid) = with_defaults(owner, 0o755);
                 let kind =
                     MountKind::Cache { id, sharing, from, subpath, read_only, mode, uid, gid };
@@ -272,6 +301,21 @@ impl StageLowerer<'_, '_> {
         }
         Some(target)
     }
+}
+
+/// Whether a directory is one in which apt, dnf or their kin keep what they have fetched.
+fn is_locked_by_default(target: &str) -> bool {
+    const LOCKED: [&str; 7] = [
+        "/var/cache/apt",
+        "/var/lib/apt",
+        "/var/lib/dpkg",
+        "/var/cache/dnf",
+        "/var/cache/libdnf5",
+        "/var/lib/dnf",
+        "/var/cache/yum",
+    ];
+    let is_below = |rest: &str| rest.is_empty() || rest.starts_with('/');
+    LOCKED.iter().any(|directory| target.strip_prefix(directory).is_some_and(is_below))
 }
 
 fn with_defaults(owner: FileOwner, mode: u32) -> (u32, u32, u32) {

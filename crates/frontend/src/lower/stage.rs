@@ -150,7 +150,8 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         let op = Op::File(FileOp { base: self.state.root, link: true, actions: vec![copy] });
         let no_cache = self.is_uncached();
         let places = Places::default();
-        let step = Step { op, name, location: Some(location), places, no_cache };
+        let max_age = None;
+        let step = Step { op, name, location: Some(location), places, no_cache, max_age };
         let layer = self.lowering.builder.add(step);
         self.state.root = layer;
         let created_by = self.stage.stage.from.text.clone();
@@ -181,12 +182,14 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         created_by: String,
     ) {
         self.step += 1;
+        let max_age = self.max_age(instruction);
         let layer = self.lowering.builder.add(Step {
             op,
             name: self.step_name(&instruction.text),
             location: Some(self.place(instruction.span)),
             places,
             no_cache: self.is_uncached(),
+            max_age,
         });
         self.state.root = layer;
         self.state.history.push(HistoryEntry { created_by, layer: Some(layer) });

@@ -63,6 +63,7 @@ fn stored(sample: &Sample, content: &str) -> StoredImage {
         layers: layers.collect(),
         index: None,
         others: Vec::new(),
+        recipe: None,
     }
 }
 

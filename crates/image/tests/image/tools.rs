@@ -255,6 +255,7 @@ fn the_store_is_a_layout_for_other_tools() {
         layers: layers.collect(),
         index: None,
         others: Vec::new(),
+        recipe: None,
     };
     let images = LocalImages::of(&sample.layout);
     images.put(&stored).unwrap();

@@ -248,7 +248,7 @@ impl<'a> Target<'a> {
             let metadata = Metadata::default();
             self.maker.make_node(&directory, entry.path.name(), &entry.node, &metadata)?;
         }
-        self.maker.finish_directories(self.root, tree, threads)
+        self.maker.finish_directories(self.root, tree, threads, true)
     }
 }
 

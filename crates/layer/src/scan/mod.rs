@@ -1,10 +1,12 @@
 //! A directory becomes a tree.
 //!
-//! There are two kinds of directories to look at: a context, which belongs to the user and is read
-//! in place ([`scan_context`]), and the upper directory of an overlay, in which a process has left
-//! what it changed ([`scan_upper`]). Both are walked through descriptors, and every file's content
+//! There are three kinds of directories to look at: a context, which belongs to the user and is read
+//! in place ([`scan_context`]); the upper directory of an overlay, in which a process has left
+//! what it changed ([`scan_upper`]); and a root file system without an overlay, before and after a
+//! process ([`scan_changes`]). Both are walked through descriptors, and every file's content
 //! is hashed, with several threads.
 
+mod changes;
 mod context;
 mod intact;
 mod stat_cache;
@@ -20,6 +22,7 @@ use formwork_fs::{FileKind, RelPath, RootDir, WalkEntry};
 use rustix::buffer::spare_capacity;
 use rustix::io::retry_on_intr;
 
+pub use changes::{Census, scan_changes};
 pub use context::scan_context;
 pub use intact::is_intact;
 pub use stat_cache::StatCache;

@@ -57,7 +57,10 @@ pub fn scan_upper(
     Tree::new(tree)
 }
 
-fn examine(origin: &Arc<Origin>, entry: &WalkEntry) -> Result<Option<(Node, Xattrs)>, LayerError> {
+pub(super) fn examine(
+    origin: &Arc<Origin>,
+    entry: &WalkEntry,
+) -> Result<Option<(Node, Xattrs)>, LayerError> {
     let directory = origin.directory();
     match entry.stat.kind {
         FileKind::Regular => examine_file(origin, entry).map(Some),
@@ -99,7 +102,7 @@ fn without_root_id(capability: &[u8]) -> Box<[u8]> {
     }
 }
 
-fn root(origin: &Origin, below: &Metadata) -> Result<Option<Entry>, LayerError> {
+pub(super) fn root(origin: &Origin, below: &Metadata) -> Result<Option<Entry>, LayerError> {
     let path = RelPath::root();
     let Some(stat) = origin.directory().stat(&path, Follow::Never)? else { return Ok(None) };
     if (stat.mode, stat.uid, stat.gid) == (below.mode, below.uid, below.gid) {
@@ -109,7 +112,7 @@ fn root(origin: &Origin, below: &Metadata) -> Result<Option<Entry>, LayerError> 
     Ok(Some(Entry { path, node, metadata: metadata(&stat, Xattrs::default()) }))
 }
 
-fn metadata(stat: &FileStat, xattrs: Xattrs) -> Metadata {
+pub(super) fn metadata(stat: &FileStat, xattrs: Xattrs) -> Metadata {
     Metadata { mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs }
 }
 

@@ -10,14 +10,14 @@
 mod emulator;
 mod mounts;
 mod network;
-mod process;
+pub(crate) mod process;
 mod program;
 mod root;
 mod system;
 mod target;
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
@@ -25,13 +25,14 @@ use formwork_fs::RelPath;
 use rustix::process::{Pid, Signal};
 
 use crate::rungs::forbidden;
+use crate::seccomp::CAPABILITIES;
 use crate::sys::{self, Waited};
 use crate::wire::{self, Answer};
 use crate::world::World;
 pub(crate) use program::is_static_program;
 pub(crate) use root::clone_mount;
 
-use crate::{ExitReport, ExitStatus, ProcessSpec, SandboxError, Stage};
+use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
 
 /// The longest word of the helper: why the network is not there.
 const LONGEST_WORD: u64 = 4096;
@@ -42,8 +43,8 @@ pub(crate) struct Job {
     /// To the builder's thread that waits.
     pub(crate) channel: OwnedFd,
     /// The specification.
-    document: OwnedFd,
-    stdio: [OwnedFd; 3],
+    pub(crate) document: OwnedFd,
+    pub(crate) stdio: [OwnedFd; 3],
 }
 
 impl Job {
@@ -54,9 +55,10 @@ impl Job {
     }
 
     /// Closes all that the helper has open for itself and for other sandboxes.
-    fn keep_only(&self, world: &World) -> Result<(), SandboxError> {
+    pub(crate) fn keep_only(&self, others: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
         let mut kept = vec![self.channel.as_fd(), self.document.as_fd()];
-        kept.extend(self.stdio.iter().chain(&world.scope).map(AsFd::as_fd));
+        kept.extend(self.stdio.iter().map(AsFd::as_fd));
+        kept.extend_from_slice(others);
         sys::close_all_but(&kept).map_err(messages)
     }
 }
@@ -77,7 +79,8 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
 
 fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
     await_word(go)?;
-    job.keep_only(world)?;
+    let scope: Vec<_> = world.scope.iter().map(AsFd::as_fd).collect();
+    job.keep_only(&scope)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
     world.ids.check(&spec.user)?;
     forbidden::check(world, &spec)?;
@@ -90,7 +93,8 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     });
     let created = make_world(world, &spec)?;
     let started = Instant::now();
-    let process = process::start(world, &spec, &job.stdio).map_err(|error| match &emulator {
+    let result = process::start(&confinement(world, &spec), &spec, &job.stdio);
+    let process = result.map_err(|error| match &emulator {
         Some(Err(errno)) => program::without_emulator(error, *errno),
         _ => error,
     })?;
@@ -98,12 +102,26 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     Ok(ExitReport {
         status,
         timed_out: false,
+        out_of_memory: None,
         wall_time: started.elapsed(),
         user_time: usage.user,
         system_time: usage.system,
         peak_memory: usage.peak_memory,
         created,
     })
+}
+
+/// What a process is confined by, beside its namespaces.
+fn confinement<'a>(world: &'a World, spec: &ProcessSpec) -> process::Confinement<'a> {
+    let capabilities = match world.has_user_namespaces() {
+        true => CAPABILITIES,
+        false => forbidden::without_reach(CAPABILITIES, spec),
+    };
+    // Services trust whoever connects to an abstract socket with the right user number, and root in
+    // the sandbox may have that of real root (CVE-2020-15257).
+    let rules = world.scope.as_ref().filter(|_| spec.network == NetworkMode::Host);
+    let rules = rules.map(AsFd::as_fd);
+    process::Confinement { capabilities, rules, filter: &world.filter, is_contained: false }
 }
 
 /// Waits until the helper has done what is to be done from outside: mapped the ids, connected the
@@ -138,14 +156,14 @@ fn make_world(world: &World, spec: &ProcessSpec) -> Result<Vec<RelPath>, Sandbox
 
 /// What processes took together.
 #[derive(Default)]
-struct Usage {
-    user: Duration,
-    system: Duration,
-    peak_memory: u64,
+pub(crate) struct Usage {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    pub(crate) peak_memory: u64,
 }
 
 impl Usage {
-    fn add(&mut self, waited: &Waited) {
+    pub(crate) fn add(&mut self, waited: &Waited) {
         self.user += waited.user;
         self.system += waited.system;
         self.peak_memory = self.peak_memory.max(waited.peak_memory);
@@ -171,7 +189,7 @@ fn wait_for(process: Pid) -> (ExitStatus, Usage) {
 }
 
 /// Reaps all that has ended; the status of the process, if it was among them.
-fn reap(process: Pid, usage: &mut Usage) -> Option<ExitStatus> {
+pub(crate) fn reap(process: Pid, usage: &mut Usage) -> Option<ExitStatus> {
     let mut status = None;
     while let Ok(Some(waited)) = sys::wait(None, false) {
         usage.add(&waited);

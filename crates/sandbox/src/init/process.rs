@@ -1,7 +1,7 @@
 //! Starts the process itself, as its user and confined.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -12,14 +12,24 @@ use rustix::thread::{Gid, Uid};
 
 use super::target::is_dir;
 use super::{program, root, target};
-use crate::rungs::forbidden;
-use crate::seccomp::CAPABILITIES;
 use crate::sys::{self, Strings};
-use crate::world::World;
-use crate::{NetworkMode, ProcessSpec, SandboxError, Stage};
+use crate::{ProcessSpec, SandboxError, Stage};
 
 /// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a process is confined by, beside its namespaces and its root.
+pub(crate) struct Confinement<'a> {
+    /// The capabilities that it and all that it executes may ever have.
+    pub(crate) capabilities: u64,
+    /// Landlock rules.
+    pub(crate) rules: Option<BorrowedFd<'a>>,
+    /// The system call filter.
+    pub(crate) filter: &'a [libc::sock_filter],
+    /// Whether the builder is in a container that confines it in the same ways: what it may not do
+    /// itself then counts as done.
+    pub(crate) is_contained: bool,
+}
 
 /// What went wrong between `vfork` and `execve`.
 #[derive(Clone, Copy)]
@@ -30,8 +40,8 @@ enum Failure {
 }
 
 /// Starts the process; returns when it has executed its program.
-pub(super) fn start(
-    world: &World,
+pub(crate) fn start(
+    confinement: &Confinement<'_>,
     spec: &ProcessSpec,
     stdio: &[OwnedFd; 3],
 ) -> Result<Pid, SandboxError> {
@@ -44,7 +54,7 @@ pub(super) fn start(
     let env = Strings::new(c_strings(variables)?);
     let mut failure = None;
     let pid = sys::vfork(|| {
-        let result = become_process(world, spec, stdio, &cwd);
+        let result = become_process(confinement, spec, stdio, &cwd);
         failure = Some(match result {
             Err((stage, errno)) => Failure::Step(stage, errno),
             Ok(()) => Failure::Exec(execute(&candidates, &args, &env)),
@@ -78,7 +88,7 @@ fn open_cwd(spec: &ProcessSpec) -> Result<OwnedFd, SandboxError> {
 ///
 /// It shares its memory with the first process, which stands still; nothing here allocates.
 fn become_process(
-    world: &World,
+    confinement: &Confinement<'_>,
     spec: &ProcessSpec,
     [stdin, stdout, stderr]: &[OwnedFd; 3],
     cwd: &OwnedFd,
@@ -100,29 +110,39 @@ fn become_process(
         limit.set().map_err(at(Stage::Limit))?;
     }
     if !spec.privileged {
-        let kept = match world.has_user_namespaces() {
-            true => CAPABILITIES,
-            false => forbidden::without_reach(CAPABILITIES, spec),
-        };
-        drop_capabilities(kept).map_err(at(Stage::Confine))?;
+        let dropped = drop_capabilities(confinement.capabilities);
+        confinement.accept(dropped).map_err(at(Stage::Confine))?;
     }
-    if spec.no_new_privileges {
+    if spec.no_new_privileges || (confinement.is_contained && confinement.rules.is_some()) {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
-        if let (NetworkMode::Host, Some(scope)) = (spec.network, &world.scope) {
-            // Services trust whoever connects to an abstract socket with the right user number,
-            // and root in the sandbox may have that of real root (CVE-2020-15257).
-            sys::restrict(scope.as_fd()).map_err(at(Stage::Confine))?;
+        if let Some(rules) = confinement.rules {
+            sys::restrict(rules).map_err(at(Stage::Confine))?;
         }
         // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
         // through what follows.
-        sys::set_seccomp_filter(&world.filter).map_err(at(Stage::Confine))?;
+        let filtered = sys::set_seccomp_filter(confinement.filter);
+        confinement.accept(filtered).map_err(at(Stage::Confine))?;
     }
     become_user(spec).map_err(at(Stage::User))?;
+    if confinement.is_contained {
+        // No PID namespace ends it should the first process be killed.
+        let signal = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal).map_err(at(Stage::Confine))?;
+    }
     sys::close_all_on_exec().map_err(at(Stage::Confine))?;
     sys::release_signals();
     Ok(())
+}
+
+impl Confinement<'_> {
+    fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {
+        match result {
+            Err(Errno::PERM | Errno::ACCESS) if self.is_contained => Ok(()),
+            other => other,
+        }
+    }
 }
 
 /// Limits what the process, and whatever it executes, can ever get. What it has now, `execve`

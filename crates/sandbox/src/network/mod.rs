@@ -6,6 +6,7 @@
 
 mod pasta;
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -19,7 +20,25 @@ use crate::{SandboxError, sys};
 pub enum Uplink {
     /// A process in user space, `pasta` of <https://passt.top>, which translates connections into
     /// some of its own. It needs no power over the machine and changes nothing there.
-    Pasta(PathBuf),
+    Pasta {
+        /// The program.
+        program: PathBuf,
+        /// What of the private network can be reached through this machine.
+        ports: Vec<Port>,
+    },
+}
+
+/// A port of this machine that leads into a private network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The address of this machine on which it is; all of them if none is given.
+    pub address: Option<IpAddr>,
+    /// The port of this machine.
+    pub outside: u16,
+    /// The port in the private network.
+    pub inside: u16,
+    /// Whether it is for UDP rather than TCP.
+    pub udp: bool,
 }
 
 /// What a sandbox's first process hears when it may go on.
@@ -34,7 +53,7 @@ pub(crate) struct Connected {
 /// Connects the network namespace of a process, and tells it so.
 pub(crate) fn connect(uplink: &Uplink, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
     match uplink {
-        Uplink::Pasta(program) => pasta::start(program, pid, tell),
+        Uplink::Pasta { program, ports } => pasta::start(program, ports, pid, tell),
     }
 }
 

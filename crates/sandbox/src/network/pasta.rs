@@ -13,22 +13,18 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Connected, GO};
+use super::{Connected, GO, Port};
 use crate::sys::{self, Fork};
 use crate::{SandboxError, Stage};
 
-/// No ports are passed in or out, and the address of the gateway does not lead to the services on
+/// No ports are passed in or out unless they are named, and the address of the gateway does not lead to the services on
 /// this machine's loopback, as it would by default. Root stays root: it has to enter a namespace.
-const OPTIONS: [&str; 16] = [
+const OPTIONS: [&str; 12] = [
     "--config-net",
     "--quiet",
     "--no-map-gw",
     "--runas",
     "0:0",
-    "--tcp-ports",
-    "none",
-    "--udp-ports",
-    "none",
     "--tcp-ns",
     "none",
     "--udp-ns",
@@ -42,25 +38,30 @@ const OPTIONS: [&str; 16] = [
 const LONGEST: u64 = 2048;
 
 /// Starts it for the network namespace of a process, which it tells when it is ready.
-pub(super) fn start(program: &Path, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
+pub(super) fn start(
+    program: &Path,
+    ports: &[Port],
+    pid: Pid,
+    tell: OwnedFd,
+) -> Result<Connected, SandboxError> {
     let fork = sys::fork(libc::CLONE_NEWPID)
         .map_err(|errno| SandboxError::setup(Stage::Network, program, errno))?;
     match fork {
         Fork::Parent(pid, process) => Ok(Connected { pid, process }),
         Fork::Child => {
-            serve(program, pid, tell);
+            serve(program, ports, pid, tell);
             sys::exit(0)
         }
     }
 }
 
 /// Starts the program, and stays until it has ended.
-fn serve(program: &Path, pid: Pid, tell: OwnedFd) {
+fn serve(program: &Path, ports: &[Port], pid: Pid, tell: OwnedFd) {
     let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if bound.is_err() || sys::close_all_but(&[tell.as_fd()]).is_err() {
         return;
     }
-    let word = match run(program, pid) {
+    let word = match run(program, ports, pid) {
         Ok(()) => vec![GO],
         Err(problem) => problem.into_bytes(),
     };
@@ -72,13 +73,14 @@ fn serve(program: &Path, pid: Pid, tell: OwnedFd) {
 }
 
 /// Starts the program; returns when it serves in the background, or what it says is wrong.
-fn run(program: &Path, pid: Pid) -> Result<(), String> {
+fn run(program: &Path, ports: &[Port], pid: Pid) -> Result<(), String> {
     let shown = program.display();
     // It drops the capability that it would need to look at the process, so it gets the namespaces
     // themselves, in the place of standard streams.
     let (net, user) = namespaces(pid).map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
-    command.args(OPTIONS).env_clear().stdin(net).stderr(Stdio::piped());
+    command.args(OPTIONS).args(passed("--tcp-ports", ports, false));
+    command.args(passed("--udp-ports", ports, true)).env_clear().stdin(net).stderr(Stdio::piped());
     match user {
         Some(user) => command.args(["--userns", "/proc/self/fd/1"]).stdout(user),
         None => command.arg("--netns-only").stdout(Stdio::null()),
@@ -97,6 +99,17 @@ fn run(program: &Path, pid: Pid) -> Result<(), String> {
         }
         Err(error) => Err(format!("cannot wait for `{shown}`: {error}")),
     }
+}
+
+/// The options that pass the ports of one kind in, one after the other.
+fn passed(option: &str, ports: &[Port], udp: bool) -> Vec<String> {
+    let shown = |port: &Port| {
+        let address = port.address.map(|address| format!("{address}/")).unwrap_or_default();
+        [option.to_owned(), format!("{address}{}:{}", port.outside, port.inside)]
+    };
+    let options: Vec<String> =
+        ports.iter().filter(|port| port.udp == udp).flat_map(shown).collect();
+    if options.is_empty() { vec![option.to_owned(), "none".to_owned()] } else { options }
 }
 
 /// The network namespace of a process, and its user namespace where that is not this one's.

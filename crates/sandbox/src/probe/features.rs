@@ -6,11 +6,12 @@ use std::path::Path;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
+use rustix::thread::CapabilitySet;
 
 use super::Feature;
 use super::trial::Trial;
 use crate::subid::{HostUser, find_tool};
-use crate::{IdKind, OsError, RootlessProblem, sys};
+use crate::{IdKind, OsError, RootlessProblem, Rung, sys};
 
 /// Everything that was looked at.
 pub(super) fn list(trial: &Trial) -> Vec<Feature> {
@@ -21,10 +22,18 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.extend(ids.into_iter().chain([mapper("newuidmap"), mapper("newgidmap")]));
     }
     features.extend([overlay(trial), volatile(trial), proc(trial)]);
+    if user.uid == 0 {
+        features.push(chroot(trial));
+    }
     features.extend(system_calls());
     features.extend([scopes(), cgroups(), pasta(), emulators()]);
-    for feature in features.iter_mut().filter(|feature| feature.available) {
-        feature.remedy = None;
+    for feature in &mut features {
+        // What only sandboxes with namespaces use.
+        let needs_mounts = !matches!(feature.name.as_str(), "kernel" | "chroot" | "openat2");
+        feature.required &= trial.rung != Ok(Rung::Chroot) || !needs_mounts;
+        if feature.available {
+            feature.remedy = None;
+        }
     }
     features
 }
@@ -145,6 +154,36 @@ fn is_privileged(path: &Path) -> bool {
     let setuid =
         fs_err::metadata(path).is_ok_and(|meta| meta.uid() == 0 && meta.mode() & 0o4000 != 0);
     setuid || rustix::fs::getxattr(path, "security.capability", &mut [0; 64]).is_ok()
+}
+
+/// What is left inside a container that gives no namespaces.
+fn chroot(trial: &Trial) -> Feature {
+    let needed = [
+        ("CHOWN", CapabilitySet::CHOWN),
+        ("SYS_CHROOT", CapabilitySet::SYS_CHROOT),
+        ("MKNOD", CapabilitySet::MKNOD),
+        ("SETUID", CapabilitySet::SETUID),
+        ("SETGID", CapabilitySet::SETGID),
+        ("DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
+        ("FOWNER", CapabilitySet::FOWNER),
+    ];
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |s| s.effective);
+    let lacking = needed.iter().filter(|(_, bit)| !own.contains(*bit));
+    let lacking: Vec<&str> = lacking.map(|(name, _)| *name).collect();
+    Feature {
+        name: "chroot".to_owned(),
+        available: lacking.is_empty(),
+        required: trial.rung == Ok(Rung::Chroot),
+        found: match lacking.is_empty() {
+            true => "this process has the capabilities for it".to_owned(),
+            false => format!("this process lacks the capabilities {}", lacking.join(", ")),
+        },
+        purpose: "runs steps inside a container that gives no namespaces".to_owned(),
+        remedy: Some(format!(
+            "`securityContext.capabilities.add: [{}]` (Kubernetes), `--cap-add` (docker, podman)",
+            lacking.join(", ")
+        )),
+    }
 }
 
 fn overlay(trial: &Trial) -> Feature {

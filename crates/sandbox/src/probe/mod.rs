@@ -20,6 +20,8 @@ use crate::{Rung, SandboxError, Stage};
 pub struct Probe {
     /// The rung that [`enter`](crate::enter()) takes here, or why it fails.
     pub rung: Result<Rung, SandboxError>,
+    /// Why that is none with namespaces.
+    pub lack: Option<SandboxError>,
     /// What was looked at, the most important first.
     pub features: Vec<Feature>,
 }
@@ -71,5 +73,5 @@ pub fn probe() -> Result<Probe, SandboxError> {
 pub(crate) fn look() -> Probe {
     let trial = trial::run();
     let features = features::list(&trial);
-    Probe { rung: trial.rung, features }
+    Probe { rung: trial.rung, lack: trial.lack, features }
 }

@@ -10,13 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
-use crate::{OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
+use crate::{Entered, OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Trial {
     /// Entering the builder's namespaces.
     pub(super) rung: Result<Rung, SandboxError>,
+    /// Why the rung is none with namespaces.
+    pub(super) lack: Option<SandboxError>,
     /// Making a sandbox's namespaces below them.
     pub(super) namespaces: Result<(), OsError>,
     /// Making user namespaces for sandboxes, which root can do without.
@@ -47,6 +49,7 @@ pub(super) fn run() -> Trial {
     let rung = Err(SandboxError::setup(Stage::Fork, "a trial", NOT_TRIED));
     let nothing = Trial {
         rung,
+        lack: None,
         namespaces: Err(NOT_TRIED),
         user_namespaces: Err(NOT_TRIED),
         mounts: Mounts::none(NOT_TRIED),
@@ -57,6 +60,11 @@ pub(super) fn run() -> Trial {
 
 fn try_all() -> Trial {
     let entered = enter(RungChoice::Auto);
+    let entered = match entered {
+        Ok(Entered { rung: Rung::Chroot, lack, .. }) => return without_namespaces(lack),
+        Ok(Entered { rung: Rung::CopyOnly, lack: Some(lack), .. }) => Err(lack),
+        entered => entered,
+    };
     let mut world = entered.and_then(|entered| Ok((entered.rung, World::prepare()?)));
     let mounts = match &mut world {
         Ok((_, world)) => try_sandbox(world),
@@ -66,9 +74,20 @@ fn try_all() -> Trial {
     let refusal = world.as_ref().ok().and_then(|(_, world)| world.no_user_namespaces);
     Trial {
         rung: world.map(|(rung, _)| rung),
+        lack: None,
         namespaces,
         user_namespaces: refusal.map_or(namespaces, Err),
         mounts: mounts.unwrap_or_else(Mounts::none),
+    }
+}
+
+fn without_namespaces(lack: Option<SandboxError>) -> Trial {
+    Trial {
+        rung: Ok(Rung::Chroot),
+        lack,
+        namespaces: Err(NOT_TRIED),
+        user_namespaces: Err(NOT_TRIED),
+        mounts: Mounts::none(NOT_TRIED),
     }
 }
 

@@ -1,4 +1,5 @@
 //! What differs between the machines that a build may find itself on.
 
+pub(crate) mod chroot;
 pub(crate) mod forbidden;
 pub(crate) mod jail;

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "payloads and skipped tests speak")]
 
 mod arena;
+mod chroot;
 mod doctor;
 mod isolation;
 mod mounts;

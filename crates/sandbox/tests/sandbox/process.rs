@@ -103,6 +103,7 @@ fn ids_that_do_not_exist_are_refused_with_those_that_do() {
                 }
                 other => panic!("{other:?}"),
             },
+            (other, _) => panic!("{other:?}"),
         }
         let mut spec = arena.script("true");
         spec.user.groups = vec![u32::MAX];

@@ -15,7 +15,7 @@ use crate::settings::{ssh_agent, variable};
 const KEY_LIMIT: u64 = 1 << 20;
 
 /// `id=ID[,src=FILE|,env=VARIABLE]`; without either, a variable of that name, else a file.
-pub(super) fn secrets(given: &[Pairs]) -> Result<Secrets, Failure> {
+pub(crate) fn secrets(given: &[Pairs]) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::default();
     for pairs in given {
         if let Some(key) = pairs.unknown(&["id", "src", "source", "env", "type"]) {

@@ -1,7 +1,7 @@
 //! A web server on loopback that serves what a test puts there.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +30,7 @@ pub(crate) struct File {
     pub(crate) lacking: usize,
     /// What the `Authorization` header must say.
     pub(crate) authorization: Option<&'static str>,
+    pub(crate) content_type: Option<&'static str>,
 }
 
 impl Server {
@@ -69,7 +70,8 @@ impl Server {
 }
 
 fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut lines = reader.by_ref().lines();
     let first = lines.next().unwrap_or_else(|| Ok(String::new()))?;
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut headers = BTreeMap::new();
@@ -79,6 +81,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             None => break,
         };
     }
+    // What a client sends does not matter, but it waits until it has.
+    let length = headers.get("content-length").and_then(|length| length.parse().ok());
+    std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink())?;
     let mut state = state.lock().unwrap();
     let file = state.files.get(&path).cloned();
     let header = |name: &str| headers.get(name).map(String::as_str);
@@ -93,7 +98,9 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let file = file.filter(|_| status != 304).unwrap_or_default();
     write!(stream, "HTTP/1.1 {status} x\r\nConnection: close\r\n")?;
     let named = [("ETag", file.etag), ("Last-Modified", file.last_modified)];
-    let named = named.into_iter().chain([("Location", file.location.as_deref())]);
+    let named = named
+        .into_iter()
+        .chain([("Location", file.location.as_deref()), ("Content-Type", file.content_type)]);
     for (name, value) in named.filter_map(|(name, value)| Some((name, value?))) {
         write!(stream, "{name}: {value}\r\n")?;
     }

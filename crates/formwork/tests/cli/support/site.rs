@@ -39,12 +39,17 @@ pub(crate) struct Site {
     directory: tempfile::TempDir,
     program: PathBuf,
     user: Option<OrdinaryUser>,
+    isolation: &'static str,
 }
 
-/// Runs a test as root, if the tests run as root, and as an ordinary user.
+/// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
+/// user.
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
     if is_root() {
         test(&Site::as_user(None));
+        let mut site = Site::as_user(None);
+        site.isolation = "chroot";
+        test(&site);
     }
     if let Some(user) = OrdinaryUser::find() {
         test(&Site::as_user(Some(user)));
@@ -72,7 +77,7 @@ impl Site {
         fs_err::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = PathBuf::from(env!("CARGO_BIN_EXE_formwork"));
         let program = user.map_or(program.clone(), |user| user.executable(&program));
-        let site = Self { directory, program, user };
+        let site = Self { directory, program, user, isolation: "auto" };
         if let Some(user) = user.filter(|_| is_root()) {
             chown(site.directory.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
@@ -103,6 +108,11 @@ impl Site {
     pub(crate) fn busybox_tree(&self) -> &'static Tree {
         static TREE: OnceLock<Tree> = OnceLock::new();
         TREE.get_or_init(|| self.tree(&[], "FROM busybox"))
+    }
+
+    /// Whether steps have namespaces of their own.
+    pub(crate) fn has_namespaces(&self) -> bool {
+        self.isolation != "chroot"
     }
 
     /// The ordinary user, if formwork runs as one.
@@ -170,7 +180,7 @@ impl Site {
     /// A call of the program in the build context, with an environment that says nothing.
     pub(crate) fn formwork(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(self.program.to_str().unwrap(), arguments);
-        command.env("FORMWORK_ROOT", self.store());
+        command.env("FORMWORK_ROOT", self.store()).env("FORMWORK_ISOLATION", self.isolation);
         command
     }
 

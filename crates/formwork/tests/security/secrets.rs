@@ -1,0 +1,60 @@
+//! Secrets: of one step, in memory, and nobody else's.
+
+use crate::support::{Built, Ran, on_each_rung};
+
+const SECRET: &str = "secret-of-one-step-alone";
+
+/// Two steps at the same time, one with secrets; they meet by way of a cache mount.
+const NEIGHBOURS: &str = "\
+FROM busybox AS holder
+RUN --mount=type=cache,id=meet,target=/meet --mount=type=secret,id=S --mount=type=secret,id=S,env=TOKEN <<'EOF'
+test -n \"$TOKEN\" || exit 1
+touch /meet/ready
+for i in $(seq 200); do [ -e /meet/seen ] && break; sleep 0.05; done
+touch /held
+EOF
+FROM busybox AS spy
+RUN --mount=type=cache,id=meet,target=/meet <<'EOF'
+for i in $(seq 200); do [ -e /meet/ready ] && break; sleep 0.05; done
+[ -e /meet/ready ] && echo neighbour is there
+cat /proc/[0-9]*/environ /proc/[0-9]*/root/run/secrets/* /run/secrets/* 2>/dev/null | tr '\\0' '\\n' | grep ret-of
+grep -rs ret-of-one /tmp /run /dev/shm /etc /root /proc/mounts /proc/keys
+touch /meet/seen /spied
+EOF
+FROM busybox
+COPY --from=holder /held /
+COPY --from=spy /spied /
+";
+
+#[test]
+fn a_step_sees_no_secret_of_another_that_runs_at_the_same_time() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("../secret", SECRET);
+        let arguments = ["--jobs=2", "--secret=id=S,src=../secret"];
+        let built = Built::of(&mut site.build_command(&arguments, NEIGHBOURS));
+        assert_eq!(built.step("[spy 2/2]").log, ["neighbour is there"]);
+    });
+}
+
+#[test]
+fn a_secret_is_a_file_in_memory_that_cannot_be_changed() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("../secret", SECRET);
+        let dockerfile = "\
+FROM busybox
+RUN --mount=type=secret,id=S (stat -f -c %T /run/secrets/S; stat -c %a:%u /run/secrets/S; \
+    (echo x > /run/secrets/S) || echo closed; rm -f /run/secrets/S || echo stays) 2>/dev/null
+RUN ls -A /run/secrets /run 2>/dev/null | grep -c S || true
+";
+        let arguments = ["--no-host-trust", "--secret=id=S,src=../secret"];
+        let built =
+            Built::from_ran(&Ran::of(&mut site.build_command(&arguments, dockerfile)).succeeded());
+        assert_eq!(built.log(), ["tmpfs", "400:0", "closed", "stays", "0"]);
+    });
+}

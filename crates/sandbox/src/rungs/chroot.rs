@@ -1,0 +1,165 @@
+//! A process without namespaces: in a chroot, for builders inside a container that gives them
+//! nothing more, as root of that container.
+//!
+//! The container is what keeps the process from the machine. What keeps it from the builder is less
+//! than on the other rungs: its root directory, out of which neither `chroot` nor a device file
+//! leads, for it may make neither; and, where the kernel has Landlock, rules that let it touch no
+//! file beside its root and signal nobody but its own. For a process that runs as root that costs
+//! `no_new_privs`, which root does not miss; one of another user stays without these rules, so that
+//! `sudo` goes on working, and is held by the numbers alone.
+//!
+//! There is no PID namespace, so the first process adopts whatever the process leaves behind and
+//! ends it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::process::{Pid, Signal};
+
+use crate::init::process::{self, Confinement};
+use crate::init::{Job, Usage, reap};
+use crate::rungs::forbidden;
+use crate::seccomp::{self, CAPABILITIES};
+use crate::sys::{self, Fork};
+use crate::wire::{self, Answer};
+use crate::{ExitReport, ExitStatus, Limits, NetworkMode, ProcessSpec, SandboxError, Stage};
+
+/// What tells a first process to end everything: it must not be killed before that is done.
+pub(crate) const END: Signal = Signal::USR1;
+
+const CAP_SYS_CHROOT: u64 = 1 << 18;
+
+/// Forks the first process.
+pub(crate) fn start(job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
+    match sys::fork(0) {
+        Ok(Fork::Parent(pid, process)) => Ok((pid, process)),
+        Ok(Fork::Child) => main(job),
+        Err(errno) => Err(SandboxError::setup(Stage::Fork, "the sandbox", errno)),
+    }
+}
+
+fn main(job: &Job) -> ! {
+    // As in a sandbox with namespaces: the frames above are the helper's.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(job)));
+    let outcome = outcome.unwrap_or_else(|_| {
+        Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
+    });
+    let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome));
+    sys::exit(0)
+}
+
+fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+    let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
+    rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
+    // The processes that those leave behind which end before their children.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())
+        .map_err(|errno| SandboxError::setup(Stage::Private, "/proc", errno))?;
+    job.keep_only(&[proc.as_fd()])?;
+    let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(failed)?;
+    refuse(&spec)?;
+    let root = spec.root.topmost().to_owned();
+    let enter = || {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&root, flags, Mode::empty())?;
+        rustix::process::fchdir(&directory)?;
+        rustix::process::chroot(".")?;
+        Ok(directory)
+    };
+    let directory = enter()
+        .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
+    let started = Instant::now();
+    let rules = rules(&spec, &directory);
+    let filter = seccomp::program();
+    let confinement = Confinement {
+        capabilities: forbidden::without_reach(CAPABILITIES, &spec) & !CAP_SYS_CHROOT,
+        rules: rules.as_ref().map(AsFd::as_fd),
+        filter: &filter,
+        is_contained: true,
+    };
+    let process = process::start(&confinement, &spec, &job.stdio)?;
+    let (status, usage) = wait_for(process, &proc);
+    Ok(ExitReport {
+        status,
+        wall_time: started.elapsed(),
+        user_time: usage.user,
+        system_time: usage.system,
+        peak_memory: usage.peak_memory,
+        created: Vec::new(),
+        timed_out: false,
+        out_of_memory: None,
+    })
+}
+
+/// Refuses what takes namespaces.
+fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
+    let what = match spec {
+        ProcessSpec { privileged: true, .. } => "a privileged process",
+        ProcessSpec { network: NetworkMode::None, .. } => "a process without a network",
+        ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
+        _ if spec.limits != Limits::default() => "a limit of all processes together",
+        _ => return Ok(()),
+    };
+    Err(SandboxError::Unavailable(format!(
+        "{what} needs namespaces, and this build runs without: `formwork doctor` tells what this \
+         machine lacks"
+    )))
+}
+
+/// The Landlock rules of a process, where they are worth what they cost.
+fn rules(spec: &ProcessSpec, root: &OwnedFd) -> Option<OwnedFd> {
+    (spec.user.uid == 0).then(|| sys::landlock_beneath(root.as_fd()).ok()).flatten()
+}
+
+/// Reaps whatever ends, until the process has or the helper says so; then ends all that is left.
+fn wait_for(process: Pid, proc: &OwnedFd) -> (ExitStatus, Usage) {
+    let mut usage = Usage::default();
+    let mut ending = false;
+    let status = loop {
+        match sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM, END.as_raw()]) {
+            libc::SIGTERM => drop(rustix::process::kill_process(process, Signal::TERM)),
+            libc::SIGCHLD => {}
+            _ => ending = true,
+        }
+        if ending {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
+        }
+        if let Some(status) = reap(process, &mut usage) {
+            break status;
+        }
+    };
+    // Those whose parents have just ended are children of this process now.
+    while let Ok(found) = sys::wait(None, false) {
+        match found {
+            Some(waited) => usage.add(&waited),
+            None => end_children(proc),
+        }
+    }
+    (status, usage)
+}
+
+/// Kills all children. It is called again until there are none; one that was missed because it had
+/// just come is found then.
+fn end_children(proc: &OwnedFd) {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let Ok(directory) = Dir::read_from(proc) else { return };
+    let processes = directory.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str().ok()?.parse().ok()?;
+        (parent(proc, pid)? == own).then(|| Pid::from_raw(pid)).flatten()
+    });
+    for child in processes {
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+    }
+}
+
+/// The parent of a process, which is the second field behind the name in parentheses.
+fn parent(proc: &OwnedFd, pid: i32) -> Option<i32> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc, format!("{pid}/stat"), flags, Mode::empty()).ok()?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::fs::File::from(file), &mut text).ok()?;
+    text.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}

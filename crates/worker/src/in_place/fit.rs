@@ -1,0 +1,404 @@
+//! What stands in for mounts: files and directories that are put in their places for one process.
+//!
+//! Everything that is in such a place is put aside before and comes back after, so neither shows in
+//! the layer. A cache directory moves in and out as it is. Paths are resolved as a process in there
+//! would, by the lists of files; nothing here follows a link on the disk.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use formwork_fs::{Follow, FsError, RelPath, RootDir, Timestamp, remove_tree};
+use formwork_layer::tree::{Last, Tree};
+use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
+use formwork_sandbox::{MountKind, SandboxError, Stub};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
+use rustix::io::Errno;
+
+use super::Place;
+use super::place::KERNELS;
+use crate::WorkerError;
+use crate::mounts::Mounts;
+
+/// The devices that everybody may use: their minor numbers with major number 1, but for `tty`.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// A place that is fitted for one process; dropped, it gives back what is not its own.
+pub(super) struct Fitting<'a> {
+    place: &'a mut Place,
+    stack: &'a Stack<'a>,
+    threads: usize,
+    /// What was done, in order.
+    done: Vec<Step>,
+    /// What was known of what has been put aside.
+    hidden: Vec<Census>,
+}
+
+/// Something that was done, with what undoes it.
+enum Step {
+    /// A directory was made on the way to a target.
+    Way(RelPath),
+    /// Something was put here; what was here lies aside under a number.
+    Stand { target: RelPath, aside: Option<usize> },
+    /// A directory was moved here from elsewhere.
+    Moved { target: RelPath, home: PathBuf, aside: Option<usize> },
+}
+
+impl<'a> Fitting<'a> {
+    pub(super) fn new(place: &'a mut Place, stack: &'a Stack<'a>, threads: usize) -> Self {
+        Self { place, stack, threads, done: Vec::new(), hidden: Vec::new() }
+    }
+
+    pub(super) fn root_path(&self) -> &Path {
+        &self.place.root
+    }
+
+    pub(super) fn root(&self) -> Result<RootDir, WorkerError> {
+        Ok(RootDir::open(&self.place.root)?)
+    }
+
+    /// What was there before the process.
+    pub(super) fn before(&self) -> &Census {
+        &self.place.census
+    }
+
+    /// Puts everything in its place.
+    pub(super) fn put_in(&mut self, mounts: &Mounts) -> Result<(), WorkerError> {
+        self.make_kernels()?;
+        let mut copies = mounts.copies.iter().peekable();
+        for (number, point) in mounts.points.iter().enumerate() {
+            while let Some((_, target, tree, stub)) = copies.next_if(|copy| copy.0 <= number) {
+                self.copy(target, tree, *stub)?;
+            }
+            self.put(&point.target, &point.kind)?;
+        }
+        for (_, target, tree, stub) in copies {
+            self.copy(target, tree, *stub)?;
+        }
+        await_tick();
+        Ok(())
+    }
+
+    /// What is there after the process, but for what was put in.
+    pub(super) fn look(&self) -> Result<Census, WorkerError> {
+        let ignored: Vec<RelPath> = self.targets().cloned().collect();
+        self.place.look(&ignored, self.threads)
+    }
+
+    /// Takes everything out again; `after` is what the process has left.
+    pub(super) fn take_out(mut self, mut after: Census) -> Result<(), WorkerError> {
+        let restored: Vec<RelPath> = self.targets().cloned().collect();
+        // The last first: what was put aside with a directory lies in it.
+        while let Some(part) = self.hidden.pop() {
+            after.paste(part);
+        }
+        let touched = self.undo()?;
+        let root = self.root()?;
+        for path in touched.iter().chain(&restored) {
+            after.note(&root, path)?;
+        }
+        self.place.census = after;
+        Ok(())
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &RelPath> {
+        self.done.iter().filter_map(|step| match step {
+            Step::Way(_) => None,
+            Step::Stand { target, .. } | Step::Moved { target, .. } => Some(target),
+        })
+    }
+
+    /// `/dev` with the harmless devices, and the directories of what cannot be there.
+    fn make_kernels(&self) -> Result<(), WorkerError> {
+        let root = self.root()?;
+        for name in KERNELS {
+            remove_tree(&root, name.as_bytes())?;
+            make_directory(&root, name.as_bytes(), 0o755)?;
+        }
+        let dev = root.open_dir(&RelPath::new("dev").unwrap_or_default(), Follow::Never)?;
+        for (name, major, minor) in DEVICES {
+            let device = rustix::fs::makedev(major, minor);
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, device)
+                .and_then(|()| rustix::fs::chmodat(&dev, name, mode, AtFlags::empty()))
+                .map_err(no_device(name))?;
+        }
+        // A file system may have devices without effect.
+        rustix::fs::openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(no_device("null"))?;
+        for (name, target) in LINKS {
+            rustix::fs::symlinkat(target, &dev, name).map_err(no_device(name))?;
+        }
+        make_directory(&dev, b"shm", 0o1777)
+    }
+
+    fn put(&mut self, target: &RelPath, kind: &MountKind) -> Result<(), WorkerError> {
+        match kind {
+            MountKind::File { data, mode, uid, gid, .. } => {
+                let target = self.clear(target)?;
+                let (parent, name) = self.open(&target)?;
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let write = || -> std::io::Result<()> {
+                    let file = rustix::fs::openat(&parent, &name[..], flags, Mode::empty())?;
+                    let mut file = std::fs::File::from(file);
+                    std::io::Write::write_all(&mut file, &data.0)?;
+                    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+                    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+                    Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?)
+                };
+                write().map_err(|error| FsError::new("write", parent.path(), error))?;
+                self.settle(&target)
+            }
+            MountKind::Tmpfs { mode, .. } => {
+                let target = self.clear(target)?;
+                let (parent, name) = self.open(&target)?;
+                make_directory(&parent, &name, *mode)?;
+                self.settle(&target)
+            }
+            MountKind::Bind { source, subpath, stub: Stub::Dir, .. } => {
+                let whole = subpath.is_root();
+                self.move_in(
+                    target,
+                    &if whole { source.clone() } else { source.join(subpath.as_path()) },
+                )
+            }
+            MountKind::Bind { source, stub: Stub::File, .. } => {
+                let target = self.clear(target)?;
+                let (parent, name) = self.open(&target)?;
+                // A socket: a further name of it is as good.
+                rustix::fs::linkat(CWD, source, &parent, &name[..], AtFlags::empty())
+                    .map_err(|errno| FsError::new("link", source, errno))?;
+                self.settle(&target)
+            }
+            MountKind::Overlay { .. } => {
+                Err(WorkerError::Internal("layers are mounted where nothing can be".to_owned()))
+            }
+        }
+    }
+
+    fn copy(&mut self, target: &RelPath, tree: &Tree, stub: Stub) -> Result<(), WorkerError> {
+        let target = self.clear(target)?;
+        let (parent, name) = self.open(&target)?;
+        let threads = self.threads;
+        let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
+        match stub {
+            Stub::Dir => {
+                make_directory(&parent, &name, 0o755)?;
+                let name = RelPath::new(&name).unwrap_or_default();
+                materialize(tree, &parent.open_dir(&name, Follow::Never)?, &options)?;
+            }
+            Stub::File => {
+                // The tree has the one file, under its own name.
+                let mut entries = tree.clone().into_entries();
+                for entry in &mut entries {
+                    entry.path = RelPath::new(&name).unwrap_or_default();
+                }
+                materialize(&Tree::new(entries)?, &parent, &options)?;
+            }
+        }
+        self.settle(&target)
+    }
+
+    fn move_in(&mut self, target: &RelPath, home: &Path) -> Result<(), WorkerError> {
+        let target = self.clear(target)?;
+        let (parent, name) = self.open(&target)?;
+        rustix::fs::renameat(CWD, home, &parent, &name[..]).map_err(|errno| match errno {
+            Errno::NOENT => WorkerError::Sandbox(SandboxError::Unavailable(
+                "without mounts, a cache directory can be at one place only".to_owned(),
+            )),
+            errno => FsError::new("move in", home, errno).into(),
+        })?;
+        if let Some(Step::Stand { target, aside }) = self.done.pop() {
+            self.done.push(Step::Moved { target, home: home.to_owned(), aside });
+        }
+        self.settle(&target)
+    }
+
+    /// Makes place for something: the way to it, and what is there aside. Returns the path without
+    /// links.
+    fn clear(&mut self, target: &RelPath) -> Result<RelPath, WorkerError> {
+        let target = self.stack.resolve(target, Last::Follow)?.path;
+        let root = self.root()?;
+        for ancestor in target.ancestors().filter(|path| !path.is_root()) {
+            if root.stat(&ancestor, Follow::Never)?.is_none() {
+                let (parent, name) = self.open(&ancestor)?;
+                make_directory(&parent, &name, 0o755)?;
+                self.done.push(Step::Way(ancestor.clone()));
+                self.settle(&ancestor)?;
+            }
+        }
+        let (parent, name) = self.open(&target)?;
+        let number = self.done.len();
+        let aside = match rustix::fs::renameat(&parent, &name[..], CWD, self.aside(number)) {
+            Ok(()) => Some(number),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(FsError::new("put aside", parent.path(), errno).into()),
+        };
+        self.hidden.push(self.place.census.cut(&target));
+        self.done.push(Step::Stand { target: target.clone(), aside });
+        Ok(target)
+    }
+
+    fn aside(&self, number: usize) -> PathBuf {
+        self.place.directory.join(format!("aside-{number}"))
+    }
+
+    /// The directory that a path is in, and its name there.
+    fn open(&self, path: &RelPath) -> Result<(RootDir, Vec<u8>), WorkerError> {
+        let parent = path.parent().unwrap_or_default();
+        Ok((self.root()?.open_dir(&parent, Follow::Never)?, path.name().to_vec()))
+    }
+
+    /// Makes the directory around a path look as if nothing had been put in it.
+    fn settle(&mut self, path: &RelPath) -> Result<(), WorkerError> {
+        let parent = path.parent().unwrap_or_default();
+        let root = self.root()?;
+        if let Some(stat) = self.place.census.get(&parent) {
+            set_mtime(&root, &parent, stat.mtime)?;
+        }
+        if self.targets().any(|target| parent.starts_with(target)) {
+            return Ok(());
+        }
+        if !parent.is_root() {
+            self.place.census.note(&root, &parent)?;
+        }
+        if matches!(self.done.last(), Some(Step::Way(way)) if way == path) {
+            self.place.census.note(&root, path)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes everything, the last first; returns the directories in which something was undone.
+    fn undo(&mut self) -> Result<Vec<RelPath>, WorkerError> {
+        let mut touched = Vec::new();
+        while let Some(step) = self.done.pop() {
+            let path = match &step {
+                Step::Way(path) => path,
+                Step::Stand { target, .. } | Step::Moved { target, .. } => target,
+            };
+            let Ok((parent, name)) = self.open(path) else {
+                // The process has removed the directory around it.
+                self.bring_home(&step)?;
+                continue;
+            };
+            let mtime = FileTimes::of(&parent)?;
+            match &step {
+                Step::Way(_) => {
+                    let _ = rustix::fs::unlinkat(&parent, &name[..], AtFlags::REMOVEDIR);
+                }
+                Step::Stand { aside, .. } => {
+                    remove_tree(&parent, &name)?;
+                    self.put_back(*aside, &parent, &name)?;
+                }
+                Step::Moved { home, aside, .. } => {
+                    rustix::fs::renameat(&parent, &name[..], CWD, home)
+                        .map_err(|errno| FsError::new("move back to", home, errno))?;
+                    self.put_back(*aside, &parent, &name)?;
+                }
+            }
+            mtime.set(&parent)?;
+            touched.push(path.clone());
+            touched.extend(path.parent().filter(|parent| !parent.is_root()));
+        }
+        Ok(touched)
+    }
+
+    fn put_back(
+        &self,
+        aside: Option<usize>,
+        parent: &RootDir,
+        name: &[u8],
+    ) -> Result<(), WorkerError> {
+        let Some(number) = aside else { return Ok(()) };
+        rustix::fs::renameat(CWD, self.aside(number), parent, name)
+            .map_err(|errno| FsError::new("put back", parent.path(), errno).into())
+    }
+
+    fn bring_home(&self, step: &Step) -> Result<(), WorkerError> {
+        match step {
+            Step::Moved { home, .. } if !home.exists() => {
+                Err(FsError::new("find again", home, Errno::NOENT).into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Fitting<'_> {
+    fn drop(&mut self) {
+        // After a failure the place goes, and what was only lent to it has to come home before.
+        let _ = self.undo();
+    }
+}
+
+/// Waits until the clock that files get their times from has gone on, so that every change from now
+/// on shows in a time.
+fn await_tick() {
+    let now = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        (time.tv_sec, time.tv_nsec)
+    };
+    let before = now();
+    while now() == before {
+        std::thread::sleep(std::time::Duration::from_micros(500));
+    }
+}
+
+/// When a directory changed last.
+struct FileTimes(Timespec);
+
+impl FileTimes {
+    fn of(directory: &RootDir) -> Result<Self, WorkerError> {
+        let stat = rustix::fs::fstat(directory)
+            .map_err(|errno| FsError::new("examine", directory.path(), errno))?;
+        let mtime = formwork_fs::FileStat::from(stat).mtime;
+        Ok(Self(Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() }))
+    }
+
+    fn set(&self, directory: &RootDir) -> Result<(), WorkerError> {
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access, last_modification: self.0 };
+        rustix::fs::futimens(directory, &times)
+            .map_err(|errno| FsError::new("set the time of", directory.path(), errno).into())
+    }
+}
+
+fn set_mtime(root: &RootDir, path: &RelPath, mtime: Timestamp) -> Result<(), WorkerError> {
+    let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanoseconds.into() };
+    FileTimes(time).set(&root.open_dir(path, Follow::Never)?)
+}
+
+fn make_directory(parent: &RootDir, name: &[u8], mode: u32) -> Result<(), WorkerError> {
+    let failed = |errno| {
+        let path = parent.path().join(std::ffi::OsStr::from_bytes(name));
+        FsError::new("create the directory", path, errno)
+    };
+    rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(failed)?;
+    let mode = Mode::from_raw_mode(mode & 0o7777);
+    rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failed)?;
+    Ok(())
+}
+
+fn no_device(name: &str) -> impl Fn(Errno) -> WorkerError {
+    move |errno| {
+        WorkerError::Sandbox(SandboxError::Unavailable(format!(
+            "the device /dev/{name} cannot be made for a step ({errno}): that takes the capability \
+             MKNOD, and a store (`--root`) on a file system that is not mounted with `nodev`"
+        )))
+    }
+}

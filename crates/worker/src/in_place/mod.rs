@@ -1,0 +1,130 @@
+//! RUN where nothing can be mounted: in a directory that holds the whole root file system.
+//!
+//! The directory is made once for a chain of steps and carried on from each to the next ([`Place`]).
+//! What a step has changed is found by looking at all metadata once afterwards. What other machines
+//! mount is put in its place before the step, and taken away again after it ([`fit`]).
+
+mod fit;
+mod place;
+
+use std::sync::{Mutex, PoisonError};
+
+use formwork_diagnostics::Outcome;
+use formwork_graph::Exec;
+use formwork_layer::tree::Origin;
+use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
+use formwork_sandbox::RootFs;
+use formwork_snapshot::Snapshotter;
+use formwork_solver::{Done, Task};
+
+use crate::WorkerError;
+use crate::exec::{accounts, root_metadata, without_unchanged};
+use crate::layer::{Layer, Source};
+use crate::mounts::{Mounts, input};
+use crate::root::{Output, Root};
+use crate::runner::Worker;
+use fit::Fitting;
+pub(crate) use place::Place;
+
+/// How many directories are kept for further steps; each holds a whole root file system.
+const IDLE: usize = 4;
+
+/// The directories that no step works in at the moment, the last used last.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Mutex<Vec<Place>>);
+
+impl Places {
+    /// A directory that holds a root file system: one that was left by a step before it, or a new
+    /// one.
+    pub(crate) fn take(&self, worker: &Worker, root: &Root) -> Result<Place, WorkerError> {
+        let best = {
+            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let best = (0..idle.len()).filter(|at| idle[*at].is_below(root));
+            let best = best.max_by_key(|at| idle[*at].depth());
+            best.map(|at| idle.remove(at))
+        };
+        match best {
+            Some(mut place) => place.rise_to(root, worker.store.threads).map(|()| place),
+            None => Place::make(&worker.store, root),
+        }
+    }
+
+    /// Keeps a directory for the next step.
+    pub(crate) fn put(&self, place: Place) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(place);
+        if idle.len() > IDLE {
+            drop(idle.remove(0));
+        }
+    }
+}
+
+impl Worker {
+    /// Runs a process and keeps what it changes.
+    pub(crate) fn exec_in_place(
+        &self,
+        task: &Task<'_, Output>,
+        exec: &Exec,
+    ) -> Result<Done<Output>, WorkerError> {
+        let root = input(task, exec.rootfs)?.root()?;
+        let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
+        let user = accounts(root)?.process_user(&exec.user)?;
+        let mounts = self.mounts(task, exec, root)?.ok_or_else(canceled)?;
+        let mut place = self.places.take(self, root)?;
+        let trees = root.trees()?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let mut fitting = Fitting::new(&mut place, &stack, self.store.threads);
+        fitting.put_in(&mounts)?;
+        let rootfs = RootFs::in_place(fitting.root_path());
+        let spec = self.spec_of(exec, &user, &mounts, rootfs)?;
+        let report = self.run_logged(task, &spec)?;
+        if !report.status.is_success() || report.timed_out {
+            let reason = self.reason(&report, fitting.root_path());
+            return Err(WorkerError::Exit { status: report.status, reason });
+        }
+        let after = fitting.look()?;
+        let origin = Origin::layer(fitting.root()?);
+        let below = root_metadata(root)?;
+        let tree = scan_changes(&origin, &below, fitting.before(), &after, self.store.threads)?;
+        let (tree, _) = without_unchanged(tree, &stack)?;
+        let layer = match tree.is_empty() {
+            true => None,
+            false => {
+                let active = self.store.snapshots.prepare()?;
+                let threads = self.store.threads;
+                let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
+                let upper = formwork_fs::RootDir::open(active.upper())?;
+                crate::exec::set_metadata(&active, &below)?;
+                materialize(&tree, &upper, &options)?;
+                Some(Layer::keep(&self.store, tree, Some(active), Source::Store)?)
+            }
+        };
+        fitting.take_out(after)?;
+        let (output, record) = match layer {
+            None => (root.clone(), (String::new(), crate::store::now())),
+            Some(layer) => {
+                let record = (layer.name().to_string(), layer.created()?.unwrap_or_default());
+                (root.with(layer)?, record)
+            }
+        };
+        place.is_now(&output);
+        self.places.put(place);
+        let output = Output::Root(output);
+        Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
+    }
+}
+
+/// Does something with a place that is fitted for one process, of which nothing is kept.
+pub(crate) fn fit_once<T>(
+    place: &mut Place,
+    root: &Root,
+    mounts: &Mounts,
+    threads: usize,
+    run: impl FnOnce(&std::path::Path) -> Result<T, WorkerError>,
+) -> Result<T, WorkerError> {
+    let trees = root.trees()?;
+    let stack = Stack::new(trees.iter().map(|tree| &**tree));
+    let mut fitting = Fitting::new(place, &stack, threads);
+    fitting.put_in(mounts)?;
+    run(fitting.root_path())
+}
