@@ -6,7 +6,7 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
-use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
+use formwork_graph::{Graph, Op, OpId, Place as Location, Source, Step};
 use formwork_layer::LayerError;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
@@ -20,7 +20,9 @@ use crate::resolve::resolve;
 use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
-use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
+use crate::travel::{
+    Export, Imports, TravelIndex, export, fill_mounts, inline_field, send_mounts, used_mounts,
+};
 use crate::{
     BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
 };
@@ -61,7 +63,7 @@ pub(crate) fn build_and<T>(
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
-    let lowered = lowered.map_err(BuildError::input)?;
+    let mut lowered = lowered.map_err(BuildError::input)?;
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
@@ -72,6 +74,13 @@ pub(crate) fn build_and<T>(
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
+    for lowered in &mut lowered {
+        // That of a base image is not this one's.
+        let root = outputs.get(&lowered.target).and_then(|output| output.root().ok());
+        let root = root.filter(|_| request.inline_cache);
+        lowered.config.inline_cache =
+            root.and_then(|root| inline_field(&index.used(), root, request.epoch));
+    }
     let mut image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {
@@ -144,6 +153,9 @@ impl Place<'_> {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
         }
+        if let Some(note) = op.and_then(|op| self.note_of_base(self.graph.step(op), error)) {
+            diagnostic = diagnostic.with_note(note);
+        }
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
         }
@@ -156,6 +168,21 @@ impl Place<'_> {
             kind_of_worker_error(error)
         };
         BuildError::new(kind, diagnostic)
+    }
+
+    /// Where the cause is in the base image and not in the Dockerfile.
+    fn note_of_base(&self, step: &Step, error: &WorkerError) -> Option<String> {
+        let (start, end) = step.location?;
+        let span = Span::new(start as usize, end as usize);
+        let text = self.request.dockerfile.slice(span);
+        let (_, instruction) = step.name.split_once("] ")?;
+        let is_from =
+            |text: &str| text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "));
+        if is_from(text) && !is_from(instruction) {
+            return Some(format!("the base image brings `ONBUILD {instruction}`"));
+        }
+        let has_user = matches!(error, WorkerError::Account(_)) && step.places.account.is_none();
+        has_user.then(|| "the base image sets the user".to_owned())
     }
 
     /// Whether a file of a context cannot be read.

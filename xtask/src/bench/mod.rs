@@ -13,8 +13,9 @@ mod registry;
 mod report;
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::formwork::Formwork;
 use crate::setup;
@@ -36,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) json: Option<String>,
     /// Only formwork, without peers.
     pub(crate) alone: bool,
+    /// How many gigabytes the large layer has.
+    pub(crate) large: Option<u64>,
 }
 
 impl Options {
@@ -50,6 +53,7 @@ impl Options {
                 "--runs" => options.runs = Some(value()?.parse()?),
                 "--json" => options.json = Some(value()?),
                 "--alone" => options.alone = true,
+                "--large" => options.large = Some(value()?.parse()?),
                 _ => options.filters.push(argument),
             }
         }
@@ -57,8 +61,18 @@ impl Options {
     }
 }
 
+/// The parser alone, which has no peers and a table of its own.
+fn parser(root: &Path) -> Result<()> {
+    let arguments = ["bench", "--package", "formwork-dockerfile", "--bench", "parser"];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { bail!("the parser's benchmark failed") }
+}
+
 /// Runs all cases and prints the table.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    if options.filters == ["parser"] {
+        return parser(root);
+    }
     setup::packages(&PACKAGES)?;
     println!("bench: building formwork");
     let formwork = Formwork::build(root)?;
@@ -72,7 +86,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     println!("bench: {}", report::machine(&tools));
     let mut results = Vec::new();
-    for case in case::all(&registry.large()) {
+    for case in case::all(&registry.large(), options.large.unwrap_or(1)) {
         if !options.filters.is_empty()
             && !options.filters.iter().any(|f| case.name.contains(f.as_str()))
         {

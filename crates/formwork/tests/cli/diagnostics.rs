@@ -180,3 +180,35 @@ fn failures_before_the_build_are_objects_too() {
     assert_eq!(event["diagnostic"]["severity"], "error");
     assert!(event["time"].is_u64(), "{event}");
 }
+
+#[test]
+fn what_the_base_image_brings_is_told_as_such() {
+    let site = Site::new().with_busybox();
+    for (base, dockerfile, note) in [
+        ("ONBUILD COPY none /", "FROM base\n", "the base image brings `ONBUILD COPY none /`"),
+        ("USER ghost", "FROM base\nRUN true\n", "the base image sets the user"),
+    ] {
+        site.build(&["-t", "base"], &format!("FROM busybox\n{base}\n"));
+        Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, note);
+    }
+}
+
+#[test]
+fn what_several_platforms_have_in_common_is_told_once() {
+    let site = Site::new();
+    site.write("a", "");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let codes = |dockerfile: &str| {
+        let told = told(&site, &platforms, dockerfile);
+        told.into_iter().map(|(_, code, place, _)| format!("{code} {place}")).collect::<Vec<_>>()
+    };
+    let start = "FROM scratch\nARG TARGETARCH\nENV A=$B\n";
+    assert_eq!(
+        codes(&format!("{start}COPY no nope /$TARGETARCH/\n")),
+        ["UndefinedVar $B", "missing-source no", "missing-source nope"]
+    );
+    assert_eq!(
+        codes(&format!("{start}COPY a n* /$TARGETARCH/\n")),
+        ["UndefinedVar $B", "no-match n*"]
+    );
+}
