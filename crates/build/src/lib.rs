@@ -22,6 +22,7 @@ mod login;
 mod mounts;
 mod once;
 mod output;
+mod rebase;
 mod recipe;
 mod request;
 mod resolve;
@@ -52,6 +53,7 @@ pub use mounts::{
     export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
     no_such_mount,
 };
+pub use rebase::{Conflict, RebaseRequest, Rebased, Trouble, rebase};
 pub use recipe::Recipe;
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,

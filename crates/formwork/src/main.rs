@@ -52,6 +52,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Save(args) => commands::save::run(args, &settings),
         Command::Copy(args) => commands::copy::run(args, &settings),
         Command::Verify(args) => return commands::verify::run(args, &settings),
+        Command::Rebase(args) => return commands::rebase::run(args, &settings),
         Command::Index(args) => commands::index::run(args, &settings),
         Command::Import(args) => commands::import::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),

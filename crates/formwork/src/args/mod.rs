@@ -16,6 +16,7 @@ mod login;
 mod mounts;
 mod pairs;
 mod publish;
+mod rebase;
 mod registry;
 mod run;
 mod shell;
@@ -44,6 +45,7 @@ pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
 pub(crate) use publish::Published;
+pub(crate) use rebase::RebaseArgs;
 pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use shell::ShellArgs;
@@ -147,6 +149,8 @@ pub(crate) enum Command {
     Copy(CopyArgs),
     /// Build an image once more from what it was made of, and show the first difference
     Verify(VerifyArgs),
+    /// Put the layers of an image on a newer base, if that is safe
+    Rebase(RebaseArgs),
     /// Make and show indexes, which are images for several platforms
     Index(IndexArgs),
     /// Make an image of the files in a tar archive

@@ -24,6 +24,7 @@ pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod rebase;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod save;
