@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  bench [CASE...] [--runs N] [--json FILE] [--alone]
+  bench [CASE...] [--runs N] [--json FILE] [--alone] [--large GIGABYTES]
                   time formwork beside the installed peers, in turns
   compare [NAME...]
                   hold the images of the demo against what buildah, skopeo, umoci and crun make

@@ -2,13 +2,13 @@
 //!
 //! Does only what is missing, says what it does, and needs root or sudo for nothing but that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 25] = [
+pub(crate) const TEST_PACKAGES: [&str; 26] = [
     "acl",
     "apache2-utils",
     "attr",
@@ -28,6 +28,7 @@ pub(crate) const TEST_PACKAGES: [&str; 25] = [
     "openssl",
     "podman",
     "python3-minimal",
+    "python3-venv",
     "qemu-user-static",
     "skopeo",
     "uidmap",
@@ -58,6 +59,24 @@ pub(crate) fn packages(wanted: &[&str]) -> Result<()> {
         as_root(&install)?;
     }
     Ok(())
+}
+
+/// A server that speaks like S3, from PyPI, and the directory with its program; `None` after telling
+/// that it cannot be had.
+pub(crate) fn object_store(root: &Path) -> Option<PathBuf> {
+    let place = root.join("target/moto");
+    let programs = place.join("bin");
+    if programs.join("moto_server").is_file() {
+        return Some(programs);
+    }
+    println!("setup: installing moto");
+    let (place, pip) = (place.to_str()?, programs.join("pip"));
+    let is_there = run_quietly("python3", &["-m", "venv", place])
+        && run_quietly(pip.to_str()?, &["install", "--quiet", "moto[s3,server]==5.2.5"]);
+    if !is_there {
+        println!("setup: moto cannot be had; tests that need it are skipped");
+    }
+    is_there.then_some(programs)
 }
 
 /// Makes sure that the test user exists and has subordinate ids; only root needs one.

@@ -14,6 +14,7 @@ use crate::{setup, tidy};
 pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     setup::packages(&setup::TEST_PACKAGES)?;
     setup::test_user()?;
+    let object_store = setup::object_store(root);
     if filters.is_empty() {
         cargo(root, &["fmt", "--all", "--check"])?;
         cargo(root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
@@ -24,6 +25,11 @@ pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     fs_err::write(&skips, "")?;
     let mut test = Command::new(env!("CARGO"));
     test.args(["test", "--workspace", "--no-fail-fast"]).args(filters).current_dir(root);
+    if let Some(programs) = object_store {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::env::split_paths(&path).chain([programs]);
+        test.env("PATH", std::env::join_paths(all)?);
+    }
     let status =
         test.env("FORMWORK_TEST_SKIPS", &skips).status().context("cannot run cargo test")?;
     list_skipped(&fs_err::read_to_string(&skips)?);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
-use formwork_graph::{Graph, Op, OpId, Place as Location, Source};
+use formwork_graph::{Graph, Op, OpId, Place as Location, Source, Step};
 use formwork_layer::LayerError;
 use formwork_sandbox::{ProgramProblem, SandboxError};
 use formwork_solver::Cancel;
@@ -144,6 +144,9 @@ impl Place<'_> {
             let span = Span::new(start as usize, end as usize);
             diagnostic = diagnostic.at(&self.request.dockerfile, span, "");
         }
+        if let Some(note) = op.and_then(|op| self.note_of_base(self.graph.step(op), error)) {
+            diagnostic = diagnostic.with_note(note);
+        }
         if let WorkerError::Missing(missing) = error {
             diagnostic = self.explain(diagnostic, missing);
         }
@@ -156,6 +159,21 @@ impl Place<'_> {
             kind_of_worker_error(error)
         };
         BuildError::new(kind, diagnostic)
+    }
+
+    /// Where the cause is in the base image and not in the Dockerfile.
+    fn note_of_base(&self, step: &Step, error: &WorkerError) -> Option<String> {
+        let (start, end) = step.location?;
+        let span = Span::new(start as usize, end as usize);
+        let text = self.request.dockerfile.slice(span);
+        let (_, instruction) = step.name.split_once("] ")?;
+        let is_from =
+            |text: &str| text.get(..5).is_some_and(|word| word.eq_ignore_ascii_case("FROM "));
+        if is_from(text) && !is_from(instruction) {
+            return Some(format!("the base image brings `ONBUILD {instruction}`"));
+        }
+        let has_user = matches!(error, WorkerError::Account(_)) && step.places.account.is_none();
+        has_user.then(|| "the base image sets the user".to_owned())
     }
 
     /// Whether a file of a context cannot be read.

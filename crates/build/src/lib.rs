@@ -22,6 +22,7 @@ mod login;
 mod mounts;
 mod once;
 mod output;
+mod rebase;
 mod recipe;
 mod request;
 mod resolve;
@@ -52,6 +53,7 @@ pub use mounts::{
     export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
     no_such_mount,
 };
+pub use rebase::{Conflict, RebaseRequest, Rebased, Trouble, rebase};
 pub use recipe::Recipe;
 pub use request::{
     Annotation, AnnotationPlace, BuildRequest, ContextSpec, Destination, ImageForm, Output,
@@ -65,10 +67,13 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use toolbox::Toolbox;
 pub use transfer::{
     CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
-    import, inspect_index, load, pull, push, save,
+    import, inspect_index, load, pull, push, save, tags,
 };
 
-pub use travel::{CacheFrom, CacheMode, CachePlace, CacheTo, send_cache_mount, take_cache_mount};
+pub use travel::{
+    BucketPlace, CacheFrom, CacheMode, CachePlace, CacheTo, Cleared, clear_cache, send_cache_mount,
+    take_cache_mount,
+};
 
 pub use verify::{Difference, Surroundings, Verified, verify};
 
@@ -78,8 +83,8 @@ pub use formwork_frontend::{
 };
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
-pub use formwork_registry::{ProxyConfig, Secret};
+pub use formwork_registry::{BucketConfig, BucketKey, ProxyConfig, Secret};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
-pub use formwork_sandbox::{Port, Resource, ResourceLimit, Uplink};
+pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

@@ -52,6 +52,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Save(args) => commands::save::run(args, &settings),
         Command::Copy(args) => commands::copy::run(args, &settings),
         Command::Verify(args) => return commands::verify::run(args, &settings),
+        Command::Rebase(args) => return commands::rebase::run(args, &settings),
         Command::Index(args) => commands::index::run(args, &settings),
         Command::Import(args) => commands::import::run(args, &settings),
         Command::Load(args) => commands::load::run(args, &settings),
@@ -63,6 +64,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Du(args) => commands::du::run(args, &settings),
         Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Mounts(args) => commands::mounts::run(args, &settings),
+        Command::Cache(args) => commands::cache::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -18,6 +18,7 @@ pub mod compression;
 mod disk;
 mod error;
 mod flow;
+mod holes;
 mod materialize;
 mod pack;
 mod scan;

@@ -21,6 +21,7 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::LayerError;
 use crate::disk::{self, Maker, Omitted, Ownership, path_of};
 use crate::flow;
+use crate::holes::SparseFile;
 use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
 
 /// How a directory is made.
@@ -282,7 +283,7 @@ impl<'a> Work<'a> {
                     return Err(LayerError::Changed { path: file.display_path() });
                 }
             }
-            Bytes::At { .. } | Bytes::Missing => copy_verified(file, &mut target, path)?,
+            Bytes::At { .. } | Bytes::Missing => target = copy_verified(file, target, path)?,
         }
         self.maker.finish(target.as_fd(), &entry.metadata, path)
     }
@@ -291,10 +292,12 @@ impl<'a> Work<'a> {
 /// Copies a file that somebody may be writing to, and makes sure that it is what was wanted.
 fn copy_verified(
     file: &File,
-    target: &mut fs::File,
+    target: fs::File,
     target_path: impl Fn() -> std::path::PathBuf,
-) -> Result<(), LayerError> {
+) -> Result<fs::File, LayerError> {
     let source = file.open()?;
+    let failed = |error| FsError::new("write", target_path(), error);
+    let mut target = SparseFile::new(target);
     let mut hasher = blake3::Hasher::new();
     let mut buffer = Vec::with_capacity(PIECE);
     let mut left = file.size;
@@ -308,11 +311,11 @@ fn copy_verified(
             break;
         }
         hasher.update(&buffer);
-        target.write_all(&buffer).map_err(|error| FsError::new("write", target_path(), error))?;
+        target.write(&buffer).map_err(failed)?;
         left -= buffer.len() as u64;
     }
     match left == 0 && ContentHash(hasher.finalize().into()) == file.content {
-        true => Ok(()),
+        true => Ok(target.finish().map_err(failed)?),
         false => Err(LayerError::Changed { path: file.display_path() }),
     }
 }

@@ -25,6 +25,7 @@
 mod address;
 mod answer;
 mod auth;
+mod bucket;
 mod challenge;
 mod client;
 mod config;
@@ -51,6 +52,7 @@ mod trouble;
 mod trust;
 mod upload;
 
+pub use bucket::{Bucket, BucketConfig, BucketKey, Object};
 pub use client::RegistryClient;
 pub use config::{Pieces, ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
 pub use credentials::{Credential, Credentials, Keeping, Secret};

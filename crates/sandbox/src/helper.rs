@@ -18,13 +18,14 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
+use crate::cgroup::Group;
 use crate::init::{self, Job};
 use crate::network::{self, Connected};
 use crate::rungs::{chroot, forbidden};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
-use crate::{SandboxError, Stage, probe};
+use crate::{Limits, SandboxError, Stage, probe};
 
 /// Serves requests from standard input until its other end is closed; then kills everything.
 pub(crate) fn serve() -> ! {
@@ -112,7 +113,7 @@ impl Helper {
             true => chroot::start(&job).map(|(pid, process)| Started {
                 pid,
                 process,
-                connected: None,
+                provided: Provided::default(),
                 end: chroot::END,
             }),
             false => self.start(outside, &job),
@@ -143,9 +144,18 @@ impl Helper {
 struct Started {
     pid: Pid,
     process: OwnedFd,
-    connected: Option<Connected>,
+    provided: Provided,
     /// The signal that ends it with all its processes.
     end: Signal,
+}
+
+/// What a sandbox has outside.
+#[derive(Default)]
+struct Provided {
+    /// The way out of its network, if it has one of its own.
+    _connected: Option<Connected>,
+    /// The control group, if it has limits.
+    group: Option<Group>,
 }
 
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
@@ -165,7 +175,7 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
     };
     drop(go);
     match provide(world, outside, pid, tell) {
-        Ok(connected) => Ok(Started { pid, process, connected, end: Signal::KILL }),
+        Ok(provided) => Ok(Started { pid, process, provided, end: Signal::KILL }),
         Err(error) => {
             // Without the word it ends by itself.
             let _ = sys::wait(Some(pid), true);
@@ -176,20 +186,27 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
 
 /// Does for a first process what only somebody outside can do, and tells it so.
 fn provide(
-    world: &World,
+    world: &mut World,
     outside: &Outside,
     pid: Pid,
     tell: OwnedFd,
-) -> Result<Option<Connected>, SandboxError> {
+) -> Result<Provided, SandboxError> {
     world
         .give_ids(pid)
         .map_err(|error| SandboxError::setup(Stage::IdMaps, "the sandbox", error))?;
     outside.resource_limits.iter().for_each(|limit| limit.permit(pid));
-    if let Some(uplink) = &outside.uplink {
-        return network::connect(uplink, pid, tell).map(Some);
-    }
-    let _ = rustix::io::write(&tell, &[network::GO]);
-    Ok(None)
+    let group = match outside.limits == Limits::default() {
+        true => None,
+        false => Some(world.cgroups.make(&outside.limits, pid)?),
+    };
+    let _connected = match &outside.uplink {
+        Some(uplink) => Some(network::connect(uplink, pid, tell)?),
+        None => {
+            let _ = rustix::io::write(&tell, &[network::GO]);
+            None
+        }
+    };
+    Ok(Provided { _connected, group })
 }
 
 /// A sandbox that is running.
@@ -197,8 +214,8 @@ struct Run {
     /// Its first process.
     pid: Pid,
     process: OwnedFd,
-    /// The way out of its network, if it has one of its own.
-    connected: Option<Connected>,
+    /// What it has outside.
+    provided: Provided,
     /// To the builder's thread that waits; `None` when that thread is gone.
     channel: Option<OwnedFd>,
     /// When it will be killed.
@@ -211,8 +228,8 @@ struct Run {
 
 impl Run {
     fn new(started: Started, channel: OwnedFd) -> Self {
-        let Started { pid, process, connected, end } = started;
-        Self { pid, process, connected, channel: Some(channel), deadline: None, killed: false, end }
+        let Started { pid, process, provided, end } = started;
+        Self { pid, process, provided, channel: Some(channel), deadline: None, killed: false, end }
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
@@ -257,7 +274,9 @@ impl Run {
     /// all other processes and, since its namespaces go with it, of all mounts.
     fn report_end(&mut self) {
         let Ok(Some(waited)) = sys::wait(Some(self.pid), true) else { return };
-        self.connected = None;
+        let provided = std::mem::take(&mut self.provided);
+        let group = provided.group.as_ref().map(Group::usage);
+        drop(provided);
         let Some(channel) = &self.channel else { return };
         let gone = Gone {
             signal: libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status)),
@@ -265,6 +284,7 @@ impl Run {
             user_time: waited.user,
             system_time: waited.system,
             peak_memory: waited.peak_memory,
+            group,
         };
         let _ = wire::send(channel.as_fd(), &Answer::Gone(gone));
     }

@@ -16,9 +16,12 @@ use rustix::io::Errno;
 
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::{
-    Cancel, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, ProcessSpec, SandboxError,
-    Stage,
+    Cancel, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, OutOfMemory, ProcessSpec,
+    SandboxError, Stage,
 };
+
+/// The exit code of a process that was killed, as a shell tells it.
+const KILLED: i32 = 137;
 
 /// Runs processes, any number at once, through one helper process.
 ///
@@ -84,7 +87,9 @@ impl Launcher {
         let result = helper.start(spec, stdio).and_then(|channel| {
             let started = Instant::now();
             let deadline = spec.time_limit.and_then(|limit| started.checked_add(limit));
-            Run { channel, started, deadline, grace: spec.stop_grace }.wait(cancel)
+            let (grace, limit) = (spec.stop_grace, spec.limits.memory);
+            let kills = machine_kills();
+            Run { channel, started, deadline, grace, limit, kills }.wait(cancel)
         });
         if let Err(SandboxError::Helper(_)) = &result {
             self.forget(&helper);
@@ -164,6 +169,7 @@ impl Helper {
         let descriptors = [&document, &stdin, &stdio.stdout, &stdio.stderr].map(AsFd::as_fd);
         let outside = Outside {
             resource_limits: spec.resource_limits.clone(),
+            limits: spec.limits,
             in_place: spec.root.in_place,
             uplink: spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private),
         };
@@ -197,6 +203,10 @@ struct Run {
     /// When it is stopped in any case.
     deadline: Option<Instant>,
     grace: Duration,
+    /// The memory that the processes may have together.
+    limit: Option<u64>,
+    /// How many processes the kernel had killed for lack of memory before.
+    kills: u64,
 }
 
 impl Run {
@@ -223,7 +233,10 @@ impl Run {
                 Ok(Some(Answer::Outcome(result))) => outcome = Some(result),
                 Ok(Some(Answer::Gone(end))) => {
                     let result = outcome.unwrap_or_else(|| self.killed(end));
-                    return result.map(|report| ExitReport { timed_out, ..report });
+                    return result.map(|report| {
+                        let out_of_memory = self.out_of_memory(&report, end);
+                        ExitReport { timed_out, out_of_memory, ..report }
+                    });
                 }
                 Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => return Err(gone()),
                 Err(errno) => return Err(messages(errno)),
@@ -238,17 +251,33 @@ impl Run {
         let _ = wire::send(self.channel.as_fd(), &Stop { grace_ms });
     }
 
+    /// Whether the kernel killed any process for lack of memory. Of those without a group it only
+    /// tells that it killed somebody on this machine, which counts if these were killed, too.
+    fn out_of_memory(&self, report: &ExitReport, end: Gone) -> Option<OutOfMemory> {
+        match end.group {
+            Some(group) if group.oom_kills > 0 => {
+                Some(OutOfMemory { peak: group.peak, limit: self.limit })
+            }
+            _ if report.status.shell_code() == KILLED && machine_kills() > self.kills => {
+                Some(OutOfMemory { peak: report.peak_memory, limit: None })
+            }
+            _ => None,
+        }
+    }
+
     /// The report where the sandbox's first process could give none.
     fn killed(&self, end: Gone) -> Result<ExitReport, SandboxError> {
         let Some(signal) = end.signal else {
             return Err(SandboxError::Helper("a sandbox ended without a report".to_owned()));
         };
-        if !end.by_request {
+        let has_no_memory = end.group.is_some_and(|group| group.oom_kills > 0);
+        if !end.by_request && !has_no_memory {
             return Err(SandboxError::Killed { signal });
         }
         Ok(ExitReport {
             status: ExitStatus::Signaled(signal),
             timed_out: false,
+            out_of_memory: None,
             wall_time: self.started.elapsed(),
             user_time: end.user_time,
             system_time: end.system_time,
@@ -256,6 +285,13 @@ impl Run {
             created: Vec::new(),
         })
     }
+}
+
+/// How many processes the kernel has killed for lack of memory since the machine started.
+fn machine_kills() -> u64 {
+    let text = fs_err::read_to_string("/proc/vmstat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|count| count.parse().ok()).unwrap_or_default()
 }
 
 fn gone() -> SandboxError {

@@ -22,6 +22,7 @@
 //! the workspace, in one module of system calls.
 
 mod cancel;
+mod cgroup;
 mod emulation;
 mod encoding;
 mod enter;
@@ -52,10 +53,10 @@ pub use error::{
     IdKind, OsError, ProgramProblem, RootlessProblem, SandboxError, Stage, TargetProblem,
 };
 pub use launcher::{Launcher, Stdio};
-pub use limits::{Resource, ResourceLimit};
+pub use limits::{Limits, Resource, ResourceLimit};
 pub use network::{Port, Uplink};
 pub use probe::{Feature, Probe, probe};
-pub use report::{ExitReport, ExitStatus};
+pub use report::{ExitReport, ExitStatus, OutOfMemory};
 pub use spec::{
     FileData, MAX_LAYERS, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stub, Upper,
     User,

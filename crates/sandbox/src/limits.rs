@@ -1,6 +1,31 @@
 //! What a process may use at most.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+/// Limits of all processes of a sandbox together, kept by a control group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory, swap included, in bytes.
+    pub memory: Option<u64>,
+    /// Processors, in thousandths.
+    pub cpus: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (self.memory.is_some(), "memory"),
+            (self.cpus.is_some(), "processors"),
+            (self.pids.is_some(), "processes"),
+        ];
+        let names = names.iter().filter(|(is_limited, _)| *is_limited).map(|(_, name)| *name);
+        f.write_str(&names.collect::<Vec<_>>().join(" and "))
+    }
+}
 
 /// A limit of every single process (`setrlimit(2)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

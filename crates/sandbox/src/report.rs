@@ -18,6 +18,8 @@ pub struct ExitReport {
     ///
     /// [`ProcessSpec::time_limit`]: crate::ProcessSpec::time_limit
     pub timed_out: bool,
+    /// Whether the kernel killed any of its processes because there was no more memory.
+    pub out_of_memory: Option<OutOfMemory>,
     /// From the start of the process to its end, without making and removing the sandbox.
     pub wall_time: Duration,
     /// Processor time in user mode: of the process, its children, and whatever it left running.
@@ -31,6 +33,16 @@ pub struct ExitReport {
     /// process.
     #[serde(with = "encoding::list")]
     pub created: Vec<RelPath>,
+}
+
+/// How much memory processes had when there was no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutOfMemory {
+    /// The most that they had together at one time, in bytes; without a limit of their own, the
+    /// most that any one of them had.
+    pub peak: u64,
+    /// Their limit; without one, the machine or the container had no more.
+    pub limit: Option<u64>,
 }
 
 /// How a process ended.

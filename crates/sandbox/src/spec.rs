@@ -11,7 +11,7 @@ use std::time::Duration;
 use formwork_fs::RelPath;
 use serde::{Deserialize, Serialize};
 
-use crate::{Emulator, ResourceLimit, SandboxError, Uplink, encoding};
+use crate::{Emulator, Limits, ResourceLimit, SandboxError, Uplink, encoding};
 
 /// The number of lower layers that overlayfs stacks (`OVL_MAX_STACK` of the kernel).
 pub const MAX_LAYERS: usize = 500;
@@ -50,6 +50,8 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// The size of `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// Limits of all processes together.
+    pub limits: Limits,
     /// Limits of every single process, in place of the builder's own.
     pub resource_limits: Vec<ResourceLimit>,
     /// How long the process may take; then it is stopped as if it were cancelled.
@@ -79,6 +81,7 @@ impl ProcessSpec {
             privileged: false,
             no_new_privileges: false,
             shm_size: 64 << 20,
+            limits: Limits::default(),
             resource_limits: Vec::new(),
             time_limit: None,
             stop_grace: Duration::from_secs(10),

@@ -22,7 +22,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitReport, Probe, ResourceLimit, SandboxError, Uplink};
+use crate::cgroup::GroupUsage;
+use crate::{ExitReport, Limits, Probe, ResourceLimit, SandboxError, Uplink};
 
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub(crate) enum Request {
 pub(crate) struct Outside {
     /// Limits that the process will set itself, as far as it may.
     pub(crate) resource_limits: Vec<ResourceLimit>,
+    /// Limits of all processes together.
+    pub(crate) limits: Limits,
     /// Whether it runs without namespaces, in a chroot.
     pub(crate) in_place: bool,
     /// The way out of a network namespace that the sandbox gets, if it gets one.
@@ -77,6 +80,8 @@ pub(crate) struct Gone {
     pub(crate) user_time: Duration,
     pub(crate) system_time: Duration,
     pub(crate) peak_memory: u64,
+    /// What its control group has used, if it had one.
+    pub(crate) group: Option<GroupUsage>,
 }
 
 /// Two connected sockets.
@@ -249,6 +254,7 @@ mod tests {
         let report = ExitReport {
             status: ExitStatus::Signaled(9),
             timed_out: true,
+            out_of_memory: Some(crate::OutOfMemory { peak: 1, limit: None }),
             wall_time: Duration::MAX,
             user_time: Duration::from_nanos(1),
             system_time: Duration::ZERO,

@@ -11,6 +11,7 @@ use rustix::mount::{
 };
 use rustix::thread::UnshareFlags;
 
+use crate::cgroup::Cgroups;
 use crate::idmap::IdMaps;
 use crate::rungs::jail;
 use crate::seccomp;
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) hidden: Vec<Hidden>,
     /// Whether `/sys/fs/cgroup` is the one hierarchy of control groups, version 2.
     pub(crate) cgroup2: bool,
+    /// Where control groups can be made.
+    pub(crate) cgroups: Cgroups,
     /// The system call filter.
     pub(crate) filter: Vec<libc::sock_filter>,
     /// The Landlock rules for processes in the machine's network, where the kernel has them.
@@ -72,6 +75,7 @@ impl World {
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
         jail::become_namespace_root()
             .map_err(|errno| SandboxError::setup(Stage::Private, "/", errno))?;
+        let cgroups = Cgroups::find();
         let cgroup2 = has_cgroup2();
         clear_sys(cgroup2);
         seal_devices()?;
@@ -80,6 +84,7 @@ impl World {
             no_user_namespaces: None,
             hidden: hidden(),
             cgroup2,
+            cgroups,
             filter: seccomp::program(),
             scope: sys::abstract_socket_scope().ok(),
         })

@@ -62,7 +62,8 @@ impl Registry {
         let directory = tempfile::tempdir().ok()?;
         let host = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.to_string();
         let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{host}'}}\n{auth}",
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
+             http: {{addr: '{host}'}}\n{auth}",
             directory.path().join("data").display()
         );
         let file = directory.path().join("config.yml");

@@ -8,7 +8,7 @@ use formwork_image::ImageError;
 use formwork_layer::LayerError;
 use formwork_oci::DiffId;
 use formwork_remote::RemoteError;
-use formwork_sandbox::{ExitStatus, SandboxError};
+use formwork_sandbox::{ExitStatus, OutOfMemory, SandboxError};
 use formwork_snapshot::{SnapshotError, SnapshotKey};
 
 use crate::MissingSource;
@@ -102,6 +102,8 @@ pub enum ExitReason {
     DiskFull,
     /// Its time was over.
     TimedOut(Duration),
+    /// The kernel has killed processes of it, since there was no more memory.
+    OutOfMemory(OutOfMemory),
 }
 
 fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
@@ -118,9 +120,26 @@ fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
         Some(ExitReason::DiskFull) => {
             format!("{end}; the disk with the store is full, which may be why: free some space")
         }
+        Some(ExitReason::OutOfMemory(OutOfMemory { peak, limit: Some(limit) })) => {
+            let (peak, limit) = (mebibytes(peak), mebibytes(limit));
+            format!(
+                "{end}: it ran out of memory, with {peak} MiB of the {limit} that `--memory` gives"
+            )
+        }
+        Some(ExitReason::OutOfMemory(OutOfMemory { peak, limit: None })) => {
+            let peak = mebibytes(peak);
+            format!(
+                "{end}: the machine or its container ran out of memory; its largest process had \
+                 {peak} MiB; run fewer steps at a time (`--jobs`)"
+            )
+        }
         Some(ExitReason::TimedOut(limit)) => {
             let seconds = limit.as_secs();
             format!("the step took longer than {seconds} s and was stopped: see `--step-timeout`")
         }
     }
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
 }

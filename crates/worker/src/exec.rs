@@ -126,6 +126,9 @@ impl Worker {
     pub(crate) fn reason(&self, report: &ExitReport, written: &Path) -> Option<ExitReason> {
         match self.config.world.time_limit {
             Some(limit) if report.timed_out => Some(ExitReason::TimedOut(limit)),
+            _ if report.out_of_memory.is_some() => {
+                report.out_of_memory.map(ExitReason::OutOfMemory)
+            }
             _ => is_full(written).then_some(ExitReason::DiskFull),
         }
     }

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use formwork_sandbox::{NetworkMode, ProcessSpec, ResourceLimit, Uplink};
+use formwork_sandbox::{Limits, NetworkMode, ProcessSpec, ResourceLimit, Uplink};
 
 /// What a user asks of the world in which processes run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct StepWorld {
     pub hosts: Vec<(String, IpAddr)>,
     /// What replaces parts of `/etc/resolv.conf`.
     pub dns: Dns,
+    /// Limits of all processes together.
+    pub limits: Limits,
     /// Limits of every process.
     pub resource_limits: Vec<ResourceLimit>,
     /// The size of `/dev/shm` in bytes, if not the usual one.
@@ -58,6 +60,7 @@ impl StepWorld {
             StepNetwork::None => (NetworkMode::None, None),
             StepNetwork::Private(uplink) => (NetworkMode::Private, Some(uplink.clone())),
         };
+        spec.limits = self.limits;
         spec.resource_limits.clone_from(&self.resource_limits);
         spec.shm_size = self.shm_size.unwrap_or(spec.shm_size);
         spec.time_limit = self.time_limit;

@@ -19,7 +19,7 @@ pub(crate) struct Case {
     pub(crate) kind: Kind,
     /// The Dockerfile.
     pub(crate) dockerfile: String,
-    /// How many small files the context has.
+    /// How many small files the context has, or how many gigabytes its one large file.
     pub(crate) files: u64,
     /// How many processes may run at once.
     pub(crate) jobs: usize,
@@ -45,6 +45,10 @@ pub(crate) enum Kind {
     OneChanged,
     /// A build in a store that knows nothing, of a base from a registry.
     Pull,
+    /// A push of what the registry has.
+    Push,
+    /// A build with one large layer, pushed from one store and pulled and run in another.
+    Stream,
     /// A build in a store that knows nothing but the unpacked bases, of what a cache in a registry
     /// has, exported as an OCI archive.
     Import,
@@ -60,8 +64,11 @@ pub(crate) struct Measured {
     pub(crate) peak_memory: u64,
 }
 
-/// All cases, in the order of the design's budgets; `pulled` is the large base in a registry.
-pub(crate) fn all(pulled: &str) -> Vec<Case> {
+/// All cases, in the order of the design's budgets; `pulled` is the large base in a registry, and
+/// the large layer of [`Kind::Stream`] has so many gigabytes.
+pub(crate) fn all(pulled: &str, gigabytes: u64) -> Vec<Case> {
+    let ten: String = (0..10).map(|i| format!("COPY f{i} /\n")).collect();
+    let ten = format!("FROM {BUSYBOX}\n{ten}");
     let fifty: String = (0..50).map(|i| format!("RUN echo {i} > /f{i}\n")).collect();
     let fifty = format!("FROM {BUSYBOX}\n{fifty}");
     let sleeps: String = (0..16)
@@ -112,6 +119,17 @@ pub(crate) fn all(pulled: &str) -> Vec<Case> {
         case("import 200 RUN of a stage", Kind::Import, &steps(200, true), 0.3),
         case("import 200 RUN of the image", Kind::Import, &steps(200, false), 0.3),
         slow(case("pull 346 MB, RUN true", Kind::Pull, &format!("FROM {pulled}\nRUN true\n"), 4.0)),
+        Case { files: 20, ..case("push 10 layers that are there", Kind::Push, &ten, 0.15) },
+        Case {
+            files: gigabytes,
+            runs: 1,
+            ..case(
+                "build, push, pull, run one large layer",
+                Kind::Stream,
+                "FROM scratch\nCOPY large /\n",
+                gigabytes as f64 * 15.0,
+            )
+        },
     ]
 }
 
@@ -136,6 +154,9 @@ fn nine_steps() -> String {
 impl Case {
     /// The directory with the case's Dockerfile and files.
     pub(crate) fn context(&self, work: &Path) -> Result<PathBuf> {
+        if self.kind == Kind::Stream {
+            return large_file(work, self.files);
+        }
         let context = work.join("contexts").join(format!("files-{}", self.files));
         if !context.exists() {
             let mut random = Random::new(7);
@@ -158,7 +179,9 @@ impl Case {
 
     /// Whether a store takes hundreds of megabytes after it.
     pub(crate) fn is_large(&self) -> bool {
-        self.files > 1000 || self.kind == Kind::Pull || self.dockerfile.contains(LARGE)
+        self.files > 1000
+            || matches!(self.kind, Kind::Pull | Kind::Stream)
+            || self.dockerfile.contains(LARGE)
     }
 
     /// A build that brings the bases of this case into a store, unpacked, and nothing else.
@@ -171,6 +194,14 @@ impl Case {
         }
         Self { kind: Kind::Unchanged, dockerfile, files: 0, ..self.clone() }
     }
+}
+
+/// A context with one file of zeros, which takes no room itself.
+fn large_file(work: &Path, gigabytes: u64) -> Result<PathBuf> {
+    let context = work.join("contexts").join(format!("large-{gigabytes}"));
+    fs_err::create_dir_all(&context)?;
+    fs_err::File::create(context.join("large"))?.set_len(gigabytes << 30)?;
+    Ok(context)
 }
 
 impl Measured {

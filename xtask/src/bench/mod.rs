@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) json: Option<String>,
     /// Only formwork, without peers.
     pub(crate) alone: bool,
+    /// How many gigabytes the large layer has.
+    pub(crate) large: Option<u64>,
 }
 
 impl Options {
@@ -51,6 +53,7 @@ impl Options {
                 "--runs" => options.runs = Some(value()?.parse()?),
                 "--json" => options.json = Some(value()?),
                 "--alone" => options.alone = true,
+                "--large" => options.large = Some(value()?.parse()?),
                 _ => options.filters.push(argument),
             }
         }
@@ -73,7 +76,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     println!("bench: {}", report::machine(&tools));
     let mut results = Vec::new();
-    for case in case::all(&registry.large()) {
+    for case in case::all(&registry.large(), options.large.unwrap_or(1)) {
         if !options.filters.is_empty()
             && !options.filters.iter().any(|f| case.name.contains(f.as_str()))
         {

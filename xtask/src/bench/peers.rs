@@ -1,5 +1,7 @@
 //! The tools, and how each of them builds a case.
 
+mod images;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -32,8 +34,8 @@ pub(crate) struct Tool {
     program: PathBuf,
     /// BuildKit's daemon.
     daemon: Option<Daemon>,
-    /// The repository for a cache that travels.
-    cache: String,
+    /// The registry of the benchmark.
+    registry: String,
 }
 
 /// A process that ends with the benchmark.
@@ -81,8 +83,7 @@ impl Tool {
         let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let work = work.join(peer.name());
         fs_err::create_dir_all(&work)?;
-        let cache = format!("{registry}/cache/{}", peer.name());
-        Ok(Self { peer, work, version, program, daemon: None, cache })
+        Ok(Self { peer, work, version, program, daemon: None, registry: registry.to_owned() })
     }
 
     /// Which tool this is.
@@ -102,9 +103,11 @@ impl Tool {
 
     /// Brings the tool to where a case begins: what costs much and is done once.
     pub(crate) fn prepare(&self, case: &Case, context: &Path, bases: &Bases) -> Result<()> {
-        let is_warm = matches!(case.kind, Kind::Unchanged | Kind::Crowded | Kind::OneChanged);
-        if !is_warm && case.kind != Kind::Import {
-            return Ok(());
+        match case.kind {
+            Kind::Unchanged | Kind::Crowded | Kind::OneChanged | Kind::Import => {}
+            Kind::Push => return self.prepare_push(case, context, bases),
+            Kind::Stream if self.peer != Peer::Formwork => bail!("it is about formwork's memory"),
+            _ => return Ok(()),
         }
         if matches!(case.kind, Kind::Crowded | Kind::OneChanged) && self.peer != Peer::Formwork {
             bail!("this is about formwork's own store");
@@ -162,8 +165,8 @@ impl Tool {
     /// Brings the tool to where each run of a case begins; this is not measured.
     fn begin(&self, case: &Case, bases: &Bases) -> Result<()> {
         match case.kind {
-            Kind::Version | Kind::Unchanged | Kind::Crowded | Kind::OneChanged => {}
-            Kind::Pull => self.forget()?,
+            Kind::Version | Kind::Unchanged | Kind::Crowded | Kind::OneChanged | Kind::Push => {}
+            Kind::Pull | Kind::Stream => self.forget()?,
             Kind::Fresh | Kind::Import => {
                 self.forget()?;
                 self.import(bases)?;
@@ -214,7 +217,8 @@ impl Tool {
     /// The options with which a build sends its cache to a registry, or takes it from there.
     fn cache_options(&self, case: &Case, send: bool) -> Result<String> {
         // Cases have caches of their own.
-        let place = format!("type=registry,ref={}:{}", self.cache, case.dockerfile.len());
+        let (registry, peer, tag) = (&self.registry, self.peer.name(), case.dockerfile.len());
+        let place = format!("type=registry,ref={registry}/cache/{peer}:{tag}");
         Ok(match (self.peer, send) {
             (Peer::Formwork, true) => format!(" --cache-to {place},mode=max"),
             (Peer::Formwork, false) => format!(" --cache-from {place}"),
@@ -233,6 +237,11 @@ impl Tool {
         let work = self.work.display();
         let context = context.display();
         let contexts = self.contexts(case, bases)?;
+        match case.kind {
+            Kind::Push => return Ok(self.push_script(&context, &contexts)),
+            Kind::Stream => return Ok(self.stream_script(&context)),
+            _ => {}
+        }
         Ok(match self.peer {
             Peer::Formwork => format!(
                 "exec {program} --root {work}/store build --progress=plain --jobs {} \

@@ -20,7 +20,7 @@ use crate::resolve::base_of;
 use crate::{BuildError, Host};
 
 /// The layers of an image as lists of files; with the places of their bytes if somebody needs those.
-fn trees(
+pub(crate) fn trees(
     host: &Host,
     image: &StoredImage,
     with_bytes: bool,

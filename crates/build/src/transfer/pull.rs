@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use formwork_diagnostics::EventSink;
+use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_image::{BlobSource, ImageError, StoredImage};
-use formwork_oci::{Descriptor, Platform, Reference};
+use formwork_oci::{Descriptor, Platform, Reference, Repository};
 use formwork_solver::Cancel;
 
 use crate::resolve::{ask_registry, blobs};
 use crate::step::step;
-use crate::{BuildError, Host};
+use crate::{BuildError, ErrorKind, Host};
 
 /// How many layers are fetched at the same time.
 const PARALLEL: usize = 4;
@@ -38,6 +38,23 @@ pub fn pull(
     let kept = kept.as_ref().unwrap_or(&image);
     host.images.put(kept).map_err(|error| BuildError::image(&error))?;
     Ok(image)
+}
+
+/// The names of all images that the registry has in a repository.
+///
+/// # Errors
+///
+/// Fails where the registry has none, or does not say.
+pub fn tags(host: &Host, repository: &Repository) -> Result<Vec<Reference>, BuildError> {
+    let client = host.registries.client().map_err(|error| BuildError::registry(&error))?;
+    let mut tags = client.tags(repository).map_err(|error| BuildError::registry(&error))?;
+    tags.sort();
+    if tags.is_empty() {
+        let message = format!("the registry has no tags in the repository `{repository}`");
+        return Err(BuildError::new(ErrorKind::Registry, Diagnostic::error("image", message)));
+    }
+    let names = tags.iter().map(|tag| format!("{repository}:{tag}").parse::<Reference>());
+    names.collect::<Result<_, _>>().map_err(BuildError::input_error)
 }
 
 /// Fetches the layers that the store does not have, several at a time; after a failure none is

@@ -1,9 +1,10 @@
 //! A cache in a directory. Everything in it appears by a rename, so any number of processes and
 //! machines may use it at the same time.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use formwork_fs::{AtomicFile, FsError};
 use formwork_oci::{Descriptor, Digest};
@@ -103,6 +104,51 @@ impl Directory {
         copy(&mut open()?, &mut file, progress)?;
         file.commit()?;
         Ok(true)
+    }
+}
+
+impl Directory {
+    pub(crate) fn names(&self) -> Result<Vec<String>, PlaceError> {
+        let files = files(&self.path.join(ROOT).join("names"))?;
+        let name = |path: &PathBuf| path.file_name()?.to_str().map(str::to_owned);
+        // Temporary files of those who are writing begin with a dot, which no name does.
+        Ok(files.iter().filter_map(name).filter(|name| !name.starts_with('.')).collect())
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<(), PlaceError> {
+        match fs_err::remove_file(self.name(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn sweep(
+        &self,
+        needed: &BTreeSet<Digest>,
+        grace: Duration,
+        dry_run: bool,
+    ) -> Result<u64, PlaceError> {
+        let needed: BTreeSet<PathBuf> = needed.iter().map(|digest| self.blob(digest)).collect();
+        let mut freed = 0;
+        for path in files(&self.path.join(ROOT).join("blobs/sha256"))? {
+            let Ok(metadata) = fs_err::metadata(&path) else { continue };
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok());
+            if !needed.contains(&path) && age.is_some_and(|age| age >= grace) {
+                freed += metadata.len();
+                if !dry_run {
+                    fs_err::remove_file(&path)?;
+                }
+            }
+        }
+        Ok(freed)
+    }
+}
+
+/// The files in a directory, which need not exist.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, PlaceError> {
+    match fs_err::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => Ok(entries?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?),
     }
 }
 

@@ -24,12 +24,10 @@ use super::import::{Imports, read_blob};
 use super::index::{TravelIndex, Used};
 use super::place::{MANIFEST_LIMIT, Place, PlaceError};
 use super::watch::watched;
-use super::{CacheMode, CacheTo};
+use super::{CacheMode, CacheTo, in_parallel};
 use crate::step::step;
 use crate::{BuildError, BuildRequest, Host, Output};
 
-/// How many transfers there are at the same time.
-const PARALLEL: usize = 16;
 /// Up to which size a list of files stands in the records.
 const INLINE: usize = 16 << 10;
 /// Up to which size a packed layer stands in the records.
@@ -175,7 +173,7 @@ impl Shipment {
             &Descriptor::of(MediaType::Other(super::bundle::RECORDS.into()), &packed),
             &packed,
         )?;
-        self.in_parallel(&new, |key| self.place.write(&self.place.name_of(key), &manifest))?;
+        in_parallel(&new, |key| self.place.write(&self.place.name_of(key), &manifest))?;
         // Last, since whoever finds nothing under this name asks for no other.
         self.place.write(self.place.head(), &manifest)
     }
@@ -197,7 +195,7 @@ impl Shipment {
         let layers: Vec<(&String, &Arc<Layer>)> =
             names.into_iter().filter_map(|name| Some((name, self.layers.get(name)?))).collect();
         let parts = Mutex::new(BTreeMap::new());
-        self.in_parallel(&layers, |(name, layer)| {
+        in_parallel(&layers, |(name, layer)| {
             let part = self.layer(name, layer)?;
             parts.lock().unwrap_or_else(PoisonError::into_inner).insert((*name).clone(), part);
             Ok(())
@@ -314,30 +312,6 @@ impl Shipment {
             Ok(Box::new(std::io::Cursor::new(bytes.to_vec())))
         };
         self.place.put(descriptor, &open, &|_| {}).map(drop)
-    }
-
-    /// Does something for all items, several at a time; the first failure ends it.
-    fn in_parallel<T: Sync>(
-        &self,
-        items: &[T],
-        work: impl Fn(&T) -> Result<(), PlaceError> + Sync,
-    ) -> Result<(), PlaceError> {
-        let next = AtomicUsize::new(0);
-        let failure = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(items.len()) {
-                scope.spawn(|| {
-                    while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = work(item) {
-                            next.store(items.len(), Ordering::Relaxed);
-                            let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                            slot.get_or_insert(error);
-                        }
-                    }
-                });
-            }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

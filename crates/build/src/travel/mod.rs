@@ -50,19 +50,25 @@
 mod bundle;
 mod directory;
 mod export;
+mod gc;
 mod import;
 mod index;
 mod mounts;
+mod objects;
 mod place;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use formwork_layer::Compression;
 use formwork_oci::Reference;
+use formwork_registry::BucketConfig;
 
 pub(crate) use export::{Export, export};
+pub use gc::{Cleared, clear_cache};
 pub(crate) use import::Imports;
 pub(crate) use index::TravelIndex;
 pub(crate) use mounts::{fill_mounts, send_mounts, used_mounts};
@@ -79,6 +85,19 @@ pub enum CachePlace {
     Directory(PathBuf, String),
     /// A repository of a registry; the tag is the name of the cache in it.
     Registry(Reference),
+    /// A part of a bucket.
+    Bucket(BucketPlace),
+}
+
+/// A part of a bucket of S3 or of what speaks like it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketPlace {
+    /// The bucket.
+    pub bucket: BucketConfig,
+    /// What all names of objects begin with.
+    pub prefix: String,
+    /// What the cache is called.
+    pub name: String,
 }
 
 /// A cache to look for steps in.
@@ -124,4 +143,30 @@ impl CacheFrom {
 impl CacheTo {
     /// How long an export may take if nothing is said: as long as with BuildKit.
     pub const TIMEOUT: Duration = Duration::from_secs(600);
+}
+
+/// How many requests there are at the same time.
+const PARALLEL: usize = 16;
+
+/// Does something for all items, several at a time; the first failure ends it.
+fn in_parallel<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<(), place::PlaceError> + Sync,
+) -> Result<(), place::PlaceError> {
+    let next = AtomicUsize::new(0);
+    let failure = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL.min(items.len()) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = work(item) {
+                        next.store(items.len(), Ordering::Relaxed);
+                        let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                        slot.get_or_insert(error);
+                    }
+                }
+            });
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

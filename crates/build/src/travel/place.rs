@@ -1,7 +1,9 @@
 //! Places that a cache can lie in, as far as a cache needs them: names and blobs.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use formwork_cache::CacheKey;
 use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
@@ -9,6 +11,7 @@ use formwork_registry::{BlobPush, OpenBlob, RegistryError};
 
 use super::CachePlace;
 use super::directory::Directory;
+use super::objects::Objects;
 use crate::Host;
 use crate::host::Registries;
 
@@ -32,6 +35,7 @@ pub(crate) struct Place {
 enum Kind {
     Directory(Directory),
     Registry { registries: Arc<Registries>, repository: Repository },
+    Bucket(Objects),
 }
 
 /// Why a place does not do what it should, in words.
@@ -80,6 +84,11 @@ impl Place {
                     title: reference.familiar(),
                 }
             }
+            CachePlace::Bucket(bucket) => Self {
+                kind: Kind::Bucket(Objects::new(&host.registries, bucket)),
+                name: bucket.name.clone(),
+                title: format!("s3://{}/{}", bucket.bucket.bucket, bucket.prefix),
+            },
         }
     }
 
@@ -106,6 +115,7 @@ impl Place {
     /// The manifest under a name, if there is one.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
         match &self.kind {
+            Kind::Bucket(objects) => objects.read(name),
             Kind::Directory(directory) => directory.read(name),
             Kind::Registry { registries, repository } => {
                 match registries.client()?.document(&tagged(repository, name)?) {
@@ -120,6 +130,7 @@ impl Place {
     /// Puts a manifest under a name, in place of what was there.
     pub(crate) fn write(&self, name: &str, manifest: &[u8]) -> Result<(), PlaceError> {
         match &self.kind {
+            Kind::Bucket(objects) => objects.write(name, manifest),
             Kind::Directory(directory) => directory.write(name, manifest),
             Kind::Registry { registries, repository } => {
                 let name = tagged(repository, name)?;
@@ -138,6 +149,7 @@ impl Place {
         progress: &dyn Fn(u64),
     ) -> Result<(), PlaceError> {
         match &self.kind {
+            Kind::Bucket(objects) => objects.fetch(blob, sink, progress),
             Kind::Directory(directory) => directory.fetch(blob, sink, progress),
             Kind::Registry { registries, repository } => {
                 Ok(registries.client()?.blob(repository, blob, sink, progress)?)
@@ -148,6 +160,7 @@ impl Place {
     /// Whether a blob is there.
     pub(crate) fn has(&self, blob: &Descriptor) -> Result<bool, PlaceError> {
         match &self.kind {
+            Kind::Bucket(objects) => objects.has(blob),
             Kind::Directory(directory) => Ok(directory.has(blob)),
             Kind::Registry { registries, repository } => {
                 Ok(registries.client()?.blob_exists(repository, &blob.digest)?)
@@ -163,11 +176,66 @@ impl Place {
         progress: &dyn Fn(u64),
     ) -> Result<bool, PlaceError> {
         match &self.kind {
+            Kind::Bucket(objects) => objects.put(blob, open),
             Kind::Directory(directory) => directory.put(blob, open, progress),
             Kind::Registry { registries, repository } => {
                 let sent = registries.client()?.push_blob(repository, blob, open, progress)?;
                 Ok(sent == BlobPush::Sent)
             }
+        }
+    }
+
+    /// The names of this cache and, where blobs are shared with them, of all others.
+    pub(crate) fn names(&self) -> Result<Vec<String>, PlaceError> {
+        match &self.kind {
+            Kind::Bucket(objects) => objects.names(),
+            Kind::Directory(directory) => directory.names(),
+            Kind::Registry { registries, repository } => {
+                let mut tags = registries.client()?.tags(repository)?;
+                tags.retain(|tag| self.is_own(tag));
+                Ok(tags)
+            }
+        }
+    }
+
+    /// Whether a name is one of this cache.
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.name);
+        let is_ours = |rest: &str| rest.starts_with(".fw1-") || rest.starts_with(".fw1m-");
+        rest.is_some_and(|rest| rest.is_empty() || is_ours(rest))
+    }
+
+    /// Removes a manifest with its names.
+    pub(crate) fn remove(&self, digest: &Digest, names: &[String]) -> Result<(), PlaceError> {
+        match &self.kind {
+            Kind::Bucket(objects) => names.iter().try_for_each(|name| objects.remove(name)),
+            Kind::Directory(directory) => names.iter().try_for_each(|name| directory.remove(name)),
+            Kind::Registry { registries, repository } => {
+                match registries.client()?.delete_manifest(repository, digest) {
+                    Err(RegistryError::Status { answer, .. }) if answer.status == 405 => {
+                        Err(PlaceError::new(
+                            "the registry lets nobody remove anything (CNCF Distribution does with \
+                             `storage: {delete: {enabled: true}}`)",
+                        ))
+                    }
+                    result => Ok(result.map(drop)?),
+                }
+            }
+        }
+    }
+
+    /// Removes blobs that nobody needs; how many bytes they have, or `None` where the place sees to
+    /// that itself.
+    pub(crate) fn sweep(
+        &self,
+        needed: &BTreeSet<Digest>,
+        grace: Duration,
+        dry_run: bool,
+    ) -> Result<Option<u64>, PlaceError> {
+        match &self.kind {
+            Kind::Bucket(objects) => objects.sweep(needed, grace, dry_run).map(Some),
+            Kind::Directory(directory) => directory.sweep(needed, grace, dry_run).map(Some),
+            Kind::Registry { .. } => Ok(None),
         }
     }
 

@@ -74,13 +74,15 @@ pub(crate) struct BuildArgs {
     /// separated by commas
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
-    /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
-    /// type=local,src=DIRECTORY; a lone name means type=registry. `timeout=1m` limits how long the
+    /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
+    /// type=local,src=DIRECTORY, or type=s3,bucket=BUCKET,region=REGION[,prefix=…,name=…,
+    /// endpoint_url=…,use_path_style=true] with the credentials of Amazon's tools (AWS_…); a lone
+    /// name means type=registry. `timeout=1m` limits how long the
     /// build waits for its answers. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_from: Vec<Pairs>,
-    /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG], or
-    /// type=local,dest=DIRECTORY; with `mode=max` the layers of all stages, not only the image's.
+    /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
+    /// type=local,dest=DIRECTORY or type=s3,…; with `mode=max` the layers of all stages, not only the image's.
     /// Failures are told and fail nothing, except with `ignore-error=false`. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_to: Vec<Pairs>,

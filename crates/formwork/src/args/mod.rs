@@ -5,6 +5,7 @@
 //! of `docker buildx build` and `docker`.
 
 mod build;
+mod cache;
 mod call;
 mod files;
 mod filter;
@@ -15,6 +16,7 @@ mod login;
 mod mounts;
 mod pairs;
 mod publish;
+mod rebase;
 mod registry;
 mod run;
 mod shell;
@@ -32,6 +34,7 @@ use formwork_build::PullPolicy;
 use crate::template::Template;
 
 pub(crate) use build::BuildArgs;
+pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation, duration};
@@ -42,6 +45,7 @@ pub(crate) use login::{LoginArgs, LogoutArgs, bare_registry};
 pub(crate) use mounts::{MountsArgs, MountsCommand};
 pub(crate) use pairs::Pairs;
 pub(crate) use publish::Published;
+pub(crate) use rebase::RebaseArgs;
 pub(crate) use registry::RegistryArgs;
 pub(crate) use run::RunArgs;
 pub(crate) use shell::ShellArgs;
@@ -145,6 +149,8 @@ pub(crate) enum Command {
     Copy(CopyArgs),
     /// Build an image once more from what it was made of, and show the first difference
     Verify(VerifyArgs),
+    /// Put the layers of an image on a newer base, if that is safe
+    Rebase(RebaseArgs),
     /// Make and show indexes, which are images for several platforms
     Index(IndexArgs),
     /// Make an image of the files in a tar archive
@@ -165,6 +171,8 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// List, remove, export and import the directories of RUN --mount=type=cache
     Mounts(MountsArgs),
+    /// Keep caches in registries and directories small
+    Cache(CacheArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
 }

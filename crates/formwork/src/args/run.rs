@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn an_option_that_is_none_is_no_image() {
-        let run = parse("formwork run --memory app:1");
-        assert!(run.image_and_command().unwrap_err().contains("`--memory`"));
+        let run = parse("formwork run --gpus app:1");
+        assert!(run.image_and_command().unwrap_err().contains("`--gpus`"));
     }
 }

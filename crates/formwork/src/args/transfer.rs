@@ -10,6 +10,9 @@ pub(crate) struct PullArgs {
     /// The images, such as `alpine:3.20`
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Fetch all tags of the repositories
+    #[arg(short, long)]
+    pub(crate) all_tags: bool,
     /// Platform, such as linux/arm64 [default: this machine's]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,

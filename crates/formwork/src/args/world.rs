@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use formwork_build::{Allowed, Dns, Resource, ResourceLimit, StepNetwork, StepWorld};
+use formwork_build::{
+    Allowed, Dns, ProcessLimits, Resource, ResourceLimit, StepNetwork, StepWorld,
+};
 
 use super::{bytes, duration};
 
@@ -27,6 +29,15 @@ pub(crate) struct WorldArgs {
     /// Limit of each process, such as nofile=1024:4096; -1 for none; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = resource_limit)]
     pub(crate) ulimit: Vec<ResourceLimit>,
+    /// Memory that all processes of a step may have together, such as 2g
+    #[arg(short, long, value_name = "SIZE", value_parser = memory)]
+    pub(crate) memory: Option<u64>,
+    /// Processors that all processes of a step may use together, such as 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = thousandths)]
+    pub(crate) cpus: Option<u32>,
+    /// Processes and threads that a step may have at one time
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) pids_limit: Option<u64>,
     /// Network of the processes that name none
     #[arg(long, value_enum, value_name = "NETWORK", default_value_t)]
     pub(crate) network: NetworkChoice,
@@ -91,6 +102,7 @@ impl WorldArgs {
                 search: self.dns_search.clone(),
                 options: self.dns_option.clone(),
             },
+            limits: ProcessLimits { memory: self.memory, cpus: self.cpus, pids: self.pids_limit },
             resource_limits: self.ulimit.clone(),
             shm_size: self.shm_size,
             ..StepWorld::default()
@@ -136,6 +148,27 @@ fn host(text: &str) -> Result<(String, IpAddr), String> {
         address => address.parse().map_err(|_| wrong())?,
     };
     Ok((name.to_owned(), address))
+}
+
+/// A size that a process can live in: docker's least.
+fn memory(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 6 << 20;
+    match bytes(text)? {
+        less if less < LEAST => Err(format!("`{text}` is less than 6m, in which nothing runs")),
+        size => Ok(size),
+    }
+}
+
+/// A number with up to three digits behind the point.
+fn thousandths(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{text}` is no number of processors such as 2 or 1.5");
+    let number: f64 = text.parse().map_err(|_| wrong())?;
+    if !(0.01..=100_000.0).contains(&number) {
+        return Err(wrong());
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    let thousandths = (number * 1000.0).round() as u32;
+    Ok(thousandths)
 }
 
 /// `NAME=SOFT[:HARD]`, as docker has it.
@@ -195,6 +228,17 @@ mod tests {
         assert_eq!(parse("memlock=-1:-1"), limit(Resource::Memlock, None, None));
         for wrong in ["", "nofile", "nofile=", "nofile=x", "nofile=20:10", "nofile=-1:5", "x=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_processors() {
+        assert_eq!(memory("2g"), Ok(2 << 30));
+        assert!(memory("1m").unwrap_err().contains("6m"));
+        assert_eq!(thousandths("1.5"), Ok(1500));
+        assert_eq!(thousandths("2"), Ok(2000));
+        for wrong in ["", "0", "-1", "x", "NaN", "inf", "0.0001", "1e9"] {
+            assert!(thousandths(wrong).is_err(), "{wrong}");
         }
     }
 }

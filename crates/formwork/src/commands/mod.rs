@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 mod call;
 pub(crate) mod copy;
 pub(crate) mod cp;
@@ -23,6 +24,7 @@ pub(crate) mod mounts;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod rebase;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod save;

@@ -1,7 +1,7 @@
 //! `formwork pull`.
 
-use formwork_build::pull;
-use formwork_oci::Reference;
+use formwork_build::{Host, pull, tags};
+use formwork_oci::{Reference, Repository};
 
 use crate::args::PullArgs;
 use crate::commands::{self, work};
@@ -13,8 +13,9 @@ pub(crate) fn run(args: &PullArgs, settings: &Settings) -> Result<(), Failure> {
     let names =
         args.names.iter().map(|text| commands::name(text)).collect::<Result<Vec<_>, _>>()?;
     let platform = commands::platform(args.platform.as_deref())?;
-    let wanted = names.clone();
     let host = commands::open(settings)?;
+    let names = if args.all_tags { all_tags(&host, &args.names)? } else { names };
+    let wanted = names.clone();
     work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
         wanted.iter().try_for_each(|name| pull(host, name, &platform, events, cancel).map(drop))
     })?;
@@ -23,4 +24,16 @@ pub(crate) fn run(args: &PullArgs, settings: &Settings) -> Result<(), Failure> {
         None => format!("{}:{}\n", name.repository(), name.tag().unwrap_or("latest")),
     };
     commands::print(&names.iter().map(line).collect::<String>())
+}
+
+/// The names of all that the registries have in some repositories.
+fn all_tags(host: &Host, texts: &[String]) -> Result<Vec<Reference>, Failure> {
+    let mut names = Vec::new();
+    for text in texts {
+        let repository: Repository = text.parse().map_err(|error| {
+            Failure::usage_error(error).with_help("with `--all-tags`, a name has no tag")
+        })?;
+        names.extend(tags(host, &repository)?);
+    }
+    Ok(names)
 }

@@ -180,3 +180,15 @@ fn failures_before_the_build_are_objects_too() {
     assert_eq!(event["diagnostic"]["severity"], "error");
     assert!(event["time"].is_u64(), "{event}");
 }
+
+#[test]
+fn what_the_base_image_brings_is_told_as_such() {
+    let site = Site::new().with_busybox();
+    for (base, dockerfile, note) in [
+        ("ONBUILD COPY none /", "FROM base\n", "the base image brings `ONBUILD COPY none /`"),
+        ("USER ghost", "FROM base\nRUN true\n", "the base image sets the user"),
+    ] {
+        site.build(&["-t", "base"], &format!("FROM busybox\n{base}\n"));
+        Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, note);
+    }
+}

@@ -78,7 +78,12 @@ fn a_push_goes_where_it_is_told_to() {
     }
     let pushed = site.run(&["push", "-q", "--all-tags", &format!("{host}/many")]);
     assert_eq!(pushed.lines().count(), 2, "{pushed}");
+    let pulled = self::elsewhere(&site, &["pull", "-q", "-a", &format!("{host}/many")]);
+    assert_eq!(pulled, format!("{host}/many:1\n{host}/many:2\n"));
     Ran::of(&mut site.formwork(&["push", &id[7..19]])).failed(2, "is an id");
+    let none = format!("{host}/none");
+    Ran::of(&mut site.formwork(&["pull", "--all-tags", &none])).failed(3, &none);
+    Ran::of(&mut site.formwork(&["pull", "-a", &format!("{none}:1")])).failed(2, "has no tag");
     Ran::of(&mut site.formwork(&["push", "-a", "nothing"])).failed(1, "`nothing`");
     Ran::of(&mut site.formwork(&["pull", &format!("{host}/absent")])).failed(3, "absent");
 }

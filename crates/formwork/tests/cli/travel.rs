@@ -1,6 +1,10 @@
 //! A cache that travels: what one machine has built, another need not build again.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use formwork_testing::{Registry, program};
 
@@ -62,6 +66,78 @@ fn on_each_place(test: impl Fn(&Shared)) {
     if let Some(registry) = registry() {
         test(&registry);
     }
+}
+
+/// A server that speaks like S3, with one bucket; ends with its value.
+struct Objects {
+    process: std::process::Child,
+    place: String,
+}
+
+impl Drop for Objects {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Objects {
+    /// `None` after noting that the running test is skipped.
+    fn start() -> Option<Self> {
+        let moto = program("moto_server")?;
+        for _ in 0..10 {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut command = Command::new(&moto);
+            command.args(["-H", "127.0.0.1", "-p", &free.port().to_string()]);
+            let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            while matches!(process.try_wait(), Ok(None)) {
+                if let Ok(mut stream) = TcpStream::connect(free) {
+                    let request = "PUT /bucket HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+                    stream.write_all(request.as_bytes()).unwrap();
+                    let mut answer = String::new();
+                    stream.read_to_string(&mut answer).unwrap();
+                    assert!(answer.contains(" 200 "), "{answer}");
+                    let place = format!(
+                        "type=s3,bucket=bucket,region=us-east-1,endpoint_url=http://{free},\
+                         use_path_style=true,prefix=some/where/,access_key_id=id,\
+                         secret_access_key=secret"
+                    );
+                    return Some(Self { process, place });
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        panic!("moto_server does not start");
+    }
+}
+
+#[test]
+fn a_bucket_does_what_a_registry_does() {
+    let Some(objects) = Objects::start() else { return };
+    let (to, from) = (
+        format!("--cache-to={},mode=max", objects.place),
+        format!("--cache-from={}", objects.place),
+    );
+    let first = build(&machine(), &[&from, &to]);
+    let second = build(&machine(), &[&from, &to]);
+    assert_eq!((second.executed().len(), &second.id), (0, &first.id));
+    let mounts = |site: &Site| {
+        let from = format!("--cache-mounts-from={}", objects.place);
+        let to = format!("--cache-mounts-to={}", objects.place);
+        site.build(&["--no-cache", &from, &to], FILL).log().join(" ")
+    };
+    assert!(mounts(&machine()).contains("No such file"));
+    let site = machine();
+    assert_eq!(mounts(&site), "once");
+    let gc = |keep: &str| site.run(&["cache", "gc", &objects.place, "--keep-duration", keep]);
+    assert!(gc("1h").starts_with("Removed: 0 of 11 names\n"), "{}", gc("1h"));
+    std::thread::sleep(Duration::from_millis(2100));
+    assert!(gc("1s").starts_with("Removed: 11 of 11 names\n"));
+    assert_eq!(build(&machine(), &[&from]).executed().len(), 5);
+    // Neither a bucket that is not there nor credentials that are missing fail a build.
+    let other = from.replace("bucket=bucket", "bucket=other");
+    let ran = Ran::of(&mut site.build_command(&[&other], STEPS)).succeeded();
+    assert!(ran.stderr.contains("no such bucket"), "{}", ran.stderr);
 }
 
 impl Shared {
@@ -291,4 +367,48 @@ fn the_example_of_two_machines_works() {
     assert!(parts[3].contains("/app/src/main changed"), "{}", ran.stdout);
     assert!(parts[5].contains("libfoo 1.2: already here"), "{}", ran.stdout);
     assert!(parts[5].contains("libbar 2.0: downloading"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_nobody_uses_is_cleared_away() {
+    on_each_place(|shared| {
+        let site = machine();
+        build(&site, &[&shared.to(",mode=max")]);
+        let gc = |more: &[&str]| site.run(&[&["cache", "gc", &shared.from][..], more].concat());
+        assert!(gc(&[]).starts_with("Removed: 0 of 10 names\n"), "{}", gc(&[]));
+        std::thread::sleep(Duration::from_millis(2100));
+        let dry = gc(&["--keep-duration=1s", "--dry-run"]);
+        assert!(dry.starts_with("Would remove: 10 of 10 names\n"), "{dry}");
+        let built = build(&machine(), &[&shared.from()]);
+        assert_eq!(built.executed(), [""; 0]);
+        let cleared = gc(&["--keep-duration=1s"]);
+        assert!(cleared.starts_with("Removed: 10 of 10 names\n"), "{cleared}");
+        let built = build(&machine(), &[&shared.from()]);
+        assert_eq!(built.executed().len(), 5);
+    });
+}
+
+#[test]
+fn blobs_go_with_the_last_bundle_that_needs_them() {
+    let shared = directory();
+    let site = machine();
+    build(&site, &[&shared.to(",mode=max")]);
+    let path = Path::new(shared.from.strip_prefix("type=local,src=").unwrap());
+    let blobs = path.join("formwork-cache-v1/blobs/sha256");
+    let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+    let age = || {
+        for file in files(&blobs) {
+            fs_err::OpenOptions::new().write(true).open(file).unwrap().set_modified(old).unwrap();
+        }
+    };
+    age();
+    site.run(&["cache", "gc", &shared.from]);
+    let all = files(&blobs).len();
+    assert!(all >= 4, "{all}");
+    // What was sent just now stays, whoever is about to need it.
+    fs_err::write(blobs.join("ff".repeat(32)), "new").unwrap();
+    std::thread::sleep(Duration::from_millis(2100));
+    let cleared = site.run(&["cache", "gc", &shared.from, "--keep-duration=1s"]);
+    assert!(!cleared.contains("Freed: 0 B"), "{cleared}");
+    assert_eq!(files(&blobs).len(), 1);
 }

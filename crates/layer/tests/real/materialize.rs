@@ -273,3 +273,20 @@ fn devices_that_may_not_be_made_are_counted() {
     let omitted = export(to.path(), &tree([entry("a", Node::CharDevice { major: 1, minor: 3 })]));
     assert_eq!(omitted.unwrap(), Omitted { devices: 1, xattrs: 0, owners: 0 });
 }
+
+#[test]
+fn zeros_of_a_context_take_no_room() {
+    let context = temporary();
+    let mut content = vec![0; 3 << 20];
+    content[1_500_000] = 1;
+    fs_err::write(context.path().join("file"), &content).unwrap();
+    let origin = Origin::context(RootDir::open(context.path()).unwrap());
+    let bytes = Bytes::At { origin, path: path("file") };
+    let content_hash = ContentHash::of(&content);
+    let file = File { size: content.len() as u64, content: content_hash, bytes };
+    let to = temporary();
+    export(to.path(), &tree([entry("file", Node::File(file))])).unwrap();
+    assert!(fs_err::read(to.path().join("file")).unwrap() == content);
+    let blocks = fs_err::metadata(to.path().join("file")).unwrap().blocks();
+    assert!(blocks * 512 < 1 << 20, "{blocks} blocks");
+}

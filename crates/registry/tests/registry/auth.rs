@@ -58,7 +58,7 @@ fn token(value: &str) -> Reply {
     Reply::ok(format!(r#"{{"token":"{value}","expires_in":300}}"#))
 }
 
-fn login(username: &str, password: &str) -> Credential {
+pub(crate) fn login(username: &str, password: &str) -> Credential {
     Credential::Login { username: username.to_owned(), password: Secret::new(password) }
 }
 

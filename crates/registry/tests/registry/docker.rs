@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use formwork_oci::{Digest, Manifest, MediaType, Platform, Reference, to_json};
 use formwork_registry::{
     BlobPush, Credentials, RegistriesConf, RegistryClient, RegistryConfig, RegistryError,
@@ -18,7 +18,9 @@ use formwork_registry::{
 use formwork_testing::program;
 
 use crate::assert_says;
+use crate::auth::login;
 use crate::content::{Image, amd64, bytes, client, impatient, index, reference};
+use crate::server::{Received, Reply, Server, params};
 
 const LOGIN: &str = "user:pass word";
 
@@ -523,4 +525,80 @@ fn many_threads_pull_and_push_at_once() {
             });
         }
     });
+}
+
+/// Signs tokens as the token server of a registry (distribution, "Token Authentication").
+struct Issuer {
+    certificates: Certificates,
+}
+
+impl Issuer {
+    /// What the server answers: a token for the scopes that are asked for; to push with it, the
+    /// user has to say who they are.
+    fn answer(&self, request: &Received) -> Reply {
+        let login = format!("Basic {}", BASE64_STANDARD.encode(LOGIN));
+        let may_push = request.header("authorization") == Some(login.as_str());
+        let query = request.target.split_once('?').map_or("", |(_, query)| query);
+        let scopes = params(query).into_iter().filter(|(name, _)| name == "scope");
+        let access: Vec<String> = scopes
+            .filter_map(|(_, scope)| {
+                let (kind_and_name, actions) = scope.rsplit_once(':')?;
+                let (kind, name) = kind_and_name.split_once(':')?;
+                let allowed = actions.split(',').filter(|action| may_push || *action == "pull");
+                let actions: Vec<String> = allowed.map(|action| format!("{action:?}")).collect();
+                let actions = actions.join(",");
+                Some(format!(r#"{{"type":"{kind}","name":"{name}","actions":[{actions}]}}"#))
+            })
+            .collect();
+        Reply::ok(format!(r#"{{"token":"{}","expires_in":300}}"#, self.token(&access.join(","))))
+    }
+
+    fn token(&self, access: &str) -> String {
+        let path = |file: &str| self.certificates.path(file).display().to_string();
+        let pem = fs_err::read_to_string(path("crt")).unwrap();
+        let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let header = format!(r#"{{"typ":"JWT","alg":"RS256","x5c":["{der}"]}}"#);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let (from, until) = (now.as_secs() - 10, now.as_secs() + 300);
+        let claims = format!(
+            r#"{{"iss":"issuer","sub":"user","aud":"the registry","jti":"{from}","iat":{from},"nbf":{from},"exp":{until},"access":[{access}]}}"#
+        );
+        let signed = format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), &signed).unwrap();
+        let file = file.path().to_str().unwrap();
+        let signature = run("openssl", &["dgst", "-sha256", "-sign", &path("key"), file]);
+        format!("{signed}.{}", encode(&signature))
+    }
+}
+
+#[test]
+fn a_registry_takes_the_tokens_of_its_token_server() {
+    let Some(_) = program("openssl") else { return };
+    let issuer = Issuer { certificates: Certificates::self_signed() };
+    let bundle = issuer.certificates.path("crt").display().to_string();
+    let tokens = Server::start(move |request| issuer.answer(request));
+    let auth = format!(
+        "auth: {{token: {{realm: 'http://{}/token', service: the registry, issuer: issuer, \
+         rootcertbundle: {bundle}}}}}",
+        tokens.host()
+    );
+    let Some(registry) = Registry::start(&[], &auth, "") else { return };
+    let (name, other) = (registry.name("team/app:1"), registry.name("team/other:1"));
+    let image = Image::of_size(100_000);
+    let (username, password) = LOGIN.split_once(':').unwrap();
+    let credentials = Credentials::default().with(&registry.host, login(username, password));
+    let user = client(RegistryConfig { credentials, ..impatient() });
+    push(&user, &name, &image);
+    assert_eq!(user.resolve(&name, &amd64()).unwrap().document.bytes, image.manifest);
+    let digest = image.layer_descriptor().digest;
+    assert!(user.mount_blob(other.repository(), name.repository(), &digest).unwrap());
+    let asked = tokens.requests().len();
+    assert!(asked <= 4, "one for each scope, not one for each request: {asked}");
+    let anybody = client(impatient());
+    anybody.resolve(&name, &amd64()).unwrap();
+    let error = anybody.put_manifest(&name, &MediaType::OciManifest, &image.manifest).unwrap_err();
+    assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
+    assert_says(&error, &["team/app:1", "formwork login"]);
 }

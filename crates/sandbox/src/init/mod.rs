@@ -102,6 +102,7 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     Ok(ExitReport {
         status,
         timed_out: false,
+        out_of_memory: None,
         wall_time: started.elapsed(),
         user_time: usage.user,
         system_time: usage.system,

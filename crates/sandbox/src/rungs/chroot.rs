@@ -24,7 +24,7 @@ use crate::rungs::forbidden;
 use crate::seccomp::{self, CAPABILITIES};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer};
-use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
+use crate::{ExitReport, ExitStatus, Limits, NetworkMode, ProcessSpec, SandboxError, Stage};
 
 /// What tells a first process to end everything: it must not be killed before that is done.
 pub(crate) const END: Signal = Signal::USR1;
@@ -90,6 +90,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.peak_memory,
         created: Vec::new(),
         timed_out: false,
+        out_of_memory: None,
     })
 }
 
@@ -99,6 +100,7 @@ fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
         ProcessSpec { privileged: true, .. } => "a privileged process",
         ProcessSpec { network: NetworkMode::None, .. } => "a process without a network",
         ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
+        _ if spec.limits != Limits::default() => "a limit of all processes together",
         _ => return Ok(()),
     };
     Err(SandboxError::Unavailable(format!(

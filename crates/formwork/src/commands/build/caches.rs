@@ -3,14 +3,29 @@
 
 use std::time::Duration;
 
-use formwork_build::{CacheFrom, CacheMode, CachePlace, CacheTo};
+use formwork_build::{
+    BucketConfig, BucketKey, BucketPlace, CacheFrom, CacheMode, CachePlace, CacheTo, Secret,
+};
 
 use super::outputs;
 use crate::args::{Pairs, duration};
 use crate::exit::Failure;
+use crate::settings::variable;
 
 /// What a cache in a directory is called if nothing is said.
 const DEFAULT_NAME: &str = "buildcache";
+/// What may be said of a bucket.
+const BUCKET_KEYS: [&str; 9] = [
+    "bucket",
+    "region",
+    "prefix",
+    "name",
+    "endpoint_url",
+    "use_path_style",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+];
 /// How long the name of a cache may be: more is added to it, and a tag has at most 128 characters.
 const LONGEST_NAME: usize = 80;
 
@@ -85,9 +100,10 @@ impl Keys<'_> {
                 let place = CachePlace::Directory(directory.into(), name.to_owned());
                 (place, &["src", "dest", "tag"])
             }
+            Some("s3") => (self.bucket(pairs)?, &BUCKET_KEYS),
             Some(other) => {
                 let message = format!("there is no type `{other}` of `{}`", self.option);
-                return Err(Failure::usage(message).with_help("there are registry and local"));
+                return Err(Failure::usage(message).with_help("there are registry, local and s3"));
             }
             None => return Err(Failure::usage(format!("`{}` needs a `type`", self.option))),
         };
@@ -109,6 +125,41 @@ impl Keys<'_> {
         }
         self.check_name(reference.tag().unwrap_or_default())?;
         Ok(CachePlace::Registry(reference))
+    }
+
+    /// A bucket; what is not said is taken from the environment, as Amazon's tools do.
+    fn bucket(&self, pairs: &Pairs) -> Result<CachePlace, Failure> {
+        let given = |key: &str, variables: &[&str]| {
+            let own = pairs.get(key).map(str::to_owned).filter(|value| !value.is_empty());
+            own.or_else(|| variables.iter().find_map(|name| variable(name)))
+        };
+        let needs =
+            |key: &str| Failure::usage(format!("`{} type=s3` needs a `{key}`", self.option));
+        let region = given("region", &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        let id = given("access_key_id", &["AWS_ACCESS_KEY_ID"]);
+        let secret = given("secret_access_key", &["AWS_SECRET_ACCESS_KEY"]);
+        let session = given("session_token", &["AWS_SESSION_TOKEN"]).map(Secret::new);
+        let key = match (id, secret) {
+            (Some(id), Some(secret)) => {
+                Some(BucketKey { id, secret: Secret::new(secret), session })
+            }
+            (None, None) => None,
+            _ => {
+                return Err(Failure::usage("of the credentials for S3 one half is missing")
+                    .with_help("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"));
+            }
+        };
+        let name = pairs.get("name").unwrap_or(DEFAULT_NAME).to_owned();
+        self.check_name(&name)?;
+        let bucket = BucketConfig {
+            endpoint: given("endpoint_url", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+            region: region.ok_or_else(|| needs("region"))?,
+            bucket: given("bucket", &["AWS_BUCKET"]).ok_or_else(|| needs("bucket"))?,
+            path_style: pairs.flag("use_path_style").map_err(Failure::usage)? == Some(true),
+            key,
+        };
+        let prefix = pairs.get("prefix").unwrap_or_default().to_owned();
+        Ok(CachePlace::Bucket(BucketPlace { bucket, prefix, name }))
     }
 
     /// The name of a cache becomes the beginning of tags, and of names of files.
@@ -154,8 +205,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
+        let s3 =
+            "type=s3,bucket=b,region=r,access_key_id=i,secret_access_key=s,use_path_style=true";
+        assert!(matches!(from(s3).unwrap()[0].place, CachePlace::Bucket(_)));
         for text in [
             "type=gha",
+            "type=s3,bucket=b,region=r,access_key_id=i",
             "type=registry",
             "type=registry,ref=a@sha256:b",
             "type=local,dest=d",
