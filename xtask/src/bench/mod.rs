@@ -3,18 +3,22 @@
 //! Every case is generated from a fixed seed. Tools take turns (A B C A B C …), so that a machine
 //! whose speed drifts treats all of them alike; the table shows medians of whole processes, from
 //! the start of the command to its end, and how many times longer each peer took. Peers are
-//! Debian's buildah, and BuildKit where `buildkitd` and `buildctl` are on PATH.
+//! Debian's buildah, and BuildKit where `buildkitd` and `buildctl` are on PATH. Last come the rungs of
+//! the sandbox, side by side.
 
 mod bases;
 mod case;
+mod crowd;
 mod peers;
 mod random;
 mod registry;
 mod report;
+mod rungs;
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::formwork::Formwork;
 use crate::setup;
@@ -60,8 +64,18 @@ impl Options {
     }
 }
 
+/// The parser alone, which has no peers and a table of its own.
+fn parser(root: &Path) -> Result<()> {
+    let arguments = ["bench", "--package", "formwork-dockerfile", "--bench", "parser"];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { bail!("the parser's benchmark failed") }
+}
+
 /// Runs all cases and prints the table.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    if options.filters == ["parser"] {
+        return parser(root);
+    }
     setup::packages(&PACKAGES)?;
     println!("bench: building formwork");
     let formwork = Formwork::build(root)?;
@@ -87,6 +101,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     tools.iter().try_for_each(Tool::clean)?;
     println!("\n{}", report::table(&results));
+    if options.filters.is_empty() || options.filters.iter().any(|filter| filter == "rungs") {
+        rungs::run(&formwork, &work)?;
+    }
     if let Some(file) = &options.json {
         fs_err::write(file, report::json(&results, &tools))?;
     }
