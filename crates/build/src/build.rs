@@ -126,7 +126,7 @@ pub(crate) fn prepared<T>(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
     let lowered = lowered.map_err(BuildError::input)?;
-    let index = TravelIndex::new(&host.index, &imports);
+    let index = TravelIndex::new(&host.index, &imports, Uploads::default());
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     then(&solving, &imports, &index)
 }
