@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use formwork_testing::program;
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_each_rung_with_namespaces};
 
 #[test]
 fn an_image_without_a_shell_gets_one_and_stays_as_it_is() {
     let Some(_) = program("busybox") else { return };
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         site.write("a", "A");
         site.write("own", "#!/.formwork/bin/sh\necho own\n");
         site.chmod("own", 0o755);
@@ -57,7 +57,7 @@ fn tools_can_be_brought_along() {
 
 #[test]
 fn containers_are_run_as_docker_runs_them() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -130,7 +130,7 @@ fn free_port() -> u16 {
 #[test]
 fn a_port_of_the_machine_leads_into_the_container() {
     let has_pasta = program("pasta").is_some();
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
