@@ -20,7 +20,9 @@ use crate::resolve::resolve;
 use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
-use crate::travel::{Export, Imports, TravelIndex, export, fill_mounts, send_mounts, used_mounts};
+use crate::travel::{
+    Export, Imports, TravelIndex, export, fill_mounts, inline_field, send_mounts, used_mounts,
+};
 use crate::{
     BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
 };
@@ -61,7 +63,7 @@ pub(crate) fn build_and<T>(
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
-    let lowered = lowered.map_err(BuildError::input)?;
+    let mut lowered = lowered.map_err(BuildError::input)?;
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
@@ -72,6 +74,13 @@ pub(crate) fn build_and<T>(
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
+    for lowered in &mut lowered {
+        // That of a base image is not this one's.
+        let root = outputs.get(&lowered.target).and_then(|output| output.root().ok());
+        let root = root.filter(|_| request.inline_cache);
+        lowered.config.inline_cache =
+            root.and_then(|root| inline_field(&index.used(), root, request.epoch));
+    }
     let mut image = result::assemble_all(host, request, &images, &lowered, &outputs, cancel)
         .map_err(or_canceled)?;
     if cancel.is_canceled() {

@@ -47,6 +47,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheFrom>,
     /// The caches elsewhere that get the steps.
     pub cache_to: Vec<CacheTo>,
+    /// Whether the records of the image's steps go into the image itself.
+    pub inline_cache: bool,
     /// The places from which empty cache mounts are filled.
     pub mounts_from: Vec<CacheFrom>,
     /// The places that get the cache mounts.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use formwork_diagnostics::EventSink;
+use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_dockerfile::IgnoreFile;
 use formwork_frontend::Lowered;
 use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
@@ -82,7 +82,11 @@ impl Solving<'_> {
         let missing = worker.missing_sources(graph);
         if !missing.is_empty() {
             let told = missing.iter().map(|(op, error)| place.error(Some(*op), error));
-            return Err(BuildError::input(told.flat_map(|error| error.diagnostics).collect()));
+            let mut told: Vec<_> = told.flat_map(|error| error.diagnostics).collect();
+            // An instruction is a step for each platform.
+            told.sort_by_key(Diagnostic::primary_span);
+            told.dedup();
+            return Err(BuildError::input(told));
         }
         let settings = Settings { jobs: request.jobs, scope: scope(request) };
         let failed = |op: Option<OpId>, error: WorkerError| match error {

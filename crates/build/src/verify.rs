@@ -139,6 +139,7 @@ fn verify_in(
         outputs: Vec::new(),
         cache_from: Vec::new(),
         cache_to: Vec::new(),
+        inline_cache: false,
         mounts_from: Vec::new(),
         mounts_to: Vec::new(),
         limits: Limits::default(),

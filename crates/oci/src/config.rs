@@ -40,6 +40,10 @@ pub struct ImageConfig {
     /// How it came to be, one entry an instruction.
     #[serde(default, deserialize_with = "null_is_default")]
     pub history: Vec<History>,
+    /// The records of the steps that made its layers, as formwork's `--cache-to type=inline` has
+    /// them.
+    #[serde(rename = "formwork.cache.v1", default, skip_serializing_if = "Option::is_none")]
+    pub inline_cache: Option<String>,
 }
 
 /// How a container of the image starts.

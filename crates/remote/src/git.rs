@@ -379,9 +379,21 @@ fn said(stderr: &str) -> String {
     let is_reason =
         |line: &&str| ["fatal:", "error:", "remote:"].iter().any(|p| line.starts_with(p));
     let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let reasons: Vec<&str> = lines.iter().copied().filter(is_reason).collect();
+    let mut reasons: Vec<&str> = Vec::new();
+    for line in &lines {
+        // A line that ends in a colon is only half of a reason.
+        if is_reason(line) || reasons.last().is_some_and(|last| last.ends_with(':')) {
+            reasons.push(line);
+        }
+    }
     let shown = if reasons.is_empty() { lines } else { reasons };
-    let text: String = shown.join("; ").chars().filter(|c| !c.is_control()).take(500).collect();
+    let text: String = shown
+        .join("; ")
+        .replace(":; ", ": ")
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(500)
+        .collect();
     let way_out = if stderr.contains("Host key verification failed") {
         "; the host's key is not known: connect once with `ssh`, or see ssh-keyscan(1)"
     } else if stderr.contains("Permission denied (publickey") {
@@ -412,5 +424,7 @@ mod tests {
         let text = "Cloning\x1b[2J\nfatal: repository not found\n";
         assert_eq!(said(text), "git says: fatal: repository not found");
         assert!(said("Host key verification failed.\nfatal: x").contains("ssh-keyscan"));
+        let text = "fatal: unable to connect to h:\nh[0: ::1]: errno=Connection refused\n";
+        assert!(said(text).ends_with("connect to h: h[0: ::1]: errno=Connection refused"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use formwork_cache::{CacheRecord, Identity};
 use formwork_diagnostics::{Diagnostic, Event, EventSink, Outcome, SourceFile, Span};
@@ -142,6 +142,8 @@ pub struct Worker {
     pub(crate) bundles: Bundles,
     /// Copies that were planned in this build, by their ops.
     pub(crate) plans: Mutex<BTreeMap<OpId, Arc<PlannedFiles>>>,
+    /// What has been told of steps.
+    told: Mutex<Vec<Diagnostic>>,
     pub(crate) cancel: Cancel,
     contexts: BTreeMap<String, Arc<Context>>,
     /// Images of which somebody will need the files, not only their list.
@@ -182,6 +184,7 @@ impl Worker {
             places: Places::default(),
             bundles: Bundles::default(),
             plans: Mutex::default(),
+            told: Mutex::default(),
             cancel: cancel.clone(),
             contexts,
             unpacked: unpacked_images(graph),
@@ -214,7 +217,12 @@ impl Worker {
             }
             _ => warning.with_note(format!("in `{}`", step.name)),
         };
-        self.events.emit(Event::Message(Box::new(warning)));
+        // An instruction is a step for each platform.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains(&warning) {
+            told.push(warning.clone());
+            self.events.emit(Event::Message(Box::new(warning)));
+        }
     }
 
     fn source(&self, task: &Task<'_, Output>, source: &GraphSource) -> Result<Output, WorkerError> {

@@ -57,8 +57,15 @@ pub(crate) struct Record {
     /// Empty for a step that changes nothing.
     pub(crate) layer: String,
     pub(crate) created: i64,
+    /// When the step ran, in seconds since 1970; 0 where that is not known.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub(crate) ran: i64,
     pub(crate) step: String,
     pub(crate) milliseconds: u64,
+}
+
+fn is_unknown(time: &i64) -> bool {
+    *time == 0
 }
 
 /// What a step was made of.
@@ -221,6 +228,14 @@ impl Head {
 }
 
 impl Bundle {
+    /// Adds all that another one has.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.runs.extend(other.runs);
+        self.layers.extend(other.layers);
+        self.dropped += other.dropped;
+    }
+
     /// Takes packed records apart.
     pub(crate) fn read(packed: &[u8]) -> Result<Self, PlaceError> {
         let unreadable = || PlaceError::new("the records of its cache cannot be read");
@@ -293,7 +308,7 @@ impl From<Record> for CacheRecord {
             created: record.created,
             step: record.step,
             milliseconds: record.milliseconds,
-            ran: 0,
+            ran: record.ran,
             components: Vec::new(),
         }
     }
@@ -329,6 +344,7 @@ mod tests {
             key: KEY.to_owned(),
             layer: LAYER.to_owned(),
             created: 5,
+            ran: 0,
             step: "RUN make".to_owned(),
             milliseconds: 7,
         });

@@ -320,6 +320,7 @@ fn record_of(key: &CacheKey, record: &CacheRecord) -> Record {
         key: key.to_string(),
         layer: record.layer.clone(),
         created: record.created,
+        ran: record.ran,
         step: record.step.clone(),
         milliseconds: record.milliseconds,
     }

@@ -72,7 +72,7 @@ fn clear(place: &Place, oldest: i64, dry_run: bool) -> Result<Cleared, PlaceErro
     let bundles = bundles(place)?;
     let (old, kept): (BTreeMap<_, _>, BTreeMap<_, _>) = bundles
         .into_iter()
-        .partition(|(_, bundle)| bundle.is_own && created(&bundle.manifest) < oldest);
+        .partition(|(_, bundle)| bundle.is_own && created(&bundle.manifest) <= oldest);
     let count = |bundles: &BTreeMap<Digest, Bundle>| {
         let own = bundles.values().filter(|bundle| bundle.is_own);
         own.map(|bundle| bundle.names.len()).sum::<usize>()

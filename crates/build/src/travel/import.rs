@@ -21,6 +21,7 @@ use formwork_solver::Cancel;
 use formwork_worker::{ImportedLayer, ImportedLayers};
 
 use super::bundle::{Bundle, Head, RECORDS_LIMIT, TREE};
+use super::inline;
 use super::place::{Place, PlaceError, digest_of};
 use super::watch::watched;
 use super::{BLOB_TIME, CacheFrom};
@@ -52,6 +53,8 @@ struct State {
     /// How long the build will wait for it yet; `None` when it is not to be asked any more.
     left: Option<Duration>,
     bundles: BTreeSet<Digest>,
+    /// Whether it is an image, which has no further names.
+    is_image: bool,
     /// The keys that it has, and when they were exported, in seconds since 1970.
     keys: BTreeMap<CacheKey, i64>,
 }
@@ -81,7 +84,8 @@ impl Imports {
                 small: Mutex::default(),
             });
             let (bundles, keys) = (BTreeSet::new(), BTreeMap::new());
-            let state = Mutex::new(State { left: Some(from.timeout), bundles, keys });
+            let state =
+                Mutex::new(State { left: Some(from.timeout), bundles, is_image: false, keys });
             Source { place, blobs, state }
         };
         Arc::new(Self {
@@ -117,7 +121,9 @@ impl Imports {
             return answer;
         }
         for source in &self.sources {
-            self.read_bundle(source, &source.place.name_of(key), false);
+            if !source.state().is_image {
+                self.read_bundle(source, &source.place.name_of(key), false);
+            }
             if let Some(Some(record)) = known(&self.found()) {
                 return Some(record);
             }
@@ -178,8 +184,9 @@ impl Imports {
         match read {
             Ok(Read::New { digest, created, bundle }) => {
                 state.bundles.insert(digest);
+                state.is_image = created.is_none();
                 drop(state);
-                self.take(source, created, bundle);
+                self.take(source, created.unwrap_or_default(), bundle);
             }
             Ok(Read::Known) => {}
             // Whoever exports writes this name last, so there is no other.
@@ -246,19 +253,34 @@ impl Source {
 enum Read {
     Nothing,
     Known,
-    New { digest: Digest, created: i64, bundle: Bundle },
+    /// With the time of its export; an image has all that there is of its cache.
+    New {
+        digest: Digest,
+        created: Option<i64>,
+        bundle: Bundle,
+    },
 }
 
 fn read(place: &Place, name: &str, known: &BTreeSet<Digest>) -> Result<Read, PlaceError> {
-    let Some(manifest) = place.read(name)? else { return Ok(Read::Nothing) };
+    let mut found = place.read(name)?;
+    if let (None, Some(image)) = (&found, place.image().filter(|_| name == place.head())) {
+        found = place.read(image)?;
+    }
+    let Some(manifest) = found else { return Ok(Read::Nothing) };
     let digest = digest_of(&manifest);
     if known.contains(&digest) {
         return Ok(Read::Known);
     }
-    let head = Head::read(&manifest)?;
+    let head = match Head::read(&manifest) {
+        Ok(head) => head,
+        Err(error) => match inline::read_image(place, &manifest)? {
+            Some(bundle) => return Ok(Read::New { digest, created: None, bundle }),
+            None => return Err(error),
+        },
+    };
     let packed = read_blob(place, &head.records, RECORDS_LIMIT)?;
     let bundle = Bundle::read(&packed)?;
-    Ok(Read::New { digest, created: head.created, bundle })
+    Ok(Read::New { digest, created: Some(head.created), bundle })
 }
 
 /// A whole blob in memory, verified.

@@ -19,6 +19,8 @@ pub(crate) struct TravelIndex {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Used {
     pub(crate) records: BTreeMap<CacheKey, CacheRecord>,
+    /// The keys of the records, in the order in which they came.
+    pub(crate) order: Vec<CacheKey>,
     /// The last run of each step, by its name.
     pub(crate) runs: BTreeMap<String, CacheRecord>,
     /// The keys whose records came from elsewhere.
@@ -41,7 +43,9 @@ impl TravelIndex {
 
     fn note(&self, key: &CacheKey, record: &CacheRecord) {
         let mut used = self.lock();
-        used.records.insert(*key, record.clone());
+        if used.records.insert(*key, record.clone()).is_none() {
+            used.order.push(*key);
+        }
         used.foreign.remove(key);
     }
 }

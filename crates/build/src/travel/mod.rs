@@ -53,6 +53,7 @@ mod export;
 mod gc;
 mod import;
 mod index;
+mod inline;
 mod mounts;
 mod objects;
 mod place;
@@ -71,6 +72,7 @@ pub(crate) use export::{Export, export};
 pub use gc::{Cleared, clear_cache};
 pub(crate) use import::Imports;
 pub(crate) use index::TravelIndex;
+pub(crate) use inline::field as inline_field;
 pub(crate) use mounts::{fill_mounts, send_mounts, used_mounts};
 pub use mounts::{send_cache_mount, take_cache_mount};
 

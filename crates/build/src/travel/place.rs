@@ -127,6 +127,23 @@ impl Place {
         }
     }
 
+    /// The manifest of a digest, in a registry, where images may be.
+    pub(crate) fn read_manifest(&self, digest: &Digest) -> Result<Option<Vec<u8>>, PlaceError> {
+        match &self.kind {
+            Kind::Directory(_) | Kind::Bucket(_) => Ok(None),
+            Kind::Registry { registries, repository } => {
+                Ok(Some(registries.client()?.manifest(repository, digest)?.bytes))
+            }
+        }
+    }
+
+    /// The name to look under if there is nothing under that of the cache: that of an image, where
+    /// the user has chosen none.
+    pub(crate) fn image(&self) -> Option<&'static str> {
+        let is_image = matches!(self.kind, Kind::Registry { .. }) && self.name == DEFAULT_NAME;
+        is_image.then_some("latest")
+    }
+
     /// Puts a manifest under a name, in place of what was there.
     pub(crate) fn write(&self, name: &str, manifest: &[u8]) -> Result<(), PlaceError> {
         match &self.kind {

@@ -82,7 +82,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_from: Vec<Pairs>,
     /// Send the steps to a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
-    /// type=local,dest=DIRECTORY or type=s3,…; with `mode=max` the layers of all stages, not only the image's.
+    /// type=local,dest=DIRECTORY or type=s3,…; type=inline puts them into the image; with `mode=max` the layers of all stages, not only the image's.
     /// Failures are told and fail nothing, except with `ignore-error=false`. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]
     pub(crate) cache_to: Vec<Pairs>,

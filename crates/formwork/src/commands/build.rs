@@ -122,6 +122,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     if let Some(epoch) = &args.source_date_epoch {
         build_args.insert(epoch::NAME.to_owned(), epoch.clone());
     }
+    let inline_cache = caches::is_inline(&args.cache_to, &build_args);
     let epoch = Epoch::of(&build_args)?.known();
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
@@ -162,6 +163,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         outputs,
         cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
         cache_to: caches::cache_to("--cache-to", &args.cache_to)?,
+        inline_cache,
         mounts_from: caches::cache_from("--cache-mounts-from", &args.cache_mounts_from)?,
         mounts_to: caches::cache_to("--cache-mounts-to", &args.cache_mounts_to)?,
         limits: limits(&args.space)?,

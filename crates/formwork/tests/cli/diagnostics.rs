@@ -192,3 +192,23 @@ fn what_the_base_image_brings_is_told_as_such() {
         Ran::of(&mut site.build_command(&[], dockerfile)).failed(1, note);
     }
 }
+
+#[test]
+fn what_several_platforms_have_in_common_is_told_once() {
+    let site = Site::new();
+    site.write("a", "");
+    let platforms = ["--platform", "linux/amd64,linux/arm64"];
+    let codes = |dockerfile: &str| {
+        let told = told(&site, &platforms, dockerfile);
+        told.into_iter().map(|(_, code, place, _)| format!("{code} {place}")).collect::<Vec<_>>()
+    };
+    let start = "FROM scratch\nARG TARGETARCH\nENV A=$B\n";
+    assert_eq!(
+        codes(&format!("{start}COPY no nope /$TARGETARCH/\n")),
+        ["UndefinedVar $B", "missing-source no", "missing-source nope"]
+    );
+    assert_eq!(
+        codes(&format!("{start}COPY a n* /$TARGETARCH/\n")),
+        ["UndefinedVar $B", "no-match n*"]
+    );
+}

@@ -1,6 +1,7 @@
 //! `--cache-from`, `--cache-to` and their like: where steps and cache mounts travel. It only reads
 //! what was said.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use formwork_build::{
@@ -63,7 +64,15 @@ pub(super) fn cache_to(option: &str, all: &[Pairs]) -> Result<Vec<CacheTo>, Fail
         let timeout = timeout(pairs, CacheTo::TIMEOUT)?;
         Ok(CacheTo { place, mode, compression, ignore_error, timeout })
     };
-    all.iter().map(one).collect()
+    all.iter().filter(|pairs| pairs.get("type") != Some("inline")).map(one).collect()
+}
+
+/// Whether the image itself is to get the steps: asked for by `type=inline`, or by BuildKit's
+/// argument.
+pub(super) fn is_inline(all: &[Pairs], build_args: &BTreeMap<String, String>) -> bool {
+    let argument = build_args.get("BUILDKIT_INLINE_CACHE");
+    all.iter().any(|pairs| pairs.get("type") == Some("inline"))
+        || argument.is_some_and(|value| matches!(value.as_str(), "1" | "true"))
 }
 
 /// A place that gets or gives one thing, as `formwork mounts` has it.
