@@ -323,6 +323,7 @@ fn keep_pulled(
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     };
     // What the name means elsewhere is asked for no more because of this.
     let kept = match host.images.get(name) {
