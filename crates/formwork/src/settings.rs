@@ -174,8 +174,10 @@ pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
 
 /// What options ask of the world of a process whose ports are published: a network of its own where
 /// that is possible and nothing else is said.
-pub(crate) fn publishing_world(args: &WorldArgs) -> Result<StepWorld, Failure> {
-    let is_open = args.network == NetworkChoice::Default && variable("FORMWORK_NETWORK").is_none();
+pub(crate) fn publishing_world(args: &WorldArgs, is_possible: bool) -> Result<StepWorld, Failure> {
+    let is_open = is_possible
+        && args.network == NetworkChoice::Default
+        && variable("FORMWORK_NETWORK").is_none();
     let mut world = world(args)?;
     if let (true, Some(uplink)) = (is_open, uplink()) {
         world.network = StepNetwork::Private(uplink);

@@ -7,6 +7,7 @@
 
 mod bases;
 mod case;
+mod crowd;
 mod peers;
 mod random;
 mod registry;
