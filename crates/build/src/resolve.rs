@@ -426,6 +426,7 @@ pub(crate) fn blobs(
 ) -> Arc<PulledBlobs> {
     Arc::new(PulledBlobs {
         content: host.layers.content().clone(),
+        layout: host.layout.clone(),
         registries: Arc::clone(&host.registries),
         events: Arc::clone(events),
         cancel: cancel.clone(),
