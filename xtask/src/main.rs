@@ -22,11 +22,12 @@ const HELP: &str = "\
 usage: cargo xtask COMMAND
 
   bench [CASE...] [--runs N] [--json FILE] [--alone] [--large GIGABYTES]
-                  time formwork beside the installed peers, in turns
+                  time formwork beside the installed peers, in turns; `bench parser` times the
+                  parser on texts of many kinds
   compare [NAME...]
                   hold the images of the demo against what buildah, skopeo, umoci and crun make
                   of the same Dockerfiles and images; needs root, and the demo before it
-  conformance [--with buildkit] [CASE...]
+  conformance [--with buildkit|buildah] [CASE...]
                   build the cases of conformance/ as root and as an ordinary user, or with a peer,
                   and compare what comes of them with what is written down
   demo [NAME...]  build the examples both ways, run them, compare them

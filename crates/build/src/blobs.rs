@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{RecvError, channel};
 use std::time::Instant;
 
-use formwork_content::ContentStore;
+use formwork_content::{ContentStore, StoreLayout};
 use formwork_diagnostics::{Event, EventSink, Outcome, StepId};
 use formwork_fs::FsError;
 use formwork_image::{BlobBytes, BlobSource, ImageError};
@@ -21,6 +21,7 @@ use crate::host::Registries;
 #[derive(Clone)]
 pub(crate) struct PulledBlobs {
     pub(crate) content: ContentStore,
+    pub(crate) layout: StoreLayout,
     pub(crate) registries: Arc<Registries>,
     pub(crate) events: Arc<dyn EventSink>,
     /// Ends a transfer.
@@ -103,6 +104,9 @@ impl PulledBlobs {
             !self.cancel.is_canceled()
         };
         let client = self.registries.client()?;
+        // What somebody else is fetching need not be fetched twice.
+        let turn = format!("fetch-{}", descriptor.digest.hex());
+        let _turn = self.layout.turn(&turn, &|| !self.cancel.is_canceled())?;
         formwork_image::fetch(client, repository, descriptor, &self.content, &progress).map(drop)
     }
 }

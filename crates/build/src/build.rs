@@ -90,6 +90,13 @@ pub(crate) fn build_and<T>(
         let recipe = Recipe::of(host, request, &images).keep(host)?;
         image.images.iter_mut().for_each(|image| image.recipe = Some(recipe.clone()));
     }
+    if let Some(provenance) = &request.provenance {
+        let recipe = Recipe::of(host, request, &images);
+        for one in &mut image.images {
+            one.attest(host, provenance, &recipe, &request.tags)?;
+        }
+        image.recipe = Some(recipe);
+    }
     let done = then(&image).map_err(or_canceled)?;
     let roots = image.images.iter().map(|image| &image.root).collect();
     let (imports, index, outputs) = (&imports, &index, &outputs);

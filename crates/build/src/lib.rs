@@ -22,6 +22,7 @@ mod login;
 mod mounts;
 mod once;
 mod output;
+mod provenance;
 mod rebase;
 mod recipe;
 mod request;
@@ -53,6 +54,7 @@ pub use mounts::{
     export_cache_mount, export_cache_mount_files, import_cache_mount, import_cache_mount_files,
     no_such_mount,
 };
+pub use provenance::Provenance;
 pub use rebase::{Conflict, RebaseRequest, Rebased, Trouble, rebase};
 pub use recipe::Recipe;
 pub use request::{

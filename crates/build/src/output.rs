@@ -184,7 +184,17 @@ impl Delivery<'_> {
             Content::Image(view) => export::to_registry(client, view, &names, options),
             Content::Index(index) => export::index_to_registry(client, index, &names, options),
         }
-        .map(drop)
+        .and_then(|_| {
+            let said = self.built.attached(form);
+            let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
+            repositories.dedup();
+            for (repository, artifact) in
+                repositories.into_iter().flat_map(|one| said.iter().map(move |said| (one, said)))
+            {
+                export::artifact_to_registry(client, artifact, repository)?;
+            }
+            Ok(())
+        })
         .map_err(|error| self.kept(form, BuildError::image(&error)))
     }
 
@@ -240,7 +250,9 @@ impl Delivery<'_> {
         destination: &Destination,
         how: &ImageForm,
     ) -> Result<(), BuildError> {
-        let named = [Named::new(self.content(how)?, self.built.names())];
+        let said = self.built.attached(how);
+        let named = Named::new(self.content(how)?, self.built.names());
+        let named = [named.with_attached(&said)];
         match destination {
             Destination::File(path) => export::all_to_file(&named, form(docker), path),
             Destination::Stdout => {
@@ -252,7 +264,9 @@ impl Delivery<'_> {
     }
 
     fn layout(&self, docker: bool, directory: &Path, how: &ImageForm) -> Result<(), BuildError> {
-        let named = [Named::new(self.content(how)?, self.built.names())];
+        let said = self.built.attached(how);
+        let named = Named::new(self.content(how)?, self.built.names());
+        let named = [named.with_attached(&said)];
         make_directory(directory).map_err(BuildError::store)?;
         export::all_to_directory(&named, form(docker), directory)
             .map_err(|error| BuildError::image(&error))
@@ -273,7 +287,7 @@ impl Delivery<'_> {
             materialize(tree, &RootDir::open(place)?, &options)?;
             Ok(())
         };
-        for (name, tree) in files::trees(self.built, split)? {
+        for (name, tree) in files::trees(self.built, split, self.request.provenance.as_ref())? {
             let place = name.map_or_else(|| directory.to_owned(), |name| directory.join(name));
             files(&place, &tree).map_err(|error| BuildError::worker(&error))?;
         }
@@ -281,7 +295,8 @@ impl Delivery<'_> {
     }
 
     fn tar(&self, destination: &Destination, split: Option<bool>) -> Result<(), BuildError> {
-        let tree = files::joined(files::trees(self.built, split)?)?;
+        let tree =
+            files::joined(files::trees(self.built, split, self.request.provenance.as_ref())?)?;
         archive_files(&tree, self.request.epoch, destination)
             .map_err(|error| BuildError::worker(&error))
     }

@@ -10,7 +10,7 @@ use formwork_oci::{Annotations, Platform, Reference};
 use formwork_remote::GitConfig;
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
-use crate::{CacheFrom, CacheTo, Engine, Limits};
+use crate::{CacheFrom, CacheTo, Engine, Limits, Provenance};
 
 /// What is to be built.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Vec<Output>,
+    /// What is said about the result beside it.
+    pub provenance: Option<Provenance>,
     /// The caches elsewhere in which steps are looked for, in this order.
     pub cache_from: Vec<CacheFrom>,
     /// The caches elsewhere that get the steps.

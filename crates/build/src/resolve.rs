@@ -323,6 +323,7 @@ fn keep_pulled(
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     };
     // What the name means elsewhere is asked for no more because of this.
     let kept = match host.images.get(name) {
@@ -425,6 +426,7 @@ pub(crate) fn blobs(
 ) -> Arc<PulledBlobs> {
     Arc::new(PulledBlobs {
         content: host.layers.content().clone(),
+        layout: host.layout.clone(),
         registries: Arc::clone(&host.registries),
         events: Arc::clone(events),
         cancel: cancel.clone(),

@@ -8,7 +8,7 @@ use formwork_frontend::{HistoryEntry, Lowered};
 use formwork_graph::{Op, OpId};
 use formwork_image::export::Content;
 use formwork_image::{
-    Assembly, BlobSource, Entry, Family, ImageIndex, ImageView, StoredImage, StoredIndex,
+    Artifact, Assembly, BlobSource, Entry, Family, ImageIndex, ImageView, StoredImage, StoredIndex,
     StoredLayer, assemble as assemble_image,
 };
 use formwork_oci::{
@@ -18,6 +18,8 @@ use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
+use crate::provenance::{Provenance, Subject};
+use crate::recipe::Recipe;
 use crate::request::Packing;
 use crate::resolve::Images;
 use crate::{AnnotationPlace, BuildError, BuildRequest, Host, ImageForm, Output};
@@ -47,6 +49,8 @@ pub(crate) struct Built {
     pub(crate) indexes: Vec<(ImageForm, ImageIndex)>,
     names: Vec<Reference>,
     is_for_several: bool,
+    /// What it was made from, if that is to be said.
+    pub(crate) recipe: Option<Recipe>,
 }
 
 /// An image that was built.
@@ -63,6 +67,8 @@ pub(crate) struct BuiltImage {
     pub(crate) layers: Vec<StoredLayer>,
     /// What it was made from, if the store keeps that.
     pub(crate) recipe: Option<Digest>,
+    /// What is said about it, in each of its forms.
+    pub(crate) attached: Vec<Artifact>,
 }
 
 /// Puts the images of all platforms together, packing layers as far as the outputs need it.
@@ -88,7 +94,7 @@ pub(crate) fn assemble_all(
         }
     }
     let is_for_several = request.is_for_several();
-    Ok(Built { images: built, indexes, names: request.tags.clone(), is_for_several })
+    Ok(Built { images: built, indexes, names: request.tags.clone(), is_for_several, recipe: None })
 }
 
 /// Joins the images of all platforms.
@@ -145,7 +151,17 @@ fn assemble(
         views.push((form, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
-    Ok(BuiltImage { platform, config, config_bytes, root, views, blobs, layers, recipe: None })
+    Ok(BuiltImage {
+        platform,
+        config,
+        config_bytes,
+        root,
+        views,
+        blobs,
+        layers,
+        recipe: None,
+        attached: Vec::new(),
+    })
 }
 
 impl Built {
@@ -173,6 +189,15 @@ impl Built {
             (None, [image]) => image.view(form).map(Content::Image),
             (None, _) => None,
         }
+    }
+
+    /// What is said about the images in a form.
+    pub(crate) fn attached(&self, form: &ImageForm) -> Vec<Artifact> {
+        let of = |image: &BuiltImage| match image.view(form) {
+            Some(view) => image.attached_to(view),
+            None => Vec::new(),
+        };
+        self.images.iter().flat_map(of).collect()
     }
 
     /// The image as the store remembers it under a name, in a form if one is asked for.
@@ -216,6 +241,31 @@ impl BuiltImage {
         self.views.iter().find(|(known, _)| known == form).map(|(_, view)| view)
     }
 
+    /// What is said about the image as it is packed in a form.
+    pub(crate) fn attached_to(&self, view: &ImageView) -> Vec<Artifact> {
+        let is_about = |artifact: &&Artifact| {
+            let subject = artifact.manifest().subject.as_ref();
+            subject.is_some_and(|subject| subject.digest == view.descriptor().digest)
+        };
+        self.attached.iter().filter(is_about).cloned().collect()
+    }
+
+    /// Says what the image was made from, in each of its forms.
+    pub(crate) fn attest(
+        &mut self,
+        host: &Host,
+        provenance: &Provenance,
+        recipe: &Recipe,
+        names: &[Reference],
+    ) -> Result<(), BuildError> {
+        for (_, view) in &self.views {
+            let manifest = Some(view.descriptor());
+            let subject = Subject { names, platform: &self.platform, manifest };
+            self.attached.extend(provenance.artifact(host, recipe, &subject)?);
+        }
+        Ok(())
+    }
+
     /// The image's id.
     pub(crate) fn id(&self) -> Digest {
         Digest::of(&self.config_bytes)
@@ -244,6 +294,12 @@ impl BuiltImage {
             index: None,
             others: Vec::new(),
             recipe: self.recipe.clone(),
+            attached: match view {
+                Some(view) => {
+                    self.attached_to(view).iter().map(|a| a.descriptor().clone()).collect()
+                }
+                None => Vec::new(),
+            },
         }
     }
 }

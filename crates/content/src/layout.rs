@@ -20,8 +20,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use formwork_fs::{FsError, Lease, RootDir};
+use formwork_fs::{FileLock, FsError, Lease, RootDir};
 use rustix::fs::{AtFlags, CWD, Dir, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -39,6 +40,8 @@ const RUNS: &str = "runs-v1";
 const CACHE_MOUNTS: &str = "cache-mounts-v1";
 const CONTEXTS: &str = "contexts-v1";
 const DOWNLOADS: &str = "downloads-v1";
+/// How long somebody waits before asking again whether it is their turn.
+const TURN: Duration = Duration::from_millis(20);
 const LOCKS: &str = "locks";
 const TMP: &str = "tmp";
 
@@ -163,6 +166,27 @@ impl StoreLayout {
     pub fn lock(&self, name: &str) -> PathBuf {
         debug_assert!(!name.is_empty() && !name.contains('/') && !matches!(name, "." | ".."));
         self.locks().join(name)
+    }
+
+    /// Waits until nobody else does what is called `what`, in this process or another, and keeps
+    /// everybody from it as long as the result is held; `None` if `goes_on` says no meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the lock file can be neither opened nor created.
+    pub fn turn(
+        &self,
+        what: &str,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Option<FileLock>, ContentError> {
+        let path = self.lock(&format!("step-{what}"));
+        while goes_on() {
+            if let Some(lock) = FileLock::try_transient(&path)? {
+                return Ok(Some(lock));
+            }
+            std::thread::sleep(TURN);
+        }
+        Ok(None)
     }
 
     /// The directory that holds the temporary directories of all processes.

@@ -7,6 +7,7 @@
 //! Pure: the Dockerfile, the options and the resolved images go in, a graph or diagnostics come
 //! out. Nothing here touches a file, a registry, the clock or the environment.
 
+mod budget;
 mod config;
 mod emulated;
 mod findings;

@@ -10,6 +10,7 @@ use formwork_dockerfile::{Dockerfile, ExpandError, Word, expand};
 use formwork_oci::Platform;
 
 use crate::Options;
+use crate::budget::Budget;
 
 /// Build arguments that need no `ARG`: docker's proxy variables, in both cases.
 pub(crate) const PROXY_ARGS: [&str; 10] = [
@@ -53,13 +54,16 @@ impl GlobalScope {
         target: Option<&str>,
     ) -> (Self, Vec<ExpandError>) {
         let mut scope = Self { variables: predefined(options, target) };
-        let mut errors = Vec::new();
+        let (mut errors, budget) = (Vec::new(), Budget::new());
         let escape = dockerfile.directives.escape;
         for variable in dockerfile.global_args.iter().flat_map(|arg| &arg.kind.variables) {
             let name = variable.name.text();
             let value = match (options.build_args.get(name), &variable.default) {
                 (Some(given), _) => Ok(Some(given.clone())),
-                (None, Some(default)) => scope.expand(default, escape).map(Some),
+                (None, Some(default)) => {
+                    let value = || scope.expand(default, escape);
+                    budget.expand(default.span(), value, String::len).map(Some)
+                }
                 (None, None) => Ok(None),
             };
             match value {

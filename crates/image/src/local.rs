@@ -46,6 +46,9 @@ pub struct StoredImage {
     /// What it was made from, a blob in the content store, if it was built here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<Digest>,
+    /// The manifests of what is said about it, blobs in the content store.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<Descriptor>,
 }
 
 /// What makes several images one for several platforms.
@@ -405,6 +408,7 @@ mod tests {
             index: None,
             others: Vec::new(),
             recipe: None,
+            attached: Vec::new(),
         }
     }
 

@@ -192,8 +192,12 @@ fn split(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// A number that can be an owner's: the largest means that the owner stays.
+/// A number that can be an owner's: the largest means that the owner stays, and `root` is a number
+/// whatever the files of users say, as in BuildKit.
 fn number(text: &str) -> Option<u32> {
+    if text == "root" {
+        return Some(0);
+    }
     text.parse().ok().filter(|number| *number != u32::MAX)
 }
 

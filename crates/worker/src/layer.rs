@@ -407,6 +407,13 @@ impl Layer {
     fn make(&self, forms: &mut Forms, needs_directory: bool) -> Result<(), WorkerError> {
         match &self.source {
             Source::Image { blobs, diff_id, descriptor, below, unpack } => {
+                // Two images with the same base, or two builds, fetch and unpack it once.
+                let turn = format!("unpack-{}", self.name);
+                let _turn = self.store.layout.turn(&turn, &|| true)?;
+                self.load(forms)?;
+                if forms.directory.is_some() || (forms.tree.is_some() && !needs_directory) {
+                    return Ok(());
+                }
                 VerifiedBytes::open(&**blobs, descriptor)
                     .map_err(WorkerError::from)
                     .and_then(|reader| {

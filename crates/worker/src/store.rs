@@ -58,6 +58,11 @@ impl LayerStore {
         self.threads
     }
 
+    /// Whether processes can be given mounts and networks of their own.
+    pub fn can_mount(&self) -> bool {
+        self.entered.rung.can_mount()
+    }
+
     /// What this process may do.
     pub(crate) fn rung(&self) -> Rung {
         self.entered.rung

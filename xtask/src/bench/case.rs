@@ -38,6 +38,11 @@ pub(crate) enum Kind {
     Fresh,
     /// A build of what was built just before, exported as an OCI archive.
     Unchanged,
+    /// The same in a store with much else in it.
+    Crowded,
+    /// A build of what was built just before but for one file, into the local store, where nothing
+    /// is packed. Of formwork alone.
+    OneChanged,
     /// A build in a store that knows nothing, of a base from a registry.
     Pull,
     /// A push of what the registry has.
@@ -89,9 +94,11 @@ pub(crate) fn all(pulled: &str, gigabytes: u64) -> Vec<Case> {
         Case { files: 20, ..case("9 steps, unchanged", Kind::Unchanged, &nine, 0.02) },
         slow(case("50 RUN, nothing known", Kind::Fresh, &fifty, 0.4)),
         case("50 RUN, unchanged", Kind::Unchanged, &fifty, 0.02),
+        Case { files: 20, ..case("9 steps, 10,000 records, 100 GB", Kind::Crowded, &nine, 0.025) },
         slow(Case { jobs: 16, ..case("16 × sleep 0.5, 16 jobs", Kind::Fresh, &sleeps, 0.8) }),
         context(case("50,000 files, nothing known", Kind::Fresh, &files, 2.0)),
         context(case("50,000 files, unchanged", Kind::Unchanged, &files, 0.25)),
+        context(case("50,000 files, one changed", Kind::OneChanged, &files, 0.4)),
         slow(case(
             "3 × cp -a, 450 MB",
             Kind::Fresh,

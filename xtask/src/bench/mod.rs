@@ -7,14 +7,16 @@
 
 mod bases;
 mod case;
+mod crowd;
 mod peers;
 mod random;
 mod registry;
 mod report;
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::formwork::Formwork;
 use crate::setup;
@@ -60,8 +62,18 @@ impl Options {
     }
 }
 
+/// The parser alone, which has no peers and a table of its own.
+fn parser(root: &Path) -> Result<()> {
+    let arguments = ["bench", "--package", "formwork-dockerfile", "--bench", "parser"];
+    let status = Command::new(env!("CARGO")).args(arguments).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { bail!("the parser's benchmark failed") }
+}
+
 /// Runs all cases and prints the table.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    if options.filters == ["parser"] {
+        return parser(root);
+    }
     setup::packages(&PACKAGES)?;
     println!("bench: building formwork");
     let formwork = Formwork::build(root)?;

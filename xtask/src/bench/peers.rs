@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::bases::{BUSYBOX, Bases, LARGE};
 use super::case::{Case, Kind};
+use super::crowd;
 use crate::formwork::Formwork;
 
 /// A tool, by its name.
@@ -103,10 +104,13 @@ impl Tool {
     /// Brings the tool to where a case begins: what costs much and is done once.
     pub(crate) fn prepare(&self, case: &Case, context: &Path, bases: &Bases) -> Result<()> {
         match case.kind {
-            Kind::Unchanged | Kind::Import => {}
+            Kind::Unchanged | Kind::Crowded | Kind::OneChanged | Kind::Import => {}
             Kind::Push => return self.prepare_push(case, context, bases),
             Kind::Stream if self.peer != Peer::Formwork => bail!("it is about formwork's memory"),
             _ => return Ok(()),
+        }
+        if matches!(case.kind, Kind::Crowded | Kind::OneChanged) && self.peer != Peer::Formwork {
+            bail!("this is about formwork's own store");
         }
         self.forget()?;
         self.import(bases)?;
@@ -118,13 +122,25 @@ impl Tool {
         // that were new a moment ago.
         self.build(case, context, bases)?;
         std::thread::sleep(Duration::from_millis(2200));
-        self.build(case, context, bases).map(drop)
+        self.build(case, context, bases)?;
+        if case.kind == Kind::Crowded {
+            crowd::fill(&self.work.join("store"))?;
+        }
+        Ok(())
     }
 
     /// Runs a case once, from where it begins; returns how long it took.
     pub(crate) fn run(&self, case: &Case, context: &Path, bases: &Bases) -> Result<Duration> {
         self.begin(case, bases)?;
-        self.build(case, context, bases)
+        if case.kind == Kind::OneChanged {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+            fs_err::write(context.join("changed"), now.as_nanos().to_string())?;
+        }
+        let time = self.build(case, context, bases);
+        if case.kind == Kind::OneChanged {
+            fs_err::remove_file(context.join("changed"))?;
+        }
+        time
     }
 
     /// The largest resident set of a run, in bytes.
@@ -149,7 +165,7 @@ impl Tool {
     /// Brings the tool to where each run of a case begins; this is not measured.
     fn begin(&self, case: &Case, bases: &Bases) -> Result<()> {
         match case.kind {
-            Kind::Version | Kind::Unchanged | Kind::Push => {}
+            Kind::Version | Kind::Unchanged | Kind::Crowded | Kind::OneChanged | Kind::Push => {}
             Kind::Pull | Kind::Stream => self.forget()?,
             Kind::Fresh | Kind::Import => {
                 self.forget()?;
@@ -229,8 +245,12 @@ impl Tool {
         Ok(match self.peer {
             Peer::Formwork => format!(
                 "exec {program} --root {work}/store build --progress=plain --jobs {} \
-                 -f {work}/Dockerfile{contexts} -o type=oci,dest={work}/out.tar {context}",
-                case.jobs
+                 -f {work}/Dockerfile{contexts}{output} {context}",
+                case.jobs,
+                output = match case.kind {
+                    Kind::OneChanged => String::new(),
+                    _ => format!(" -o type=oci,dest={work}/out.tar"),
+                }
             ),
             Peer::Buildkit => format!(
                 "exec {program} --addr unix://{work}/socket build --progress=plain \

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use super::case::Measured;
 use super::peers::{Peer, Tool};
 
+/// What no case should need more memory than, in bytes.
+const MEMORY_BUDGET: u64 = 150_000_000;
+
 const PEERS: [Peer; 2] = [Peer::Buildkit, Peer::Buildah];
 
 /// The machine and the tools, in a line.
@@ -37,7 +40,8 @@ pub(crate) fn table(results: &[Measured]) -> String {
     );
     for measured in results {
         let ours = measured.median(Peer::Formwork).unwrap_or(0.0);
-        let mark = if ours <= measured.budget { "ok" } else { "—" };
+        let is_within = ours <= measured.budget && measured.peak_memory <= MEMORY_BUDGET;
+        let mark = if is_within { "ok" } else { "—" };
         let _ = write!(
             text,
             "{:36} {:>9} {:>9} {mark:>3} {:>5} MB",

@@ -1,19 +1,30 @@
 //! The files of a result for those who want no image: of one platform, or of several side by side.
 
 use formwork_fs::RelPath;
-use formwork_layer::tree::{Entry, Metadata, Node, TreeBuilder};
+use formwork_layer::tree::{Entry, File, Metadata, Node, TreeBuilder};
 use formwork_layer::{Stack, Tree};
 use formwork_worker::WorkerError;
 
 use crate::BuildError;
+use crate::Provenance;
+use crate::provenance::Subject;
+use crate::recipe::Recipe;
 use crate::result::{Built, BuiltImage};
 
 /// The files, for each platform with the name of its directory where they are split.
 pub(super) fn trees(
     built: &Built,
     split: Option<bool>,
+    provenance: Option<&Provenance>,
 ) -> Result<Vec<(Option<String>, Tree)>, BuildError> {
-    let tree = |image: &BuiltImage| merged(image).map_err(|error| BuildError::worker(&error));
+    let said = provenance.zip(built.recipe.as_ref());
+    let tree = |image: &BuiltImage| -> Result<Tree, BuildError> {
+        let tree = merged(image).map_err(|error| BuildError::worker(&error))?;
+        match said {
+            Some((provenance, recipe)) => with_statement(tree, image, provenance, recipe),
+            None => Ok(tree),
+        }
+    };
     if split.unwrap_or(built.images.len() > 1) {
         let named = |image: &BuiltImage| Ok((Some(directory_of(image)), tree(image)?));
         return built.images.iter().map(named).collect();
@@ -25,6 +36,29 @@ pub(super) fn trees(
         all = with(&all, tree(image)?, image)?;
     }
     Ok(vec![(None, all)])
+}
+
+/// Files with one more that says where they come from.
+fn with_statement(
+    tree: Tree,
+    image: &BuiltImage,
+    provenance: &Provenance,
+    recipe: &Recipe,
+) -> Result<Tree, BuildError> {
+    let path = RelPath::new(&provenance.filename).map_err(BuildError::input_error)?;
+    if tree.get(&path).is_some() {
+        return Err(BuildError::input_error(format!("the result has a file `{path}` of its own"))
+            .with_help("call the provenance otherwise: `--provenance filename=…`"));
+    }
+    let subject = Subject { names: &[], platform: &image.platform, manifest: None };
+    let statement = provenance.statement(recipe, &subject);
+    let mut entries = tree.into_entries();
+    entries.push(Entry {
+        path,
+        node: Node::File(File::inline(statement)),
+        metadata: Metadata { mode: 0o644, ..Metadata::default() },
+    });
+    Tree::new(entries).map_err(|error| BuildError::worker(&error.into()))
 }
 
 /// The files of all platforms as one tree.

@@ -252,5 +252,6 @@ fn stored(
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     }
 }

@@ -37,7 +37,11 @@ impl Needed {
         let content = &host.layers.content().unheld();
         let mut needed = Self { held, ..Self::default() };
         let kept = listing.images.iter().filter(|image| unnamed || image.name.is_some());
-        kept.for_each(|image| needed.add_image(image));
+        for image in kept {
+            needed.add_image(image);
+            let said = image.platforms().flat_map(|one| &one.attached);
+            said.for_each(|entry| needed.add_document(content, entry, DEPTH));
+        }
         for entry in content.index().map_err(BuildError::store)?.manifests {
             needed.add_document(content, &entry, DEPTH);
         }

@@ -176,6 +176,7 @@ impl OfRegistry<'_> {
     fn blobs(&self, origins: &BTreeMap<Digest, Repository>) -> Arc<dyn BlobSource> {
         Arc::new(PulledBlobs {
             content: self.host.layers.content().clone(),
+            layout: self.host.layout.clone(),
             registries: Arc::clone(&self.host.registries),
             events: Arc::clone(self.events),
             cancel: self.cancel.clone(),

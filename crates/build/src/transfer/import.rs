@@ -206,6 +206,7 @@ fn keep_image(
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     };
     host.images.put(&image).map_err(|error| BuildError::image(&error))?;
     Ok(image)

@@ -116,6 +116,7 @@ fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     };
     keep_under(host, &image, names)
 }

@@ -56,6 +56,18 @@ pub(crate) struct BuildArgs {
     /// where only that is meant: manifest[linux/arm64]:NAME=VALUE
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
+    /// Say beside the image what it was made from: type=provenance[,mode=min|max], as SLSA 1.0 has
+    /// it. It refers to the image, and changes nothing in what the image's name leads to
+    #[arg(long, value_name = "type=TYPE,…")]
+    pub(crate) attest: Vec<Pairs>,
+    /// Short for --attest=type=provenance
+    #[arg(long, value_name = "mode=MODE,…", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) provenance: Option<Pairs>,
+    /// Not supported; `false` is taken for the sake of scripts
+    #[arg(long, value_name = "false", num_args = 0..=1, require_equals = true, hide = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
     /// Push the image to its registry: short for --output=type=image,push=true
     #[arg(long)]
     pub(crate) push: bool,

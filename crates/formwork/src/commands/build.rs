@@ -1,6 +1,7 @@
 //! `formwork build`.
 
 pub(crate) mod annotations;
+mod attest;
 pub(crate) mod caches;
 mod engine;
 mod epoch;
@@ -126,7 +127,8 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let epoch = Epoch::of(&build_args)?.known();
     let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
+    let mut outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
+    let provenance = attest::provenance(args, &mut outputs)?;
     let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
     with_given_proxies(&mut trust, &build_args);
@@ -161,6 +163,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         world,
         tags,
         outputs,
+        provenance,
         cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
         cache_to: caches::cache_to("--cache-to", &args.cache_to)?,
         inline_cache,

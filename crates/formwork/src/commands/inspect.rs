@@ -1,5 +1,7 @@
 //! `formwork inspect`.
 
+use std::collections::BTreeSet;
+
 use formwork_build::{Host, Recipe, measure};
 use formwork_image::StoredImage;
 use formwork_oci::Reference;
@@ -36,6 +38,11 @@ pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure
 /// Gives the configuration of an image the keys that it lacks, so that templates find all that
 /// docker has.
 fn fill(object: &mut Value) {
+    for key in ["Parent", "Comment", "DockerVersion", "Author"] {
+        if object.get(key).is_none_or(Value::is_null) {
+            object[key] = json!("");
+        }
+    }
     let Some(config) = object.get_mut("Config") else { return };
     let lists = ["Env", "Cmd", "Entrypoint", "OnBuild"].map(|key| (key, json!([])));
     let maps = ["Labels", "Volumes", "ExposedPorts"].map(|key| (key, json!({})));
@@ -63,12 +70,24 @@ fn object(host: &Host, image: &StoredImage) -> Result<Value, Failure> {
     let config = host.config_of(image)?;
     let sizes = measure(host, image)?;
     let names = host.names_of(image, image.config.as_str())?;
-    let names: Vec<String> =
-        names.iter().filter_map(|image| image.name.as_ref()).map(Reference::familiar).collect();
+    let names: Vec<&Reference> = names.iter().filter_map(|image| image.name.as_ref()).collect();
+    let repo_digests: BTreeSet<String> = image
+        .manifest
+        .iter()
+        .flat_map(|manifest| {
+            let pinned = |name: &&Reference| {
+                let (repository, digest) = (name.repository().clone(), manifest.digest.clone());
+                Reference::by_digest(repository, digest).familiar()
+            };
+            names.iter().map(pinned)
+        })
+        .collect();
+    let names: Vec<String> = names.into_iter().map(Reference::familiar).collect();
     let digest = image.manifest.as_ref().map(|manifest| manifest.digest.as_str());
     Ok(json!({
         "Id": image.config.as_str(),
         "RepoTags": names,
+        "RepoDigests": repo_digests,
         "Digest": digest,
         "Created": config.created,
         "Author": config.author,

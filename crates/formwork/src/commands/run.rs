@@ -27,7 +27,7 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
     commands::remove_stale(&host);
     let image = find_image(&host, image, platform.as_ref(), args.pull.into())
         .map_err(|error| Failure::from(error).of_run())?;
-    let world = published_world(args).map_err(Failure::of_run)?;
+    let world = published_world(args, &host).map_err(Failure::of_run)?;
     let request = RunRequest {
         image,
         command: command.to_vec(),
@@ -67,14 +67,20 @@ pub(crate) fn start(host: &Host, request: RunRequest, tty: bool) -> Result<ExitC
 
 /// The world of the process, and the ports that lead there: into a network of its own where that
 /// is possible and nothing else was asked for, else within this machine's.
-fn published_world(args: &RunArgs) -> Result<StepWorld, Failure> {
+fn published_world(args: &RunArgs, host: &Host) -> Result<StepWorld, Failure> {
     let ports: Vec<Port> = args.publish.iter().flat_map(|published| published.0.clone()).collect();
     if ports.is_empty() {
         return world(&args.world);
     }
-    let mut world = settings::publishing_world(&args.world)?;
+    let mut world = settings::publishing_world(&args.world, host.layers().can_mount())?;
     match &mut world.network {
         StepNetwork::Private(Uplink::Pasta { ports: passed, .. }) => *passed = ports,
+        StepNetwork::Private(Uplink::Veth) => {
+            return Err(Failure::usage(
+                "ports of a private network are published by `pasta` alone",
+            )
+            .with_help("install the package `passt`, or leave out `--network=private`"));
+        }
         StepNetwork::Host => forward(&ports)?,
         StepNetwork::None => {
             return Err(Failure::usage("a container without a network has no ports to publish")

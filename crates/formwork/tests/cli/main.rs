@@ -27,6 +27,7 @@ mod platforms;
 mod pod;
 mod populate;
 mod progress;
+mod provenance;
 mod rebase;
 mod registries;
 mod reproducible;

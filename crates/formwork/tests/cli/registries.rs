@@ -4,14 +4,14 @@ mod faults;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_testing::{Registry, program};
 use serde_json::{Value, json};
 
 use crate::support::{Ran, Server, Site};
-use faults::{Fault, FaultyProxy, always, once};
+use faults::{Fault, FaultyProxy, Passed, always, once};
 
 /// Makes all pauses between two attempts short, and attempts few.
 const IMPATIENT: [&str; 4] = ["--registry-retry", "2", "--registry-retry-delay", "1ms"];
@@ -144,6 +144,35 @@ fn a_layer_that_breaks_off_is_gone_on_with() {
         assert_eq!(passed[1].range.is_some(), matches!(fault, Fault::Half), "{passed:?}");
         assert_whole(&site, &format!("store{number}"));
     }
+}
+
+#[test]
+fn what_several_want_at_once_travels_once() {
+    let site = Site::new();
+    let Some(published) = publish(&site, 3 << 20) else { return };
+    let Published { proxy, layer, .. } = &published;
+    let name = format!("{}/team/app:1", proxy.host());
+    let (first, second) = (format!("{}/a:1", proxy.host()), format!("{}/b:1", proxy.host()));
+    for name in [&first, &second] {
+        site.run(&["push", "-q", "app:1", name]);
+    }
+    proxy.set(|_| None);
+    let root = site.outside("elsewhere");
+    let dockerfile = format!("FROM {first} AS a\nFROM {second}\nCOPY --from=a /a /b\n");
+    site.write("../Dockerfile", dockerfile);
+    let build = ["build", "-q", "-f", "../Dockerfile", "-o", "type=local,dest=../out", "."];
+    let calls =
+        [&["pull", "-q", &name][..], &["run", &name, "/none"], &build, &["pull", "-q", &first]];
+    let children = calls.map(|call| {
+        let mut command = site.formwork(&[&["--root", &root], call].concat());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let codes = children.map(|mut child| child.wait().unwrap().code());
+    assert_eq!(codes, [Some(0), Some(127), Some(0), Some(0)]);
+    let is_layer = |passed: &Passed| passed.method == "GET" && passed.path.contains(layer.as_str());
+    let passed = proxy.passed();
+    assert_eq!(passed.iter().filter(|passed| is_layer(passed)).count(), 1, "{passed:?}");
+    assert_whole(&site, "elsewhere");
 }
 
 #[test]
@@ -297,11 +326,8 @@ fn serve_layer(server: &Server, name: &str, bytes: &[u8]) -> Value {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let mut child = Command::new("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(bytes).unwrap();
     let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     format!("sha256:{}", text.split(' ').next().unwrap())

@@ -53,6 +53,8 @@ fn what_is_pushed_can_be_pulled_again() {
         assert_eq!(site.inspect(&name)["Digest"], digest.as_str());
         assert_eq!(elsewhere(site, &["pull", "-q", &name]), format!("{name}\n"));
         assert_eq!(inspect_elsewhere(site, &name)["Id"], id.as_str());
+        let pinned = format!("{}/team/app@{digest}", registry.host());
+        assert_eq!(inspect_elsewhere(site, &name)["RepoDigests"], json!([pinned]));
         assert_eq!(inspect_elsewhere(site, &name)["Digest"], digest.as_str());
         assert_eq!(elsewhere(site, &[&["run", &name], &SHOW[..]].concat()), SHOWN);
         let pinned = format!("{}/team/app@{digest}", registry.host());

@@ -15,6 +15,7 @@
     reason = "tests may stop, and this one prints a table"
 )]
 
+mod buildah;
 mod buildkit;
 mod case;
 mod judge;
@@ -32,10 +33,12 @@ mod scene;
 mod support;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
+use buildah::Buildah;
 use case::Case;
 use judge::Outcome;
 use peers::buildkit::BuildKit;
@@ -80,6 +83,11 @@ fn main() -> ExitCode {
     let reports = match options.with.as_deref() {
         None => in_portions(&cases, &with_formwork),
         Some("buildkit") => in_portions(&cases, &with_buildkit),
+        Some("buildah") => {
+            let text = fs_err::read_to_string(root.join("buildah.txt")).unwrap();
+            let reasons = buildah::reasons(&text);
+            in_portions(&cases, &|cases| with_buildah(cases, &reasons))
+        }
         Some(other) => panic!("no peer `{other}`: there are buildkit and buildah"),
     };
     print_table(&reports);
@@ -179,6 +187,37 @@ fn with_buildkit(cases: &[Case]) -> Report {
         report.compare(case, &case.buildkit, &found, &message);
     }
     report
+}
+
+/// All that is written down, but for the cases that `conformance/buildah.txt` names.
+fn with_buildah(cases: &[Case], reasons: &BTreeMap<String, String>) -> Report {
+    let mut report = Report::of(cases);
+    let Some(site) = Site::as_root().filter(Site::make_busybox) else { return report.skipped() };
+    let Some(buildah) = Buildah::new(&site) else { return report.skipped() };
+    // It has nothing that only looks at a Dockerfile.
+    let (looked_at, built): (Vec<_>, Vec<_>) = cases.iter().partition(|c| c.is_only_looked_at());
+    report.skipped = looked_at.len();
+    for case in built {
+        let servers = Servers::of(case);
+        let scene = Scene::set(case, &site, servers.as_ref());
+        let theirs = buildah.outcome(&scene);
+        drop(scene);
+        let scene = Scene::set(case, &site, servers.as_ref());
+        let message = theirs.as_ref().err().cloned().unwrap_or_default();
+        let ours = judge::outcome(&scene).map(without_names_of_steps);
+        let found = differences_of(ours, theirs.ok(), "buildah");
+        let found: Vec<String> =
+            found.into_iter().filter(|line| !buildah::is_always_so(line)).collect();
+        report.expect(case, reasons.contains_key(&case.path()), &found, &message);
+    }
+    report
+}
+
+/// What buildah tells of further builds: whether they had anything to do.
+fn without_names_of_steps(outcome: Outcome) -> Outcome {
+    let any = |steps: Vec<String>| steps.first().map(|_| "another image".to_owned());
+    let executed = outcome.executed.into_iter().map(|steps| any(steps).into_iter().collect());
+    Outcome { executed: executed.collect(), ..outcome }
 }
 
 /// What differs between what formwork and a peer make of a case, as lines.

@@ -45,6 +45,20 @@ impl Report {
         }
     }
 
+    /// Notes what a peer does otherwise in a case, and whether somebody has said that it does.
+    pub(crate) fn expect(&mut self, case: &Case, is_told: bool, found: &[String], message: &str) {
+        self.different += usize::from(is_told);
+        let found = found.join("\n");
+        match (is_told, found.is_empty()) {
+            (true, true) => self.problems.push(format!("{}: nothing differs", case.path())),
+            (false, false) => {
+                let path = case.path();
+                self.problems.push(format!("{path}: what differs\n{found}\n{message}"));
+            }
+            _ => {}
+        }
+    }
+
     /// One report a section.
     pub(crate) fn joined(mut reports: Vec<Self>) -> Vec<Self> {
         reports.sort_by(|a, b| a.section.cmp(&b.section));

@@ -248,7 +248,8 @@ impl StageLowerer<'_, '_> {
             return Some(heredoc.text().into_owned());
         }
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        let result = expand_heredoc(heredoc, &lookup).map(|expanded| expanded.text);
+        let text = || expand_heredoc(heredoc, &lookup).map(|expanded| expanded.text);
+        let result = self.lowering.budget.expand(heredoc.span, text, String::len);
         self.report_expansion(result)
     }
 

@@ -18,6 +18,7 @@ use formwork_dockerfile::Dockerfile;
 use formwork_graph::{Graph, GraphBuilder, Op, OpId, Place, Places, RemoteSource, Source, Step};
 use formwork_oci::ImageConfig;
 
+use crate::budget::Budget;
 use crate::emulated::emulated_stages;
 use crate::findings::about_stages;
 use crate::plan::{Plan, Reference};
@@ -112,6 +113,7 @@ fn lower_onto(
         resolved,
         builder,
         states: BTreeMap::new(),
+        budget: Budget::new(),
         diagnostics: unused_build_args(&plan, options),
         locked_by_default: Vec::new(),
     };
@@ -131,6 +133,8 @@ struct Lowering<'a> {
     resolved: &'a ResolvedImages,
     builder: GraphBuilder,
     states: BTreeMap<usize, StageState>,
+    /// What is left for the variables.
+    budget: Budget,
     diagnostics: Vec<Diagnostic>,
     locked_by_default: Vec<String>,
 }

@@ -32,6 +32,9 @@ impl StageLowerer<'_, '_> {
                 Err(diagnostic) => self.report(*diagnostic),
             }
         }
+        if self.take_environment(instruction.keyword.span()).is_none() {
+            return;
+        }
         self.check_flags(run);
         let args = self.command(run, &mut mounts);
         let created_by = self.run_history(&args);

@@ -105,6 +105,19 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             }
             Reference::Context(context) => self.begin_with_context(context, name, (start, end)),
         }
+        let span = from.span;
+        if self.take_environment(span).is_none() {
+            self.state.scope = StageScope::default();
+        }
+    }
+
+    /// Notes that the environment is kept once more, for a step or a stage; `None` if that is too
+    /// much.
+    pub(super) fn take_environment(&mut self, span: Span) -> Option<()> {
+        let variables = self.state.scope.variables().iter();
+        let length = variables.map(|(name, value)| name.len() + value.len()).sum();
+        let taken = self.lowering.budget.take(length, span);
+        self.report_expansion(taken)
     }
 
     fn check_platform(&mut self, key: &ImageKey, span: Span) {
@@ -146,7 +159,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     }
 
     fn instruction(&mut self, instruction: &Instruction) {
-        if self.trigger_place.is_none() {
+        if self.trigger_place.is_none() && !self.lowering.budget.is_spent() {
             let (escape, scope) = (self.escape(), &self.state.scope);
             let found = undefined(&instruction.kind, &self.source, escape, scope);
             self.lowering.diagnostics.extend(found);
@@ -229,13 +242,16 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
 
     pub(super) fn try_expand(&self, word: &Word) -> Result<String, ExpandError> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        expand(word, self.escape(), &lookup).map(|expanded| expanded.text)
+        let text = || expand(word, self.escape(), &lookup).map(|expanded| expanded.text);
+        self.lowering.budget.expand(word.span(), text, String::len)
     }
 
     /// Expands a word to any number of words.
     pub(super) fn expand_words(&mut self, word: &Word) -> Option<Vec<String>> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        let result = expand_words(word, self.escape(), &lookup).map(|expanded| expanded.words);
+        let words = || expand_words(word, self.escape(), &lookup).map(|expanded| expanded.words);
+        let length = |words: &Vec<String>| words.iter().map(String::len).sum();
+        let result = self.lowering.budget.expand(word.span(), words, length);
         self.report_expansion(result)
     }
 

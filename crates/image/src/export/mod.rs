@@ -52,6 +52,12 @@ pub enum Content<'a> {
 }
 
 impl<'a> Named<'a> {
+    /// The same with what is said about it.
+    #[must_use]
+    pub fn with_attached(self, attached: &'a [Artifact]) -> Self {
+        Self { attached, ..self }
+    }
+
     /// An image for one or several platforms under its names.
     pub fn new(content: Content<'a>, names: &'a [Reference]) -> Self {
         Self { content, names, attached: &[] }

@@ -156,6 +156,10 @@ pub fn artifact_to_registry(
             BlobPush::Present => report.present += blob.size,
         }
     }
+    if artifact.manifest().subject.is_some() {
+        client.put_referrer(repository, &own.media_type, artifact.bytes())?;
+        return Ok(report);
+    }
     let name = Reference::by_digest(repository.clone(), own.digest.clone());
     client.put_manifest(&name, &own.media_type, artifact.bytes())?;
     Ok(report)

@@ -64,6 +64,7 @@ fn stored(sample: &Sample, content: &str) -> StoredImage {
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     }
 }
 

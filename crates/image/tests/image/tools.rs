@@ -256,6 +256,7 @@ fn the_store_is_a_layout_for_other_tools() {
         index: None,
         others: Vec::new(),
         recipe: None,
+        attached: Vec::new(),
     };
     let images = LocalImages::of(&sample.layout);
     images.put(&stored).unwrap();

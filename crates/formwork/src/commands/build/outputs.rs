@@ -207,6 +207,12 @@ impl Asked<'_> {
                  addresses say",
             ));
         }
+        if pairs.get("attestation-prefix").is_some_and(|prefix| !prefix.is_empty()) {
+            return Err(Failure::usage(
+                "an attestation among files is called as its attribute says",
+            )
+            .with_help("say its whole name: `--provenance=filename=NAME`"));
+        }
         if flag(pairs, "attestation-inline")? == Some(true)
             || flag(pairs, "oci-artifact")? == Some(false)
         {

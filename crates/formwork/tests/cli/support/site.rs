@@ -115,6 +115,11 @@ impl Site {
         self.isolation != "chroot"
     }
 
+    /// Whether files of the host can be shown to processes here.
+    pub(crate) fn can_mount(&self) -> bool {
+        self.isolation != "chroot"
+    }
+
     /// The ordinary user, if formwork runs as one.
     pub(crate) fn user(&self) -> Option<OrdinaryUser> {
         self.user
