@@ -179,7 +179,7 @@ pub(crate) fn publishing_world(args: &WorldArgs, is_possible: bool) -> Result<St
         && args.network == NetworkChoice::Default
         && variable("FORMWORK_NETWORK").is_none();
     let mut world = world(args)?;
-    if let (true, Some(uplink)) = (is_open, uplink()) {
+    if let (true, Some(uplink @ Uplink::Pasta { .. })) = (is_open, uplink()) {
         world.network = StepNetwork::Private(uplink);
         if world.dns.servers.is_empty() {
             world.dns.servers = upstream_servers();
@@ -226,9 +226,18 @@ fn upstream_servers() -> Vec<IpAddr> {
     upstream
 }
 
-/// The way out of private networks.
+/// The way out of private networks: the program that changes nothing on this machine, or else, for
+/// root, what the kernel has.
 fn uplink() -> Option<Uplink> {
-    programs("pasta").next().map(|program| Uplink::Pasta { program, ports: Vec::new() })
+    let pasta = programs("pasta").next();
+    let pasta = pasta.map(|program| Uplink::Pasta { program, ports: Vec::new() });
+    pasta.or_else(|| is_real_root().then_some(Uplink::Veth))
+}
+
+/// Whether this is the machine's root, and not one of a user namespace.
+fn is_real_root() -> bool {
+    let ids = fs_err::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && ids.contains("4294967295")
 }
 
 /// The programs with a name along the PATH.

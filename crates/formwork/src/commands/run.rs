@@ -75,6 +75,12 @@ fn published_world(args: &RunArgs, host: &Host) -> Result<StepWorld, Failure> {
     let mut world = settings::publishing_world(&args.world, host.layers().can_mount())?;
     match &mut world.network {
         StepNetwork::Private(Uplink::Pasta { ports: passed, .. }) => *passed = ports,
+        StepNetwork::Private(Uplink::Veth) => {
+            return Err(Failure::usage(
+                "ports of a private network are published by `pasta` alone",
+            )
+            .with_help("install the package `passt`, or leave out `--network=private`"));
+        }
         StepNetwork::Host => forward(&ports)?,
         StepNetwork::None => {
             return Err(Failure::usage("a container without a network has no ports to publish")

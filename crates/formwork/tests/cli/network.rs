@@ -133,12 +133,70 @@ fn what_connects_a_private_network_goes_with_it() {
     });
 }
 
+/// Two machines: one with the program, and behind it one that the first has no route back to. The
+/// program is run with the arguments; `pasta` is nowhere.
+const MACHINES: &str = "\
+ip link set lo up
+unshare -n sleep 60 >/dev/null 2>&1 & machine=$!
+while [ $(readlink /proc/$machine/ns/net) = $(readlink /proc/self/ns/net) ]; do sleep 0.01; done
+ip link add w0 type veth peer name h0 netns $machine
+ip addr add 198.51.100.1/24 dev w0
+ip link set w0 up
+on() { nsenter -t $machine -n \"$@\"; }
+on ip link set lo up
+on ip addr add 198.51.100.2/24 dev h0
+on ip link set h0 up
+on ip route add default via 198.51.100.1
+busybox nc -ll -p 7777 -e echo reached >/dev/null 2>&1 &
+on busybox nc -ll -p 7777 -e echo machine >/dev/null 2>&1 &
+[ -z \"$FORWARD\" ] || on sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+on env PATH=/nowhere \"$@\"
+code=$?
+for i in $(seq 200); do on ip -o link | grep -q fwk || break; sleep 0.02; done
+on ip -o link | grep fwk
+exit $code
+";
+
+/// A run of the program on the machine of [`MACHINES`].
+fn on_a_machine(site: &Site, forward: &str, arguments: &[&str]) -> Option<Ran> {
+    for needed in ["ip", "unshare", "nsenter", "busybox"] {
+        program(needed)?;
+    }
+    let formwork = site.formwork(&[]);
+    let name = formwork.get_program().to_str().unwrap().to_owned();
+    // What is left at the end goes with the namespace of processes.
+    let script =
+        ["-n", "-p", "--fork", "--kill-child", "--mount-proc", "sh", "-c", MACHINES, "sh", &name];
+    let mut command = site.command("unshare", &[&script, arguments].concat());
+    command.env("FORWARD", forward).env("FORMWORK_ROOT", site.store());
+    Some(Ran::of(&mut command))
+}
+
+#[test]
+fn root_has_a_private_network_without_pasta_where_the_machine_routes() {
+    let Some(site) = Site::as_root() else { return };
+    let site = site.with_busybox();
+    let look = "nc -w 5 198.51.100.1 7777 </dev/null; \
+                gateway=$(route -n | awk '$1 == \"0.0.0.0\" { print $2 }'); \
+                for a in 127.0.0.1 198.51.100.2 $gateway; do nc -w 1 $a 7777 </dev/null; done; \
+                ls /sys/class/net | tr '\\n' ' '; echo over";
+    let run = ["run", "--network=private", "busybox", "sh", "-c", look];
+    let Some(ran) = on_a_machine(&site, "yes", &run) else { return };
+    assert_eq!(ran.succeeded().stdout, "reached\neth0 lo over\n");
+    let Some(ran) = on_a_machine(&site, "", &run) else { return };
+    ran.failed(125, "install the package `passt`, or set the sysctl net.ipv4.ip_forward to 1");
+}
+
 #[test]
 fn a_private_network_that_cannot_be_is_refused() {
+    on_each_rung(|site| {
+        if site.user().is_some() && site.make_busybox() {
+            let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
+            let ran = Ran::of(command.env("PATH", "/nowhere"));
+            ran.failed(125, "needs the program `pasta`");
+        }
+    });
     let site = Site::new().with_busybox();
-    let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
-    let ran = Ran::of(command.env("PATH", "/nowhere"));
-    ran.failed(125, "needs the program `pasta`");
     let broken = site.context("../bin");
     fs_err::create_dir(&broken).unwrap();
     fs_err::write(broken.join("pasta"), "#!/bin/sh\necho no tap device >&2; exit 3\n").unwrap();

@@ -4,7 +4,9 @@
 //! one waits meanwhile: it hears over the same pipe that its ids are mapped and that its network is
 //! there, or why not.
 
+mod netlink;
 mod pasta;
+mod veth;
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -26,6 +28,9 @@ pub enum Uplink {
         /// What of the private network can be reached through this machine.
         ports: Vec<Port>,
     },
+    /// A pair of interfaces and address translation by the kernel: for real root, on machines that
+    /// route between their interfaces anyway. IPv4 alone.
+    Veth,
 }
 
 /// A port of this machine that leads into a private network.
@@ -54,6 +59,7 @@ pub(crate) struct Connected {
 pub(crate) fn connect(uplink: &Uplink, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
     match uplink {
         Uplink::Pasta { program, ports } => pasta::start(program, ports, pid, tell),
+        Uplink::Veth => veth::start(pid, tell),
     }
 }
 
