@@ -41,7 +41,8 @@ pub fn build(
     let events = &Keeper::begin(host, request.limits, events)?;
     let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
     let (image, ()) = build_and(host, request, events, cancel, deliver)?;
-    image.into_outcome()
+    let outcome = image.into_outcome()?;
+    Ok(BuildOutcome { names: request.all_names(), ..outcome })
 }
 
 /// Builds what a request asks for, and does something with it. Keeps no limits on space.
@@ -93,7 +94,7 @@ pub(crate) fn build_and<T>(
     if let Some(provenance) = &request.provenance {
         let recipe = Recipe::of(host, request, &images);
         for one in &mut image.images {
-            one.attest(host, provenance, &recipe, &request.tags)?;
+            one.attest(host, provenance, &recipe, &request.all_names())?;
         }
         image.recipe = Some(recipe);
     }
