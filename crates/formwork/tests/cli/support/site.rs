@@ -47,9 +47,7 @@ pub(crate) struct Site {
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
     if is_root() {
         test(&Site::as_user(None));
-        let mut site = Site::as_user(None);
-        site.isolation = "chroot";
-        test(&site);
+        test(&Site::without_namespaces());
     }
     if let Some(user) = OrdinaryUser::find() {
         test(&Site::as_user(Some(user)));
@@ -61,6 +59,13 @@ impl Site {
     pub(crate) fn new() -> Self {
         let user = if is_root() { None } else { OrdinaryUser::find() };
         Self::as_user(user)
+    }
+
+    /// A place as root whose steps have no namespaces.
+    pub(crate) fn without_namespaces() -> Self {
+        let mut site = Self::as_user(None);
+        site.isolation = "chroot";
+        site
     }
 
     /// A place as root; `None` after noting that the running test is skipped.
