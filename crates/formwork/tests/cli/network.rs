@@ -186,7 +186,7 @@ fn root_has_a_private_network_without_pasta_where_the_machine_routes() {
 
 #[test]
 fn a_private_network_that_cannot_be_is_refused() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if site.user().is_some() && site.make_busybox() {
             let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
             let ran = Ran::of(command.env("PATH", "/nowhere"));
