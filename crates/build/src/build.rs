@@ -21,7 +21,8 @@ use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
 use crate::travel::{
-    Export, Imports, TravelIndex, export, fill_mounts, inline_field, send_mounts, used_mounts,
+    Export, Imports, TravelIndex, Uploads, export, fill_mounts, inline_field, send_mounts,
+    used_mounts,
 };
 use crate::{
     BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
@@ -41,7 +42,8 @@ pub fn build(
     let events = &Keeper::begin(host, request.limits, events)?;
     let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
     let (image, ()) = build_and(host, request, events, cancel, deliver)?;
-    image.into_outcome()
+    let outcome = image.into_outcome()?;
+    Ok(BuildOutcome { names: request.all_names(), ..outcome })
 }
 
 /// Builds what a request asks for, and does something with it. Keeps no limits on space.
@@ -69,7 +71,8 @@ pub(crate) fn build_and<T>(
     warnings.into_iter().for_each(|warning| emit(events, warning));
     let locked = lowered.iter().flat_map(|lowered| lowered.locked_by_default.clone());
     tell_of_locked_caches(host, &locked.collect::<Vec<_>>(), events);
-    let index = TravelIndex::new(&host.index, &imports);
+    let uploads = Uploads::begin(host, request, cancel);
+    let index = TravelIndex::new(&host.index, &imports, uploads);
     let mounts = mounts_of(&lowered);
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
@@ -93,7 +96,7 @@ pub(crate) fn build_and<T>(
     if let Some(provenance) = &request.provenance {
         let recipe = Recipe::of(host, request, &images);
         for one in &mut image.images {
-            one.attest(host, provenance, &recipe, &request.tags)?;
+            one.attest(host, provenance, &recipe, &request.all_names())?;
         }
         image.recipe = Some(recipe);
     }
@@ -124,7 +127,7 @@ pub(crate) fn prepared<T>(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
     let lowered = lowered.map_err(BuildError::input)?;
-    let index = TravelIndex::new(&host.index, &imports);
+    let index = TravelIndex::new(&host.index, &imports, Uploads::default());
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     then(&solving, &imports, &index)
 }

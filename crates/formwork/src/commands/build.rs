@@ -143,9 +143,9 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     }
     let inline_cache = caches::is_inline(&args.cache_to, &build_args);
     let epoch = Epoch::of(&build_args)?.known();
-    let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let mut outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
+    let (mut outputs, output_names) = outputs::outputs(args, &platforms, epoch, &tags)?;
     let provenance = attest::provenance(args, &mut outputs)?;
     let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
@@ -181,6 +181,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         world,
         tags,
         outputs,
+        output_names,
         provenance,
         cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
         cache_to: caches::cache_to("--cache-to", &args.cache_to)?,

@@ -28,7 +28,7 @@ mod peers {
 }
 mod report;
 mod scene;
-#[expect(dead_code, reason = "the other tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "the other tests use the rest")]
 #[path = "../cli/support/mod.rs"]
 mod support;
 

@@ -7,7 +7,7 @@
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Built, Site, on_each_rung};
+use crate::support::{Built, Site, on_each_rung_with_namespaces};
 use crate::target::{SECRET, Target};
 
 /// What is tried, by the name under which `docs/security.md` lists it. `@HOST@` is a directory of
@@ -136,7 +136,7 @@ fn step(flags: &str) -> String {
 
 #[test]
 fn no_attempt_to_get_out_of_a_step_succeeds() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -159,7 +159,7 @@ fn no_attempt_to_get_out_of_a_step_succeeds() {
 /// users and the kernel stay out of reach. (Real root's stays real root, as the option's text says.)
 #[test]
 fn an_insecure_step_of_an_ordinary_user_has_power_over_its_own_world_alone() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if site.user().is_none() || !site.make_busybox() {
             return;
         }
@@ -224,7 +224,7 @@ fn the_attempts_themselves_are_sound() {
 #[test]
 fn the_store_is_closed_to_others() {
     use std::os::unix::fs::PermissionsExt;
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }

@@ -1,6 +1,6 @@
 //! Secrets: of one step, in memory, and nobody else's.
 
-use crate::support::{Built, Ran, on_each_rung};
+use crate::support::{Built, Ran, on_each_rung_with_namespaces};
 
 const SECRET: &str = "secret-of-one-step-alone";
 
@@ -28,7 +28,7 @@ COPY --from=spy /spied /
 
 #[test]
 fn a_step_sees_no_secret_of_another_that_runs_at_the_same_time() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -41,7 +41,7 @@ fn a_step_sees_no_secret_of_another_that_runs_at_the_same_time() {
 
 #[test]
 fn a_secret_is_a_file_in_memory_that_cannot_be_changed() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
