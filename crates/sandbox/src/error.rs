@@ -171,6 +171,9 @@ impl Stage {
             (_, libc::EAGAIN) => {
                 "; allow more processes: `ulimit -u`, or the limit of pids of the container"
             }
+            (_, libc::EMFILE) => {
+                "; let formwork open more files at once, such as by `ulimit -n 4096`"
+            }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
             (Self::Limit, libc::EPERM) => {
                 "; an ordinary user cannot raise limits above their own: `ulimit -H -a` shows them"
