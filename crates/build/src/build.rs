@@ -41,7 +41,8 @@ pub fn build(
     let events = &Keeper::begin(host, request.limits, events)?;
     let deliver = |image: &Built| output::deliver(host, request, image, events, cancel);
     let (image, ()) = build_and(host, request, events, cancel, deliver)?;
-    image.into_outcome()
+    let outcome = image.into_outcome()?;
+    Ok(BuildOutcome { names: request.all_names(), ..outcome })
 }
 
 /// Builds what a request asks for, and does something with it. Keeps no limits on space.
@@ -93,7 +94,7 @@ pub(crate) fn build_and<T>(
     if let Some(provenance) = &request.provenance {
         let recipe = Recipe::of(host, request, &images);
         for one in &mut image.images {
-            one.attest(host, provenance, &recipe, &request.tags)?;
+            one.attest(host, provenance, &recipe, &request.all_names())?;
         }
         image.recipe = Some(recipe);
     }
@@ -103,6 +104,30 @@ pub(crate) fn build_and<T>(
     export(&Export { host, request, imports, index, outputs, roots }, events, cancel)?;
     send_mounts(host, request, &mounts, events, cancel)?;
     Ok((image, done))
+}
+
+/// Does something with a build that is ready to be carried out.
+pub(crate) fn prepared<T>(
+    host: &Host,
+    request: &BuildRequest,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+    then: impl FnOnce(&Solving<'_>, &Imports, &TravelIndex) -> Result<T, BuildError>,
+) -> Result<T, BuildError> {
+    let _in_use = host.use_store()?;
+    let imports = Imports::new(host, &request.cache_from, events, cancel);
+    imports.begin();
+    let parsed = parse(request.dockerfile.clone());
+    let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
+    let dockerfile = tell(parsed.dockerfile, said, events)?;
+    let ignores = parse_ignore_files(request, events)?;
+    let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
+    let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
+    let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
+    let lowered = lowered.map_err(BuildError::input)?;
+    let index = TravelIndex::new(&host.index, &imports);
+    let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
+    then(&solving, &imports, &index)
 }
 
 /// The ids of the cache mounts that the targets use.

@@ -16,6 +16,7 @@ mod error;
 mod explanation;
 mod fetched;
 mod files;
+mod forecast;
 mod host;
 mod ignore;
 mod login;
@@ -47,6 +48,7 @@ pub use fetched::{FetchedContext, Sent};
 pub use files::{
     ConfigChange, FileChange, FileDetail, ImageDiff, ImagePath, copy_out, diff, export_files,
 };
+pub use forecast::{Forecast, forecast};
 pub use host::{Host, RegistryFiles};
 pub use ignore::{IgnoreDecision, ignore_decision};
 pub use login::{Kept, Login, log_in, log_out};

@@ -33,9 +33,11 @@ pub(crate) fn deliver(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    for output in &request.outputs {
+    for (number, output) in request.outputs.iter().enumerate() {
+        let own = request.output_names.get(number).filter(|names| !names.is_empty());
+        let names = own.map_or(built.names(), Vec::as_slice);
         step(title(output), events, cancel, |step| {
-            Delivery { host, request, built, events, step }.deliver(output)
+            Delivery { host, request, built, names, events, step }.deliver(output)
         })?;
     }
     Ok(())
@@ -61,6 +63,8 @@ struct Delivery<'a> {
     host: &'a Host,
     request: &'a BuildRequest,
     built: &'a Built,
+    /// The names that the result has there.
+    names: &'a [Reference],
     events: &'a Arc<dyn EventSink>,
     step: StepId,
 }
@@ -109,7 +113,7 @@ impl Delivery<'_> {
     /// The names under which the store keeps the image: those that were given, and those that its
     /// digest makes.
     fn stored_names(&self, options: &StoreOptions) -> Result<Vec<Option<Reference>>, BuildError> {
-        let mut names: Vec<Reference> = self.built.names().to_vec();
+        let mut names: Vec<Reference> = self.names.to_vec();
         let digest = options.form.as_ref().and_then(|form| self.built.content(form)).map(digest_of);
         if let (Some(digest), true) = (digest, options.canonical) {
             let given = names.clone();
@@ -118,7 +122,7 @@ impl Delivery<'_> {
             names.extend(given.iter().map(canonical));
         }
         if let (Some(digest), Some(prefix)) = (digest, &options.dangling_prefix)
-            && (!options.dangling_only || self.built.names().is_empty())
+            && (!options.dangling_only || self.names.is_empty())
         {
             let name = format!("{prefix}@{digest}").parse();
             names.push(name.map_err(BuildError::input_error)?);
@@ -165,7 +169,7 @@ impl Delivery<'_> {
             true => Reference::by_digest(name.repository().clone(), digest.clone()),
             false => name.clone(),
         };
-        let names: Vec<Reference> = self.built.names().iter().map(name).collect();
+        let names: Vec<Reference> = self.names.iter().map(name).collect();
         let own = match insecure {
             true => Some(self.host.registries.insecure(&names)),
             false => None,
@@ -201,7 +205,7 @@ impl Delivery<'_> {
     /// Keeps what a registry did not take, so that nothing needs to be built again.
     fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
         let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
-        match self.built.names() {
+        match self.names {
             [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
                 let name = name.familiar();
                 error.with_help(&format!(
@@ -229,7 +233,7 @@ impl Delivery<'_> {
         };
         let view = image.view(form);
         let view = view.ok_or_else(|| BuildError::internal("the image was not packed"))?;
-        let loaded = engine.load(Named::image(view, self.built.names()))?;
+        let loaded = engine.load(Named::image(view, self.names))?;
         let layers = view.layers().len();
         let told = match loaded {
             Loaded { sent: 0, .. } => "the image was there, nothing was sent".to_owned(),
@@ -251,7 +255,7 @@ impl Delivery<'_> {
         how: &ImageForm,
     ) -> Result<(), BuildError> {
         let said = self.built.attached(how);
-        let named = Named::new(self.content(how)?, self.built.names());
+        let named = Named::new(self.content(how)?, self.names);
         let named = [named.with_attached(&said)];
         match destination {
             Destination::File(path) => export::all_to_file(&named, form(docker), path),
@@ -265,7 +269,7 @@ impl Delivery<'_> {
 
     fn layout(&self, docker: bool, directory: &Path, how: &ImageForm) -> Result<(), BuildError> {
         let said = self.built.attached(how);
-        let named = Named::new(self.content(how)?, self.built.names());
+        let named = Named::new(self.content(how)?, self.names);
         let named = [named.with_attached(&said)];
         make_directory(directory).map_err(BuildError::store)?;
         export::all_to_directory(&named, form(docker), directory)

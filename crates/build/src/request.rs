@@ -43,6 +43,9 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// Where the result goes.
     pub outputs: Vec<Output>,
+    /// The names that the outputs have of their own, in their order; one without any has those of
+    /// the result.
+    pub output_names: Vec<Vec<Reference>>,
     /// What is said about the result beside it.
     pub provenance: Option<Provenance>,
     /// The caches elsewhere in which steps are looked for, in this order.
@@ -233,6 +236,17 @@ impl BuildRequest {
     /// Whether the result is an index of images.
     pub(crate) fn is_for_several(&self) -> bool {
         self.platforms.len() > 1
+    }
+
+    /// All names that the result gets anywhere, each once.
+    pub(crate) fn all_names(&self) -> Vec<Reference> {
+        let mut all: Vec<Reference> = Vec::new();
+        for name in self.tags.iter().chain(self.output_names.iter().flatten()) {
+            if !all.contains(name) {
+                all.push(name.clone());
+            }
+        }
+        all
     }
 
     /// What the user asks for, for each platform.

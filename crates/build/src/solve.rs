@@ -10,7 +10,7 @@ use formwork_frontend::Lowered;
 use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_remote::Downloads;
 use formwork_snapshot::SnapshotKey;
-use formwork_solver::{Cancel, Settings, SolveError, execute};
+use formwork_solver::{Cancel, PlannedStep, Settings, SolveError, execute, plan};
 use formwork_worker::{
     ContextConfig, Layer, Output as OpOutput, Worker, WorkerConfig, WorkerError,
 };
@@ -62,21 +62,42 @@ impl Solving<'_> {
         }
     }
 
-    fn attempt(
+    /// Finds out what [`Solving::solve`] would do.
+    pub(crate) fn plan(
         &self,
-        graph: &Graph,
-        place: &Place<'_>,
         imports: &Imports,
         index: &TravelIndex,
         events: &Arc<dyn EventSink>,
         cancel: &Cancel,
-    ) -> Result<Attempt, BuildError> {
-        let (host, request) = (self.host, self.request);
+    ) -> Result<Vec<PlannedStep>, BuildError> {
+        let nothing = || BuildError::internal("there is nothing to build");
+        let graph = &self.lowered.first().ok_or_else(nothing)?.graph;
+        let place = Place { request: self.request, ignores: self.ignores, graph };
+        let (worker, targets) = self.worker(graph, &place, imports, events, cancel)?;
+        let settings = self.settings();
+        plan(graph, &targets, &worker, index, settings, cancel, &**events).map_err(|error| {
+            match error {
+                SolveError::Op { op, error } => place.error(Some(op), &error),
+                SolveError::Cache(error) => BuildError::store(error),
+                SolveError::Canceled => BuildError::canceled(),
+            }
+        })
+    }
+
+    /// The worker, and the ops that are wanted of it.
+    fn worker(
+        &self,
+        graph: &Graph,
+        place: &Place<'_>,
+        imports: &Imports,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<(Worker, Vec<OpId>), BuildError> {
         let mut targets: Vec<OpId> = self.lowered.iter().map(|lowered| lowered.target).collect();
         targets.sort_unstable();
         targets.dedup();
         let config = self.worker_config(graph, imports)?;
-        let layers = Arc::clone(&host.layers);
+        let layers = Arc::clone(&self.host.layers);
         let worker = Worker::new(graph, config, layers, Arc::clone(events), cancel)
             .map_err(|error| place.error(None, &error))?;
         let missing = worker.missing_sources(graph);
@@ -88,7 +109,25 @@ impl Solving<'_> {
             told.dedup();
             return Err(BuildError::input(told));
         }
-        let settings = Settings { jobs: request.jobs, scope: scope(request) };
+        Ok((worker, targets))
+    }
+
+    fn settings(&self) -> Settings {
+        Settings { jobs: self.request.jobs, scope: scope(self.request) }
+    }
+
+    fn attempt(
+        &self,
+        graph: &Graph,
+        place: &Place<'_>,
+        imports: &Imports,
+        index: &TravelIndex,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Attempt, BuildError> {
+        let request = self.request;
+        let (worker, targets) = self.worker(graph, place, imports, events, cancel)?;
+        let settings = self.settings();
         let failed = |op: Option<OpId>, error: WorkerError| match error {
             WorkerError::Imported { layer, reason } => Ok(Attempt::Unusable { layer, reason }),
             error => Err(place.error(op, &error)),

@@ -137,6 +137,7 @@ fn verify_in(
         world: StepWorld::default(),
         tags: Vec::new(),
         outputs: Vec::new(),
+        output_names: Vec::new(),
         provenance: None,
         cache_from: Vec::new(),
         cache_to: Vec::new(),

@@ -94,13 +94,13 @@ pub struct Instruction<Kind = InstructionKind> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InstructionKind {
     /// `ADD`
-    Add(Add),
+    Add(Box<Add>),
     /// `ARG`
     Arg(Arg),
     /// `CMD`
     Cmd(CommandLine),
     /// `COPY`
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `ENTRYPOINT`
     Entrypoint(CommandLine),
     /// `ENV`

@@ -47,19 +47,7 @@ pub fn execute<R: OpRunner>(
         let name = graph.step(*id).name.as_str().into();
         events.emit(Event::StepAdded { step: step_id(*id), name });
     }
-    let run = Run {
-        graph,
-        runner,
-        index,
-        cancel,
-        events,
-        schedule: Schedule::new(graph, &needed),
-        permits: Permits::new(settings.jobs),
-        explainer: Explainer::new(settings.scope),
-        // Ops that run no process may go on while all processes that may run do.
-        spare_workers: AtomicUsize::new(needed.len().min(settings.jobs.saturating_add(8))),
-        failure: Mutex::new(None),
-    };
+    let run = Run::new(graph, &needed, runner, index, settings, cancel, events);
     run.explainer.notes.keep(index, || std::thread::scope(|scope| run.work(scope)));
     let failure = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failure {
@@ -115,7 +103,44 @@ impl<R: OpRunner> Drop for StopOnPanic<'_, '_, R> {
     }
 }
 
-impl<R: OpRunner> Run<'_, R> {
+impl<'a, R: OpRunner> Run<'a, R> {
+    pub(crate) fn new(
+        graph: &'a Graph,
+        needed: &[OpId],
+        runner: &'a R,
+        index: &'a dyn CacheIndex,
+        settings: Settings,
+        cancel: &'a Cancel,
+        events: &'a dyn EventSink,
+    ) -> Self {
+        Self {
+            graph,
+            runner,
+            index,
+            cancel,
+            events,
+            schedule: Schedule::new(graph, needed),
+            permits: Permits::new(settings.jobs),
+            explainer: Explainer::new(settings.scope),
+            // Ops that run no process may go on while all processes that may run do.
+            spare_workers: AtomicUsize::new(needed.len().min(settings.jobs.saturating_add(8))),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// An op whose inputs are there.
+    pub(crate) fn solving(&self, op: OpId, inputs: OpInputs<R::Output>) -> Solving<'_, 'a, R> {
+        let step = self.graph.step(op);
+        let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
+        Solving {
+            run: self,
+            task,
+            examined: Examined::default(),
+            is_shown_yet: Cell::default(),
+            is_expired: Cell::default(),
+        }
+    }
+
     /// Takes one op after another; starts another worker where there is work for one.
     fn work<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
         let _stop = StopOnPanic(self);
@@ -160,15 +185,7 @@ impl<R: OpRunner> Run<'_, R> {
         inputs: OpInputs<R::Output>,
     ) -> Result<R::Output, SolveError<R::Error>> {
         let step = self.graph.step(op);
-        let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
-        let solving = Solving {
-            run: self,
-            task,
-            examined: Examined::default(),
-            is_shown_yet: Cell::default(),
-            is_expired: Cell::default(),
-        };
-        let solution = solving.solve();
+        let solution = self.solving(op, inputs).solve();
         let (outcome, duration, result) = match solution {
             Ok((output, outcome, duration)) => (outcome, duration, Ok(output)),
             Err(error) if self.cancel.is_canceled() => {
@@ -196,6 +213,8 @@ pub(crate) struct Solving<'a, 'r, R: OpRunner> {
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
+/// A result, or the definition key and the content key.
+type Found<R> = Result<<R as OpRunner>::Output, (Option<Components>, Option<Components>)>;
 /// An earlier result with its record.
 type Recorded<R> = (<R as OpRunner>::Output, CacheRecord);
 
@@ -204,15 +223,10 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if let Op::Source(_) = self.task.step.op {
             return self.run_now(&[]);
         }
-        let definition = definition_key(&self.task.step.op, &self);
-        if let Some(output) = self.look_up(definition.as_ref())? {
-            return Ok((output, Outcome::Cached, Duration::ZERO));
-        }
-        self.examined = self.runner(|runner, task| runner.examine(task))?;
-        let content = content_key(&self.task.step.op, &self);
-        if let Some(output) = self.look_up_content(definition.as_ref(), content.as_ref())? {
-            return Ok((output, Outcome::Cached, Duration::ZERO));
-        }
+        let (definition, content) = match self.find_or_keys()? {
+            Ok(output) => return Ok((output, Outcome::Cached, Duration::ZERO)),
+            Err(keys) => keys,
+        };
         let mut keys: Vec<Components> = [definition, content].into_iter().flatten().collect();
         // What a step takes from nowhere else, both keys say alike.
         keys.dedup_by_key(|key| key.key());
@@ -225,6 +239,27 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             return Ok((output, Outcome::Cached, Duration::ZERO));
         }
         self.run_now(&keys)
+    }
+
+    /// What the op yields as far as that is known without running it: sources, and what the cache
+    /// has.
+    pub(crate) fn find(&mut self) -> Result<Option<R::Output>, SolveError<R::Error>> {
+        match self.task.step.op {
+            Op::Source(_) => Ok(Some(self.runner(|runner, task| runner.run(task))?.output)),
+            _ => Ok(self.find_or_keys()?.ok()),
+        }
+    }
+
+    /// What the cache has; else the keys that it was looked for under.
+    fn find_or_keys(&mut self) -> Result<Found<R>, SolveError<R::Error>> {
+        let definition = definition_key(&self.task.step.op, self);
+        if let Some(output) = self.look_up(definition.as_ref())? {
+            return Ok(Ok(output));
+        }
+        self.examined = self.runner(|runner, task| runner.examine(task))?;
+        let content = content_key(&self.task.step.op, self);
+        let found = self.look_up_content(definition.as_ref(), content.as_ref())?;
+        Ok(found.ok_or((definition, content)))
     }
 
     /// The output under a key, unless the step must not use one or its output is gone.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use formwork_cache::{CacheKey, CacheRecord, Components, Difference, described};
+use formwork_cache::{CacheIndex, CacheKey, CacheRecord, Components, Difference, described};
 use formwork_diagnostics::Event;
 use formwork_graph::{CopySource, FileAction, Graph, Op, OpId, Source};
 
@@ -32,6 +32,13 @@ impl Explainer {
     /// Takes back that an op yields something else than before.
     pub(crate) fn is_unchanged(&self, op: OpId) {
         self.causes.lock().unwrap_or_else(PoisonError::into_inner).remove(&op);
+    }
+
+    /// How long a step took the last time it ran.
+    pub(crate) fn last_duration(&self, index: &dyn CacheIndex, name: &str) -> Option<Duration> {
+        let mut runs = self.keys(name).into_iter().map(|key| index.runs(&key));
+        let last = runs.find_map(|runs| runs.into_iter().next())?;
+        Some(Duration::from_millis(last.milliseconds))
     }
 
     fn cause(&self, op: OpId) -> Option<Arc<str>> {
@@ -99,7 +106,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
 
     /// The reasons, none for a step that has not run before, and the step that the op does nothing
     /// but follow.
-    fn reasons(&self) -> (Vec<String>, Option<Arc<str>>) {
+    pub(crate) fn reasons(&self) -> (Vec<String>, Option<Arc<str>>) {
         if self.task.step.no_cache {
             return (vec!["the cache is not to be used".to_owned()], None);
         }

@@ -12,7 +12,8 @@
 //! 3. else the op is claimed, so that it runs once however many processes want it, looked up once
 //!    more, and run; the result is recorded under both keys.
 //!
-//! The first op that fails stops the others.
+//! The first op that fails stops the others. [`plan`] goes the same way as far as it is possible
+//! without running anything.
 
 mod cancel;
 mod error;
@@ -20,10 +21,12 @@ mod execute;
 mod explain;
 mod notes;
 mod permits;
+mod plan;
 mod runner;
 mod schedule;
 
 pub use cancel::Cancel;
 pub use error::SolveError;
 pub use execute::{Settings, execute};
+pub use plan::{Forecast, PlannedStep, plan};
 pub use runner::{Done, Examined, OpInputs, OpRunner, Task};

@@ -44,7 +44,7 @@ impl Context {
         threads: usize,
     ) -> Result<Self, WorkerError> {
         let directory = RootDir::open(&config.directory)?;
-        let parts = parts(&directory, patterns);
+        let parts = parts(&directory, patterns, threads);
         let origin = Origin::context(directory);
         let name = name.to_owned();
         Ok(Self { name, config, origin, parts, threads, tree: Mutex::new(None) })
@@ -162,9 +162,16 @@ pub(crate) fn has_wildcards(source: &str) -> bool {
 }
 
 /// The parts of a directory that paths and patterns can lead to.
-fn parts(directory: &RootDir, patterns: &[&str]) -> Vec<RelPath> {
+fn parts(directory: &RootDir, patterns: &[&str], threads: usize) -> Vec<RelPath> {
     let mut parts: Vec<RelPath> =
         patterns.iter().map(|pattern| literal_part(directory, pattern)).collect();
+    let mut linked = Vec::new();
+    for (pattern, part) in patterns.iter().zip(&parts) {
+        if has_wildcards(pattern) && !part.is_root() {
+            linked.extend(linked_parts(directory, pattern, part, threads));
+        }
+    }
+    parts.extend(linked);
     parts.sort();
     // What lies in another part is there already.
     let mut kept: Vec<RelPath> = Vec::new();
@@ -176,10 +183,40 @@ fn parts(directory: &RootDir, patterns: &[&str]) -> Vec<RelPath> {
     kept
 }
 
+/// Where the links lead that a pattern with wildcards may match: they are followed as if they were
+/// named.
+fn linked_parts(
+    directory: &RootDir,
+    pattern: &str,
+    part: &RelPath,
+    threads: usize,
+) -> Vec<RelPath> {
+    let depth = |path: &RelPath| path.components().count();
+    let deepest = if pattern.contains("**") { usize::MAX } else { depth(&clean(pattern)) };
+    let judge = |path: &RelPath, _: bool| {
+        let is_in = path.starts_with(part) || part.starts_with(path);
+        if is_in && depth(path) <= deepest { Verdict::Keep } else { Verdict::Prune }
+    };
+    let target = |link: &RelPath| {
+        let target = directory.read_link(link).ok()?;
+        let parent = link.parent().filter(|_| !target.starts_with(b"/")).unwrap_or_default();
+        let target = String::from_utf8([parent.as_bytes(), b"/", &target].concat()).ok()?;
+        Some(literal_part(directory, &target))
+    };
+    // What cannot be listed is told when it is scanned.
+    let entries = formwork_fs::walk(directory, &judge, threads).unwrap_or_default();
+    let links = entries.iter().filter(|entry| entry.stat.kind == FileKind::Symlink);
+    links.map(|link| target(&link.path).unwrap_or_default()).collect()
+}
+
+fn clean(pattern: &str) -> RelPath {
+    RelPath::clean(pattern).unwrap_or_default()
+}
+
 /// The longest beginning of a pattern without wildcards; everything if it leads over a link, which
 /// may point anywhere in the context.
 fn literal_part(directory: &RootDir, pattern: &str) -> RelPath {
-    let clean = RelPath::clean(pattern).unwrap_or_default();
+    let clean = clean(pattern);
     let is_literal = |name: &&[u8]| !name.iter().any(|byte| b"*?[\\".contains(byte));
     let mut part = RelPath::root();
     for name in clean.components().take_while(is_literal) {
@@ -249,6 +286,26 @@ mod tests {
         std::os::unix::fs::symlink("docs", dir.path().join("context/link")).unwrap();
         let context = context(dir.path(), &[], &["link/deep"]);
         assert_eq!(context.parts, [RelPath::root()]);
+    }
+
+    #[test]
+    fn a_link_that_a_wildcard_matches_brings_what_it_leads_to() {
+        let dir = tree();
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join("context").join(name)).unwrap();
+        };
+        link("../README.md", "src/up");
+        link("/docs/deep", "src/absolute");
+        let shown = paths(&context(dir.path(), &[], &["src/*"]));
+        assert_eq!(
+            shown,
+            "/README.md /docs /docs/deep /docs/deep/run.sh /src /src/absolute /src/lib.rs \
+             /src/main.rs /src/up"
+        );
+        // Of what lies deeper than the pattern nothing is followed.
+        assert_eq!(context(dir.path(), &[], &["s?c"]).parts, [RelPath::root()]);
+        link("up", "src/again");
+        assert_eq!(context(dir.path(), &[], &["src/ag*"]).parts, [RelPath::root()]);
     }
 
     #[test]

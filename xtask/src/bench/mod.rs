@@ -3,7 +3,8 @@
 //! Every case is generated from a fixed seed. Tools take turns (A B C A B C …), so that a machine
 //! whose speed drifts treats all of them alike; the table shows medians of whole processes, from
 //! the start of the command to its end, and how many times longer each peer took. Peers are
-//! Debian's buildah, and BuildKit where `buildkitd` and `buildctl` are on PATH.
+//! Debian's buildah, and BuildKit where `buildkitd` and `buildctl` are on PATH. Last come the rungs of
+//! the sandbox, side by side.
 
 mod bases;
 mod case;
@@ -12,6 +13,7 @@ mod peers;
 mod random;
 mod registry;
 mod report;
+mod rungs;
 
 use std::path::Path;
 use std::process::Command;
@@ -99,6 +101,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     tools.iter().try_for_each(Tool::clean)?;
     println!("\n{}", report::table(&results));
+    if options.filters.is_empty() || options.filters.iter().any(|filter| filter == "rungs") {
+        rungs::run(&formwork, &work)?;
+    }
     if let Some(file) = &options.json {
         fs_err::write(file, report::json(&results, &tools))?;
     }

@@ -76,10 +76,8 @@ impl Flags {
 
     /// All values of a flag.
     pub(super) fn values(&mut self, name: &str) -> Vec<Word> {
-        let flags = std::mem::take(&mut self.flags).into_iter();
-        let (wanted, others): (Vec<_>, Vec<_>) = flags.partition(|flag| flag.name == name);
-        self.flags = others;
-        wanted.into_iter().filter_map(|flag| flag.value).collect()
+        let wanted = self.flags.extract_if(.., |flag| flag.name == name);
+        wanted.filter_map(|flag| flag.value).collect()
     }
 
     /// Whether a flag is set, if it is given.

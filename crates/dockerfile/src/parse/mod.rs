@@ -205,11 +205,16 @@ impl<'s> Parser<'s> {
         comments: &[Word],
     ) -> Option<InstructionKind> {
         let report = &mut self.report;
-        match statement.name().to_ascii_uppercase().as_str() {
-            "ADD" => transfer::add(statement, report).map(InstructionKind::Add),
+        let name = statement.name();
+        match KEYWORDS
+            .into_iter()
+            .find(|known| name.eq_ignore_ascii_case(known))
+            .unwrap_or_default()
+        {
+            "ADD" => transfer::add(statement, report).map(Box::new).map(InstructionKind::Add),
             "ARG" => pairs::arg(statement, comments, report).map(InstructionKind::Arg),
             "CMD" => command::command(statement, report).map(InstructionKind::Cmd),
-            "COPY" => transfer::copy(statement, report).map(InstructionKind::Copy),
+            "COPY" => transfer::copy(statement, report).map(Box::new).map(InstructionKind::Copy),
             "ENTRYPOINT" => command::command(statement, report).map(InstructionKind::Entrypoint),
             "ENV" => pairs::env_or_label(statement, report).map(InstructionKind::Env),
             "EXPOSE" => metadata::expose(statement, report).map(InstructionKind::Expose),
@@ -309,6 +314,9 @@ impl<'s> Parser<'s> {
             let message = "the line is continued, but nothing follows";
             let error = self.report.error("stray-continuation", message, statement.span());
             self.report.add(error);
+            return;
+        }
+        if self.report.leaves_out() {
             return;
         }
         let message = format!("`{}` is no instruction", excerpt(name));

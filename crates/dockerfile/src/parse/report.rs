@@ -11,11 +11,12 @@ pub(crate) struct Report<'s> {
     source: &'s SourceFile,
     diagnostics: Vec<Diagnostic>,
     left_out: usize,
+    has_error: bool,
 }
 
 impl<'s> Report<'s> {
     pub(crate) fn new(source: &'s SourceFile) -> Self {
-        Self { source, diagnostics: Vec::new(), left_out: 0 }
+        Self { source, diagnostics: Vec::new(), left_out: 0, has_error: false }
     }
 
     pub(crate) fn source(&self) -> &'s SourceFile {
@@ -42,12 +43,27 @@ impl<'s> Report<'s> {
         Diagnostic::warning(code, message).at(self.source, span, "")
     }
 
+    /// Adds a diagnostic; the first error is kept whatever came before it, since it says that
+    /// instructions are missing.
     pub(crate) fn add(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.len() < LIMIT {
+        let is_first_error = diagnostic.is_error() && !self.has_error;
+        self.has_error |= is_first_error;
+        if !self.is_full() || is_first_error {
             self.diagnostics.push(diagnostic);
         } else {
             self.left_out += 1;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.diagnostics.len() >= LIMIT
+    }
+
+    /// Counts one more error instead of adding it, where it would be left out anyway.
+    pub(crate) fn leaves_out(&mut self) -> bool {
+        let leaves_out = self.is_full() && self.has_error;
+        self.left_out += usize::from(leaves_out);
+        leaves_out
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -80,5 +96,27 @@ pub(crate) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_kept_behind_any_number_of_warnings() {
+        let source = SourceFile::new("x", "FROM a");
+        let mut report = Report::new(&source);
+        let span = Span::new(0, 1);
+        for _ in 0..2 * LIMIT {
+            report.add(report.warning("w", "a warning", span));
+        }
+        assert!(!report.leaves_out());
+        report.add(report.error("e", "an error", span));
+        assert!(report.leaves_out());
+        report.add(report.error("e", "another", span));
+        let found = report.finish();
+        assert_eq!(found.iter().filter(|diagnostic| diagnostic.is_error()).count(), 1);
+        assert_eq!(found.last().unwrap().message, "102 more problems are not shown");
     }
 }

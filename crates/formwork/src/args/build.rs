@@ -109,6 +109,9 @@ pub(crate) struct BuildArgs {
     /// Tell at the end what each step did, and why it did not come from the cache
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Tell what each step would do, why, and how long all would take by the last runs; build nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// When to look for base images in their registries; alone, it means `always`
     #[arg(
         long,

@@ -13,7 +13,7 @@ use std::io::Write;
 
 use formwork_build::{
     BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
-    StepNetwork, build,
+    StepNetwork, build, forecast,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
@@ -22,7 +22,7 @@ use self::epoch::Epoch;
 use crate::args::{BuildArgs, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Pending};
 use crate::progress::Mode;
 use crate::settings::{
     Settings, host_trust, limits, ssh_agent, variable, with_given_proxies, world,
@@ -52,6 +52,9 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     if args.method() != Method::Build {
         return call::run(args, &host, request, pending);
     }
+    if args.dry_run {
+        return dry_run(args, &host, request, pending);
+    }
     let recorder = Recorder::default();
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
@@ -61,6 +64,21 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     });
     explain(args, &host, &recorder);
     report(args, &outputs, &result?)
+}
+
+/// Tells what a build would do.
+fn dry_run(
+    args: &BuildArgs,
+    host: &Host,
+    mut request: BuildRequest,
+    pending: Pending,
+) -> Result<(), Failure> {
+    let forecast = work::shown(host, args.progress_mode(), move |host, events, cancel| {
+        let _held = pending.complete(host, &mut request, events, cancel)?;
+        forecast(host, &request, events, cancel).map_err(Failure::from)
+    })?;
+    let is_json = args.progress_mode() == Mode::Json;
+    commands::print(&commands::explain::foretold(&forecast, is_json))
 }
 
 /// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.
@@ -125,9 +143,9 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     }
     let inline_cache = caches::is_inline(&args.cache_to, &build_args);
     let epoch = Epoch::of(&build_args)?.known();
-    let mut tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
-    let mut outputs = outputs::outputs(args, &platforms, epoch, &mut tags)?;
+    let (mut outputs, output_names) = outputs::outputs(args, &platforms, epoch, &tags)?;
     let provenance = attest::provenance(args, &mut outputs)?;
     let world = args.steps.add_to(world(&args.world)?);
     let mut trust = if args.no_host_trust { HostTrust::default() } else { host_trust() };
@@ -163,6 +181,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         world,
         tags,
         outputs,
+        output_names,
         provenance,
         cache_from: caches::cache_from("--cache-from", &args.cache_from)?,
         cache_to: caches::cache_to("--cache-to", &args.cache_to)?,

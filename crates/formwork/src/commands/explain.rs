@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use formwork_build::{ExplainedStep, Explanation};
+use formwork_build::{ExplainedStep, Explanation, Forecast};
 use serde_json::json;
 
 use crate::args::{ExplainArgs, Format};
@@ -49,10 +49,44 @@ pub(crate) fn told(explanation: &Explanation) -> String {
     text
 }
 
+/// What a build would do, and how long it would take.
+pub(crate) fn foretold(forecast: &Forecast, is_json: bool) -> String {
+    if is_json {
+        return forecast.steps.iter().map(line).collect();
+    }
+    let mut steps = forecast.steps.clone();
+    for step in steps.iter_mut().filter(|step| step.outcome == "cached") {
+        step.outcome = "would be cached".to_owned();
+    }
+    let mut text = told(&Explanation { steps, ..Explanation::default() });
+    let running = forecast.steps.iter().filter(|step| step.outcome != "cached").count();
+    let estimate = forecast.estimate.as_secs_f64();
+    // Writing into a string cannot fail.
+    let _ = match (running, forecast.unknown) {
+        (0, _) => writeln!(text, "everything comes from the cache"),
+        (_, 0) => writeln!(text, "{running} steps would run, for about {estimate:.1}s"),
+        (_, unknown) => {
+            writeln!(
+                text,
+                "{running} steps would run, for {estimate:.1}s or more: {unknown} are new"
+            )
+        }
+    };
+    text
+}
+
 fn outcome(step: &ExplainedStep) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one digit is shown")]
     let seconds = step.milliseconds as f64 / 1000.0;
     match step.outcome.as_str() {
+        "would run" if step.reasons.is_empty() => "would run: it is new".to_owned(),
+        "would run" => format!("would run, for {seconds:.1}s as the last time, because:"),
+        "would follow" => {
+            format!(
+                "would run, for {seconds:.1}s as the last time, unless nothing changes below it:"
+            )
+        }
+        "would be cached" => "comes from the cache".to_owned(),
         "cached" => "came from the cache".to_owned(),
         "canceled" => "was stopped".to_owned(),
         "failed" => "failed".to_owned(),

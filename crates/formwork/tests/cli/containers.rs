@@ -13,7 +13,7 @@ use crate::support::{Ran, Site, on_each_rung};
 fn an_image_without_a_shell_gets_one_and_stays_as_it_is() {
     let Some(_) = program("busybox") else { return };
     on_each_rung(|site| {
-        if !site.can_mount() {
+        if !site.has_namespaces() {
             site.write("a", "A");
             site.build(&["-t", "bare"], "FROM scratch\nCOPY a /\n");
             let refused = Ran::of(&mut site.formwork(&["shell", "bare"]));
@@ -81,7 +81,7 @@ fn containers_are_run_as_docker_runs_them() {
         assert_eq!(site.run(&["run", "--rm", "--name", "it", "app"]), "entry cmd\n");
         assert_eq!(site.run(&["run", "app", "x"]), "entry x\n");
         assert_eq!(site.run(&["run", "--entrypoint", "", "app", "echo", "x"]), "x\n");
-        if !site.can_mount() {
+        if !site.has_namespaces() {
             return;
         }
         site.write("shown", "S");
@@ -157,7 +157,7 @@ fn a_port_of_the_machine_leads_into_the_container() {
             drop(running);
         };
         serve("host", free_port());
-        if has_pasta && site.can_mount() {
+        if has_pasta && site.has_namespaces() {
             serve("default", 80);
         }
     });

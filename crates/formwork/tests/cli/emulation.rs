@@ -2,7 +2,7 @@
 
 use formwork_testing::program;
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_each_rung_with_namespaces};
 
 /// A program for 64-bit ARM that makes the directory `/made` and ends.
 fn arm64() -> Vec<u8> {
@@ -46,10 +46,7 @@ fn a_foreign_program_runs_where_an_emulator_is_installed() {
     if std::env::consts::ARCH != "x86_64" || program("qemu-aarch64-static").is_none() {
         return;
     }
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         site.write("arm", arm64());
         let tree = site.tree(&["--platform=arm64"], DOCKERFILE).lines();
         assert!(tree.iter().any(|line| line.ends_with(" /made")), "{tree:?}");

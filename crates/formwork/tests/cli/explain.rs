@@ -117,3 +117,38 @@ fn explain_tells_of_the_last_build_in_which_something_ran() {
     assert!(all.iter().any(|step| step["Reasons"][0] == "/src/a changed"), "{all:?}");
     Ran::of(&mut site.formwork(&["explain", "no such"])).failed(1, "no step");
 }
+
+#[test]
+fn a_dry_run_tells_what_would_happen_and_builds_nothing() {
+    let site = Site::new().with_busybox();
+    let dockerfile = "FROM busybox AS a\nCOPY src /src\nRUN sleep 0.3; cat /src/* > /out\n\
+                      FROM busybox AS b\nRUN echo b > /b\n\
+                      FROM busybox\nCOPY --from=a /out /\nCOPY --from=b /b /\nRUN cat /out /b > /c\n";
+    site.write("src/file", "1");
+    site.write("../Dockerfile", dockerfile);
+    let dry = || {
+        let arguments = ["build", "--dry-run", "-q", "-f", "../Dockerfile", "."];
+        Ran::of(&mut site.formwork(&arguments)).succeeded().stdout
+    };
+    let told = dry();
+    assert!(told.contains("RUN echo b > /b\n    would run: it is new"), "{told}");
+    assert!(told.contains("steps would run, for 0.0s or more: "), "{told}");
+    // Nothing has happened.
+    assert_eq!(site.build(&[], dockerfile).executed().len(), 6);
+    let told = dry();
+    assert!(told.ends_with("everything comes from the cache\n"), "{told}");
+    site.write("src/file", "2");
+    let told = dry();
+    assert!(told.contains("COPY src /src\n    would run, for 0."), "{told}");
+    assert!(told.contains("- file changed") || told.contains("src/file"), "{told}");
+    assert!(told.contains("RUN echo b > /b\n    comes from the cache"), "{told}");
+    assert!(told.contains("`COPY src /src` would run before it"), "{told}");
+    // The step that sleeps says how long the build takes.
+    let last = told.lines().last().unwrap();
+    assert!(last.starts_with("5 steps would run, for about 0."), "{told}");
+    assert_eq!(site.build(&[], dockerfile).executed().len(), 5);
+    let mut wrong = site.build_command(&["--dry-run"], "FROM busybox\nCOPY missing /\n");
+    Ran::of(&mut wrong).failed(1, "missing");
+    let json = Ran::of(&mut site.build_command(&["--dry-run"], dockerfile)).succeeded().stdout;
+    assert_eq!(json.lines().filter(|line| line.contains("\"Outcome\":\"cached\"")).count(), 6);
+}

@@ -31,6 +31,7 @@ mod provenance;
 mod rebase;
 mod registries;
 mod reproducible;
+mod round_trip;
 mod sent;
 mod sources;
 mod space;

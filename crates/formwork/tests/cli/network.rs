@@ -11,7 +11,7 @@ use std::path::Path;
 
 use formwork_testing::{is_root, program, skipped};
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_each_rung_with_namespaces};
 
 /// Runs a test on each rung that can have a private network.
 fn where_private(test: impl Fn(&Site)) {
@@ -23,10 +23,7 @@ fn where_private(test: impl Fn(&Site)) {
         // As distributions have it.
         fs_err::set_permissions(tun, PermissionsExt::from_mode(0o666)).unwrap();
     }
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         let may_use = fs_err::OpenOptions::new().read(true).write(true).open(tun).is_ok();
         if !may_use {
             return skipped("/dev/net/tun cannot be used");
@@ -189,7 +186,7 @@ fn root_has_a_private_network_without_pasta_where_the_machine_routes() {
 
 #[test]
 fn a_private_network_that_cannot_be_is_refused() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         if site.user().is_some() && site.make_busybox() {
             let mut command = site.formwork(&["run", "--network=private", "busybox", "true"]);
             let ran = Ran::of(command.env("PATH", "/nowhere"));

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const DOCKERFILE: &str = "\
 FROM busybox
@@ -142,10 +142,7 @@ fn scripts_get_the_parts_that_they_ask_for() {
 
 #[test]
 fn run_starts_what_the_image_says_and_what_the_caller_says() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         let Some(_) = build_app(site) else { return };
         assert_eq!(site.run(&["run", "app:1"]), "hello world from /w\n");
         assert_eq!(
@@ -201,10 +198,7 @@ fn run_has_the_exit_code_of_the_process() {
 
 #[test]
 fn a_run_sees_files_of_the_host_that_it_is_shown() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         let Some(_) = build_app(site) else { return };
         site.write("shown/in", "host");
         let (source, file) = (site.outside("context/shown"), site.outside("context/shown/in"));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use formwork_testing::{is_root, skipped};
 
-use crate::support::{Built, Site, on_each_rung};
+use crate::support::{Built, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -70,10 +70,7 @@ fn another_value_of_a_secret_runs_nothing() {
 
 #[test]
 fn certificates_and_proxies_reach_steps_and_leave_nothing() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -115,10 +112,7 @@ fn a_dockerfile_may_choose_its_certificates_and_the_caller_may_keep_all_out() {
 
 #[test]
 fn a_step_is_in_namespaces_of_its_own() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }

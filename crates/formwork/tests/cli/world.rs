@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const OPTIONS: [&str; 16] = [
     "--add-host",
@@ -45,10 +45,7 @@ fn without_comments<'a>(lines: impl IntoIterator<Item = &'a str>) -> String {
 
 #[test]
 fn processes_find_the_names_and_limits_that_are_asked_for() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -91,10 +88,7 @@ fn only_root_raises_hard_limits() {
 
 #[test]
 fn a_dockerfile_does_not_leave_its_confinement_by_itself() {
-    on_each_rung(|site| {
-        if !site.has_namespaces() {
-            return;
-        }
+    on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;
         }

@@ -28,7 +28,7 @@ mod peers {
 }
 mod report;
 mod scene;
-#[expect(dead_code, reason = "the other tests use the rest")]
+#[expect(dead_code, unused_imports, reason = "the other tests use the rest")]
 #[path = "../cli/support/mod.rs"]
 mod support;
 
@@ -49,9 +49,8 @@ use support::{Site, on_each_rung};
 
 /// Cases about what only namespaces and mounts give: a name of the host, a network, limits of what is
 /// in memory, what may only be read.
-const NEED_NAMESPACES: [&str; 13] = [
+const NEED_NAMESPACES: [&str; 12] = [
     "args/the-name-of-the-host-may-be-given",
-    "metadata/history-tells-heredocs-flags-and-mounts",
     "mounts/a-bind-is-to-be-read-and-written-to-only-if-asked",
     "mounts/a-cache-to-be-read-alone",
     "mounts/a-tmpfs-may-be-read-only",

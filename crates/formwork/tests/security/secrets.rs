@@ -1,6 +1,6 @@
 //! Secrets: of one step, in memory, and nobody else's.
 
-use crate::support::{Built, Ran, on_each_rung};
+use crate::support::{Built, Ran, on_each_rung_with_namespaces};
 
 const SECRET: &str = "secret-of-one-step-alone";
 
@@ -28,9 +28,8 @@ COPY --from=spy /spied /
 
 #[test]
 fn a_step_sees_no_secret_of_another_that_runs_at_the_same_time() {
-    on_each_rung(|site| {
-        // Without namespaces nothing is mounted, and steps run one by one.
-        if !site.has_namespaces() || !site.make_busybox() {
+    on_each_rung_with_namespaces(|site| {
+        if !site.make_busybox() {
             return;
         }
         site.write("../secret", SECRET);
@@ -42,9 +41,8 @@ fn a_step_sees_no_secret_of_another_that_runs_at_the_same_time() {
 
 #[test]
 fn a_secret_is_a_file_in_memory_that_cannot_be_changed() {
-    on_each_rung(|site| {
-        // Without namespaces nothing is mounted, and steps run one by one.
-        if !site.has_namespaces() || !site.make_busybox() {
+    on_each_rung_with_namespaces(|site| {
+        if !site.make_busybox() {
             return;
         }
         site.write("../secret", SECRET);

@@ -121,7 +121,13 @@ fn confinement<'a>(world: &'a World, spec: &ProcessSpec) -> process::Confinement
     // the sandbox may have that of real root (CVE-2020-15257).
     let rules = world.scope.as_ref().filter(|_| spec.network == NetworkMode::Host);
     let rules = rules.map(AsFd::as_fd);
-    process::Confinement { capabilities, rules, filter: &world.filter, is_contained: false }
+    process::Confinement {
+        capabilities,
+        rules,
+        filter: &world.filter,
+        further_filter: None,
+        is_contained: false,
+    }
 }
 
 /// Waits until the helper has done what is to be done from outside: mapped the ids, connected the

@@ -26,6 +26,8 @@ pub(crate) struct Confinement<'a> {
     pub(crate) rules: Option<BorrowedFd<'a>>,
     /// The system call filter.
     pub(crate) filter: &'a [libc::sock_filter],
+    /// One more, which has to be loaded.
+    pub(crate) further_filter: Option<&'a [libc::sock_filter]>,
     /// Whether the builder is in a container that confines it in the same ways: what it may not do
     /// itself then counts as done.
     pub(crate) is_contained: bool,
@@ -113,7 +115,7 @@ fn become_process(
         let dropped = drop_capabilities(confinement.capabilities);
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
     }
-    if spec.no_new_privileges || (confinement.is_contained && confinement.rules.is_some()) {
+    if spec.no_new_privileges || confinement.needs_no_new_privileges() {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
@@ -124,6 +126,9 @@ fn become_process(
         // through what follows.
         let filtered = sys::set_seccomp_filter(confinement.filter);
         confinement.accept(filtered).map_err(at(Stage::Confine))?;
+    }
+    if let Some(filter) = confinement.further_filter {
+        sys::set_seccomp_filter(filter).map_err(at(Stage::Confine))?;
     }
     become_user(spec).map_err(at(Stage::User))?;
     if confinement.is_contained {
@@ -137,6 +142,11 @@ fn become_process(
 }
 
 impl Confinement<'_> {
+    /// Who has no power over a user namespace may confine only what never gets any.
+    fn needs_no_new_privileges(&self) -> bool {
+        self.is_contained && (self.rules.is_some() || self.further_filter.is_some())
+    }
+
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {
         match result {
             Err(Errno::PERM | Errno::ACCESS) if self.is_contained => Ok(()),

@@ -8,6 +8,9 @@
 //! `no_new_privs`, which root does not miss; one of another user stays without these rules, so that
 //! `sudo` goes on working, and is held by the numbers alone.
 //!
+//! A process that shall have no network gets no sockets of one, not even of its own interface, and
+//! `no_new_privs`, whoever it is.
+//!
 //! There is no PID namespace, so the first process adopts whatever the process leaves behind and
 //! ends it.
 
@@ -73,11 +76,12 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
     let started = Instant::now();
     let rules = rules(&spec, &directory);
-    let filter = seccomp::program();
+    let (filter, no_network) = (seccomp::program(), seccomp::without_network());
     let confinement = Confinement {
         capabilities: forbidden::without_reach(CAPABILITIES, &spec) & !CAP_SYS_CHROOT,
         rules: rules.as_ref().map(AsFd::as_fd),
         filter: &filter,
+        further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         is_contained: true,
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;
@@ -98,7 +102,6 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
 fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
     let what = match spec {
         ProcessSpec { privileged: true, .. } => "a privileged process",
-        ProcessSpec { network: NetworkMode::None, .. } => "a process without a network",
         ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
         _ if spec.limits != Limits::default() => "a limit of all processes together",
         _ => return Ok(()),

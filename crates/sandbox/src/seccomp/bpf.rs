@@ -17,6 +17,8 @@ pub(super) enum Action {
     Personality,
     /// See [`Rule::NoNamespaces`](super::table::Rule::NoNamespaces).
     NoNamespaces,
+    /// Sockets of any address family that does not leave the machine or its interfaces.
+    NoNetwork,
 }
 
 /// The offsets in `struct seccomp_data`; the argument's is that of its lower half, on the
@@ -29,6 +31,9 @@ const FIRST_ARGUMENT: u32 = 16;
 /// The flags of `clone` that make namespaces: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID,
 /// NEWNET.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
+
+/// AF_INET, AF_INET6, AF_PACKET.
+const NETWORKS: [u32; 3] = [2, 10, 17];
 
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
@@ -81,6 +86,14 @@ fn act(action: Action) -> Vec<sock_filter> {
             allow,
             refuse,
         ],
+        Action::NoNetwork => {
+            let mut code = vec![load(FIRST_ARGUMENT)];
+            for (distance, family) in (1..=3).rev().zip(NETWORKS) {
+                code.push(jump_if(libc::BPF_JEQ, family, distance, 0));
+            }
+            code.extend([allow, errno(libc::EAFNOSUPPORT)]);
+            code
+        }
         Action::NoNamespaces => vec![
             load(FIRST_ARGUMENT),
             jump_if(libc::BPF_JSET, CLONE_NAMESPACES, 1, 0),

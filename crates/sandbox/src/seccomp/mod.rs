@@ -30,6 +30,26 @@ pub(crate) fn program() -> Vec<libc::sock_filter> {
     bpf::assemble(&trees)
 }
 
+/// `socket` and, where there is one, `socketcall`, whose arguments no filter sees.
+#[cfg(target_arch = "x86_64")]
+const SOCKETS: [(u32, Option<u32>); 2] = [(41, None), (359, Some(102))];
+#[cfg(target_arch = "aarch64")]
+const SOCKETS: [(u32, Option<u32>); 2] = [(198, None), (281, Some(102))];
+
+/// A further filter for processes that shall have no network, and share that of the builder.
+pub(crate) fn without_network() -> Vec<libc::sock_filter> {
+    let trees = [0, 1].map(|at| {
+        let (socket, multiplexed) = SOCKETS[at];
+        let mut ranges = vec![(0, Action::Allow)];
+        if let Some(call) = multiplexed {
+            ranges.extend([(call, Action::Errno(libc::EPERM)), (call + 1, Action::Allow)]);
+        }
+        ranges.extend([(socket, Action::NoNetwork), (socket + 1, Action::Allow)]);
+        (ARCHITECTURES[at].0, ranges)
+    });
+    bpf::assemble(&trees)
+}
+
 /// What happens to the system calls of an architecture: for each range its first number, up to the
 /// next range's, and the action. The first range starts at zero.
 fn ranges(column: usize, capabilities: u64) -> Vec<(u32, Action)> {
@@ -169,6 +189,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn without_a_network_sockets_are_local() {
+        let program = without_network();
+        let [(native, _), (other, _)] = ARCHITECTURES;
+        let [(socket, _), (other_socket, multiplexed)] = SOCKETS;
+        for (family, verdict) in [
+            (1, Verdict::Allow),
+            (2, Verdict::Errno(libc::EAFNOSUPPORT)),
+            (10, Verdict::Errno(libc::EAFNOSUPPORT)),
+            (16, Verdict::Allow),
+            (17, Verdict::Errno(libc::EAFNOSUPPORT)),
+        ] {
+            assert_eq!(run(&program, native, socket, family).0, verdict, "{family}");
+            assert_eq!(run(&program, other, other_socket, family).0, verdict, "{family}");
+        }
+        assert_eq!(run(&program, native, socket + 1, 2).0, Verdict::Allow);
+        assert_eq!(run(&program, native, 0, 2).0, Verdict::Allow);
+        let call = multiplexed.unwrap();
+        assert_eq!(run(&program, other, call, 1).0, Verdict::Errno(libc::EPERM));
     }
 
     #[test]

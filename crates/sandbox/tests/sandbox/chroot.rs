@@ -113,12 +113,36 @@ fn processes_outside_get_no_signals() {
 }
 
 #[test]
+fn without_a_network_there_are_no_sockets_of_one() {
+    let arena = Arena::new();
+    let Some(root) = make(&arena) else { return };
+    std::os::unix::fs::symlink("busybox", root.join("bin/nc")).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // For as long as this program runs; whoever connects reads the end.
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let connect = format!("nc -w 1 127.0.0.1 {port} < /dev/null 2>&1; echo $?");
+    for uid in [0, 7] {
+        let mut spec = script(&root, &connect);
+        spec.user = User { uid, gid: uid, groups: vec![] };
+        assert_eq!(run(&arena, &spec).stdout, "0\n");
+        spec.network = NetworkMode::None;
+        let ended = run(&arena, &spec);
+        assert!(
+            ended.stdout.ends_with("family not supported by protocol\n1\n"),
+            "{}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
 fn what_takes_namespaces_is_refused() {
     let arena = Arena::new();
     let Some(root) = make(&arena) else { return };
-    let none = ProcessSpec { network: NetworkMode::None, ..script(&root, "true") };
+    let network = ProcessSpec { network: NetworkMode::Private, ..script(&root, "true") };
     let privileged = ProcessSpec { privileged: true, ..script(&root, "true") };
-    for (spec, what) in [(none, "without a network"), (privileged, "a privileged process")] {
+    for (spec, what) in [(network, "a network of its own"), (privileged, "a privileged process")] {
         let error = arena::run(&arena.launcher, &spec, &Cancel::new().unwrap()).err().unwrap();
         assert!(error.to_string().contains(what), "{error}");
     }

@@ -16,15 +16,20 @@ pub(super) fn outputs(
     args: &BuildArgs,
     platforms: &[Platform],
     epoch: Option<i64>,
-    tags: &mut Vec<Reference>,
-) -> Result<Vec<Output>, Failure> {
+    tags: &[Reference],
+) -> Result<(Vec<Output>, Vec<Vec<Reference>>), Failure> {
     let annotations = annotations::of_options(&args.annotation)?;
     annotations::check(&annotations, platforms)?;
     let mut outputs = Vec::new();
     let may_delete = args.steps.may_delete();
-    let mut asked = Asked { annotations: &annotations, platforms, epoch, may_delete, tags };
+    let asked = Asked { annotations: &annotations, platforms, epoch, may_delete };
+    let mut names = Vec::new();
     for pairs in &args.output {
-        outputs.extend(asked.output(pairs)?);
+        let own = own_names(pairs)?;
+        for output in asked.output(pairs)? {
+            outputs.push(output);
+            names.push(own.clone());
+        }
     }
     let form = ImageForm { annotations, ..ImageForm::default() };
     if args.push {
@@ -42,12 +47,22 @@ pub(super) fn outputs(
         outputs.push(Output::Store(StoreOptions { form, ..StoreOptions::default() }));
     }
     check_destinations(&outputs)?;
-    let pushes = outputs.iter().any(|output| matches!(output, Output::Push { .. }));
-    if pushes && tags.is_empty() {
+    names.resize(outputs.len(), Vec::new());
+    let mut pushed = outputs.iter().zip(&names);
+    let is_nameless = pushed.any(|(output, own)| {
+        matches!(output, Output::Push { .. }) && own.is_empty() && tags.is_empty()
+    });
+    if is_nameless {
         return Err(Failure::usage("an image that is pushed needs a name")
             .with_help("name it with `--tag REGISTRY/NAME`"));
     }
-    Ok(outputs)
+    Ok((outputs, names))
+}
+
+/// The names that an output has of its own.
+fn own_names(pairs: &Pairs) -> Result<Vec<Reference>, Failure> {
+    let names = pairs.get("name").unwrap_or_default().split(',');
+    names.filter(|name| !name.is_empty()).map(reference).collect()
 }
 
 /// Into the engine that is there.
@@ -152,12 +167,10 @@ struct Asked<'a> {
     epoch: Option<i64>,
     /// Whether an output may remove what was in its directory.
     may_delete: bool,
-    /// Outputs may add names.
-    tags: &'a mut Vec<Reference>,
 }
 
 impl Asked<'_> {
-    fn output(&mut self, pairs: &Pairs) -> Result<Vec<Output>, Failure> {
+    fn output(&self, pairs: &Pairs) -> Result<Vec<Output>, Failure> {
         if let Some(short) = pairs.single() {
             return Ok(vec![match short {
                 "-" => Output::Tar { destination: Destination::Stdout, split: None },
@@ -168,10 +181,6 @@ impl Asked<'_> {
         }
         let kind = check_keys(pairs)?;
         self.check_values(pairs)?;
-        let names = pairs.get("name").unwrap_or_default().split(',');
-        for name in names.filter(|name| !name.is_empty()) {
-            self.tags.push(reference(name)?);
-        }
         match kind {
             "image" | "registry" => self.image(pairs, kind),
             "local" => self.local(pairs),
@@ -420,8 +429,7 @@ mod tests {
     }
 
     fn for_platforms(text: &str, platforms: &[Platform]) -> Result<Vec<Output>, Failure> {
-        let (tags, annotations) = (&mut Vec::new(), &[]);
-        let mut asked = Asked { annotations, platforms, epoch: Some(7), may_delete: false, tags };
+        let asked = Asked { annotations: &[], platforms, epoch: Some(7), may_delete: false };
         asked.output(&text.parse().unwrap())
     }
 
@@ -541,18 +549,10 @@ mod tests {
     }
 
     #[test]
-    fn names_of_outputs_are_tags() {
-        let mut tags = Vec::new();
-        let pairs = "type=image,\"name=a:1,b:2\"".parse().unwrap();
-        let platforms = ["linux/amd64".parse().unwrap()];
-        let mut asked = Asked {
-            annotations: &[],
-            platforms: &platforms,
-            epoch: None,
-            may_delete: false,
-            tags: &mut tags,
-        };
-        asked.output(&pairs).unwrap();
-        assert_eq!(tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
+    fn outputs_have_names_of_their_own() {
+        let names = |text: &str| own_names(&text.parse().unwrap()).unwrap();
+        let both = names("type=image,\"name=a:1,b:2\"");
+        assert_eq!(both.iter().map(Reference::familiar).collect::<Vec<_>>(), ["a:1", "b:2"]);
+        assert!(names("type=image").is_empty());
     }
 }

@@ -9,5 +9,5 @@ mod tree;
 pub(crate) use built::{Built, Ran};
 pub(crate) use repository::Repositories;
 pub(crate) use server::{File, Server};
-pub(crate) use site::{Site, on_each_rung};
+pub(crate) use site::{Site, on_each_rung, on_each_rung_with_namespaces};
 pub(crate) use tree::Tree;

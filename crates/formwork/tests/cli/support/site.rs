@@ -45,11 +45,18 @@ pub(crate) struct Site {
 /// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
 /// user.
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
+    on_each_rung_with_namespaces(&test);
     if is_root() {
-        test(&Site::as_user(None));
         let mut site = Site::as_user(None);
         site.isolation = "chroot";
         test(&site);
+    }
+}
+
+/// As [`on_each_rung`], for what a process in a chroot cannot be kept from or given.
+pub(crate) fn on_each_rung_with_namespaces(test: impl Fn(&Site)) {
+    if is_root() {
+        test(&Site::as_user(None));
     }
     if let Some(user) = OrdinaryUser::find() {
         test(&Site::as_user(Some(user)));
@@ -112,11 +119,6 @@ impl Site {
 
     /// Whether steps have namespaces of their own.
     pub(crate) fn has_namespaces(&self) -> bool {
-        self.isolation != "chroot"
-    }
-
-    /// Whether files of the host can be shown to processes here.
-    pub(crate) fn can_mount(&self) -> bool {
         self.isolation != "chroot"
     }
 
