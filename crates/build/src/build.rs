@@ -21,7 +21,8 @@ use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
 use crate::travel::{
-    Export, Imports, TravelIndex, export, fill_mounts, inline_field, send_mounts, used_mounts,
+    Export, Imports, TravelIndex, Uploads, export, fill_mounts, inline_field, send_mounts,
+    used_mounts,
 };
 use crate::{
     BuildError, BuildOutcome, BuildRequest, ErrorKind, Host, Output, check, output, result,
@@ -70,7 +71,8 @@ pub(crate) fn build_and<T>(
     warnings.into_iter().for_each(|warning| emit(events, warning));
     let locked = lowered.iter().flat_map(|lowered| lowered.locked_by_default.clone());
     tell_of_locked_caches(host, &locked.collect::<Vec<_>>(), events);
-    let index = TravelIndex::new(&host.index, &imports);
+    let uploads = Uploads::begin(host, request, cancel);
+    let index = TravelIndex::new(&host.index, &imports, uploads);
     let mounts = mounts_of(&lowered);
     fill_mounts(host, request, &mounts, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
@@ -125,7 +127,7 @@ pub(crate) fn prepared<T>(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
     let lowered = lowered.map_err(BuildError::input)?;
-    let index = TravelIndex::new(&host.index, &imports);
+    let index = TravelIndex::new(&host.index, &imports, Uploads::default());
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     then(&solving, &imports, &index)
 }

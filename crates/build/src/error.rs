@@ -8,8 +8,8 @@ use formwork_image::ImageError;
 use formwork_layer::LayerError;
 use formwork_registry::{DownloadError, RegistryError};
 use formwork_remote::RemoteError;
-use formwork_sandbox::SandboxError;
-use formwork_worker::{BaseLayerError, WorkerError};
+use formwork_sandbox::{SandboxError, Stage};
+use formwork_worker::{BaseLayerError, StoreError, WorkerError};
 
 /// A build that failed.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl BuildError {
 pub(crate) fn kind_of_worker_error(error: &WorkerError) -> ErrorKind {
     match error {
         _ if lack_of_machine(error).is_some() => ErrorKind::Machine,
-        WorkerError::Image(error) => kind_of_image_error(error),
+        WorkerError::Store(StoreError::Image(error)) => kind_of_image_error(error),
         WorkerError::Remote(
             RemoteError::Download(DownloadError::Remote { .. }) | RemoteError::Git { .. },
         ) => ErrorKind::Registry,
@@ -132,7 +132,8 @@ fn kind_of_sandbox_error(error: &SandboxError) -> ErrorKind {
         SandboxError::Program { .. }
         | SandboxError::Target { .. }
         | SandboxError::Spec(_)
-        | SandboxError::TooManyLayers { .. } => ErrorKind::Input,
+        | SandboxError::TooManyLayers { .. }
+        | SandboxError::Setup { stage: Stage::WorkingDirectory, .. } => ErrorKind::Input,
         SandboxError::Cancelled => ErrorKind::Canceled,
         _ => ErrorKind::Machine,
     }

@@ -15,7 +15,7 @@ use formwork_oci::{Algorithm, Descriptor, Digest, Hasher};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::boot::{Trusted, mark_examined, mark_used};
+use crate::boot::{Trusted, mark_examined, was_used_lately};
 use crate::layout::make_directory;
 use crate::{ContentError, StoreLayout};
 
@@ -121,9 +121,10 @@ impl ContentStore {
 
     /// A blob, if it is there.
     ///
-    /// It is held: no other process removes it as long as this one lives. Counts as a use of it, which is noted once a day in its file's modification time. One that
-    /// another boot has left is read once and compared with its digest: damaged, it is as
-    /// good as absent.
+    /// It is held: no other process removes it as long as this one lives. Counts as a use of it,
+    /// which is noted once a day in its file's modification time. Then, and where another boot has
+    /// left it, its bytes are compared with its digest, since disks forget: damaged, it is as good as
+    /// absent.
     ///
     /// # Errors
     ///
@@ -131,8 +132,9 @@ impl ContentStore {
     pub fn get(&self, digest: &Digest) -> Result<Option<Blob>, ContentError> {
         self.hold(digest)?;
         let Some((blob, stat)) = self.peek(digest)? else { return Ok(None) };
-        if self.trusted().covers(stat) {
-            mark_used(&blob.path, stat);
+        let counts = self.trusted().covers(stat) && was_used_lately(stat);
+        // Layouts of others are theirs; who only looks reads nothing.
+        if counts || self.lease.is_none() {
             return Ok(Some(blob));
         }
         let is_whole = blob.is_whole()?;
@@ -205,6 +207,20 @@ impl ContentStore {
         } else {
             Err(ContentError::Damaged { path: blob.path, actual })
         }
+    }
+
+    /// Compares a blob with its digest; one that is damaged is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`ContentError::Damaged`], and where the blob cannot be read.
+    pub fn examine(&self, blob: &Blob) -> Result<(), ContentError> {
+        let actual = blob.actual_digest()?;
+        if actual == blob.digest {
+            return Ok(());
+        }
+        self.remove(&blob.digest)?;
+        Err(ContentError::Damaged { path: blob.path.clone(), actual })
     }
 
     /// Puts some bytes into the store, under their SHA-256 digest.
@@ -322,6 +338,11 @@ impl ContentStore {
 impl Blob {
     /// Whether the blob has the digest that it should have.
     fn is_whole(&self) -> Result<bool, ContentError> {
+        Ok(self.actual_digest()? == self.digest)
+    }
+
+    /// The digest of the bytes that are there.
+    fn actual_digest(&self) -> Result<Digest, ContentError> {
         let mut file = self.open()?;
         let mut hasher = Hasher::new(self.digest.algorithm());
         let mut buffer = vec![0; 1 << 20];
@@ -332,7 +353,7 @@ impl Blob {
                 Err(error) => return Err(FsError::new("read", &self.path, error).into()),
             };
             if count == 0 {
-                return Ok(hasher.finish() == self.digest);
+                return Ok(hasher.finish());
             }
             hasher.update(&buffer[..count]);
         }

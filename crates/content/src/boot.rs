@@ -64,7 +64,8 @@ impl Trusted {
     }
 }
 
-/// Lets a file count from now on. One that cannot be marked is looked at again.
+/// Lets a file count from now on, and notes that it was used. One that cannot be marked is looked at
+/// again.
 pub(crate) fn mark_examined(path: &Path) {
     set_modified_now(path);
 }
@@ -72,14 +73,11 @@ pub(crate) fn mark_examined(path: &Path) {
 /// How old a blob's last use may look before it is worth a write, in seconds.
 const USE_RESOLUTION: u64 = 86400;
 
-/// Notes that a blob was used, unless that was noted lately. One that cannot be marked only looks
-/// older than it is.
-pub(crate) fn mark_used(path: &Path, file: Stat) {
+/// Whether a blob's last use was noted lately.
+pub(crate) fn was_used_lately(file: Stat) -> bool {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let used = u64::try_from(FileStat::from(file).mtime.seconds).unwrap_or_default();
-    if now.as_secs().abs_diff(used) > USE_RESOLUTION {
-        set_modified_now(path);
-    }
+    now.as_secs().abs_diff(used) <= USE_RESOLUTION
 }
 
 fn set_modified_now(path: &Path) {

@@ -50,15 +50,9 @@ pub enum WorkerError {
     /// Something that lies elsewhere.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// A layer or a blob of an image.
+    /// The store, or an image.
     #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The store's blobs.
-    #[error(transparent)]
-    Content(#[from] ContentError),
-    /// The store's layers.
-    #[error(transparent)]
-    Snapshot(#[from] SnapshotError),
+    Store(StoreError),
     /// A file of the store or of a context.
     #[error(transparent)]
     File(#[from] FsError),
@@ -82,6 +76,38 @@ pub enum WorkerError {
     /// Something that cannot be: a mistake in formwork.
     #[error("formwork has a bug: {0}; please report it")]
     Internal(String),
+}
+
+/// What is wrong with something that is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A layer or a blob of an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The store's blobs.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The store's layers.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+}
+
+impl From<ImageError> for WorkerError {
+    fn from(error: ImageError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<ContentError> for WorkerError {
+    fn from(error: ContentError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<SnapshotError> for WorkerError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 /// What is wrong with a layer of a base image.

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_content::ContentError;
+use formwork_content::{Blob, ContentError};
 use formwork_fs::{FsError, RootDir};
 use formwork_image::{BlobSource, VerifiedBytes};
 use formwork_layer::compression::{Format, MAGIC_BYTES};
@@ -497,6 +497,24 @@ impl Layer {
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(()) };
         let Some(packed) = self.kept_blob(&snapshot)? else { return Ok(()) };
         let blob = self.store.content.get(&packed.digest)?.ok_or_else(|| self.lost())?;
+        match self.unpack_own(forms, &blob, &packed) {
+            Err(error @ (WorkerError::Layer(_) | WorkerError::BaseLayer { .. })) => {
+                // Where its bytes are to blame, it goes, and is made again.
+                match self.store.content.examine(&blob) {
+                    Err(damage) => Err(damage.into()),
+                    Ok(()) => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+
+    fn unpack_own(
+        &self,
+        forms: &mut Forms,
+        blob: &Blob,
+        packed: &PackedFact,
+    ) -> Result<(), WorkerError> {
         let Some(tree) = forms.tree.clone() else {
             return self.unpack(forms, blob.open()?, &packed.diff_id, &[], true);
         };
@@ -505,7 +523,7 @@ impl Layer {
         let applied = formwork_layer::apply(blob.open()?, &directory, &self.apply_options(&tree))?;
         if applied.diff_id != packed.diff_id {
             let problem = BaseLayerError::Other(applied.diff_id);
-            return Err(WorkerError::BaseLayer { diff_id: packed.diff_id, problem });
+            return Err(WorkerError::BaseLayer { diff_id: packed.diff_id.clone(), problem });
         }
         set_times(&tree, &directory, self.store.threads)?;
         let facts = [(TREE, &*tree.encode())];

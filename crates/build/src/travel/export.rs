@@ -59,7 +59,8 @@ pub(crate) fn export(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    for to in &what.request.cache_to {
+    for (number, to) in what.request.cache_to.iter().enumerate() {
+        what.index.uploads.finish(number, to.timeout, cancel);
         let place = Arc::new(Place::open(what.host, &to.place));
         let title = format!("export cache to {}", place.title());
         let sent = step(title, events, cancel, |step| {
@@ -86,6 +87,33 @@ pub(crate) fn export(
 fn failed(place: &Place, error: &PlaceError) -> BuildError {
     let message = format!("the cache could not be sent to {}: {error}", place.title());
     BuildError::new(crate::ErrorKind::Registry, Diagnostic::error("cache-export", message))
+}
+
+/// How layers are packed for a place: as the image is, so that they are packed once.
+pub(crate) fn form_of(request: &BuildRequest, to: &CacheTo) -> PackForm {
+    let of_output = request.outputs.iter().find_map(Output::form);
+    let compression = to.compression.or(of_output.map(|form| form.compression));
+    PackForm { compression: compression.unwrap_or(Compression::ZSTD), epoch: request.epoch }
+}
+
+/// Whether a layer is so small that it may stand in the records.
+pub(crate) fn is_small(blob: &Descriptor) -> bool {
+    blob.size <= SMALL as u64
+}
+
+/// Sends a blob of the content store, unless it is there.
+pub(crate) fn put(
+    place: &Place,
+    content: &ContentStore,
+    descriptor: &Descriptor,
+    progress: &dyn Fn(u64),
+) -> Result<bool, PlaceError> {
+    let open = || -> std::io::Result<Box<dyn Read + Send>> {
+        let blob = content.find(descriptor).map_err(std::io::Error::other)?;
+        let blob = blob.ok_or_else(|| std::io::Error::other("the blob is gone"))?;
+        Ok(Box::new(blob.open().map_err(std::io::Error::other)?))
+    };
+    place.put(descriptor, &open, progress)
 }
 
 /// What goes to one place.
@@ -129,9 +157,6 @@ impl Shipment {
             CacheMode::Max => layers.keys().cloned().collect(),
             CacheMode::Min => of_image.map(|layer| layer.name().to_string()).collect(),
         };
-        let of_output = what.request.outputs.iter().find_map(Output::form);
-        let compression = to.compression.or(of_output.map(|form| form.compression));
-        let compression = compression.unwrap_or(Compression::ZSTD);
         Self {
             place: Arc::clone(place),
             content: what.host.layers.content().clone(),
@@ -139,7 +164,7 @@ impl Shipment {
             runs: what.imports.runs(),
             layers,
             packed,
-            form: PackForm { compression, epoch: what.request.epoch },
+            form: form_of(what.request, to),
             known: what.imports.keys_at(place),
             small: AtomicUsize::new(0),
             step,
@@ -291,11 +316,6 @@ impl Shipment {
 
     /// Sends a blob of the content store, unless it is there.
     fn put(&self, descriptor: &Descriptor) -> Result<(), PlaceError> {
-        let open = || -> std::io::Result<Box<dyn Read + Send>> {
-            let blob = self.content.find(descriptor).map_err(std::io::Error::other)?;
-            let blob = blob.ok_or_else(|| std::io::Error::other("the blob is gone"))?;
-            Ok(Box::new(blob.open().map_err(std::io::Error::other)?))
-        };
         let progress = |current| {
             self.events.emit(Event::StepProgress {
                 step: self.step,
@@ -304,7 +324,7 @@ impl Shipment {
                 total: Some(descriptor.size),
             });
         };
-        self.place.put(descriptor, &open, &progress).map(drop)
+        put(&self.place, &self.content, descriptor, &progress).map(drop)
     }
 
     fn put_bytes(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PlaceError> {

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, ClaimLog, DirIndex};
 
-use super::Imports;
+use super::{Imports, Uploads};
 
 /// The store's index, completed from caches elsewhere.
 pub(crate) struct TravelIndex {
     local: DirIndex,
     imports: Arc<Imports>,
     used: Mutex<Used>,
+    /// The layers that go to caches elsewhere while the build runs.
+    pub(crate) uploads: Uploads,
 }
 
 /// What a build has used or made.
@@ -28,8 +30,8 @@ pub(crate) struct Used {
 }
 
 impl TravelIndex {
-    pub(crate) fn new(local: &DirIndex, imports: &Arc<Imports>) -> Self {
-        Self { local: local.clone(), imports: Arc::clone(imports), used: Mutex::default() }
+    pub(crate) fn new(local: &DirIndex, imports: &Arc<Imports>, uploads: Uploads) -> Self {
+        Self { local: local.clone(), imports: Arc::clone(imports), used: Mutex::default(), uploads }
     }
 
     /// What the build has used or made.
@@ -65,6 +67,7 @@ impl CacheIndex for TravelIndex {
 
     fn store(&self, key: &CacheKey, record: &CacheRecord) -> Result<(), CacheError> {
         self.note(key, record);
+        self.uploads.add(&record.layer);
         self.local.store(key, record)
     }
 

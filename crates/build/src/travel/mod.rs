@@ -57,6 +57,7 @@ mod inline;
 mod mounts;
 mod objects;
 mod place;
+mod upload;
 mod watch;
 
 use std::path::PathBuf;
@@ -75,6 +76,7 @@ pub(crate) use index::TravelIndex;
 pub(crate) use inline::field as inline_field;
 pub(crate) use mounts::{fill_mounts, send_mounts, used_mounts};
 pub use mounts::{send_cache_mount, take_cache_mount};
+pub(crate) use upload::Uploads;
 
 /// How long a blob may take: whether it is small is not known, and its transport looks after a
 /// connection that is silent.

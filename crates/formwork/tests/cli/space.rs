@@ -254,3 +254,56 @@ fn no_step_begins_where_too_little_would_stay_free() {
     let other = site.build_command(&["--min-free-space=999TB"], "FROM busybox\nRUN echo");
     Ran::of(&mut { other }).failed(4, "are to stay so");
 }
+
+/// The largest blob of the store.
+fn largest_blob(site: &Site) -> std::path::PathBuf {
+    let blobs = fs_err::read_dir(site.store().join("content/blobs/sha256")).unwrap();
+    let blobs = blobs.map(|entry| entry.unwrap().path());
+    blobs.max_by_key(|path| fs_err::metadata(path).unwrap().len()).unwrap()
+}
+
+/// Changes a byte in the middle of a file, as a dying disk does, and leaves its times.
+fn rot(path: &Path) {
+    let modified = fs_err::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs_err::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    fs_err::write(path, bytes).unwrap();
+    fs_err::File::open(path).unwrap().file().set_modified(modified).unwrap();
+}
+
+const RANDOM: &str = "FROM busybox\nRUN head -c 3000000 /dev/urandom > /random\n";
+
+#[test]
+fn a_packed_layer_that_the_disk_has_forgotten_is_packed_again() {
+    let site = Site::new().with_busybox();
+    let archive = || {
+        site.build(&["-o", "type=oci,dest=../out.tar"], RANDOM);
+        fs_err::read(site.outside("out.tar")).unwrap()
+    };
+    let before = archive();
+    set_age(&site.store().join("content/blobs"), 2);
+    rot(&largest_blob(&site));
+    assert!(archive() == before);
+}
+
+#[test]
+fn a_damaged_blob_of_the_store_is_no_fault_of_the_dockerfile() {
+    let site = Site::new().with_busybox();
+    let outputs = ["-t", "app", "-o", "type=oci,dest=../out.tar", "-o", "type=image"];
+    // Without it the packed layer has all that the layer's files have.
+    Ran::of(site.build_command(&outputs, RANDOM).env_remove("SOURCE_DATE_EPOCH")).succeeded();
+    // Its files are gone, as if only the packed layer was there.
+    for layer in fs_err::read_dir(site.store().join("snapshots-v1")).unwrap() {
+        let files = layer.unwrap().path().join("fs");
+        if files.join("random").exists() {
+            fs_err::remove_dir_all(files).unwrap();
+        }
+    }
+    rot(&largest_blob(&site));
+    let mut build = site.build_command(&[], "FROM app\nRUN cat /random | wc -c\n");
+    Ran::of(&mut build).failed(4, "is damaged");
+    // It is made again with the image.
+    site.build(&["-t", "app"], RANDOM);
+    site.build(&[], "FROM app\nRUN cat /random | wc -c\n");
+}

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use formwork_testing::{Registry, program};
+use serde_json::{Value, json};
 
 use crate::support::{Built, Ran, Site, on_each_rung};
 
@@ -443,4 +444,127 @@ fn an_image_is_a_cache_of_its_own_steps() {
     let new = machine();
     let ran = Ran::of(&mut new.build_command(&[&from], last)).succeeded();
     assert!(ran.stderr.contains("no cache of formwork"), "{}", ran.stderr);
+}
+
+/// Steps that yield the same wherever they run.
+const SAME: &str = "\
+FROM busybox
+RUN seq 3000 > /one
+RUN seq 4000 > /two
+RUN cat /one /two > /three
+";
+
+/// Rewrites the records of a cache in a directory, and all that names them.
+fn forge(cache: &Path, change: impl Fn(&mut Value)) -> bool {
+    let Some(zstd) = program("zstd") else { return false };
+    let filter = |options: &[&str], bytes: &[u8]| {
+        let mut command = Command::new(&zstd);
+        command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let bytes = bytes.to_vec();
+        let writer = std::thread::spawn(move || stdin.write_all(&bytes).unwrap());
+        let output = child.wait_with_output().unwrap().stdout;
+        writer.join().unwrap();
+        output
+    };
+    let root = cache.join("formwork-cache-v1");
+    let blob = |digest: &str| root.join("blobs").join(digest.replace(':', "/"));
+    let head = fs_err::read(root.join("names/buildcache")).unwrap();
+    let mut manifest: Value = serde_json::from_slice(&head).unwrap();
+    let packed = fs_err::read(blob(manifest["layers"][0]["digest"].as_str().unwrap())).unwrap();
+    let mut records = serde_json::from_slice(&filter(&["-dc"], &packed)).unwrap();
+    change(&mut records);
+    let packed = filter(&["-c"], records.to_string().as_bytes());
+    let digest = formwork_oci::Digest::of(&packed).to_string();
+    fs_err::write(blob(&digest), &packed).unwrap();
+    manifest["layers"][0]["digest"] = digest.into();
+    manifest["layers"][0]["size"] = packed.len().into();
+    for name in files(&root.join("names")) {
+        fs_err::write(name, manifest.to_string()).unwrap();
+    }
+    true
+}
+
+/// What is made of records.
+type Lie<'a> = &'a dyn Fn(&mut Value);
+
+#[test]
+fn records_that_lie_are_told_and_the_steps_run() {
+    let swap = |records: &mut Value, part: &str| {
+        let layers = records["layers"].as_object_mut().unwrap();
+        let mut parts: Vec<Value> = layers.values().map(|layer| layer[part].clone()).collect();
+        parts.rotate_left(1);
+        layers.values_mut().zip(parts).for_each(|(layer, other)| layer[part] = other);
+    };
+    let set = |records: &mut Value, path: &str, value: Value| {
+        for layer in records["layers"].as_object_mut().unwrap().values_mut() {
+            *layer.pointer_mut(path).unwrap() = value.clone();
+        }
+    };
+    let no_digest = json!(format!("sha256:{}", "0".repeat(64)));
+    let lies: [(&str, Lie<'_>); 7] = [
+        ("blobs of other layers", &|records| swap(records, "blob")),
+        ("files of other layers", &|records| swap(records, "tree")),
+        ("digests of archives", &|records| set(records, "/blob/diff_id", no_digest.clone())),
+        ("digests of blobs", &|records| {
+            set(records, "/blob/descriptor/digest", no_digest.clone());
+        }),
+        ("sizes", &|records| set(records, "/blob/descriptor/size", json!(77))),
+        ("forms", &|records| set(records, "/blob/form", json!("gzip-9"))),
+        ("the version", &|records| records["version"] = json!(7)),
+    ];
+    let site = Site::new().with_busybox();
+    let expected = site.build(&[], SAME).id;
+    for (name, lie) in lies {
+        let shared = directory();
+        site.build(&[&shared.to(",mode=max")], SAME);
+        let path = shared.from.strip_prefix("type=local,src=").unwrap();
+        if !forge(Path::new(path), lie) {
+            return;
+        }
+        let other = Site::new().with_busybox();
+        let output = other.outside("image.tar");
+        let output = format!("-otype=oci,compression=zstd,dest={output}");
+        let ran = Ran::of(&mut other.build_command(&[&shared.from(), &output], SAME)).succeeded();
+        assert_eq!(Built::from_ran(&ran).id, expected, "{name}");
+        let is_told = ran.stderr.contains("cache-import");
+        // A wrong name of a form only means that the layer is packed again.
+        assert_eq!(is_told, name != "forms", "{name}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_cache_that_does_not_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap();
+    let from = format!("--cache-from=type=registry,ref={host}/cache,timeout=1s");
+    let to = format!("--cache-to=type=registry,ref={host}/cache,timeout=1s");
+    let site = Site::new().with_busybox();
+    let ran = Ran::of(&mut site.build_command(&[&from, &to], SAME)).succeeded();
+    assert_eq!(ran.stderr.matches("\"cache-import\"").count(), 1, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("\"cache-export\"").count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("took longer"), "{}", ran.stderr);
+}
+
+#[test]
+fn layers_are_sent_while_the_build_runs() {
+    let shared = directory();
+    let path = Path::new(shared.from.strip_prefix("type=local,src=").unwrap());
+    let blobs = path.join("formwork-cache-v1/blobs/sha256");
+    let site = Site::new().with_busybox();
+    let slow = "FROM busybox\nRUN head -c 100000 /dev/urandom > /file\nRUN sleep 60\n";
+    let mut command = site.build_command(&[&shared.to(",mode=max")], slow);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_there = || {
+        let sizes = fs_err::read_dir(&blobs).into_iter().flatten();
+        sizes.flatten().any(|file| file.metadata().is_ok_and(|data| data.len() > 100_000))
+    };
+    while !is_there() {
+        assert!(child.try_wait().unwrap().is_none(), "the build has ended");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stop = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(stop.success());
+    child.wait().unwrap();
 }

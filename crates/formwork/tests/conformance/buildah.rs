@@ -60,7 +60,7 @@ impl<'a> Buildah<'a> {
             executed
                 .push((before != image).then(|| "another image".to_owned()).into_iter().collect());
         }
-        let inspected = self.call(&["inspect", "--type=image", &image]);
+        let inspected = self.call(&["inspect", "--type=image", &image]).succeeded();
         let mut inspected: Value = serde_json::from_str(&inspected.stdout).unwrap();
         let mut config = inspected["Docker"]["config"].take();
         // The name of the container that was committed.
@@ -82,6 +82,7 @@ impl<'a> Buildah<'a> {
             "--identity-label=false",
             &limits[0],
             &limits[1],
+            "--iidfile=../iid",
         ];
         let place = scene.case.place.as_deref().map(|place| scene.put_addresses(place));
         let file: &[&str] = if place.is_some() { &[] } else { &["--file=../file/Dockerfile"] };
@@ -91,7 +92,7 @@ impl<'a> Buildah<'a> {
         let call = [&own, file, &given, &[place.as_deref().unwrap_or(".")]].concat();
         let ran = self.call(&call);
         match ran.code {
-            Some(0) => Ok(ran.stdout.trim().to_owned()),
+            Some(0) => Ok(fs_err::read_to_string(self.site.context("../iid")).unwrap()),
             _ => Err(ran.stderr),
         }
     }
