@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Version,
     /// A build in a store that knows nothing but the unpacked bases, exported as an OCI archive.
     Fresh,
+    /// The same with layers in zstd.
+    Zstd,
     /// A build of what was built just before, exported as an OCI archive.
     Unchanged,
     /// The same in a store with much else in it.
@@ -77,6 +79,9 @@ pub(crate) fn all(pulled: &str, gigabytes: u64) -> Vec<Case> {
     let copies: String = (0..16).map(|i| format!("COPY --from=s{i} /f{i} /f{i}\n")).collect();
     let sleeps = format!("{sleeps}FROM {BUSYBOX}\n{copies}");
     let files = format!("FROM {BUSYBOX}\nCOPY . /src\n");
+    let copied: String =
+        (0..3).map(|i| format!("RUN mkdir /c{i} && cp -a /usr/lib/d{i}* /c{i}\n")).collect();
+    let copied = format!("FROM {LARGE}\n{copied}");
     let case = |name, kind, dockerfile: &str, budget| Case {
         name,
         kind,
@@ -99,17 +104,8 @@ pub(crate) fn all(pulled: &str, gigabytes: u64) -> Vec<Case> {
         context(case("50,000 files, nothing known", Kind::Fresh, &files, 2.0)),
         context(case("50,000 files, unchanged", Kind::Unchanged, &files, 0.25)),
         context(case("50,000 files, one changed", Kind::OneChanged, &files, 0.4)),
-        slow(case(
-            "3 × cp -a, 450 MB",
-            Kind::Fresh,
-            &format!(
-                "FROM {LARGE}\n{}",
-                (0..3)
-                    .map(|i| format!("RUN mkdir /c{i} && cp -a /usr/lib/d{i}* /c{i}\n"))
-                    .collect::<String>()
-            ),
-            5.0,
-        )),
+        slow(case("3 × cp -a, 450 MB", Kind::Fresh, &copied, 5.0)),
+        slow(case("3 × cp -a, 450 MB, zstd", Kind::Zstd, &copied, 5.0)),
         slow(case(
             "COPY --from, 27,000 files, 900 MB",
             Kind::Fresh,

@@ -167,7 +167,7 @@ impl Tool {
         match case.kind {
             Kind::Version | Kind::Unchanged | Kind::Crowded | Kind::OneChanged | Kind::Push => {}
             Kind::Pull | Kind::Stream => self.forget()?,
-            Kind::Fresh | Kind::Import => {
+            Kind::Fresh | Kind::Zstd | Kind::Import => {
                 self.forget()?;
                 self.import(bases)?;
                 let empty = self.work.join("empty");
@@ -242,6 +242,7 @@ impl Tool {
             Kind::Stream => return Ok(self.stream_script(&context)),
             _ => {}
         }
+        let zstd = if case.kind == Kind::Zstd { ",compression=zstd" } else { "" };
         Ok(match self.peer {
             Peer::Formwork => format!(
                 "exec {program} --root {work}/store build --progress=plain --jobs {} \
@@ -249,22 +250,24 @@ impl Tool {
                 case.jobs,
                 output = match case.kind {
                     Kind::OneChanged => String::new(),
-                    _ => format!(" -o type=oci,dest={work}/out.tar"),
+                    _ => format!(" -o type=oci,dest={work}/out.tar{zstd}"),
                 }
             ),
             Peer::Buildkit => format!(
                 "exec {program} --addr unix://{work}/socket build --progress=plain \
                  --frontend dockerfile.v0 --local context={context} \
-                 --local dockerfile={work}{contexts} --output type=oci,dest={work}/out.tar"
+                 --local dockerfile={work}{contexts} --output type=oci,dest={work}/out.tar{zstd}"
             ),
             Peer::Buildah => format!(
                 "{buildah} build --layers --isolation chroot --jobs {} \
                  --ulimit nofile=1024:1024 --ulimit nproc=10000:10000 \
                  --tls-verify=false {pull} -f {work}/Dockerfile -t localhost/bench/result {context} \
                  && rm -f {work}/out.tar \
-                 && {buildah} push --quiet localhost/bench/result oci-archive:{work}/out.tar",
+                 && {buildah} push --quiet {zstd} localhost/bench/result \
+                 oci-archive:{work}/out.tar",
                 case.jobs,
                 buildah = self.buildah(),
+                zstd = if zstd.is_empty() { "" } else { "--compression-format=zstd" },
                 pull = if case.kind == Kind::Pull { "--pull-always" } else { "--pull-never" }
             ),
         })

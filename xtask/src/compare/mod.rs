@@ -1,12 +1,14 @@
 //! `cargo xtask compare`: the images of the demo in the hands of others.
 //!
 //! For each example, and without a word of formwork's own code in between: umoci unpacks the
-//! image and crun runs it; skopeo says about it what formwork says; buildah builds the same
+//! image and crun runs it; skopeo says about it what formwork says; it comes back from every
+//! output as it went; buildah builds the same
 //! Dockerfile to the same tree and configuration, but for the differences that [`differences`]
 //! gives the reasons of.
 
 mod buildah;
 mod differences;
+mod round_trip;
 mod tools;
 mod tree;
 
@@ -73,6 +75,9 @@ impl<'a> Comparison<'a> {
         let inspected = self.export()?;
         tools::skopeo(&self.layout(), &inspected)?;
         println!("  skopeo inspect agrees with formwork inspect");
+        let (formwork, work) = (self.formwork, &self.work);
+        let outputs = round_trip::run(formwork, &self.context, &self.image, &inspected, work)?;
+        println!("  comes back from {outputs} outputs as it went");
         let bundle = self.work.join("bundle");
         tools::unpack(&self.layout(), &bundle)?;
         tools::run(self.service, &bundle, &self.work.join("crun.out"))?;

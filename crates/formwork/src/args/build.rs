@@ -47,8 +47,8 @@ pub(crate) struct BuildArgs {
     /// commas, make one image for all of them (an index)
     #[arg(long, value_name = "OS/ARCH,…", value_delimiter = ',')]
     pub(crate) platform: Vec<String>,
-    /// Where the result goes: type=oci|docker|local|tar|image,dest=…; may be repeated.
-    /// A lone directory means type=local, `-` a tar archive on standard output
+    /// Where the result goes: type=oci|docker|local|tar|image|registry|cacheonly,dest=…; may be
+    /// repeated. A lone directory means type=local, `-` a tar archive on standard output
     #[arg(short, long, value_name = "type=TYPE,…")]
     pub(crate) output: Vec<Pairs>,
     /// Annotation of the image: [PLACE:]NAME=VALUE, where PLACE is manifest (if nothing is said),

@@ -17,6 +17,7 @@ mod fetched;
 mod files;
 mod git;
 mod ignore;
+mod in_place;
 mod limits;
 mod load;
 mod mounts;

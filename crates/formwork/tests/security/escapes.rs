@@ -7,7 +7,7 @@
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Built, Site, on_each_rung_with_namespaces};
+use crate::support::{Built, Site, on_each_rung, on_each_rung_with_namespaces};
 use crate::target::{SECRET, Target};
 
 /// What is tried, by the name under which `docs/security.md` lists it. `@HOST@` is a directory of
@@ -75,7 +75,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
         "make a control group",
         "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/out && exit 0; done; false",
     ),
-    ("press a key of SysRq", "(: >> /proc/sysrq-trigger)"),
+    ("press a key of SysRq", "[ -e /proc/sysrq-trigger ] && (: >> /proc/sysrq-trigger)"),
     ("set the clock", "! date -s \"$(date '+%Y-%m-%d %H:%M:%S')\" 2>&1 | grep -q \"can't set\""),
     ("change the host name", "hostname out"),
     ("enter the namespaces of process 1", "nsenter -t 1 -m -u -i -n true || nsenter -t 1 -m true"),
@@ -97,7 +97,7 @@ struct Host {
     process: Child,
     _agent: UnixListener,
     agent: String,
-    listener: std::net::TcpListener,
+    port: u16,
 }
 
 impl Host {
@@ -106,14 +106,17 @@ impl Host {
         let process = site.command("sleep", &["271828"]).stdout(Stdio::null()).spawn().unwrap();
         let agent = site.outside("agent");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, listener }
+        let port = listener.local_addr().unwrap().port();
+        // Whoever reaches it sees the end at once.
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, port }
     }
 
     fn aim(&self, site: &Site, text: &str) -> String {
         text.replace("@STORE@", site.store().to_str().unwrap())
             .replace("@PID@", &self.process.id().to_string())
             .replace("@AGENT@", &self.agent)
-            .replace("@PORT@", &self.listener.local_addr().unwrap().port().to_string())
+            .replace("@PORT@", &self.port.to_string())
     }
 }
 
@@ -136,7 +139,7 @@ fn step(flags: &str) -> String {
 
 #[test]
 fn no_attempt_to_get_out_of_a_step_succeeds() {
-    on_each_rung_with_namespaces(|site| {
+    on_each_rung(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -209,7 +212,12 @@ fn the_attempts_themselves_are_sound() {
         "see processes of the host",
         "list formwork's store",
         "talk to an SSH agent that was not given",
+        "reach a service on the host's loopback interface (--network=none)",
     ];
+    // The last of them needs a program that machines have in several kinds.
+    let has_nc =
+        Command::new("sh").args(["-c", "command -v nc"]).output().unwrap().status.success();
+    let works = if has_nc { &works[..] } else { &works[..4] };
     for (name, command) in ATTEMPTS.iter().filter(|(name, _)| works.contains(name)) {
         let command = host.aim(&site, &target.aim(command));
         assert!(

@@ -291,11 +291,9 @@ impl<'a> Fitting<'a> {
                 Step::Way(path) => path,
                 Step::Stand { target, .. } | Step::Moved { target, .. } => target,
             };
-            let Ok((parent, name)) = self.open(path) else {
-                // The process has removed the directory around it.
-                self.bring_home(&step)?;
-                continue;
-            };
+            // The process may have removed the directory around it. A cache that was in there is made
+            // anew when it is wanted again.
+            let Ok((parent, name)) = self.open(path) else { continue };
             let mtime = FileTimes::of(&parent)?;
             match &step {
                 Step::Way(_) => {
@@ -306,8 +304,10 @@ impl<'a> Fitting<'a> {
                     self.put_back(*aside, &parent, &name)?;
                 }
                 Step::Moved { home, aside, .. } => {
-                    rustix::fs::renameat(&parent, &name[..], CWD, home)
-                        .map_err(|errno| FsError::new("move back to", home, errno))?;
+                    match rustix::fs::renameat(&parent, &name[..], CWD, home) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(errno) => return Err(FsError::new("move back to", home, errno).into()),
+                    }
                     self.put_back(*aside, &parent, &name)?;
                 }
             }
@@ -327,15 +327,6 @@ impl<'a> Fitting<'a> {
         let Some(number) = aside else { return Ok(()) };
         rustix::fs::renameat(CWD, self.aside(number), parent, name)
             .map_err(|errno| FsError::new("put back", parent.path(), errno).into())
-    }
-
-    fn bring_home(&self, step: &Step) -> Result<(), WorkerError> {
-        match step {
-            Step::Moved { home, .. } if !home.exists() => {
-                Err(FsError::new("find again", home, Errno::NOENT).into())
-            }
-            _ => Ok(()),
-        }
     }
 }
 

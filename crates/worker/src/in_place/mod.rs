@@ -7,13 +7,14 @@
 mod fit;
 mod place;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use formwork_diagnostics::Outcome;
-use formwork_graph::Exec;
+use formwork_graph::{CacheSharing, Exec, MountKind};
 use formwork_layer::tree::Origin;
 use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
-use formwork_sandbox::RootFs;
+use formwork_sandbox::{RootFs, SandboxError};
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
@@ -31,14 +32,18 @@ const IDLE: usize = 4;
 
 /// The directories that no step works in at the moment, the last used last.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<Vec<Place>>);
+pub(crate) struct Places {
+    idle: Mutex<Vec<Place>>,
+    /// Held by the step that takes more than one cache directory.
+    turn: Mutex<()>,
+}
 
 impl Places {
     /// A directory that holds a root file system: one that was left by a step before it, or a new
     /// one.
     pub(crate) fn take(&self, worker: &Worker, root: &Root) -> Result<Place, WorkerError> {
         let best = {
-            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let best = (0..idle.len()).filter(|at| idle[*at].is_below(root));
             let best = best.max_by_key(|at| idle[*at].depth());
             best.map(|at| idle.remove(at))
@@ -51,7 +56,7 @@ impl Places {
 
     /// Keeps a directory for the next step.
     pub(crate) fn put(&self, place: Place) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push(place);
         if idle.len() > IDLE {
             drop(idle.remove(0));
@@ -69,7 +74,11 @@ impl Worker {
         let root = input(task, exec.rootfs)?.root()?;
         let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
         let user = accounts(root)?.process_user(&exec.user)?;
+        let several = has_several_caches(exec)?;
+        // Two steps that each wait for what the other has would wait for ever.
+        let turn = several.then(|| self.places.turn.lock().unwrap_or_else(PoisonError::into_inner));
         let mounts = self.mounts(task, exec, root)?.ok_or_else(canceled)?;
+        drop(turn);
         let mut place = self.places.take(self, root)?;
         let trees = root.trees()?;
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
@@ -112,6 +121,22 @@ impl Worker {
         let output = Output::Root(output);
         Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
     }
+}
+
+/// Whether a step uses more than one cache directory. None can be at two places.
+fn has_several_caches(exec: &Exec) -> Result<bool, WorkerError> {
+    let mut ids = BTreeSet::new();
+    for mount in &exec.mounts {
+        let MountKind::Cache { id, sharing, .. } = &mount.kind else { continue };
+        // One of its own is another directory each time.
+        if !ids.insert(id) && *sharing != CacheSharing::Private {
+            return Err(WorkerError::Sandbox(SandboxError::Unavailable(format!(
+                "without mounts, a cache directory can be at one place only, and `{id}` is wanted \
+                 at two: `formwork doctor` tells what this machine lacks"
+            ))));
+        }
+    }
+    Ok(ids.len() > 1)
 }
 
 /// Does something with a place that is fitted for one process, of which nothing is kept.

@@ -47,9 +47,7 @@ pub(crate) struct Site {
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
     on_each_rung_with_namespaces(&test);
     if is_root() {
-        let mut site = Site::as_user(None);
-        site.isolation = "chroot";
-        test(&site);
+        test(&Site::without_namespaces());
     }
 }
 
@@ -68,6 +66,13 @@ impl Site {
     pub(crate) fn new() -> Self {
         let user = if is_root() { None } else { OrdinaryUser::find() };
         Self::as_user(user)
+    }
+
+    /// A place as root whose steps have no namespaces.
+    pub(crate) fn without_namespaces() -> Self {
+        let mut site = Self::as_user(None);
+        site.isolation = "chroot";
+        site
     }
 
     /// A place as root; `None` after noting that the running test is skipped.

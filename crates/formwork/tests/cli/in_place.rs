@@ -1,0 +1,102 @@
+//! Steps without mounts: what stands in for them, and what stays.
+
+use formwork_testing::{is_root, skipped};
+
+use crate::support::{Ran, Site, Tree};
+
+/// A place as root, without namespaces; `None` after noting that the test is skipped.
+fn site() -> Option<Site> {
+    if !is_root() {
+        skipped("only root can change its root");
+        return None;
+    }
+    let site = Site::without_namespaces();
+    site.make_busybox().then_some(site)
+}
+
+fn tree(site: &Site, dockerfile: &str) -> Tree {
+    site.tree(&[], dockerfile)
+}
+
+#[test]
+fn what_is_put_in_for_a_step_is_taken_out_and_what_it_hid_comes_back() {
+    let Some(site) = site() else { return };
+    site.write("a", "new");
+    site.write("etc/hosts", "mine\n");
+    site.link("etc/resolv.conf", "../run/real/resolv");
+    let dockerfile = "\
+FROM busybox
+COPY etc /etc/
+RUN mkdir -p /run/real /d/e && echo old > /d/e/f
+COPY <<EOF /run/real/resolv
+own
+EOF
+RUN ! grep -q own /etc/resolv.conf && ! grep -q mine /etc/hosts && test -L /etc/resolv.conf
+RUN --mount=type=tmpfs,target=/d --mount=source=a,target=/d/e/f \
+    grep -q new /d/e/f && echo lost > /d/x && echo lost > /dev/shm/x && touch /kept
+RUN test ! -e /dev/shm/x
+";
+    let tree = tree(&site, dockerfile);
+    assert_eq!(tree.text("/run/real/resolv"), "own\n");
+    assert_eq!(tree.text("/etc/hosts"), "mine\n");
+    assert_eq!(tree.text("/d/e/f"), "old\n");
+    let names = tree.lines_without(site.busybox_tree());
+    let names = names.iter().map(|line| line.split(' ').nth(2).unwrap_or_default());
+    let expected = [
+        "/d",
+        "/d/e",
+        "/d/e/f",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/kept",
+        "/run",
+        "/run/real",
+        "/run/real/resolv",
+    ];
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn caches_move_in_and_out_and_never_wait_for_each_other_in_a_circle() {
+    let Some(site) = site() else { return };
+    let dockerfile = "\
+FROM busybox AS one
+RUN --mount=type=cache,target=/a --mount=type=cache,target=/b sleep 0.2; echo 1 >> /a/x; echo 1 >> /b/x
+FROM busybox AS two
+RUN --mount=type=cache,target=/b --mount=type=cache,target=/a sleep 0.2; echo 2 >> /a/x; echo 2 >> /b/x
+FROM busybox
+COPY --from=one /bin/sh /one
+COPY --from=two /bin/sh /two
+RUN --mount=type=cache,target=/a --mount=type=cache,target=/b sort /a/x /b/x | tr -d '\\n' > /both
+RUN --mount=type=cache,target=/c/d,id=/a rm -r /c
+RUN --mount=type=cache,target=/a ls /a > /empty && test ! -e /c
+";
+    let tree = tree(&site, dockerfile);
+    assert_eq!(tree.text("/both"), "1122");
+    assert_eq!(tree.text("/empty"), "");
+    let twice = "FROM busybox\nRUN --mount=type=cache,id=i,target=/a --mount=type=cache,id=i,target=/b true\n";
+    let error = Ran::of(&mut site.build_command(&[], twice)).stderr;
+    assert!(error.contains("a cache directory can be at one place only"), "{error}");
+}
+
+#[test]
+fn stages_that_begin_alike_do_not_disturb_each_other() {
+    let Some(site) = site() else { return };
+    let dockerfile = "\
+FROM busybox AS base
+RUN echo base > /f
+FROM base AS one
+RUN echo one >> /f && sleep 0.1 && ! grep -q two /f
+FROM base AS two
+RUN echo two >> /f && sleep 0.1 && ! grep -q one /f
+FROM base
+COPY --from=one /f /one
+COPY --from=two /f /two
+RUN rm /two && grep -q base /f
+RUN mkdir /two && echo 2 > /two/f
+";
+    let tree = tree(&site, dockerfile);
+    assert_eq!(tree.text("/one"), "base\none\n");
+    assert_eq!(tree.text("/two/f"), "2\n");
+    assert_eq!(tree.text("/f"), "base\n");
+}
