@@ -221,9 +221,11 @@ impl Host {
         keep_gate_open(&self.layout.locks()).map_err(BuildError::store)
     }
 
-    /// Removes what a build that was given up has not finished, while its threads may still run.
+    /// Removes what a build that was given up has not finished and lets go of what it used, while
+    /// its threads may still run.
     pub fn abandon(&self) {
         self.layout.remove_scratch();
+        self.layout.lease().give_up();
     }
 
     /// Removes what killed processes have left.

@@ -32,6 +32,7 @@ struct State {
     /// Made when something is held for the first time.
     file: Option<FileLock>,
     held: BTreeSet<String>,
+    is_given_up: bool,
 }
 
 /// The closed gate: nobody takes hold of anything as long as this exists.
@@ -68,6 +69,10 @@ impl Lease {
         if new.is_empty() {
             return Ok(());
         }
+        if state.is_given_up {
+            let ended = std::io::Error::other("this process holds nothing any more");
+            return Err(FsError::new("hold something in", &self.directory, ended));
+        }
         let _open = keep_gate_open(&self.directory)?;
         if state.file.is_none() {
             state.file = Some(new_file(&self.directory)?);
@@ -80,6 +85,13 @@ impl Lease {
         }
         state.held.extend(new);
         Ok(())
+    }
+
+    /// Holds nothing from now on, although threads that still have the lease may ask for it: for
+    /// a process that ends without waiting for them.
+    pub fn give_up(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { is_given_up: true, ..State::default() };
     }
 }
 
@@ -162,6 +174,17 @@ mod tests {
 
     fn held(directory: &Path) -> Vec<String> {
         ClosedGate::close(directory).unwrap().held().unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn what_is_given_up_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let lease = Lease::new(dir.path());
+        lease.hold("a").unwrap();
+        lease.give_up();
+        lease.hold("a").unwrap_err();
+        assert!(held(dir.path()).is_empty());
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
