@@ -370,3 +370,33 @@ fn a_result_that_is_too_old_is_not_used_and_what_follows_stays_cached() {
     let wrong = Ran::of(&mut site.formwork(&["build", "-f", "../Dockerfile", "."])).succeeded();
     assert!(wrong.stderr.contains("`cache: ttl=soon` says nothing"), "{}", wrong.stderr);
 }
+
+#[test]
+fn each_kind_of_change_causes_the_misses_that_it_should() {
+    let site = site_with_sources();
+    site.link("d/link", "one");
+    let build = |env: &str, owner: &str, secret: &str| {
+        site.write("../secret", secret);
+        let dockerfile = format!(
+            "FROM busybox\nENV A={env}\nRUN --mount=type=secret,id=s wc -c /run/secrets/s\n\
+             COPY d /l/\nCOPY --chown={owner} src/a /a\nRUN cat /a\n"
+        );
+        let built = site.build(&["--secret", "id=s,src=../secret"], &dockerfile);
+        let first = |name: &&str| name.split(' ').next().unwrap().to_owned();
+        built.executed().iter().map(first).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(build("1", "app", "x"), "RUN COPY COPY RUN");
+    assert_eq!(build("1", "app", "x"), "");
+    assert_eq!(build("1", "app", "other"), "", "a secret's value");
+    assert_eq!(build("2", "app", "x"), "RUN RUN", "a variable");
+    assert_eq!(build("2", "7:8", "x"), "COPY RUN", "an owner");
+    fs_err::remove_file(site.context("d/link")).unwrap();
+    site.link("d/link", "two");
+    assert_eq!(build("2", "7:8", "x"), "COPY COPY RUN", "a link's target");
+    site.chmod("src/a", 0o600);
+    assert_eq!(build("2", "7:8", "x"), "COPY RUN", "a mode");
+    site.write("../base/more", "more");
+    site.write("../base/Dockerfile", "FROM busybox\nCOPY more /\n");
+    site.run(&["build", "-q", "-t", "busybox", "../base"]);
+    assert_eq!(build("2", "7:8", "x"), "RUN COPY COPY RUN", "another base");
+}
