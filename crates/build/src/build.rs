@@ -1,11 +1,11 @@
 //! The build itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
 use formwork_dockerfile::{IgnoreFile, parse};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all};
+use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all, uncached_mounts};
 use formwork_graph::{Graph, Op, OpId, Place as Location, Source, Step};
 use formwork_layer::LayerError;
 use formwork_sandbox::{ProgramProblem, SandboxError};
@@ -13,6 +13,7 @@ use formwork_solver::Cancel;
 use formwork_worker::{MissingSource, Reason, WorkerError};
 
 use crate::error::{kind_of_worker_error, lack_of_machine, told};
+use crate::mounts::empty_mounts;
 use crate::once::tell_of_locked_caches;
 use crate::recipe::Recipe;
 use crate::request::ContextSpec;
@@ -74,7 +75,10 @@ pub(crate) fn build_and<T>(
     let uploads = Uploads::begin(host, request, cancel);
     let index = TravelIndex::new(&host.index, &imports, uploads);
     let mounts = mounts_of(&lowered);
-    fill_mounts(host, request, &mounts, events, cancel)?;
+    let emptied = uncached(request, &mounts)?;
+    empty_mounts(host, &emptied)?;
+    let filled: Vec<String> = mounts.iter().filter(|id| !emptied.contains(*id)).cloned().collect();
+    fill_mounts(host, request, &filled, events, cancel)?;
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     let outputs = solving.solve(&imports, &index, events, cancel)?;
     for lowered in &mut lowered {
@@ -127,6 +131,7 @@ pub(crate) fn prepared<T>(
     let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
     let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
     let lowered = lowered.map_err(BuildError::input)?;
+    uncached(request, &mounts_of(&lowered))?;
     let index = TravelIndex::new(&host.index, &imports, Uploads::default());
     let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
     then(&solving, &imports, &index)
@@ -136,6 +141,12 @@ pub(crate) fn prepared<T>(
 fn mounts_of(lowered: &[Lowered]) -> Vec<String> {
     let targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
     lowered.first().map(|lowered| used_mounts(&lowered.graph, &targets)).unwrap_or_default()
+}
+
+/// Those of the cache mounts of a build that have to begin empty.
+fn uncached(request: &BuildRequest, mounts: &[String]) -> Result<BTreeSet<String>, BuildError> {
+    uncached_mounts(&request.options.no_cache_filter, mounts)
+        .map_err(|error| BuildError::input(vec![error]))
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.

@@ -1,5 +1,6 @@
 //! Cache mounts as the user sees them.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::Path;
 
@@ -15,6 +16,7 @@ use formwork_worker::{
 };
 
 use crate::output::archive;
+use crate::space::{Item, ItemKind, Limits, prune};
 use crate::{BuildError, Destination, ErrorKind, Host};
 
 /// Writes the files of a cache mount as a tar archive, with times to the nanosecond, since make and
@@ -97,15 +99,31 @@ pub fn import_cache_mount(
     let is_done = replace_cache_mount(&host.layers, id, archive);
     match is_done.map_err(|error| BuildError::worker(&error))? {
         true => Ok(()),
-        false => {
-            let message = format!("a step is using the cache mount `{id}`");
-            Err(BuildError::new(
-                ErrorKind::Machine,
-                Diagnostic::error("in-use", message)
-                    .with_help("try again when the build has ended"),
-            ))
-        }
+        false => Err(in_use(id)),
     }
+}
+
+/// Empties cache mounts, so that the next step fills each as if it were new.
+///
+/// # Errors
+///
+/// Fails while a step uses one of them, and where the store cannot be written.
+pub(crate) fn empty_mounts(host: &Host, ids: &BTreeSet<String>) -> Result<(), BuildError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let selected = |item: &Item| item.kind == ItemKind::CacheMount && ids.contains(&item.id);
+    prune(host, &selected, false, Limits::default(), false)?;
+    let left = stored_cache_mounts(&host.layout.cache_mounts()).map_err(BuildError::store)?;
+    match left.iter().find(|mount| ids.contains(&mount.id)) {
+        Some(used) => Err(in_use(&used.id)),
+        None => Ok(()),
+    }
+}
+
+fn in_use(id: &str) -> BuildError {
+    let error = Diagnostic::error("in-use", format!("a step is using the cache mount `{id}`"));
+    BuildError::new(ErrorKind::Machine, error.with_help("try again when the build has ended"))
 }
 
 /// That no cache mount has an id.

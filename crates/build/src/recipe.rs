@@ -175,7 +175,7 @@ impl Recipe {
             build_platform: Platform::host(),
             several_platforms: false,
             no_cache: false,
-            no_cache_stages: std::collections::BTreeSet::new(),
+            no_cache_filter: std::collections::BTreeSet::new(),
             all_stages: false,
             allowed: Allowed { host_network: self.allowed.0, insecure: self.allowed.1 },
             network: if self.offline { Network::None } else { Network::Default },

@@ -153,7 +153,7 @@ mod tests {
             build_platform: Platform::host(),
             several_platforms: false,
             no_cache: false,
-            no_cache_stages: std::collections::BTreeSet::new(),
+            no_cache_filter: std::collections::BTreeSet::new(),
             all_stages: true,
             allowed: crate::Allowed::default(),
             network: formwork_graph::Network::Default,

@@ -28,8 +28,9 @@ pub struct Options {
     pub several_platforms: bool,
     /// Whether no earlier result must be used.
     pub no_cache: bool,
-    /// The stages whose own earlier results must not be used, by name or number.
-    pub no_cache_stages: BTreeSet<String>,
+    /// Whose own earlier results must not be used: stages by name or number, steps as `STAGE:STEP` or
+    /// `:LINE`, and steps that use a cache mount as `mount=ID`.
+    pub no_cache_filter: BTreeSet<String>,
     /// Whether stages that the target does not need are lowered, too: for those who only check.
     pub all_stages: bool,
     /// What a RUN may ask for that breaks its confinement.

@@ -21,6 +21,7 @@ mod plan;
 mod ports;
 mod remote;
 mod scope;
+mod uncached;
 mod unused;
 
 pub use findings::stage_findings;
@@ -35,6 +36,7 @@ pub use outline::{Outline, OutlineArg, OutlineMount, Target, outline, targets};
 pub use plan::image_requests;
 pub use remote::{http_source, is_http};
 pub use scope::is_proxy_arg;
+pub use uncached::uncached_mounts;
 
 /// The name of the main build context in a graph.
 pub const MAIN_CONTEXT: &str = "context";

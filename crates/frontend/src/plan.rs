@@ -10,6 +10,7 @@ use formwork_dockerfile::{Dockerfile, Instruction, InstructionKind, Stage, Word,
 use formwork_oci::Platform;
 
 use crate::scope::GlobalScope;
+use crate::uncached::Uncached;
 use crate::{ImageKey, ImageLocation, ImageRequest, NamedContext, Options, ResolvedImages};
 
 /// The images that the target needs and that are not among the resolved ones.
@@ -32,8 +33,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) stages: Vec<PlannedStage<'a>>,
     /// The number of the target.
     pub(crate) target: usize,
-    /// The numbers of the stages whose earlier results must not be used.
-    pub(crate) uncached: BTreeSet<usize>,
+    /// Whose earlier results must not be used.
+    pub(crate) uncached: Uncached,
     missing: Vec<ImageRequest>,
 }
 
@@ -77,9 +78,6 @@ impl<'a> Plan<'a> {
     ) -> Result<Self, Vec<Diagnostic>> {
         let source = &dockerfile.source;
         let (target, name) = find_target(dockerfile, options).map_err(|error| vec![error])?;
-        let uncached = options.no_cache_stages.iter();
-        let uncached = uncached.map(|name| find_stage(dockerfile, name, "--no-cache-filter"));
-        let uncached = uncached.collect::<Result<_, _>>().map_err(|error| vec![error])?;
         let (global, errors) = GlobalScope::new(dockerfile, options, name);
         if !errors.is_empty() {
             return Err(errors.iter().map(|error| error.to_diagnostic(source)).collect());
@@ -100,10 +98,13 @@ impl<'a> Plan<'a> {
         }
         planner.visit(target);
         let Planner { stages, missing, errors, .. } = planner;
-        match errors.is_empty() {
-            true => Ok(Self { dockerfile, global, stages, target, uncached, missing }),
-            false => Err(errors),
+        if !errors.is_empty() {
+            return Err(errors);
         }
+        let filters = &options.no_cache_filter;
+        let uncached = Uncached::new(filters, dockerfile, &stages, missing.is_empty());
+        let uncached = uncached.map_err(|error| vec![error])?;
+        Ok(Self { dockerfile, global, stages, target, uncached, missing })
     }
 
     /// The first image that is not resolved.
@@ -128,7 +129,11 @@ fn find_target<'a>(
 }
 
 /// The number of a stage that an option of the command line names.
-fn find_stage(dockerfile: &Dockerfile, name: &str, option: &str) -> Result<usize, Diagnostic> {
+pub(crate) fn find_stage(
+    dockerfile: &Dockerfile,
+    name: &str,
+    option: &str,
+) -> Result<usize, Diagnostic> {
     let count = dockerfile.stages.len();
     // BuildKit knows targets by name only; a number is what docker's classic builder took.
     let by_number = || name.parse().ok().filter(|number| *number < count);
@@ -146,6 +151,17 @@ fn find_stage(dockerfile: &Dockerfile, name: &str, option: &str) -> Result<usize
             }
         }
     })
+}
+
+/// Whether the user sees an instruction as a step of its own.
+pub(crate) fn makes_layer(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.kind,
+        InstructionKind::Run(_)
+            | InstructionKind::Copy(_)
+            | InstructionKind::Add(_)
+            | InstructionKind::Workdir(_)
+    )
 }
 
 struct Planner<'a, 'g> {

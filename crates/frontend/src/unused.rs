@@ -71,7 +71,7 @@ mod tests {
             build_platform: Platform::host(),
             several_platforms: false,
             no_cache: false,
-            no_cache_stages: BTreeSet::new(),
+            no_cache_filter: BTreeSet::new(),
             all_stages: false,
             allowed: crate::Allowed::default(),
             network: formwork_graph::Network::Default,

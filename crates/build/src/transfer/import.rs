@@ -115,7 +115,7 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
         build_platform: Platform::host(),
         several_platforms: false,
         no_cache: false,
-        no_cache_stages: BTreeSet::new(),
+        no_cache_filter: BTreeSet::new(),
         all_stages: false,
         allowed: Allowed::default(),
         network: Network::Default,

@@ -82,9 +82,11 @@ pub(crate) struct BuildArgs {
     /// Run every step, whatever is in the cache
     #[arg(long)]
     pub(crate) no_cache: bool,
-    /// Run every step of a stage, whatever is in the cache: name or number; may be repeated or
-    /// separated by commas
-    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    /// Run some steps, whatever is in the cache: those of a stage (name or number), one as the
+    /// build shows it (`builder:3` or "[builder 3/7]") or by its line (`:12`), or those that use a
+    /// cache mount, which begins empty (`mount=ID`). May be repeated or separated by commas; the
+    /// comment `# cache: off` above an instruction does it in each build
+    #[arg(long, value_name = "STAGE|STAGE:STEP|:LINE|mount=ID", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
     /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
     /// type=local,src=DIRECTORY, or type=s3,bucket=BUCKET,region=REGION[,prefix=…,name=…,

@@ -161,7 +161,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
             build_platform: Platform::host(),
             several_platforms: false,
             no_cache: args.no_cache,
-            no_cache_stages: args.no_cache_filter.iter().cloned().collect(),
+            no_cache_filter: args.no_cache_filter.iter().cloned().collect(),
             all_stages: false,
             allowed: args.steps.allowed(args.world.network),
             // What has no network shows in the image's identity; which one it has, does not.

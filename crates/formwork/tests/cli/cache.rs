@@ -345,6 +345,71 @@ fn single_stages_can_be_kept_from_the_cache() {
 }
 
 #[test]
+fn single_steps_can_be_kept_from_the_cache() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox AS build\nWORKDIR /w\nRUN echo one \\\n  > one\n# cache: of all\n\
+                      RUN cp one two\n\nFROM busybox\nCOPY --from=build /w /w\nRUN <<E\n\
+                      cat /w/two > /three\nE\n";
+    let (one, two) = ("RUN echo one   > one", "RUN cp one two");
+    let (copy, three) = ("COPY --from=build /w /w", "RUN <<E");
+    let first = site.build(&[], dockerfile);
+    for (filter, steps) in [
+        ("build:3", vec![one]),
+        ("[build 4/4]", vec![two]),
+        ("build 3/4,0:4", vec![one, two]),
+        (":4", vec![one]),
+        (":6", vec![two]),
+        (":11", vec![three]),
+        ("stage-1", vec![copy, three]),
+        ("[stage-1 2/3],:3", vec![one, copy]),
+    ] {
+        let again = site.build(&["--no-cache-filter", filter], dockerfile);
+        assert_eq!(again.executed(), steps, "{filter}");
+        assert_eq!(again.id, first.id, "{filter}");
+    }
+    for (wrong, told) in [
+        ("biuld:3", "--no-cache-filter build"),
+        ("build:5", "the last step of the stage is 4"),
+        ("build:1", "`--pull` asks for its image anew"),
+        ("build:x", "a step is `STAGE:NUMBER`"),
+        ("3/4", "put the stage before it"),
+        (":5", "the nearest is `RUN cp one two`: `--no-cache-filter :6`"),
+        ("mount=/c", "it uses none at all"),
+    ] {
+        let mut wrong = site.build_command(&["--no-cache-filter", wrong], dockerfile);
+        Ran::of(&mut wrong).failed(1, told);
+    }
+    let off = dockerfile.replace("# cache: of all", "# cache: off");
+    assert_eq!(site.build(&[], &off).executed(), [two]);
+    assert_eq!(site.build(&[], &off).executed(), [two]);
+}
+
+#[test]
+fn a_cache_mount_can_be_kept_from_a_build() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox\nRUN echo > /before\n\
+                      RUN --mount=type=cache,target=/other touch /other/x\n\
+                      RUN --mount=type=cache,id=counts,target=/c echo >> /c/n; cat /c/n > /n\n\
+                      RUN wc -l < /n > /lines\n";
+    let filter = "--no-cache-filter=mount=counts";
+    let first = site.build(&[filter], dockerfile);
+    let step = "RUN --mount=type=cache,id=counts,target=/c echo >> /c/n; cat /c/n > /n";
+    // Without the earlier line in it the step's result is what it was.
+    let again = site.build(&[filter], dockerfile);
+    assert_eq!((again.executed(), &again.id), (vec![step], &first.id));
+    assert_eq!(site.build(&[], dockerfile).executed(), [""; 0]);
+    let kept = site.build(&["--no-cache-filter=:4"], dockerfile);
+    assert_eq!(kept.executed(), [step, "RUN wc -l < /n > /lines"]);
+    assert_eq!(site.build(&["--no-cache-filter=mount=/other"], dockerfile).executed().len(), 1);
+    let mut wrong = site.build_command(&["--no-cache-filter=mount=count"], dockerfile);
+    Ran::of(&mut wrong).failed(1, "did you mean `--no-cache-filter mount=counts`?");
+    // What a dry run says, the mount does not feel.
+    Ran::of(&mut site.build_command(&["--dry-run", filter], dockerfile)).succeeded();
+    let kept = site.build(&["--no-cache-filter=:4"], dockerfile);
+    assert_eq!(kept.executed(), [step, "RUN wc -l < /n > /lines"]);
+}
+
+#[test]
 fn a_result_that_is_too_old_is_not_used_and_what_follows_stays_cached() {
     let site = Site::new().with_busybox();
     let dockerfile = |ttl: &str| {

@@ -1,4 +1,5 @@
-//! `# cache: ttl=24h` above an instruction: how old a result of it may be that is used again.
+//! `# cache: ttl=24h` above an instruction: how old a result of it may be that is used again; `off`:
+//! none is.
 
 use formwork_diagnostics::Diagnostic;
 use formwork_dockerfile::{Instruction, Word};
@@ -7,7 +8,9 @@ use super::stage::StageLowerer;
 
 /// How the comment begins.
 const CACHE: &str = "cache:";
-/// Its only option so far.
+/// What keeps a step from the cache.
+const OFF: &str = "off";
+/// What limits how old a result may be.
 const TTL: &str = "ttl=";
 
 impl StageLowerer<'_, '_> {
@@ -27,6 +30,12 @@ impl StageLowerer<'_, '_> {
             self.report(warning.at(&self.lowering.plan.dockerfile.source, word.span(), ""));
         }
         age
+    }
+
+    /// Whether a comment above an instruction keeps it from the cache.
+    pub(super) fn is_told_off(&self, instruction: &Instruction) -> bool {
+        let says_so = |word: &Word| word.text().strip_prefix(CACHE).map(str::trim) == Some(OFF);
+        self.trigger_place.is_none() && instruction.comments.iter().any(says_so)
     }
 }
 

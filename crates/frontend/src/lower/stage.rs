@@ -9,7 +9,7 @@ use super::{HistoryEntry, Lowering};
 use crate::ImageKey;
 use crate::config;
 use crate::findings::undefined;
-use crate::plan::{PlannedStage, Reference};
+use crate::plan::{PlannedStage, Reference, makes_layer};
 use crate::scope::StageScope;
 
 /// What is known of a stage at a point.
@@ -148,7 +148,7 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
             options: CopyOptions::default(),
         };
         let op = Op::File(FileOp { base: self.state.root, link: true, actions: vec![copy] });
-        let no_cache = self.is_uncached();
+        let no_cache = self.is_uncached(&op);
         let places = Places::default();
         let max_age = None;
         let step = Step { op, name, location: Some(location), places, no_cache, max_age };
@@ -183,12 +183,13 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
     ) {
         self.step += 1;
         let max_age = self.max_age(instruction);
+        let no_cache = self.is_uncached(&op) || self.is_told_off(instruction);
         let layer = self.lowering.builder.add(Step {
             op,
             name: self.step_name(&instruction.text),
             location: Some(self.place(instruction.span)),
             places,
-            no_cache: self.is_uncached(),
+            no_cache,
             max_age,
         });
         self.state.root = layer;
@@ -206,10 +207,10 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         self.trigger_place.is_none().then_some((span.start, span.end))
     }
 
-    /// Whether the stage's earlier results must not be used.
-    fn is_uncached(&self) -> bool {
+    /// Whether an earlier result of the step that is being lowered must not be used.
+    fn is_uncached(&self, op: &Op) -> bool {
         self.lowering.options.no_cache
-            || self.lowering.plan.uncached.contains(&self.stage.stage.index)
+            || self.lowering.plan.uncached.has(self.stage.stage.index, self.step, op)
     }
 
     /// Notes an instruction that makes no layer.
@@ -300,17 +301,6 @@ pub(super) fn join(directory: &str, path: &str) -> String {
         _ if directory.ends_with('/') => format!("{directory}{path}"),
         _ => format!("{directory}/{path}"),
     }
-}
-
-/// Whether the user sees an instruction as a step of its own.
-fn makes_layer(instruction: &Instruction) -> bool {
-    matches!(
-        instruction.kind,
-        InstructionKind::Run(_)
-            | InstructionKind::Copy(_)
-            | InstructionKind::Add(_)
-            | InstructionKind::Workdir(_)
-    )
 }
 
 fn scope_of(config: &ImageConfig) -> StageScope {

@@ -153,7 +153,7 @@ fn options() -> Options {
         build_platform: Platform::host(),
         several_platforms: false,
         no_cache: false,
-        no_cache_stages: BTreeSet::new(),
+        no_cache_filter: BTreeSet::new(),
         all_stages: true,
         allowed: Allowed::default(),
         network: Network::Default,
