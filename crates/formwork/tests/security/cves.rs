@@ -33,7 +33,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         about: "runc: a descriptor of the host's leaked, and a working directory led through it",
         arguments: &[],
         dockerfile: "FROM busybox\nWORKDIR /proc/self/fd/7\nRUN cat ../../../..@HOST@/file\n",
-        end: Refused(4, "cannot enter the working directory"),
+        end: Refused(1, "cannot enter the working directory"),
     },
     Attack {
         cve: "CVE-2024-21626",
