@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 use super::{Call, Method, Pairs, PullWhen, SpaceArgs, StepArgs, WorldArgs};
 use crate::progress::Mode;
@@ -114,6 +114,9 @@ pub(crate) struct BuildArgs {
     /// Tell what each step would do, why, and how long all would take by the last runs; build nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// The steps that a dry run tells of: those with this text in their names.
+    #[arg(skip)]
+    pub(crate) foreseen: Option<String>,
     /// When to look for base images in their registries; alone, it means `always`
     #[arg(
         long,
@@ -178,6 +181,15 @@ pub(crate) enum ProgressMode {
     Json,
 }
 
+/// A build that `formwork explain --dry-run` is asked about.
+#[derive(Debug, Parser)]
+#[command(bin_name = "formwork explain [STEP] --dry-run", no_binary_name = true)]
+pub(crate) struct ForeseenArgs {
+    /// The build.
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+}
+
 impl BuildArgs {
     /// What to do with the Dockerfile.
     pub(crate) fn method(&self) -> Method {
@@ -199,8 +211,6 @@ impl BuildArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::super::{Cli, Command};
     use super::*;
 

@@ -25,6 +25,7 @@ mod transfer;
 mod verify;
 mod world;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -33,7 +34,7 @@ use formwork_build::PullPolicy;
 
 use crate::template::Template;
 
-pub(crate) use build::BuildArgs;
+pub(crate) use build::{BuildArgs, ForeseenArgs, ProgressMode};
 pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
@@ -133,7 +134,7 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
-    /// Tell why steps of the last build did not come from the cache
+    /// Tell why steps of the last build, or of the next, do not come from the cache
     Explain(ExplainArgs),
     /// Tell which line of .dockerignore decides about a path
     Ignore(IgnoreArgs),
@@ -270,6 +271,9 @@ pub(crate) struct RmArgs {
 pub(crate) struct ExplainArgs {
     /// Show only steps with this text in their names, such as `build 3/7` or `RUN make`
     pub(crate) step: Option<String>,
+    /// Tell of a build that has not been: what follows is what `formwork build` would be given
+    #[arg(long, value_name = "BUILD OPTIONS AND PATH", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) dry_run: Vec<OsString>,
     /// How to write the list
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,

@@ -78,7 +78,11 @@ fn dry_run(
         forecast(host, &request, events, cancel).map_err(Failure::from)
     })?;
     let is_json = args.progress_mode() == Mode::Json;
-    commands::print(&commands::explain::foretold(&forecast, is_json))
+    let wanted = args.foreseen.as_deref().unwrap_or_default();
+    if !wanted.is_empty() && !forecast.steps.iter().any(|step| step.name.contains(wanted)) {
+        return Err(Failure::input(format!("the build has no step with `{wanted}` in it")));
+    }
+    commands::print(&commands::explain::foretold(&forecast, wanted, is_json))
 }
 
 /// Keeps what the steps did and why, for `formwork explain`, and tells it if that is asked for.

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use clap::Parser as _;
 use formwork_build::{ExplainedStep, Explanation, Forecast};
 use serde_json::json;
 
-use crate::args::{ExplainArgs, Format};
+use crate::args::{ExplainArgs, ForeseenArgs, Format, ProgressMode};
 use crate::commands;
 use crate::exit::Failure;
 use crate::render;
@@ -13,6 +14,9 @@ use crate::settings::Settings;
 
 /// Tells what each step of the last build did, and why.
 pub(crate) fn run(args: &ExplainArgs, settings: &Settings) -> Result<(), Failure> {
+    if !args.dry_run.is_empty() {
+        return foresee(args, settings);
+    }
     settings.enter()?;
     let host = settings.host()?;
     let Some(mut explanation) = Explanation::load(&host)? else {
@@ -36,6 +40,17 @@ pub(crate) fn run(args: &ExplainArgs, settings: &Settings) -> Result<(), Failure
     commands::print(&text)
 }
 
+/// Tells what each step of a build would do, and why.
+fn foresee(args: &ExplainArgs, settings: &Settings) -> Result<(), Failure> {
+    let mut build = ForeseenArgs::parse_from(&args.dry_run).build;
+    build.dry_run = true;
+    build.foreseen = args.step.clone();
+    if matches!(args.format, Format::Json) {
+        build.progress = ProgressMode::Json;
+    }
+    commands::build::run(&build, settings)
+}
+
 /// The steps with what they did, and below each why.
 pub(crate) fn told(explanation: &Explanation) -> String {
     let mut text = String::new();
@@ -49,12 +64,14 @@ pub(crate) fn told(explanation: &Explanation) -> String {
     text
 }
 
-/// What a build would do, and how long it would take.
-pub(crate) fn foretold(forecast: &Forecast, is_json: bool) -> String {
+/// What a build would do, and how long it would take; of its steps, those with a text in their
+/// names.
+pub(crate) fn foretold(forecast: &Forecast, wanted: &str, is_json: bool) -> String {
+    let shown = forecast.steps.iter().filter(|step| step.name.contains(wanted));
     if is_json {
-        return forecast.steps.iter().map(line).collect();
+        return shown.map(line).collect();
     }
-    let mut steps = forecast.steps.clone();
+    let mut steps: Vec<ExplainedStep> = shown.cloned().collect();
     for step in steps.iter_mut().filter(|step| step.outcome == "cached") {
         step.outcome = "would be cached".to_owned();
     }

@@ -143,6 +143,21 @@ fn a_dry_run_tells_what_would_happen_and_builds_nothing() {
     assert!(told.contains("- file changed") || told.contains("src/file"), "{told}");
     assert!(told.contains("RUN echo b > /b\n    comes from the cache"), "{told}");
     assert!(told.contains("`COPY src /src` would run before it"), "{told}");
+    // `formwork explain` tells the same, and of single steps.
+    let explain = |before: &[&str]| {
+        let build = ["--dry-run", "-q", "-f", "../Dockerfile", "."];
+        let arguments = [&["explain"], before, &build].concat();
+        Ran::of(&mut site.formwork(&arguments))
+    };
+    assert_eq!(explain(&[]).succeeded().stdout, told);
+    let step = explain(&["COPY src"]).succeeded().stdout;
+    assert!(step.starts_with("[a 2/3] COPY src /src\n    would run, for 0."), "{step}");
+    assert!(
+        !step.contains("RUN") && step.trim_end().ends_with(told.lines().last().unwrap()),
+        "{step}"
+    );
+    explain(&["no such"]).failed(1, "no step with `no such`");
+    Ran::of(&mut site.formwork(&["explain", "--dry-run", "--no-such", "."])).failed(2, "--no-such");
     // The step that sleeps says how long the build takes.
     let last = told.lines().last().unwrap();
     assert!(last.starts_with("5 steps would run, for about 0."), "{told}");
