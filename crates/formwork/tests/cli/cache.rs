@@ -465,3 +465,98 @@ fn each_kind_of_change_causes_the_misses_that_it_should() {
     site.run(&["build", "-q", "-t", "busybox", "../base"]);
     assert_eq!(build("2", "7:8", "x"), "RUN COPY COPY RUN", "another base");
 }
+
+#[test]
+fn another_platform_repeats_what_depends_on_it() {
+    let site = Site::new();
+    if !site.make_busybox() || std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    fs_err::copy(site.context("../base/busybox"), site.context("busybox")).unwrap();
+    let dockerfile = "FROM --platform=$BUILDPLATFORM busybox AS build\nRUN echo built > /built\n\
+                      ARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
+                      FROM scratch\nCOPY --from=build /built /built\nCOPY busybox /bin/sh\n\
+                      RUN --mount=type=cache,target=/c echo x >> /c/x; echo here > /here\n";
+    let build = |platform: &str| site.build(&["--platform", platform], dockerfile);
+    let native = build("linux/amd64");
+    assert_eq!(native.executed().len(), 5);
+    let other = build("linux/386");
+    // What runs on the building machine and what is only copied is the same everywhere.
+    let repeated = [
+        "RUN echo $TARGETARCH > /arch",
+        "RUN --mount=type=cache,target=/c echo x >> /c/x; echo here > /here",
+    ];
+    assert_eq!(other.executed(), repeated);
+    assert_ne!(other.id, native.id);
+    for (platform, id) in [("linux/amd64", &native.id), ("linux/386", &other.id)] {
+        let again = build(platform);
+        assert_eq!((again.executed(), &again.id), (vec![], id), "{platform}");
+    }
+    // Their programs would not get on with each other's files.
+    let mounts = site.run(&["mounts", "ls"]);
+    for id in ["/c ", "/c@linux/386 "] {
+        assert!(mounts.lines().any(|line| line.starts_with(id)), "{mounts}");
+    }
+    let filter = ["--no-cache-filter=mount=/c@linux/386", "--platform=linux/amd64,linux/386"];
+    let executed = site.build(&filter, dockerfile).executed().len();
+    assert_eq!(executed, 1, "the mount of one platform alone");
+}
+
+/// An archive of two files, the first with what `permitted` says as its capabilities.
+fn archive_with_capability(permitted: Option<u8>) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, permitted) in [("a", permitted), ("b", None)] {
+        if let Some(permitted) = permitted {
+            // Version 2 and "effective", then two words each of permitted and inheritable ones.
+            let mut value = [0; 20];
+            (value[0], value[3], value[4]) = (1, 2, permitted);
+            let field = ("SCHILY.xattr.security.capability", &value[..]);
+            archive.append_pax_extensions([field]).unwrap();
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(1);
+        archive.append_data(&mut header, name, name.as_bytes()).unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+#[test]
+fn a_capability_of_a_file_is_part_of_it() {
+    let site = Site::new().with_busybox();
+    let dockerfile = "FROM scratch AS files\nADD files.tar /\n\
+                      FROM busybox\nCOPY --from=files /b /b\nCOPY --from=files /a /a\n\
+                      RUN cat /a\n";
+    let build = |permitted| {
+        site.write("files.tar", archive_with_capability(permitted));
+        let built = site.build(&[], dockerfile);
+        (built.executed().join(", "), built.id)
+    };
+    let (executed, plain) = build(None);
+    assert_eq!(executed.split(", ").count(), 4);
+    let repeated = "ADD files.tar /, COPY --from=files /a /a, RUN cat /a";
+    let (executed, first) = build(Some(1));
+    assert_eq!(executed, repeated, "a capability");
+    let (executed, second) = build(Some(2));
+    assert_eq!(executed, repeated, "another");
+    assert!(plain != first && first != second && plain != second);
+    assert_eq!(build(Some(1)), (String::new(), first), "the first once more");
+    assert_eq!(build(None), (String::new(), plain), "none, as in the beginning");
+}
+
+#[test]
+fn attributes_that_no_image_gets_repeat_nothing() {
+    let site = site_with_sources();
+    let dockerfile = "FROM busybox\nCOPY src /src\nRUN cat /src/a\n";
+    let first = site.build(&[], dockerfile).id;
+    let note = |file: &str| {
+        let mut command = Command::new("setfattr");
+        command.args(["-n", "user.note", "-v", "x"]).arg(site.context(file));
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    if !note("src/a") {
+        return formwork_testing::skipped("setfattr is missing, or files have no attributes here");
+    }
+    assert_eq!(site.build(&[], dockerfile).executed(), [""; 0]);
+    assert_eq!(site.build(&["--no-cache"], dockerfile).id, first);
+}
