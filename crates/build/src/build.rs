@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink, SourceFile, Span};
-use formwork_dockerfile::{IgnoreFile, parse};
+use formwork_dockerfile::{Dockerfile, IgnoreFile, parse};
 use formwork_frontend::{Lowered, MAIN_CONTEXT, lower_all, uncached_mounts};
 use formwork_graph::{Graph, Op, OpId, Place as Location, Source, Step};
 use formwork_layer::LayerError;
@@ -17,7 +17,7 @@ use crate::mounts::empty_mounts;
 use crate::once::tell_of_locked_caches;
 use crate::recipe::Recipe;
 use crate::request::ContextSpec;
-use crate::resolve::resolve;
+use crate::resolve::{Images, resolve};
 use crate::result::Built;
 use crate::solve::Solving;
 use crate::space::Keeper;
@@ -55,18 +55,10 @@ pub(crate) fn build_and<T>(
     cancel: &Cancel,
     then: impl FnOnce(&Built) -> Result<T, BuildError>,
 ) -> Result<(Built, T), BuildError> {
-    let _in_use = host.use_store()?;
-    let imports = Imports::new(host, &request.cache_from, events, cancel);
-    imports.begin();
-    let parsed = parse(request.dockerfile.clone());
-    let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
-    let dockerfile = tell(parsed.dockerfile, said, events)?;
-    let ignores = parse_ignore_files(request, events)?;
     // Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
     let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
-    let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
-    let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
-    let mut lowered = lowered.map_err(BuildError::input)?;
+    let prepared = Prepared::new(host, request, events, cancel).map_err(or_canceled)?;
+    let Prepared { imports, dockerfile, ignores, images, mut lowered, mounts, emptied } = prepared;
     let ignore = ignores.get(MAIN_CONTEXT).cloned().unwrap_or_default();
     let warnings = check::warnings(request, &dockerfile, &lowered, &ignore)?;
     warnings.into_iter().for_each(|warning| emit(events, warning));
@@ -74,8 +66,6 @@ pub(crate) fn build_and<T>(
     tell_of_locked_caches(host, &locked.collect::<Vec<_>>(), events);
     let uploads = Uploads::begin(host, request, cancel);
     let index = TravelIndex::new(&host.index, &imports, uploads);
-    let mounts = mounts_of(&lowered);
-    let emptied = uncached(request, &mounts)?;
     empty_mounts(host, &emptied)?;
     let filled: Vec<String> = mounts.iter().filter(|id| !emptied.contains(*id)).cloned().collect();
     fill_mounts(host, request, &filled, events, cancel)?;
@@ -112,41 +102,53 @@ pub(crate) fn build_and<T>(
     Ok((image, done))
 }
 
-/// Does something with a build that is ready to be carried out.
-pub(crate) fn prepared<T>(
-    host: &Host,
-    request: &BuildRequest,
-    events: &Arc<dyn EventSink>,
-    cancel: &Cancel,
-    then: impl FnOnce(&Solving<'_>, &Imports, &TravelIndex) -> Result<T, BuildError>,
-) -> Result<T, BuildError> {
-    let _in_use = host.use_store()?;
-    let imports = Imports::new(host, &request.cache_from, events, cancel);
-    imports.begin();
-    let parsed = parse(request.dockerfile.clone());
-    let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
-    let dockerfile = tell(parsed.dockerfile, said, events)?;
-    let ignores = parse_ignore_files(request, events)?;
-    let or_canceled = |error| if cancel.is_canceled() { BuildError::canceled() } else { error };
-    let images = resolve(host, request, &dockerfile, events, cancel).map_err(or_canceled)?;
-    let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
-    let lowered = lowered.map_err(BuildError::input)?;
-    uncached(request, &mounts_of(&lowered))?;
-    let index = TravelIndex::new(&host.index, &imports, Uploads::default());
-    let solving = Solving { host, request, ignores: &ignores, images: &images, lowered: &lowered };
-    then(&solving, &imports, &index)
+/// A build that is ready to be carried out.
+pub(crate) struct Prepared {
+    pub(crate) imports: Arc<Imports>,
+    dockerfile: Dockerfile,
+    ignores: BTreeMap<String, IgnoreFile>,
+    images: Images,
+    lowered: Vec<Lowered>,
+    /// The cache mounts that it uses.
+    mounts: Vec<String>,
+    /// Those of them that have to begin empty.
+    emptied: BTreeSet<String>,
+}
+
+impl Prepared {
+    /// Reads what a request says, and finds the images that it needs.
+    pub(crate) fn new(
+        host: &Host,
+        request: &BuildRequest,
+        events: &Arc<dyn EventSink>,
+        cancel: &Cancel,
+    ) -> Result<Self, BuildError> {
+        let imports = Imports::new(host, &request.cache_from, events, cancel);
+        imports.begin();
+        let parsed = parse(request.dockerfile.clone());
+        let said = check::with_mistakes(&parsed.dockerfile, parsed.diagnostics);
+        let dockerfile = tell(parsed.dockerfile, said, events)?;
+        let ignores = parse_ignore_files(request, events)?;
+        let images = resolve(host, request, &dockerfile, events, cancel)?;
+        let lowered = lower_all(&dockerfile, &request.options_by_platform(), &images.resolved);
+        let lowered = lowered.map_err(BuildError::input)?;
+        let mounts = mounts_of(&lowered);
+        let emptied = uncached_mounts(&request.options.no_cache_filter, &mounts)
+            .map_err(|error| BuildError::input(vec![error]))?;
+        Ok(Self { imports, dockerfile, ignores, images, lowered, mounts, emptied })
+    }
+
+    /// What is to be carried out.
+    pub(crate) fn solving<'a>(&'a self, host: &'a Host, request: &'a BuildRequest) -> Solving<'a> {
+        let Self { ignores, images, lowered, .. } = self;
+        Solving { host, request, ignores, images, lowered }
+    }
 }
 
 /// The ids of the cache mounts that the targets use.
 fn mounts_of(lowered: &[Lowered]) -> Vec<String> {
     let targets: Vec<OpId> = lowered.iter().map(|lowered| lowered.target).collect();
     lowered.first().map(|lowered| used_mounts(&lowered.graph, &targets)).unwrap_or_default()
-}
-
-/// Those of the cache mounts of a build that have to begin empty.
-fn uncached(request: &BuildRequest, mounts: &[String]) -> Result<BTreeSet<String>, BuildError> {
-    uncached_mounts(&request.options.no_cache_filter, mounts)
-        .map_err(|error| BuildError::input(vec![error]))
 }
 
 /// Passes a value on with its warnings told, or fails with its errors.

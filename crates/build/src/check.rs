@@ -48,7 +48,6 @@ pub fn check(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<CheckReport, BuildError> {
-    let _in_use = host.use_store()?;
     let parsed = parse(request.dockerfile.clone());
     let dockerfile = &parsed.dockerfile;
     let (ignore, wrong_patterns) = IgnoreFile::parse(ignore_source(request));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use formwork_content::StoreLayout;
 use formwork_diagnostics::{Diagnostic, Event, EventSink, StepId};
 use formwork_frontend::{GitLocation, http_source};
-use formwork_fs::{FileLock, Follow, RelPath, RootDir};
+use formwork_fs::{Follow, RelPath, RootDir};
 use formwork_graph::{RemoteSource, without_secrets};
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
 use formwork_remote::Fetch;
@@ -29,7 +29,6 @@ const BEGINNING: u64 = 2 << 20;
 #[derive(Debug)]
 pub struct FetchedContext {
     directory: PathBuf,
-    _in_use: FileLock,
 }
 
 /// What somebody sends instead of naming a directory.
@@ -78,7 +77,6 @@ impl Sent {
         cancel: &Cancel,
     ) -> Result<Self, BuildError> {
         let authorization = request.secrets.authorization_for(url);
-        let _in_use = host.use_store()?;
         let source = http_source(url);
         let blob = step(format!("fetch {}", without_secrets(url)), events, cancel, |step| {
             let label: Arc<str> = source.name.as_str().into();
@@ -115,7 +113,7 @@ impl FetchedContext {
     ///
     /// Fails where the store cannot be written.
     pub fn empty(host: &Host) -> Result<Self, BuildError> {
-        Ok(Self { _in_use: host.use_store()?, directory: new_directory(&host.layout)? })
+        Ok(Self { directory: new_directory(&host.layout)? })
     }
 
     /// A directory in a commit of a git repository, with what a request says of secrets and of git.
@@ -130,7 +128,6 @@ impl FetchedContext {
         events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<Self, BuildError> {
-        let in_use = host.use_store()?;
         let is_canceled = || cancel.is_canceled();
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
         let name = format!("fetch {}", RemoteSource::Git(source.clone()));
@@ -142,7 +139,7 @@ impl FetchedContext {
             }
             checkout.directory(&location.directory).map_err(|error| failed(&error, cancel))
         })?;
-        Ok(Self { _in_use: in_use, directory })
+        Ok(Self { directory })
     }
 
     /// Unpacks an archive, whatever its compression. `name` says where it comes from.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use formwork_diagnostics::EventSink;
 use formwork_solver::{Cancel, Forecast as StepForecast, PlannedStep};
 
-use crate::build::prepared;
+use crate::build::Prepared;
 use crate::explanation::ExplainedStep;
+use crate::travel::{TravelIndex, Uploads};
 use crate::{BuildError, BuildRequest, Host};
 
 /// What a build would do.
@@ -34,9 +35,11 @@ pub fn forecast(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Forecast, BuildError> {
-    let steps = prepared(host, request, events, cancel, |solving, imports, index| {
-        solving.plan(imports, index, events, cancel)
-    })?;
+    let prepared = Prepared::new(host, request, events, cancel)
+        .map_err(|error| if cancel.is_canceled() { BuildError::canceled() } else { error })?;
+    let imports = &prepared.imports;
+    let index = TravelIndex::new(&host.index, imports, Uploads::default());
+    let steps = prepared.solving(host, request).plan(imports, &index, events, cancel)?;
     Ok(Forecast {
         estimate: estimate(&steps, request.jobs),
         unknown: steps.iter().filter(|step| runs(step) && step.last.is_none()).count(),

@@ -20,8 +20,6 @@ use formwork_worker::LayerStore;
 use crate::BuildError;
 use crate::space::{Needed, blobs};
 
-/// The lock of everybody who uses the store.
-const USE_LOCK: &str = "use";
 /// The largest configuration that is read.
 const CONFIG_LIMIT: u64 = 8 << 20;
 /// How long a credential helper may take.
@@ -199,16 +197,6 @@ impl Host {
             content.remove(digest).map_err(BuildError::store)?;
         }
         Ok(true)
-    }
-
-    /// Says to whoever looks that somebody uses the store. Keeps nobody from anything: what a process
-    /// uses is held by its lease.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the store cannot be written.
-    pub fn use_store(&self) -> Result<FileLock, BuildError> {
-        FileLock::shared(self.layout.lock(USE_LOCK)).map_err(BuildError::store)
     }
 
     /// Keeps others from removing anything as long as the result is held, which should be short:

@@ -31,7 +31,6 @@ pub fn export_cache_mount(
     compression: Compression,
     destination: &Destination,
 ) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let told = |error| BuildError::worker(&error);
     let files = cache_mount_files(&host.layers, id).map_err(told)?;
     let files = files.ok_or_else(|| no_such_mount(host, id))?;
@@ -46,7 +45,6 @@ pub fn export_cache_mount(
 ///
 /// Fails where there is no such mount, and where the directory cannot be written.
 pub fn export_cache_mount_files(host: &Host, id: &str, place: &Path) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let told = |error| BuildError::worker(&error);
     let files = cache_mount_files(&host.layers, id).map_err(told)?;
     let files = files.ok_or_else(|| no_such_mount(host, id))?;
@@ -95,7 +93,6 @@ pub fn import_cache_mount(
     id: &str,
     archive: impl Read + Send,
 ) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let is_done = replace_cache_mount(&host.layers, id, archive);
     match is_done.map_err(|error| BuildError::worker(&error))? {
         true => Ok(()),

@@ -55,7 +55,6 @@ pub struct RunRequest {
 ///
 /// Fails where the process could not be started.
 pub fn run(host: &Host, request: &RunRequest, cancel: &Cancel) -> Result<i32, BuildError> {
-    let _in_use = host.use_store()?;
     let config = host.config_of(&request.image)?;
     let spec = ContainerSpec {
         image: base_of(host, &request.image, &(Arc::new(NoEvents) as Arc<_>), cancel)?,

@@ -83,7 +83,6 @@ pub fn verify(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Verified, BuildError> {
-    let _in_use = host.use_store()?;
     let title = image.title();
     let recipe = Recipe::of_image(host, image)?.ok_or_else(|| {
         BuildError::input_error(format!("nobody wrote down what `{title}` was made from"))

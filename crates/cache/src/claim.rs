@@ -39,6 +39,15 @@ pub struct LogPart {
     pub data: Vec<u8>,
 }
 
+/// What became of an attempt to take a claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// It is taken now.
+    Now(Claim),
+    /// Somebody else has it, whose log this is.
+    Already(ClaimLog),
+}
+
 /// Reads the log of a claim that somebody else holds.
 #[derive(Debug)]
 pub struct ClaimLog {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use formwork_fs::{AtomicFile, FsError};
 use serde::{Deserialize, Serialize};
 
-use crate::{CacheKey, Claim, ClaimLog, Component};
+use crate::{CacheKey, Claim, ClaimLog, Claimed, Component};
 
 /// The result of a step that ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,16 +60,13 @@ pub trait CacheIndex: Send + Sync {
     /// Fails where the index cannot be written.
     fn store(&self, key: &CacheKey, record: &CacheRecord) -> Result<(), CacheError>;
 
-    /// Claims the work of filling in a key, so that nobody else does the same meanwhile; `None`
-    /// while somebody else has the claim. It ends when it is dropped, or with the process.
+    /// Claims the work of filling in a key, so that nobody else does the same meanwhile. The claim
+    /// ends when it is dropped, or with the process.
     ///
     /// # Errors
     ///
     /// Fails where the index cannot be written.
-    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError>;
-
-    /// The log of whoever has the claim of a key.
-    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog>;
+    fn try_claim(&self, key: &CacheKey) -> Result<Claimed, CacheError>;
 
     /// Removes the record under a key, if there is one.
     ///
@@ -206,12 +203,12 @@ impl CacheIndex for DirIndex {
         Ok(write(&path, &bytes)?)
     }
 
-    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
-        Ok(Claim::try_take(self.claim_path(key))?)
-    }
-
-    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog> {
-        Some(ClaimLog::new(self.claim_path(key)))
+    fn try_claim(&self, key: &CacheKey) -> Result<Claimed, CacheError> {
+        let path = self.claim_path(key);
+        Ok(match Claim::try_take(path.clone())? {
+            Some(claim) => Claimed::Now(claim),
+            None => Claimed::Already(ClaimLog::new(path)),
+        })
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
@@ -414,11 +411,12 @@ mod tests {
     fn a_key_is_claimed_once_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let index = DirIndex::new(dir.path().join("index"), dir.path().join("runs"), dir.path());
-        let claim = index.try_claim(&key("a")).unwrap();
-        assert!(claim.is_some());
-        assert!(index.try_claim(&key("a")).unwrap().is_none());
-        assert!(index.try_claim(&key("b")).unwrap().is_some());
-        drop(claim);
-        assert!(index.try_claim(&key("a")).unwrap().is_some());
+        let claim = |name| index.try_claim(&key(name)).unwrap();
+        let first = claim("a");
+        assert!(matches!(first, Claimed::Now(_)));
+        assert!(matches!(claim("a"), Claimed::Already(_)));
+        assert!(matches!(claim("b"), Claimed::Now(_)));
+        drop(first);
+        assert!(matches!(claim("a"), Claimed::Now(_)));
     }
 }

@@ -54,7 +54,7 @@ mod identity;
 mod index;
 mod key;
 
-pub use claim::{Claim, ClaimLog, LogPart};
+pub use claim::{Claim, ClaimLog, Claimed, LogPart};
 pub use components::{CacheKey, Component, Components};
 pub use difference::{Difference, described};
 pub use identity::Identity;

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use formwork_cache::{
-    CacheError, CacheIndex, CacheRecord, Claim, ClaimLog, Components, Identity, Inputs, LogPart,
-    content_key, definition_key, result_key,
+    CacheError, CacheIndex, CacheRecord, Claim, ClaimLog, Claimed, Components, Identity, Inputs,
+    LogPart, content_key, definition_key, result_key,
 };
 use formwork_diagnostics::{Event, EventSink, LogStream, Outcome, StepId};
 use formwork_graph::{Graph, Op, OpId, Source};
@@ -305,19 +305,19 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     /// Takes the claim of a key. While somebody else has it, their log is shown.
     fn claim(&self, key: &Components) -> Result<Claim, SolveError<R::Error>> {
         let key = key.key();
-        if let Some(claim) = self.run.index.try_claim(&key)? {
-            return Ok(claim);
-        }
-        let mut log = self.run.index.claim_log(&key);
+        let mut log = match self.run.index.try_claim(&key)? {
+            Claimed::Now(claim) => return Ok(claim),
+            Claimed::Already(log) => log,
+        };
         self.begin();
         if is_shown(&self.task.step.op) {
             let step = step_id(self.task.id);
             self.run.events.emit(Event::StepWaiting { step, why: WAITING.into() });
         }
         loop {
-            self.follow(log.as_mut());
-            if let Some(claim) = self.run.index.try_claim(&key)? {
-                self.follow(log.as_mut());
+            self.follow(&mut log);
+            if let Claimed::Now(claim) = self.run.index.try_claim(&key)? {
+                self.follow(&mut log);
                 return Ok(claim);
             }
             if self.run.cancel.is_canceled() {
@@ -328,8 +328,8 @@ impl<R: OpRunner> Solving<'_, '_, R> {
     }
 
     /// Shows what the log of somebody else's claim says since the last time.
-    fn follow(&self, log: Option<&mut ClaimLog>) {
-        for LogPart { is_error, data } in log.map(ClaimLog::read).unwrap_or_default() {
+    fn follow(&self, log: &mut ClaimLog) {
+        for LogPart { is_error, data } in log.read() {
             let stream = if is_error { LogStream::Stderr } else { LogStream::Stdout };
             self.run.events.emit(Event::StepLog { step: step_id(self.task.id), stream, data });
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, ClaimLog, Identity};
+use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, Claimed, Identity};
 use formwork_diagnostics::{Event, EventSink, NoEvents, Outcome};
 use formwork_graph::{
     CopyOptions, CopySource, Exec, FileAction, FileOp, Graph, GraphBuilder, Network, Op, OpId,
@@ -31,12 +31,9 @@ impl CacheIndex for MemoryIndex {
         self.records.lock().unwrap().insert(*key, record.clone());
         Ok(())
     }
-    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
+    fn try_claim(&self, key: &CacheKey) -> Result<Claimed, CacheError> {
         self.claimed.lock().unwrap().push(*key);
-        Ok(Some(Claim::unshared()))
-    }
-    fn claim_log(&self, _: &CacheKey) -> Option<ClaimLog> {
-        None
+        Ok(Claimed::Now(Claim::unshared()))
     }
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
         self.records.lock().unwrap().remove(key);

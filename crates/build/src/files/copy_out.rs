@@ -42,7 +42,6 @@ pub fn copy_out(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let trees = trees(host, image, true, events, cancel)?;
     let stack = Stack::new(trees.iter().map(|tree| &**tree));
     let found = find(&stack, image, source)?;

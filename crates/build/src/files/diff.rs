@@ -67,7 +67,6 @@ pub fn diff(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<ImageDiff, BuildError> {
-    let _in_use = host.use_store()?;
     let merged = |image| -> Result<Tree, BuildError> {
         let trees = trees(host, image, false, events, cancel)?;
         Ok(Stack::new(trees.iter().map(|tree| &**tree)).merge())

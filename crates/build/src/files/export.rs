@@ -23,7 +23,6 @@ pub fn export_files(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let trees = trees(host, image, true, events, cancel)?;
     let merged = Stack::new(trees.iter().map(|tree| &**tree)).merge();
     archive_files(&merged, None, destination).map_err(|error| BuildError::worker(&error))

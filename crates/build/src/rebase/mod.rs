@@ -64,7 +64,6 @@ pub fn rebase(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Rebased, BuildError> {
-    let _in_use = host.use_store()?;
     let image = &request.image;
     let platform = Some(&image.platform);
     let old = match &request.old_base {

@@ -44,7 +44,6 @@ pub fn copy(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Descriptor, BuildError> {
-    let _in_use = host.use_store()?;
     let machine = Platform::host();
     // Docker's archives have room for one platform, and docker takes this machine's, too.
     let platform = match to {

@@ -71,7 +71,6 @@ pub fn import(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<StoredImage, BuildError> {
-    let _in_use = host.use_store()?;
     let runtime = configured(request)?;
     step(format!("import {}", request.source), events, cancel, |_| {
         let layer = keep_layer(host, request, input)?;

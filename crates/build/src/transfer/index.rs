@@ -66,7 +66,6 @@ pub fn create_index(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Listed, BuildError> {
-    let _in_use = host.use_store()?;
     let mut entries: Vec<Entry> = Vec::new();
     let mut origins = BTreeMap::new();
     for source in &request.sources {
@@ -108,7 +107,6 @@ pub fn inspect_index(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Listed, BuildError> {
-    let _in_use = host.use_store()?;
     open_source(host, source, events, cancel).map(|opened| listed(&opened.whole))
 }
 

@@ -35,7 +35,6 @@ pub fn load(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Vec<StoredImage>, BuildError> {
-    let _in_use = host.use_store()?;
     let title = match path {
         Some(path) => format!("load {}", path.display()),
         None => "load from standard input".to_owned(),

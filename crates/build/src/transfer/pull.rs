@@ -29,7 +29,6 @@ pub fn pull(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<StoredImage, BuildError> {
-    let _in_use = host.use_store()?;
     let title = format!("resolve {name}");
     let image = step(title, events, cancel, |_| ask_registry(host, name, platform))?;
     fetch_layers(host, &image, events, cancel)?;

@@ -29,7 +29,6 @@ pub fn push(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<PushReport, BuildError> {
-    let _in_use = host.use_store()?;
     let whole = whole(host, image, compression, events, cancel)?;
     step(format!("push {name}"), events, cancel, |step| {
         let client = host.registries.client().map_err(|error| BuildError::image(&error.into()))?;

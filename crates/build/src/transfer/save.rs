@@ -39,7 +39,6 @@ pub fn save(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<(), BuildError> {
-    let _in_use = host.use_store()?;
     let view = |(image, _): &(StoredImage, _)| whole(host, image, how.compression, events, cancel);
     let wholes = images.iter().map(view).collect::<Result<Vec<Whole>, _>>()?;
     let named = wholes.iter().zip(images);

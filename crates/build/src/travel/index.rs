@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claim, ClaimLog, DirIndex};
+use formwork_cache::{CacheError, CacheIndex, CacheKey, CacheRecord, Claimed, DirIndex};
 
 use super::{Imports, Uploads};
 
@@ -71,12 +71,8 @@ impl CacheIndex for TravelIndex {
         self.local.store(key, record)
     }
 
-    fn try_claim(&self, key: &CacheKey) -> Result<Option<Claim>, CacheError> {
+    fn try_claim(&self, key: &CacheKey) -> Result<Claimed, CacheError> {
         self.local.try_claim(key)
-    }
-
-    fn claim_log(&self, key: &CacheKey) -> Option<ClaimLog> {
-        self.local.claim_log(key)
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {

@@ -50,7 +50,6 @@ pub fn send_cache_mount(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<bool, BuildError> {
-    let _in_use = host.use_store()?;
     if is_cache_mount_empty(&host.layers, id) && !exists(&host.layers, id)? {
         return Err(crate::no_such_mount(host, id));
     }
@@ -70,7 +69,6 @@ pub fn take_cache_mount(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<bool, BuildError> {
-    let _in_use = host.use_store()?;
     let from = CacheFrom { place: place.clone(), timeout: CacheTo::TIMEOUT };
     take(host, id, &from, events, cancel)
 }
