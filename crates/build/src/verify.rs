@@ -25,6 +25,7 @@ use crate::build::build_and;
 use crate::recipe::{NamedImage, Recipe};
 use crate::resolve::{ask_registry, base_of};
 use crate::result::{Built, BuiltImage};
+use crate::space::Keeper;
 use crate::step::step;
 use crate::transfer::packed;
 use crate::{
@@ -69,6 +70,8 @@ pub struct Surroundings {
     pub trust: HostTrust,
     /// How many processes may run at the same time.
     pub jobs: usize,
+    /// How much space the user's store may take meanwhile.
+    pub limits: Limits,
 }
 
 /// Builds an image of the store once more and compares.
@@ -83,6 +86,8 @@ pub fn verify(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Verified, BuildError> {
+    // What is built lies in a store of its own, but on the same disk.
+    let events = &Keeper::begin(host, surroundings.limits, events)?;
     let title = image.title();
     let recipe = Recipe::of_image(host, image)?.ok_or_else(|| {
         BuildError::input_error(format!("nobody wrote down what `{title}` was made from"))

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Format, Pairs};
+use super::{Format, Pairs, SpaceArgs};
 
 /// Options of `formwork verify`.
 #[derive(Debug, Args)]
@@ -19,4 +19,7 @@ pub(crate) struct VerifyArgs {
     /// Show nothing but the result
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// How much the store may take.
+    #[command(flatten)]
+    pub(crate) space: SpaceArgs,
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::{Format, VerifyArgs};
 use crate::commands::{self, build::secrets, work};
 use crate::exit::Failure;
-use crate::settings::{Settings, host_trust};
+use crate::settings::{Settings, host_trust, limits};
 
 /// Builds an image once more from what it was made of, and shows the first difference. Exits with 1
 /// if there is one.
@@ -18,6 +18,7 @@ pub(crate) fn run(args: &VerifyArgs, settings: &Settings) -> Result<ExitCode, Fa
         git: settings.git(),
         trust: host_trust(),
         jobs: settings.processors,
+        limits: limits(&args.space)?,
     };
     let host = commands::open(settings)?;
     let image = host.images().resolve(&args.image).map_err(Failure::input)?;

@@ -214,6 +214,24 @@ fn a_build_makes_room_before_it_begins() {
 }
 
 #[test]
+fn verifying_makes_room_as_a_build_does() {
+    let site = Site::new().with_busybox();
+    let dockerfile = |name: &str| format!("FROM busybox\nRUN echo {name} > /{name}");
+    site.build(&ELSEWHERE, &dockerfile("old"));
+    site.build(&["-t", "app"], &dockerfile("app"));
+    let left = || items(&site, &["description~=/old"]).len();
+    site.run(&["verify", "-q", "app"]);
+    assert_eq!(left(), 1, "without a limit");
+    let same = site.run(&["verify", "-q", "--max-used-space=1kb", "app"]);
+    assert!(same.contains("app is what its inputs make"), "{same}");
+    assert_eq!(left(), 0);
+    site.build(&ELSEWHERE, &dockerfile("old"));
+    let mut by_variable = site.formwork(&["verify", "-q", "app"]);
+    Ran::of(by_variable.env("FORMWORK_MAX_USED_SPACE", "1kb")).succeeded();
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn a_build_keeps_its_limits_while_it_writes() {
     let site = Site::new().with_busybox();
     let steps = |name: &str| {
