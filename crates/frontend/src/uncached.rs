@@ -46,7 +46,7 @@ impl Uncached {
                 Named::Line(line) => {
                     uncached.steps.extend(step_on_line(dockerfile, planned, line)?);
                 }
-                Named::Step { stage, number } => {
+                Named::Step { platform, stage, number } => {
                     let index = match stage {
                         Some(name) => stage_by_name(dockerfile, name)?,
                         None => only_stage(dockerfile, filter)?,
@@ -54,6 +54,12 @@ impl Uncached {
                     let planned = planned.iter().find(|planned| planned.stage.index == index);
                     if let Some(stage) = planned.filter(|_| are_images_known) {
                         check_number(stage, filter, number)?;
+                    }
+                    let is_other = |stage: &&PlannedStage<'_>| {
+                        platform.is_some_and(|platform| stage.platform.to_string() != platform)
+                    };
+                    if planned.filter(is_other).is_some() {
+                        continue;
                     }
                     uncached.steps.insert((index, number));
                 }
@@ -113,8 +119,10 @@ fn is_named(id: &str, name: &str) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 enum Named<'f> {
     Stage(&'f str),
-    /// A step; its stage need not be named where there is one only.
+    /// A step, of one platform if that is named, too; its stage need not be named where there is
+    /// one only.
     Step {
+        platform: Option<&'f str>,
         stage: Option<&'f str>,
         number: usize,
     },
@@ -144,10 +152,14 @@ impl<'f> Named<'f> {
             None => return Ok(Self::Stage(text)),
         };
         // Where there are several platforms, they are shown before the stage.
-        let stage = stage.and_then(|stage| stage.rsplit(' ').next());
-        let stage = stage.filter(|stage| !stage.contains('/'));
+        let (platform, stage) = match stage.map(|stage| stage.split_once(' ').ok_or(stage)) {
+            Some(Ok((platform, stage))) => (Some(platform), Some(stage)),
+            Some(Err(platform)) if platform.contains('/') => (Some(platform), None),
+            Some(Err(stage)) => (None, Some(stage)),
+            None => (None, None),
+        };
         let step = step.split_once('/').map_or(step, |(step, _)| step);
-        Ok(Self::Step { stage, number: number(step)? })
+        Ok(Self::Step { platform, stage, number: number(step)? })
     }
 }
 
@@ -230,15 +242,16 @@ mod tests {
 
     #[test]
     fn steps_are_named_as_they_are_shown() {
-        let step = |stage, number| Named::Step { stage, number };
+        let step = |stage, number| Named::Step { platform: None, stage, number };
+        let arm = |stage, number| Named::Step { platform: Some("linux/arm64"), stage, number };
         for (text, named) in [
             ("builder", Named::Stage("builder")),
             ("1", Named::Stage("1")),
             ("builder:3", step(Some("builder"), 3)),
             ("builder 3/7", step(Some("builder"), 3)),
             ("[builder 3/7]", step(Some("builder"), 3)),
-            ("[linux/arm64 builder 3/7]", step(Some("builder"), 3)),
-            ("[linux/arm64 3/7]", step(None, 3)),
+            ("[linux/arm64 builder 3/7]", arm(Some("builder"), 3)),
+            ("[linux/arm64 3/7]", arm(None, 3)),
             ("[3/7]", step(None, 3)),
             (":12", Named::Line(12)),
             ("mount=/var/cache/apt", Named::Mount("/var/cache/apt")),
