@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What the tests and the demo need, beside a compiler.
-pub(crate) const TEST_PACKAGES: [&str; 26] = [
+pub(crate) const TEST_PACKAGES: [&str; 28] = [
     "acl",
     "apache2-utils",
     "attr",
@@ -21,11 +21,13 @@ pub(crate) const TEST_PACKAGES: [&str; 26] = [
     "docker-registry",
     "git",
     "git-lfs",
+    "iproute2",
     "libcap2-bin",
     "mmdebstrap",
     "openssh-client",
     "openssh-server",
     "openssl",
+    "passt",
     "podman",
     "python3-minimal",
     "python3-venv",

@@ -394,7 +394,11 @@ fn said(stderr: &str) -> String {
         .filter(|c| !c.is_control())
         .take(500)
         .collect();
-    let way_out = if stderr.contains("Host key verification failed") {
+    // Git 2.39 and 2.47 have words of their own for it.
+    let no_commit = ["reference is not a tree", "unable to read tree"];
+    let way_out = if no_commit.iter().any(|words| stderr.contains(words)) {
+        "; the repository has no such commit"
+    } else if stderr.contains("Host key verification failed") {
         "; the host's key is not known: connect once with `ssh`, or see ssh-keyscan(1)"
     } else if stderr.contains("Permission denied (publickey") {
         "; give it an SSH agent: `--ssh default`"
@@ -423,6 +427,9 @@ mod tests {
     fn reasons_are_found_in_what_git_says() {
         let text = "Cloning\x1b[2J\nfatal: repository not found\n";
         assert_eq!(said(text), "git says: fatal: repository not found");
+        for words in ["reference is not a tree: d9f2", "unable to read tree (d9f2)"] {
+            assert!(said(&format!("fatal: {words}\n")).ends_with("has no such commit"));
+        }
         assert!(said("Host key verification failed.\nfatal: x").contains("ssh-keyscan"));
         let text = "fatal: unable to connect to h:\nh[0: ::1]: errno=Connection refused\n";
         assert!(said(text).ends_with("connect to h: h[0: ::1]: errno=Connection refused"));
