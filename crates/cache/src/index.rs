@@ -153,7 +153,7 @@ impl DirIndex {
             let modified = fs_err::metadata(&path).and_then(|metadata| metadata.modified());
             let is_old = |at| SystemTime::now().duration_since(at).is_ok_and(|past| past >= age);
             if modified.is_ok_and(is_old) {
-                fs_err::remove_file(&path).map_err(|error| FsError::new("remove", path, error))?;
+                remove(path)?;
             }
         }
         Ok(())
@@ -212,13 +212,7 @@ impl CacheIndex for DirIndex {
     }
 
     fn forget(&self, key: &CacheKey) -> Result<(), CacheError> {
-        let path = self.path(key);
-        match fs_err::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(FsError::new("remove", path, error).into())
-            }
-            _ => Ok(()),
-        }
+        remove(self.path(key))
     }
 
     fn runs(&self, step: &CacheKey) -> Vec<CacheRecord> {
@@ -283,6 +277,16 @@ fn mark_used(path: &Path) {
         && !is_recent(&file)
     {
         let _ = file.set_modified(now);
+    }
+}
+
+/// Removes a file that another process may be removing as well.
+fn remove(path: PathBuf) -> Result<(), CacheError> {
+    match fs_err::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(FsError::new("remove", path, error).into())
+        }
+        _ => Ok(()),
     }
 }
 
