@@ -10,6 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{setup, tidy};
 
+/// Where proptest takes the seed of its cases from. Without one of the caller's choice, all runs
+/// see the same cases: what one machine has tested is what another tests.
+const SEED: &str = "PROPTEST_RNG_SEED";
+
 /// Runs everything, or only the tests whose names contain one of the filters.
 pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     setup::packages(&setup::TEST_PACKAGES)?;
@@ -25,6 +29,9 @@ pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     fs_err::write(&skips, "")?;
     let mut test = Command::new(env!("CARGO"));
     test.args(["test", "--workspace", "--no-fail-fast"]).args(filters).current_dir(root);
+    if std::env::var_os(SEED).is_none() {
+        test.env(SEED, "1");
+    }
     if let Some(programs) = object_store {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let all = std::env::split_paths(&path).chain([programs]);

@@ -97,10 +97,11 @@ impl Layout {
         };
         if node == Node::Whiteout {
             // This is how overlayfs writes a deletion, so it would become one.
-            return Ok(match self.whiteouts {
-                Whiteouts::Interpret => Request::Hide(path),
-                Whiteouts::Literal => Request::Ignore,
-            });
+            return match self.whiteouts {
+                Whiteouts::Interpret if path.is_root() => Err(about.error("deletes the root")),
+                Whiteouts::Interpret => Ok(Request::Hide(path)),
+                Whiteouts::Literal => Ok(Request::Ignore),
+            };
         }
         let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
         let xattrs = entry.xattrs.filtered(|name| !is_overlays_own(name));

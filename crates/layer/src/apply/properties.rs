@@ -22,7 +22,11 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
 fn path() -> impl Strategy<Value = RelPath> {
     let valid = |names: Vec<Vec<u8>>| RelPath::new(names.join(&b'/')).ok();
     let path = prop::collection::vec(name(), 1..5).prop_filter_map("a path", valid);
-    path.prop_filter("no deletion", |path| !path.components().any(|c| c.starts_with(b".wh.")))
+    let path = path.prop_filter("no deletion", |path| {
+        !path.components().any(|component| component.starts_with(b".wh."))
+    });
+    // A scan tells the root only where something in it has changed.
+    path.prop_filter("not the root", |path| !path.is_root())
 }
 
 fn node() -> impl Strategy<Value = Node> {

@@ -253,6 +253,7 @@ fn hostile_archives_are_refused() {
         ("a hard link to a deletion", vec![f(".wh.x", ""), hard("a", "x")], "or to nothing"),
         ("the root as a file", vec![f("./", "x")], "the root must be a directory"),
         ("the root as a link", vec![soft("/", "/etc")], "the root must be a directory"),
+        ("a deletion of the root", vec![made(b'3', "/", "")], "deletes the root"),
         ("a deletion of the directory", vec![f("a/.wh..", "")], "deletes nothing"),
         ("a deletion of the parent", vec![f("a/.wh...", "")], "deletes nothing"),
         ("a deletion of nothing", vec![f("a/.wh.", "")], "deletes nothing"),
