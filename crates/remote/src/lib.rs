@@ -10,9 +10,11 @@ mod error;
 mod git;
 mod http;
 mod keys;
+mod material;
 
 pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
 pub use git::{CheckedOut, GitConfig, Repository};
 pub use http::{Downloads, Fetch};
 pub use keys::{KeyAgent, KeyError, PrivateKey};
+pub use material::{Material, digest_set};
