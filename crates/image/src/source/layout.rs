@@ -14,9 +14,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Found, INDEX_LIMIT, place, read_small};
+use crate::archive::Archive;
 use crate::blob::{check_size, read_document};
 use crate::select::{choose, is_image, name_of, select};
-use crate::tar::Archive;
 use crate::view::{MANIFEST_LIMIT, check_document};
 use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location};
 
