@@ -7,7 +7,7 @@ use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
 use formwork_oci::{Annotations, Platform, Reference};
-use formwork_remote::GitConfig;
+use formwork_remote::{GitConfig, Material};
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
 use crate::{CacheFrom, CacheTo, Engine, Limits, Provenance};
@@ -25,6 +25,10 @@ pub struct BuildRequest {
     /// The directories that files come from, by their names; the main one is called
     /// [`formwork_frontend::MAIN_CONTEXT`].
     pub contexts: BTreeMap<String, ContextSpec>,
+    /// What contexts and the Dockerfile were made of, as far as they came from elsewhere.
+    pub materials: Vec<Material>,
+    /// Which of that has the Dockerfile.
+    pub dockerfile_from: Option<Material>,
     /// When registries are asked for images that are named.
     pub pull: PullPolicy,
     /// How many processes may run at the same time.

@@ -10,6 +10,7 @@ mod error;
 mod git;
 mod http;
 mod keys;
+mod material;
 
 pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
@@ -19,3 +20,4 @@ pub use keys::{
     AGENT_FAILURE, AgentSocket, KeyAgent, KeyError, PrivateKey, SocketOwner, answer_questions,
     ask_agent,
 };
+pub use material::{Material, digest_set};

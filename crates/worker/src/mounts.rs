@@ -169,7 +169,7 @@ impl Worker {
                 let layer = self.planned(part.tree)?;
                 (vec![layer.directory()?], part.path, stub)
             }
-            Output::Fetched(_) => {
+            Output::Fetched(..) => {
                 return Err(WorkerError::Internal("what was fetched is mounted".to_owned()));
             }
         };
@@ -193,7 +193,7 @@ impl Worker {
         let trees = match from {
             Output::Root(root) => root.trees_with_bytes()?,
             Output::Context(context) => vec![context.tree()?],
-            Output::Fetched(tree) => vec![Arc::clone(tree)],
+            Output::Fetched(tree, _) => vec![Arc::clone(tree)],
         };
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
         let resolved = stack.resolve(&path(source)?, Last::Follow)?;
