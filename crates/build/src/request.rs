@@ -227,13 +227,23 @@ impl ImageForm {
         place: AnnotationPlace,
         platform: Option<&Platform>,
     ) -> Annotations {
-        let is_meant = |annotation: &&Annotation| {
-            let wanted = annotation.platform.as_ref();
-            annotation.place == place && (wanted.is_none() || wanted == platform)
-        };
-        let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
-        self.annotations.iter().filter(is_meant).map(pair).collect()
+        annotations_of(&self.annotations, place, platform)
     }
+}
+
+/// Those of some annotations that belong to a place, for the image of a platform where the place
+/// belongs to one.
+pub(crate) fn annotations_of(
+    annotations: &[Annotation],
+    place: AnnotationPlace,
+    platform: Option<&Platform>,
+) -> Annotations {
+    let is_meant = |annotation: &&Annotation| {
+        let wanted = annotation.platform.as_ref();
+        annotation.place == place && (wanted.is_none() || wanted == platform)
+    };
+    let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
+    annotations.iter().filter(is_meant).map(pair).collect()
 }
 
 impl BuildRequest {

@@ -13,6 +13,7 @@ use formwork_solver::Cancel;
 use super::elsewhere::{Opened, kind_of, open, put};
 use super::whole::{Whole, whole};
 use super::{CopyTarget, said};
+use crate::request::annotations_of;
 use crate::step::step;
 use crate::{Annotation, AnnotationPlace, BuildError, Host};
 
@@ -81,17 +82,16 @@ pub fn create_index(
     if entries.is_empty() {
         return Err(BuildError::input_error("no image is for a platform that is asked for"));
     }
+    let annotations =
+        |place, platform: Option<&Platform>| annotations_of(&request.annotations, place, platform);
     for entry in &mut entries {
-        entry.annotations.extend(annotations(
-            request,
-            AnnotationPlace::ManifestDescriptor,
-            entry.platform.as_ref(),
-        ));
+        let platform = entry.platform.as_ref();
+        entry.annotations.extend(annotations(AnnotationPlace::ManifestDescriptor, platform));
     }
-    let own = annotations(request, AnnotationPlace::Index, None);
+    let own = annotations(AnnotationPlace::Index, None);
     let index = ImageIndex::assemble(entries, Family::Oci, own);
     let index = index.map_err(|error| BuildError::image(&error))?;
-    let index = index.annotated(annotations(request, AnnotationPlace::IndexDescriptor, None));
+    let index = index.annotated(annotations(AnnotationPlace::IndexDescriptor, None));
     let opened = Opened { whole: Whole::Index(Box::new(index)), origins, said };
     for target in &request.targets {
         put(host, &opened, target, "write the index", events, cancel)?;
@@ -172,19 +172,6 @@ fn add(entries: &mut Vec<Entry>, entry: Entry, request: &IndexRequest) {
         entries.retain(|known| known.platform != entry.platform);
     }
     entries.push(entry);
-}
-
-fn annotations(
-    request: &IndexRequest,
-    place: AnnotationPlace,
-    platform: Option<&Platform>,
-) -> Annotations {
-    let is_meant = |annotation: &&Annotation| {
-        let wanted = annotation.platform.as_ref();
-        annotation.place == place && (wanted.is_none() || wanted == platform)
-    };
-    let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
-    request.annotations.iter().filter(is_meant).map(pair).collect()
 }
 
 fn listed(whole: &Whole) -> Listed {
