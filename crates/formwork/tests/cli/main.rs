@@ -30,6 +30,7 @@ mod populate;
 mod progress;
 mod provenance;
 mod rebase;
+mod referrers;
 mod registries;
 mod reproducible;
 mod round_trip;
