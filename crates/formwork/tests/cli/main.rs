@@ -20,6 +20,7 @@ mod ignore;
 mod in_place;
 mod limits;
 mod load;
+mod machines;
 mod mounts;
 mod network;
 mod outputs;
