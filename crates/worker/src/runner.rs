@@ -232,7 +232,7 @@ impl Worker {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
-            GraphSource::Remote(remote) => self.fetch(task, remote).map(Output::Fetched),
+            GraphSource::Remote(remote) => self.fetch(task, remote),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
@@ -308,7 +308,7 @@ impl OpRunner for Worker {
     fn identity(&self, output: &Output) -> Option<Identity> {
         match output {
             Output::Root(root) => Some(root.identity()),
-            Output::Context(_) | Output::Fetched(_) => None,
+            Output::Context(_) | Output::Fetched(..) => None,
         }
     }
 
