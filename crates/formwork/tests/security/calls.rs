@@ -101,8 +101,8 @@ fn hold() -> ! {
     // Whoever reaches one of them sees the end at once.
     std::thread::spawn(move || listener.incoming().for_each(drop));
     std::thread::spawn(move || socket.incoming().for_each(drop));
-    println!("\n{pid} {port} {memory}");
-    std::io::stdout().flush().unwrap();
+    let mut output = std::io::stdout();
+    writeln!(output, "\n{pid} {port} {memory}").and_then(|()| output.flush()).unwrap();
     // Until whoever wants this is gone.
     let _ = std::io::stdin().read(&mut [0]);
     std::process::exit(0)
@@ -192,7 +192,7 @@ fn slows(process: c_long) -> bool {
 
 /// Every call by which something can be mounted, unmounted or made the root.
 fn mounts() -> bool {
-    let _ = std::fs::create_dir_all("/tmp/of-calls/old");
+    let _ = fs_err::create_dir_all("/tmp/of-calls/old");
     let [place, old, tmpfs, root, nothing] =
         ["/tmp/of-calls", "/tmp/of-calls/old", "tmpfs", "/", "of no kind"]
             .map(|text| CString::new(text).unwrap());
@@ -218,10 +218,10 @@ fn mounts() -> bool {
 /// The way out of a root that is no root of a mount namespace: a second change of the root, past
 /// which a directory is held open.
 fn climbs(path: &str) -> bool {
-    let _ = std::fs::create_dir_all("/tmp/below");
+    let _ = fs_err::create_dir_all("/tmp/below");
     let [below, up, here] = ["/tmp/below", "..", "."].map(|text| CString::new(text).unwrap());
     let [below, up, here] = [&below, &up, &here].map(|text| address(text.as_ptr()));
-    let root = std::fs::File::open("/").unwrap();
+    let root = fs_err::File::open("/").unwrap();
     let root = std::os::fd::AsRawFd::as_raw_fd(&root).into();
     let _ = call(libc::SYS_chroot, &[below]);
     let _ = call(libc::SYS_fchdir, &[root]);
@@ -229,7 +229,7 @@ fn climbs(path: &str) -> bool {
         let _ = call(libc::SYS_chdir, &[up]);
     }
     let _ = call(libc::SYS_chroot, &[here]);
-    std::fs::read(path).is_ok() || std::fs::read(path.trim_start_matches('/')).is_ok()
+    fs_err::read(path).is_ok() || fs_err::read(path.trim_start_matches('/')).is_ok()
 }
 
 /// The root directory of whatever file system the step's root lies on, by its number.
@@ -240,7 +240,7 @@ fn opens_by_handle() -> bool {
         kind: i32,
         inode: [u32; 2],
     }
-    let root = std::fs::File::open("/").unwrap();
+    let root = fs_err::File::open("/").unwrap();
     let mount = std::os::fd::AsRawFd::as_raw_fd(&root).into();
     let handle = Handle { bytes: 8, kind: 1, inode: [2, 0] };
     is_let(libc::SYS_open_by_handle_at, &[mount, address(&raw const handle), 0])
@@ -249,9 +249,9 @@ fn opens_by_handle() -> bool {
 fn loads_module() -> bool {
     let nothing = CString::default();
     let text = address(nothing.as_ptr());
-    let _ = std::fs::write("/tmp/nothing.ko", "");
-    let file = std::fs::File::open("/tmp/nothing.ko");
-    let file = file.map_or(-1, |file| std::os::fd::IntoRawFd::into_raw_fd(file)).into();
+    let _ = fs_err::write("/tmp/nothing.ko", "");
+    let file = fs_err::File::open("/tmp/nothing.ko");
+    let file = file.map_or(-1, std::os::fd::IntoRawFd::into_raw_fd).into();
     is_let(libc::SYS_init_module, &[text, 0, text])
         || is_let(libc::SYS_finit_module, &[file, text, 0])
         || is_let(libc::SYS_delete_module, &[text, 0])

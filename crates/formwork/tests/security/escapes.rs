@@ -169,12 +169,10 @@ impl Host {
         command.env(ATTEMPT, "hold").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let told = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let numbers = told.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        let numbers = numbers.filter_map(|words| words.try_into().ok());
-        let numbers: [String; 3] = numbers
-            .filter(|words: &[String; 3]| words.iter().all(|word| word.parse::<u32>().is_ok()))
-            .next()
-            .unwrap();
+        let are_numbers =
+            |words: &[String; 3]| words.iter().all(|word| word.parse::<u32>().is_ok());
+        let words = told.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let numbers = words.filter_map(|words| words.try_into().ok()).find(are_numbers).unwrap();
         let agent = site.outside("agent");
         Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, numbers }
     }
