@@ -31,6 +31,7 @@ mod populate;
 mod progress;
 mod provenance;
 mod rebase;
+mod referrers;
 mod registries;
 mod reproducible;
 mod round_trip;

@@ -217,6 +217,7 @@ impl Item {
         let attached = &self.artifacts[self.artifacts.len() - self.attached..];
         entries.extend(attached.iter().map(|artifact| Descriptor {
             artifact_type: artifact.kind(),
+            annotations: artifact.descriptor().annotations.clone(),
             ..bare(artifact.descriptor())
         }));
         entries
