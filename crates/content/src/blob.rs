@@ -319,11 +319,14 @@ impl ContentStore {
 
     /// A temporary file that may be renamed to anywhere in this image layout.
     pub(crate) fn stage_file(&self, destination: &Path) -> Result<AtomicFile, ContentError> {
-        let directory = match &self.staging {
-            Staging::Scratch(layout) => layout.scratch()?,
-            Staging::Beside => &self.directory,
-        };
-        Ok(AtomicFile::create_in(directory, destination)?)
+        match &self.staging {
+            Staging::Scratch(layout) => Ok(AtomicFile::create_in(layout.scratch()?, destination)?),
+            Staging::Beside => {
+                let mut file = AtomicFile::create(self.directory.join("staged"))?;
+                file.set_destination(destination);
+                Ok(file)
+            }
+        }
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {

@@ -168,6 +168,15 @@ impl StoreLayout {
         self.locks().join(name)
     }
 
+    /// The directories in which small files are replaced by others.
+    pub(crate) fn places_of_files(&self) -> impl Iterator<Item = PathBuf> {
+        let index = self.index();
+        // Records lie in directories of two digits.
+        let parts = (0..=u8::MAX).map(move |part| index.join(format!("{part:02x}")));
+        let flat = [self.index(), self.runs(), self.contexts(), self.downloads(), self.locks()];
+        flat.into_iter().chain(parts)
+    }
+
     /// Waits until nobody else does what is called `what`, in this process or another, and keeps
     /// everybody from it as long as the result is held; `None` if `goes_on` says no meanwhile.
     ///

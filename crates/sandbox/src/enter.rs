@@ -177,7 +177,10 @@ fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
         .map_err(|errno| RootlessProblem::UserNamespaces(errno.into()))
         .and_then(|()| wire::send(ours.as_fd(), &Go::Unshared).map_err(step("talk to a process")))
         .and_then(|()| wire::receive(ours.as_fd()).map_err(step("talk to a process")))
-        .and_then(|answer| answer.unwrap_or(Ok(())));
+        .and_then(|answer| {
+            // Without an answer, somebody has ended the process that maps; maybe half way.
+            answer.unwrap_or_else(|| Err(step("map ids")(rustix::io::Errno::PIPE)))
+        });
     drop(ours);
     let _ = sys::wait(Some(child), true);
     // The new namespace made the process undumpable, so that its own files of /proc were not its

@@ -145,7 +145,8 @@ fn kills_and_full_disks_together_harm_nothing() {
     let expected = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
     let given = std::env::var("FORMWORK_TEST_CRASHES").ok();
     let rounds: u64 = given.map_or(5, |text| text.parse().unwrap());
-    let mut random = Random(9);
+    let seed = std::env::var("FORMWORK_TEST_CRASH_SEED").ok();
+    let mut random = Random(seed.map_or(9, |text| text.parse().unwrap()) | 1);
     for round in 0..rounds {
         let size = format!("{}k", 40 + random.below(9000));
         let delays: Vec<String> =
