@@ -41,7 +41,6 @@ fn the_exit_code_tells_whose_fault_it_is() {
         (&["build", "."], 1),
         (&["history", "nothing"], 1),
         (&["build", "--nonsense", "."], 2),
-        (&["build", "-t", "no name", "."], 2),
         (&["pull", no_retry, "127.0.0.1:1/nothing"], 3),
         (&["--root=/dev/null/store", "images"], 4),
         (&["run", "--pull=never", "nothing"], 125),
