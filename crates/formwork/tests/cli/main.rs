@@ -16,6 +16,7 @@ mod explain;
 mod fetched;
 mod files;
 mod git;
+mod help;
 mod ignore;
 mod in_place;
 mod limits;
