@@ -56,8 +56,13 @@ pub(crate) enum Source {
     },
     /// From a cache elsewhere.
     Imported(Box<ImportedLayer>),
-    /// From a plan, whose tree knows where the bytes are.
-    Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
+    /// From a plan.
+    Plan {
+        /// Makes the tree, which knows where the bytes are.
+        tree: Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>,
+        /// The layer that the same step had before, of whose files many may be the same.
+        earlier: Option<SnapshotKey>,
+    },
 }
 
 /// What came out of a layer of a cache elsewhere.
@@ -158,7 +163,7 @@ impl Layer {
             Source::Image { diff_id, descriptor, .. } => {
                 Some((diff_id.clone(), Descriptor::clone(descriptor)))
             }
-            Source::Store | Source::Imported(_) | Source::Plan(_) => None,
+            Source::Store | Source::Imported(_) | Source::Plan { .. } => None,
         }
     }
 
@@ -166,7 +171,7 @@ impl Layer {
     pub fn imported(&self) -> Option<&ImportedLayer> {
         match &self.source {
             Source::Imported(imported) => Some(imported),
-            Source::Image { .. } | Source::Store | Source::Plan(_) => None,
+            Source::Image { .. } | Source::Store | Source::Plan { .. } => None,
         }
     }
 
@@ -429,23 +434,37 @@ impl Layer {
                 self.import(forms, imported, needs_directory)
             }
             // What the plan would take may be elsewhere, as the layer was.
-            Source::Plan(_) if needs_directory && self.came_packed()? => {
+            Source::Plan { .. } if needs_directory && self.came_packed()? => {
                 self.unpack_kept_blob(forms)
             }
-            Source::Plan(plan) if needs_directory => {
+            Source::Plan { tree: plan, earlier } if needs_directory => {
                 let tree = match &forms.tree {
                     Some(tree) if has_bytes(tree) => Tree::clone(tree),
                     Some(tree) => with_bytes_of(Tree::clone(tree), plan()?),
                     None => plan()?,
                 };
+                let earlier = earlier.as_ref().and_then(|name| self.unpacked_files(name));
+                let tree = match earlier {
+                    Some(earlier) => tree.with_bytes_from(&earlier),
+                    None => tree,
+                };
                 self.materialize(forms, tree)
             }
-            Source::Plan(plan) => {
-                forms.tree = Some(Arc::new(plan()?));
+            Source::Plan { tree, .. } => {
+                forms.tree = Some(Arc::new(tree()?));
                 Ok(())
             }
             Source::Store => self.unpack_kept_blob(forms),
         }
+    }
+
+    /// The files of another layer, if it is unpacked in the store. Nobody needs them: what is wrong
+    /// with them only costs time.
+    fn unpacked_files(&self, name: &SnapshotKey) -> Option<Tree> {
+        let snapshot = self.store.snapshots.get(name).ok()??;
+        let directory = RootDir::open(snapshot.layer()?).ok()?;
+        let tree = Tree::decode(&snapshot.fact(TREE).ok()??).ok()?;
+        Some(tree.with_bytes(&Directory::layer(directory)))
     }
 
     fn unpack(

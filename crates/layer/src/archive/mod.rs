@@ -25,7 +25,7 @@ pub use reader::{ArchiveEntry, ArchiveNode, Reader};
 pub(crate) use writer::{END, Times, padding, put_entry};
 
 /// The unit of the format.
-const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// The limit for what describes an entry (PAX records, long names, sparse maps), as in Go.
 const MAX_DESCRIPTION: u64 = 1 << 20;
 
