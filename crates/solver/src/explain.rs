@@ -129,6 +129,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if self.is_expired.get() {
             return Reasons::only(format!("its last result is older than {}", self.max_age()));
         }
+        if self.is_gone.get() {
+            return Reasons::only("its result is no longer in the store".to_owned());
+        }
         let now = described(&self.task.step.op, self);
         let Some((run, difference)) = self.nearest_run(&now) else {
             return Reasons::default();

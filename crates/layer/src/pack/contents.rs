@@ -4,11 +4,12 @@ use std::io::Read;
 use std::sync::Arc;
 
 use formwork_fs::FsError;
+use formwork_tar as tar;
 use rustix::buffer::spare_capacity;
 use rustix::io::{pread, retry_on_intr};
 
 use crate::LayerError;
-use crate::archive::{self, BLOCK, END, Times};
+use crate::archive::{Times, put_entry};
 use crate::compression::gzip::MEMBER;
 use crate::compression::reader;
 use crate::flow::{self, Block, Buffer, Pool, Stopped, Unfinished};
@@ -39,10 +40,10 @@ pub(super) fn write_archive(
     let read = |piece: &&[Entry], archive: &mut Vec<u8>| {
         let mut neighbours = Neighbours::default();
         for entry in *piece {
-            archive::put_entry(archive, entry, times)?;
+            put_entry(archive, entry, times)?;
             if let Some(file) = file_of(entry).filter(|file| file.size <= SMALL) {
                 put_content(file, &mut neighbours, archive)?;
-                archive.extend_from_slice(&END[..archive::padding(file.size)]);
+                archive.extend_from_slice(&tar::END[..tar::padding(file.size)]);
             }
         }
         Ok(())
@@ -51,11 +52,11 @@ pub(super) fn write_archive(
         blocks.write(archive)?;
         if let Some(file) = piece.last().and_then(file_of).filter(|file| file.size > SMALL) {
             write_content(file, &mut blocks)?;
-            blocks.write(&END[..archive::padding(file.size)])?;
+            blocks.write(&tar::END[..tar::padding(file.size)])?;
         }
         Ok::<_, Unfinished>(())
     })?;
-    blocks.write(&END)?;
+    blocks.write(&tar::END)?;
     blocks.finish()?;
     Ok(())
 }
@@ -69,7 +70,7 @@ fn pieces(tree: &Tree) -> Vec<&[Entry]> {
     let mut size = 0;
     let pieces = tree.entries().split_inclusive(|entry| {
         let content = file_of(entry).map_or(0, |file| file.size);
-        size += BLOCK as u64 + content;
+        size += tar::BLOCK as u64 + content;
         let is_full = content > SMALL || size >= PIECE;
         if is_full {
             size = 0;
