@@ -60,8 +60,13 @@ pub(crate) enum Source {
     /// From nowhere that is known: there is a record of it, and no more. Its name is enough for the
     /// keys of the steps behind it; who needs its files lets the step run again.
     Gone(Arc<ImportedLayers>),
-    /// From a plan, whose tree knows where the bytes are.
-    Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
+    /// From a plan.
+    Plan {
+        /// Makes the tree, which knows where the bytes are.
+        tree: Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>,
+        /// The layer that the same step had before, of whose files many may be the same.
+        earlier: Option<SnapshotKey>,
+    },
 }
 
 impl Layer {
@@ -138,7 +143,7 @@ impl Layer {
             Source::Image { diff_id, descriptor, .. } => {
                 Some((diff_id.clone(), Descriptor::clone(descriptor)))
             }
-            Source::Store | Source::Imported(_) | Source::Gone(_) | Source::Plan(_) => None,
+            Source::Store | Source::Imported(_) | Source::Gone(_) | Source::Plan { .. } => None,
         }
     }
 
@@ -155,7 +160,7 @@ impl Layer {
         let is_elsewhere = match &self.source {
             Source::Gone(_) => false,
             Source::Imported(imported) => imported.blob.is_some(),
-            Source::Store | Source::Image { .. } | Source::Plan(_) => return false,
+            Source::Store | Source::Image { .. } | Source::Plan { .. } => return false,
         };
         !is_elsewhere && !self.is_kept().unwrap_or_default()
     }
@@ -164,7 +169,7 @@ impl Layer {
     pub fn imported(&self) -> Option<&ImportedLayer> {
         match &self.source {
             Source::Imported(imported) => Some(imported),
-            Source::Image { .. } | Source::Store | Source::Gone(_) | Source::Plan(_) => None,
+            Source::Image { .. } | Source::Store | Source::Gone(_) | Source::Plan { .. } => None,
         }
     }
 
@@ -241,8 +246,8 @@ impl Layer {
             Source::Imported(imported) => imported,
             Source::Store | Source::Image { .. } => return Ok(()),
             // A planned copy may take its files from a layer that is elsewhere.
-            Source::Gone(_) | Source::Plan(_) if self.is_kept()? => return Ok(()),
-            Source::Gone(_) | Source::Plan(_) => return self.directory().map(drop),
+            Source::Gone(_) | Source::Plan { .. } if self.is_kept()? => return Ok(()),
+            Source::Gone(_) | Source::Plan { .. } => return self.directory().map(drop),
         };
         let mut forms = self.lock();
         if forms.tree.is_none() {
@@ -319,19 +324,24 @@ impl Layer {
                 self.import(forms, imported, needs_directory)
             }
             // What the plan would take may be elsewhere, as the layer was.
-            Source::Plan(_) if needs_directory && self.came_packed()? => {
+            Source::Plan { .. } if needs_directory && self.came_packed()? => {
                 self.unpack_kept_blob(forms)
             }
-            Source::Plan(plan) if needs_directory => {
+            Source::Plan { tree: plan, earlier } if needs_directory => {
                 let tree = match &forms.tree {
                     Some(tree) if has_bytes(tree) => Tree::clone(tree),
                     Some(tree) => with_bytes_of(Tree::clone(tree), plan()?),
                     None => plan()?,
                 };
+                let earlier = earlier.as_ref().and_then(|name| self.unpacked_files(name));
+                let tree = match earlier {
+                    Some(earlier) => tree.with_bytes_from(&earlier),
+                    None => tree,
+                };
                 self.materialize(forms, tree)
             }
-            Source::Plan(plan) => {
-                forms.tree = Some(Arc::new(plan()?));
+            Source::Plan { tree, .. } => {
+                forms.tree = Some(Arc::new(tree()?));
                 Ok(())
             }
             Source::Store => self.unpack_kept_blob(forms),
@@ -340,6 +350,15 @@ impl Layer {
                 Err(not_imported(&self.name, &"the store has only a record of it"))
             }
         }
+    }
+
+    /// The files of another layer, if it is unpacked in the store. Nobody needs them: what is wrong
+    /// with them only costs time.
+    fn unpacked_files(&self, name: &SnapshotKey) -> Option<Tree> {
+        let snapshot = self.store.snapshots.get(name).ok()??;
+        let directory = RootDir::open(snapshot.layer()?).ok()?;
+        let tree = Tree::decode(&snapshot.fact(TREE).ok()??).ok()?;
+        Some(tree.with_bytes(&Directory::layer(directory)))
     }
 
     fn unpack(
