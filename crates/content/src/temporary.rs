@@ -142,7 +142,7 @@ fn set_aside(layout: &StoreLayout, parent: &RootDir, name: &[u8]) -> Result<(), 
     }
 }
 
-fn names(directory: &RootDir) -> Result<Vec<Box<[u8]>>, FsError> {
+pub(crate) fn names(directory: &RootDir) -> Result<Vec<Box<[u8]>>, FsError> {
     let failed = |errno| FsError::new("list the directory", directory.path(), errno);
     let mut names: Vec<Box<[u8]>> = Vec::new();
     for entry in Dir::read_from(directory).map_err(failed)? {
