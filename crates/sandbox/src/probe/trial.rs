@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
+use super::network;
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
@@ -25,6 +26,8 @@ pub(super) struct Trial {
     pub(super) user_namespaces: Result<(), OsError>,
     /// Mounting there.
     pub(super) mounts: Mounts,
+    /// Connecting a private network: by what, or why not.
+    pub(super) network: Result<String, String>,
 }
 
 /// What could be mounted in a sandbox.
@@ -53,6 +56,7 @@ pub(super) fn run() -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: Err(NOT_TRIED),
         mounts: Mounts::none(NOT_TRIED),
+        network: not_connected(),
     };
     let fork = || sys::fork(0);
     in_child(fork, |channel| wire::send(channel, &try_all()), |_| Ok(())).unwrap_or(nothing)
@@ -71,6 +75,10 @@ fn try_all() -> Trial {
         Err(_) => Err(NOT_TRIED),
     };
     let namespaces = mounts.as_ref().map(drop).map_err(|error| *error);
+    let network = match (&mut world, namespaces) {
+        (Ok((_, world)), Ok(())) => network::connect(world),
+        _ => not_connected(),
+    };
     let refusal = world.as_ref().ok().and_then(|(_, world)| world.no_user_namespaces);
     Trial {
         rung: world.map(|(rung, _)| rung),
@@ -78,7 +86,12 @@ fn try_all() -> Trial {
         namespaces,
         user_namespaces: refusal.map_or(namespaces, Err),
         mounts: mounts.unwrap_or_else(Mounts::none),
+        network,
     }
+}
+
+fn not_connected() -> Result<String, String> {
+    Err("there are no network namespaces".to_owned())
 }
 
 fn without_namespaces(lack: Option<SandboxError>) -> Trial {
@@ -88,6 +101,7 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: Err(NOT_TRIED),
         mounts: Mounts::none(NOT_TRIED),
+        network: not_connected(),
     }
 }
 
