@@ -125,8 +125,6 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
 
@@ -135,20 +133,7 @@ mod tests {
 
     fn hints(text: &str, platform: &str) -> Vec<Diagnostic> {
         let parsed = parse(SourceFile::new("Dockerfile", text));
-        let options = Options {
-            target: None,
-            build_args: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            target_platform: platform.parse().unwrap(),
-            build_platform: "linux/amd64".parse().unwrap(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: BTreeSet::new(),
-            all_stages: false,
-            allowed: crate::Allowed::default(),
-            network: formwork_graph::Network::Default,
-        };
+        let options = Options::new(platform.parse().unwrap(), "linux/amd64".parse().unwrap());
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();
         emulated_stages(&plan, &options)

@@ -145,18 +145,9 @@ mod tests {
     fn findings(text: &str) -> Vec<String> {
         let parsed = parse(SourceFile::new("Dockerfile", text));
         let options = Options {
-            target: None,
             build_args: [("GIVEN".to_owned(), "cratch".to_owned())].into(),
-            labels: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            target_platform: Platform::host(),
-            build_platform: Platform::host(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: std::collections::BTreeSet::new(),
             all_stages: true,
-            allowed: crate::Allowed::default(),
-            network: formwork_graph::Network::Default,
+            ..Options::new(Platform::host(), Platform::host())
         };
         let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::new()).unwrap();
         let warnings = lowered.diagnostics.iter();

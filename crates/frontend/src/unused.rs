@@ -50,8 +50,6 @@ fn taken<'a>(plan: &'a Plan<'_>) -> BTreeSet<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
     use formwork_oci::Platform;
@@ -63,18 +61,8 @@ mod tests {
         let text = "ARG BASE\nFROM scratch AS other\nARG ELSEWHERE\nFROM scratch\nARG VERSION=1\n";
         let parsed = parse(SourceFile::new("Dockerfile", text));
         let options = Options {
-            target: None,
             build_args: [(name.to_owned(), "x".to_owned())].into(),
-            labels: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            target_platform: Platform::host(),
-            build_platform: Platform::host(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: BTreeSet::new(),
-            all_stages: false,
-            allowed: crate::Allowed::default(),
-            network: formwork_graph::Network::Default,
+            ..Options::new(Platform::host(), Platform::host())
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

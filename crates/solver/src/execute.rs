@@ -138,6 +138,7 @@ impl<'a, R: OpRunner> Run<'a, R> {
             examined: Examined::default(),
             is_shown_yet: Cell::default(),
             is_expired: Cell::default(),
+            is_gone: Cell::default(),
         }
     }
 
@@ -210,6 +211,8 @@ pub(crate) struct Solving<'a, 'r, R: OpRunner> {
     is_shown_yet: Cell<bool>,
     /// Whether there is a result that is too old.
     pub(crate) is_expired: Cell<bool>,
+    /// Whether there was a result that is gone.
+    pub(crate) is_gone: Cell<bool>,
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
@@ -272,8 +275,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             self.is_expired.set(true);
             return Ok(None);
         }
-        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        let output = self.runner(|runner, task| runner.restore(task, &record, false))?;
         if output.is_none() {
+            self.is_gone.set(true);
             self.run.index.forget(&key)?;
         }
         Ok(output)
@@ -394,7 +398,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         let Some(record) = self.run.index.find(&result_key(identity).key())? else {
             return Ok(None);
         };
-        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        let output = self.runner(|runner, task| runner.restore(task, &record, true))?;
         Ok(output.map(|output| (output, record)))
     }
 

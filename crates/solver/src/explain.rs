@@ -113,6 +113,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if self.is_expired.get() {
             return (vec![format!("its last result is older than {}", self.max_age())], None);
         }
+        if self.is_gone.get() {
+            return (vec!["its result is no longer in the store".to_owned()], None);
+        }
         let now = described(&self.task.step.op, self);
         let Some((run, difference)) = self.nearest_run(&now) else {
             return (Vec::new(), None);

@@ -383,7 +383,7 @@ impl Worker {
 fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
-        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
+        Output::Fetched(tree, _) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees(),
     }
 }
@@ -391,7 +391,7 @@ fn trees(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
 fn trees_with_bytes(output: &Output) -> Result<Vec<Arc<Tree>>, WorkerError> {
     match output {
         Output::Context(context) => Ok(vec![context.tree()?]),
-        Output::Fetched(tree) => Ok(vec![Arc::clone(tree)]),
+        Output::Fetched(tree, _) => Ok(vec![Arc::clone(tree)]),
         Output::Root(root) => root.trees_with_bytes(),
     }
 }

@@ -20,7 +20,7 @@ use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 use formwork_solver::Cancel;
 
 use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, is_form, whole_forms};
-use crate::imported::{ImportedBlob, ImportedLayer, unusable as not_imported};
+use crate::imported::{ImportedBlob, ImportedLayer, ImportedLayers, unusable as not_imported};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
 
@@ -56,6 +56,9 @@ pub(crate) enum Source {
     },
     /// From a cache elsewhere.
     Imported(Box<ImportedLayer>),
+    /// From nowhere that is known: there is a record of it, and no more. Its name is enough for the
+    /// keys of the steps behind it; who needs its files lets the step run again.
+    Gone(Arc<ImportedLayers>),
     /// From a plan, whose tree knows where the bytes are.
     Plan(Box<dyn Fn() -> Result<Tree, WorkerError> + Send + Sync>),
 }
@@ -158,15 +161,33 @@ impl Layer {
             Source::Image { diff_id, descriptor, .. } => {
                 Some((diff_id.clone(), Descriptor::clone(descriptor)))
             }
-            Source::Store | Source::Imported(_) | Source::Plan(_) => None,
+            Source::Store | Source::Imported(_) | Source::Gone(_) | Source::Plan(_) => None,
         }
+    }
+
+    /// Gives the layer up, whose files are nowhere.
+    pub(crate) fn lose(&self, elsewhere: &ImportedLayers) {
+        match &self.source {
+            Source::Gone(_) => elsewhere.lose(&self.name),
+            _ => elsewhere.forget(&self.name),
+        }
+    }
+
+    /// Whether the files of the layer are known to be nowhere.
+    pub fn has_no_files(&self) -> bool {
+        let is_elsewhere = match &self.source {
+            Source::Gone(_) => false,
+            Source::Imported(imported) => imported.blob.is_some(),
+            Source::Store | Source::Image { .. } | Source::Plan(_) => return false,
+        };
+        !is_elsewhere && !self.is_kept().unwrap_or_default()
     }
 
     /// What a cache elsewhere says about the layer, if it comes from there.
     pub fn imported(&self) -> Option<&ImportedLayer> {
         match &self.source {
             Source::Imported(imported) => Some(imported),
-            Source::Image { .. } | Source::Store | Source::Plan(_) => None,
+            Source::Image { .. } | Source::Store | Source::Gone(_) | Source::Plan(_) => None,
         }
     }
 
@@ -232,24 +253,35 @@ impl Layer {
             || self.kept_blob(&snapshot)?.is_some())
     }
 
-    /// Makes sure that everything about the layer is in the store, if it is one of a cache
-    /// elsewhere.
+    /// Makes sure that everything about the layer is in the store, wherever it comes from; but for
+    /// a layer of a base image.
     ///
     /// # Errors
     ///
     /// [`WorkerError::Imported`] where it cannot be had, or is not what it should be.
     pub fn fetch(&self) -> Result<(), WorkerError> {
-        let Source::Imported(imported) = &self.source else { return Ok(()) };
+        let imported = match &self.source {
+            Source::Imported(imported) => imported,
+            Source::Store | Source::Image { .. } => return Ok(()),
+            // A planned copy may take its files from a layer that is elsewhere.
+            Source::Gone(_) | Source::Plan(_) if self.is_kept()? => return Ok(()),
+            Source::Gone(_) | Source::Plan(_) => return self.directory().map(drop),
+        };
         let mut forms = self.lock();
         if forms.tree.is_none() {
             self.load(&mut forms)?;
         }
-        let snapshot = self.store.snapshots.get(&self.name)?;
-        let is_there = match &snapshot {
-            Some(snapshot) => snapshot.layer().is_some() || self.kept_blob(snapshot)?.is_some(),
-            None => false,
-        };
-        if is_there { Ok(()) } else { self.import(&mut forms, imported, false) }
+        if self.is_kept()? { Ok(()) } else { self.import(&mut forms, imported, false) }
+    }
+
+    /// Whether the files of the layer are in the store.
+    fn is_kept(&self) -> Result<bool, WorkerError> {
+        match self.store.snapshots.get(&self.name)? {
+            Some(snapshot) => {
+                Ok(snapshot.layer().is_some() || self.kept_blob(&snapshot)?.is_some())
+            }
+            None => Ok(false),
+        }
     }
 
     /// The layer as a blob in the content store. A layer of a base image stays as it is there.
@@ -423,6 +455,10 @@ impl Layer {
             }
             Source::Imported(imported) => {
                 if !needs_directory && let Some(tree) = imported.tree(&self.name)? {
+                    // Who builds this again without the cache elsewhere needs the list for keys.
+                    let created = imported.created.to_string();
+                    let facts = [(TREE, &*tree.encode()), (CREATED, created.as_bytes())];
+                    self.store.snapshots.commit(&self.name, None, &facts)?;
                     forms.tree = Some(Arc::new(tree));
                     return Ok(());
                 }
@@ -445,6 +481,10 @@ impl Layer {
                 Ok(())
             }
             Source::Store => self.unpack_kept_blob(forms),
+            Source::Gone(elsewhere) => {
+                elsewhere.lose(&self.name);
+                Err(not_imported(&self.name, &"the store has only a record of it"))
+            }
         }
     }
 

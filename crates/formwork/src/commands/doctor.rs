@@ -8,10 +8,12 @@ use serde_json::json;
 use crate::args::{DoctorArgs, Format};
 use crate::commands;
 use crate::exit::Failure;
+use crate::settings;
 
 /// Tells what this machine allows and what to do for more. Fails where nothing can be built.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let probe = probe().map_err(Failure::machine)?;
+    let mut probe = probe().map_err(Failure::machine)?;
+    probe.features.extend(PROGRAMS.map(program));
     let text = match args.format {
         Format::Table => table(&probe),
         Format::Json => json_text(&probe),
@@ -21,6 +23,26 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::machine("this machine lacks what it takes to run build steps"))
+    }
+}
+
+/// Programs that builds use where they are there: the name, what for, Debian's package.
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("git", "contexts and ADD from repositories", "git"),
+    ("git-lfs", "files that repositories keep with Git LFS", "git-lfs"),
+    ("ssh", "repositories that are reached over SSH", "openssh-client"),
+    ("busybox", "the tools of `formwork shell` in images without any", "busybox-static"),
+];
+
+fn program((name, purpose, package): (&str, &str, &str)) -> Feature {
+    let found = settings::programs(name).next();
+    Feature {
+        name: name.to_owned(),
+        available: found.is_some(),
+        required: false,
+        found: found.as_ref().map_or("not found".to_owned(), |path| path.display().to_string()),
+        purpose: purpose.to_owned(),
+        remedy: found.is_none().then(|| format!("install the package `{package}`")),
     }
 }
 

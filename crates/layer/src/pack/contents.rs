@@ -4,11 +4,12 @@ use std::io::Read;
 use std::sync::Arc;
 
 use formwork_fs::FsError;
+use formwork_tar as tar;
 use rustix::buffer::spare_capacity;
 use rustix::io::{pread, retry_on_intr};
 
 use crate::LayerError;
-use crate::archive::{self, END, Times};
+use crate::archive::{Times, put_entry};
 use crate::compression::gzip::MEMBER;
 use crate::compression::reader;
 use crate::flow::{Block, Buffer, Pool, Stopped, Unfinished};
@@ -30,14 +31,14 @@ pub(super) fn write_archive(
     let mut header = Vec::new();
     for entry in tree.entries() {
         header.clear();
-        archive::put_entry(&mut header, entry, times)?;
+        put_entry(&mut header, entry, times)?;
         blocks.write(&header)?;
         if let Node::File(file) = &entry.node {
             write_content(file, &mut blocks)?;
-            blocks.write(&END[..archive::padding(file.size)])?;
+            blocks.write(&tar::END[..tar::padding(file.size)])?;
         }
     }
-    blocks.write(&END)?;
+    blocks.write(&tar::END)?;
     blocks.finish()?;
     Ok(())
 }

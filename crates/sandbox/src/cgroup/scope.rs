@@ -219,8 +219,8 @@ mod tests {
         assert_eq!(message[16..20], [1, 1, b'o', 0]);
         let start = [&7_u32.to_le_bytes()[..], b"a.scope\0", &4_u32.to_le_bytes(), b"fail\0"];
         assert!(message[body..].starts_with(&start.concat()));
-        // The process's number ends the properties; no further units follow.
-        let end = [7_u32.to_le_bytes(), [0; 4]].concat();
+        // The process's number ends the properties; then come no units, aligned as some would be.
+        let end = [7_u32.to_le_bytes(), [0; 4], [0; 4]].concat();
         assert!(message.ends_with(&end), "{message:?}");
     }
 

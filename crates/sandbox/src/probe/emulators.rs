@@ -1,13 +1,16 @@
 //! For which other architectures steps can be run.
 
 use super::Feature;
+use super::features::is_at_least;
 use crate::Emulation;
 use crate::subid::tool_directories;
 
 /// The architectures whose programs an emulator runs.
 pub(super) fn list() -> Feature {
     let directories = tool_directories();
-    let is_new = has_own_registrations(&rustix::system::uname().release().to_string_lossy());
+    // Since then a user namespace may have registrations of its own.
+    let uname = rustix::system::uname();
+    let is_new = is_at_least(&uname.release().to_string_lossy(), (6, 7));
     let of_kind = |wanted: fn(&Emulation) -> bool| {
         let found = Emulation::architectures()
             .filter(|architecture| wanted(&Emulation::find(architecture, &directories)));
@@ -35,11 +38,4 @@ pub(super) fn list() -> Feature {
                 .to_owned(),
         }),
     }
-}
-
-/// Whether a user namespace may have registrations of its own: since Linux 6.7.
-fn has_own_registrations(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
-    let major = numbers.next().unwrap_or_default();
-    (major, numbers.next().unwrap_or_default()) >= (6, 7)
 }

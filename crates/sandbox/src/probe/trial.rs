@@ -5,13 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use super::network;
+use super::{features, network};
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
-use crate::{Entered, OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
+use crate::{
+    Entered, OsError, RootlessProblem, Rung, RungChoice, SandboxError, Stage, enter, wire,
+};
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,19 +82,23 @@ fn try_all() -> Trial {
         (Ok((_, world)), Ok(())) => network::connect(world),
         _ => not_connected(),
     };
-    let refusal = world.as_ref().ok().and_then(|(_, world)| world.no_user_namespaces);
+    let user_namespaces = match &world {
+        Ok((_, world)) => world.no_user_namespaces.map_or(namespaces, Err),
+        Err(SandboxError::Rootless(RootlessProblem::UserNamespaces(error))) => Err(*error),
+        Err(_) => try_user_namespace(),
+    };
     Trial {
         rung: world.map(|(rung, _)| rung),
         lack: None,
         namespaces,
-        user_namespaces: refusal.map_or(namespaces, Err),
+        user_namespaces,
         mounts: mounts.unwrap_or_else(Mounts::none),
         network,
     }
 }
 
 fn not_connected() -> Result<String, String> {
-    Err("there are no network namespaces".to_owned())
+    Err(features::NOT_TRIED.to_owned())
 }
 
 fn without_namespaces(lack: Option<SandboxError>) -> Trial {
@@ -99,10 +106,19 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
         rung: Ok(Rung::Chroot),
         lack,
         namespaces: Err(NOT_TRIED),
-        user_namespaces: Err(NOT_TRIED),
+        user_namespaces: try_user_namespace(),
         mounts: Mounts::none(NOT_TRIED),
         network: not_connected(),
     }
+}
+
+/// Makes a user namespace that serves nothing.
+fn try_user_namespace() -> Result<(), OsError> {
+    let unshare = |channel: BorrowedFd<'_>| {
+        let result = sys::unshare(UnshareFlags::NEWUSER).map_err(OsError::from);
+        wire::send(channel, &result)
+    };
+    in_child(|| sys::fork(0), unshare, |_| Ok(())).and_then(|result| result)
 }
 
 fn try_sandbox(world: &mut World) -> Result<Mounts, OsError> {
