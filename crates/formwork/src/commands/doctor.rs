@@ -49,13 +49,15 @@ fn program((name, purpose, package): (&str, &str, &str)) -> Feature {
 fn table(probe: &Probe) -> String {
     let mut text = format!("{}\n\n", rung_line(probe));
     let width = probe.features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
+    let mut told = None;
     for feature in &probe.features {
         let mark = if feature.available { "yes" } else { "no" };
         // Writing into a string cannot fail.
         let _ = writeln!(text, "{mark:<4} {:width$}  {}", feature.name, feature.found);
         if !feature.available {
             let _ = writeln!(text, "     {:width$}  {}", "", feature.purpose);
-            if let Some(remedy) = &feature.remedy {
+            if let Some(remedy) = feature.remedy.as_ref().filter(|remedy| told != Some(*remedy)) {
+                told = Some(remedy);
                 let _ = writeln!(text, "     {:width$}  → {remedy}", "");
             }
         }

@@ -278,7 +278,7 @@ fn doctor_tells_the_rung() {
 
 #[test]
 fn doctor_tells_what_is_missing_what_that_costs_and_what_to_do() {
-    on_each_rung(|site| {
+    on_each_rung_with_namespaces(|site| {
         let mut command = site.formwork(&["doctor", "--format", "json"]);
         let ran = Ran::of(command.env("PATH", "/nowhere")).succeeded();
         let report: Value = serde_json::from_str(&ran.stdout).unwrap();

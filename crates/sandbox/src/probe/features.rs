@@ -28,7 +28,7 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
     }
     features.extend(system_calls());
     features.push(scopes());
-    features.extend(limits::list());
+    features.extend(limits::list(trial));
     features.extend([network::private(trial), emulators::list()]);
     for feature in &mut features {
         // What only sandboxes with namespaces use.
