@@ -125,29 +125,19 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
 
     use super::*;
     use crate::ResolvedImages;
+    use crate::testing::options;
 
     fn hints(text: &str, platform: &str) -> Vec<Diagnostic> {
         let parsed = parse(SourceFile::new("Dockerfile", text));
         let options = Options {
-            target: None,
-            build_args: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            contexts: BTreeMap::new(),
             target_platform: platform.parse().unwrap(),
             build_platform: "linux/amd64".parse().unwrap(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: BTreeSet::new(),
-            all_stages: false,
-            allowed: crate::Allowed::default(),
-            network: formwork_graph::Network::Default,
+            ..options()
         };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();

@@ -21,6 +21,8 @@ mod plan;
 mod ports;
 mod remote;
 mod scope;
+#[cfg(test)]
+mod testing;
 mod uncached;
 mod unused;
 

@@ -50,32 +50,18 @@ fn taken<'a>(plan: &'a Plan<'_>) -> BTreeSet<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
-    use formwork_oci::Platform;
 
     use super::*;
     use crate::ResolvedImages;
+    use crate::testing::options;
 
     fn warnings(name: &str) -> Vec<String> {
         let text = "ARG BASE\nFROM scratch AS other\nARG ELSEWHERE\nFROM scratch\nARG VERSION=1\n";
         let parsed = parse(SourceFile::new("Dockerfile", text));
-        let options = Options {
-            target: None,
-            build_args: [(name.to_owned(), "x".to_owned())].into(),
-            labels: BTreeMap::new(),
-            contexts: BTreeMap::new(),
-            target_platform: Platform::host(),
-            build_platform: Platform::host(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: BTreeSet::new(),
-            all_stages: false,
-            allowed: crate::Allowed::default(),
-            network: formwork_graph::Network::Default,
-        };
+        let options =
+            Options { build_args: [(name.to_owned(), "x".to_owned())].into(), ..options() };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();
         unused_build_args(&plan, &options).iter().map(|d| format!("{d} {:?}", d.help)).collect()
