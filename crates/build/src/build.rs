@@ -90,7 +90,8 @@ pub(crate) fn build_and<T>(
     if let Some(provenance) = &request.provenance {
         let recipe = Recipe::of(host, request, &images);
         for one in &mut image.images {
-            one.attest(host, provenance, &recipe, &request.all_names())?;
+            let dockerfile = request.dockerfile_from.as_ref();
+            one.attest(host, provenance, &recipe, &request.all_names(), dockerfile)?;
         }
         image.recipe = Some(recipe);
     }

@@ -13,7 +13,7 @@ use formwork_frontend::{GitLocation, http_source};
 use formwork_fs::{Follow, RelPath, RootDir};
 use formwork_graph::{RemoteSource, without_secrets};
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
-use formwork_remote::Fetch;
+use formwork_remote::{Fetch, Material};
 use formwork_solver::Cancel;
 use formwork_worker::{Checkout, WorkerError};
 
@@ -29,6 +29,7 @@ const BEGINNING: u64 = 2 << 20;
 #[derive(Debug)]
 pub struct FetchedContext {
     directory: PathBuf,
+    material: Option<Material>,
 }
 
 /// What somebody sends instead of naming a directory.
@@ -62,8 +63,8 @@ impl Sent {
 }
 
 impl Sent {
-    /// Fetches a file of a web server, with what a request says of secrets. What is no archive may
-    /// have at most `limit` bytes.
+    /// Fetches a file of a web server, with what a request says of secrets, and tells which it was.
+    /// What is no archive may have at most `limit` bytes.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Sent {
         limit: u64,
         events: &Arc<dyn EventSink>,
         cancel: &Cancel,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<(Self, Material), BuildError> {
         let authorization = request.secrets.authorization_for(url);
         let source = http_source(url);
         let blob = step(format!("fetch {}", without_secrets(url)), events, cancel, |step| {
@@ -90,10 +91,11 @@ impl Sent {
             blob.map_err(|error| failed(&WorkerError::Remote(error), cancel))
         })?;
         let file = blob.open().map_err(BuildError::store)?;
-        Self::read(file, limit).map_err(|error| {
+        let sent = Self::read(file, limit).map_err(|error| {
             let message = format!("`{}` cannot be used: {error}", without_secrets(url));
             BuildError::input(vec![Diagnostic::error("context", message)])
-        })
+        })?;
+        Ok((sent, Material::file(&source, &blob.digest)))
     }
 }
 
@@ -113,7 +115,7 @@ impl FetchedContext {
     ///
     /// Fails where the store cannot be written.
     pub fn empty(host: &Host) -> Result<Self, BuildError> {
-        Ok(Self { directory: new_directory(&host.layout)? })
+        Ok(Self { directory: new_directory(&host.layout)?, material: None })
     }
 
     /// A directory in a commit of a git repository, with what a request says of secrets and of git.
@@ -131,15 +133,17 @@ impl FetchedContext {
         let is_canceled = || cancel.is_canceled();
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
         let name = format!("fetch {}", RemoteSource::Git(source.clone()));
-        let directory = step(name, events, cancel, |_| {
+        let (directory, material) = step(name, events, cancel, |_| {
             let checkout = Checkout::of(&host.layers, git, secrets, source, &is_canceled);
             let checkout = checkout.map_err(|error| failed(&error, cancel))?;
             if let Some(warning) = checkout.warning() {
                 events.emit(Event::Message(Box::new(warning)));
             }
-            checkout.directory(&location.directory).map_err(|error| failed(&error, cancel))
+            let directory = checkout.directory(&location.directory);
+            let directory = directory.map_err(|error| failed(&error, cancel))?;
+            Ok((directory, Material::clone(checkout.material())))
         })?;
-        Ok(Self { directory })
+        Ok(Self { directory, material: Some(material) })
     }
 
     /// Unpacks an archive, whatever its compression. `name` says where it comes from.
@@ -167,6 +171,16 @@ impl FetchedContext {
             apply(archive, &root, &options).map_err(unusable)
         })?;
         Ok(context)
+    }
+
+    /// The same context, which came from a file of a web server.
+    pub fn made_of(self, material: Material) -> Self {
+        Self { material: Some(material), ..self }
+    }
+
+    /// What it was made of, if that has a name.
+    pub fn material(&self) -> Option<&Material> {
+        self.material.as_ref()
     }
 
     /// The directory.

@@ -216,8 +216,20 @@ impl Delivery<'_> {
         }
     }
 
-    /// Gives the image for this machine to a container engine.
+    /// Gives the image to a container engine: with all its platforms, or the one for this machine
+    /// if the engine keeps no more.
     fn load(&self, engine: &Engine, form: &ImageForm) -> Result<(), BuildError> {
+        let mut remark = String::new();
+        if let Some(index) = self.built.index(form) {
+            let layers = index.images().map(|(_, view)| view.layers().len()).sum();
+            if let Some(loaded) = engine.load_several(index, self.names)? {
+                self.say(&told(loaded, layers));
+                return Ok(());
+            }
+            remark = ", for this machine's platform alone: docker keeps several if its images are \
+                      in containerd, and podman if they have a name"
+                .to_owned();
+        }
         let machine = Platform::host();
         let fitness = |image: &&BuiltImage| image.platform.fitness(&machine);
         let image = match &*self.built.images {
@@ -234,18 +246,14 @@ impl Delivery<'_> {
         let view = image.view(form);
         let view = view.ok_or_else(|| BuildError::internal("the image was not packed"))?;
         let loaded = engine.load(Named::image(view, self.names))?;
-        let layers = view.layers().len();
-        let told = match loaded {
-            Loaded { sent: 0, .. } => "the image was there, nothing was sent".to_owned(),
-            Loaded { sent, present: 0 } => format!("{sent} bytes were sent"),
-            Loaded { sent, present } => {
-                format!("{sent} bytes were sent; {present} of {layers} layers were there")
-            }
-        };
-        let data = format!("{told}\n").into_bytes();
+        self.say(&format!("{}{remark}", told(loaded, view.layers().len())));
+        Ok(())
+    }
+
+    fn say(&self, line: &str) {
+        let data = format!("{line}\n").into_bytes();
         let (step, stream) = (self.step, LogStream::Stdout);
         self.events.emit(Event::StepLog { step, stream, data });
-        Ok(())
     }
 
     fn archive(
@@ -377,4 +385,15 @@ pub(crate) fn stdout() -> Result<std::fs::File, FsError> {
         .try_clone_to_owned()
         .map_err(|error| FsError::new("write to", "standard output", error))?;
     Ok(stdout.into())
+}
+
+/// What came of a load of an image with so many layers.
+fn told(loaded: Loaded, layers: usize) -> String {
+    match loaded {
+        Loaded { sent: 0, .. } => "the image was there, nothing was sent".to_owned(),
+        Loaded { sent, present: 0 } => format!("{sent} bytes were sent"),
+        Loaded { sent, present } => {
+            format!("{sent} bytes were sent; {present} of {layers} layers were there")
+        }
+    }
 }

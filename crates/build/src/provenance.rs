@@ -4,15 +4,17 @@
 //! So neither the image nor what its name leads to is changed by it. With a fixed time
 //! (`SOURCE_DATE_EPOCH`) the same inputs give the same statement, since it then has no times.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use formwork_frontend::{ImageKey, ImageLocation, ResolvedImage};
 use formwork_image::{Artifact, BlobSource};
-use formwork_oci::{
-    Annotations, Descriptor, Digest, Manifest, MediaType, Platform, Reference, to_json,
-};
+use formwork_oci::{Annotations, Descriptor, Manifest, MediaType, Platform, Reference, to_json};
+use formwork_remote::{Material, digest_set};
 use serde_json::{Map, Value, json};
 
 use crate::recipe::Recipe;
+use crate::resolve::Images;
 use crate::{BuildError, Host};
 
 /// What the statement and its layer are.
@@ -49,6 +51,10 @@ pub(crate) struct Subject<'a> {
     pub(crate) platform: &'a Platform,
     /// Its manifest; `None` for files without one.
     pub(crate) manifest: Option<&'a Descriptor>,
+    /// What it was made of, besides images and files of the user's.
+    pub(crate) materials: &'a [Material],
+    /// What has the Dockerfile, if it came from elsewhere.
+    pub(crate) dockerfile: Option<&'a Material>,
 }
 
 impl Provenance {
@@ -61,9 +67,9 @@ impl Provenance {
             "predicate": {
                 "buildDefinition": {
                     "buildType": BUILD_TYPE,
-                    "externalParameters": self.parameters(recipe, subject.platform),
+                    "externalParameters": self.parameters(recipe, subject),
                     "internalParameters": self.internal(recipe),
-                    "resolvedDependencies": dependencies(recipe, subject.platform),
+                    "resolvedDependencies": dependencies(recipe, subject),
                 },
                 "runDetails": {
                     "builder": {
@@ -78,9 +84,9 @@ impl Provenance {
     }
 
     /// What the user asked for.
-    fn parameters(&self, recipe: &Recipe, platform: &Platform) -> Value {
+    fn parameters(&self, recipe: &Recipe, subject: &Subject<'_>) -> Value {
         let mut request = Map::new();
-        request.insert("platform".into(), platform.to_string().into());
+        request.insert("platform".into(), subject.platform.to_string().into());
         if let Some(target) = &recipe.target {
             request.insert("target".into(), target.clone().into());
         }
@@ -93,7 +99,13 @@ impl Provenance {
         }
         let contexts: Vec<&String> = recipe.contexts.keys().collect();
         request.insert("contexts".into(), json!(contexts));
-        json!({ "configSource": { "path": recipe.dockerfile.name }, "request": request })
+        let mut source = Map::new();
+        source.insert("path".into(), recipe.dockerfile.name.clone().into());
+        if let Some(Material { uri, digests }) = subject.dockerfile {
+            source.insert("uri".into(), uri.clone().into());
+            source.insert("digest".into(), json!(digests));
+        }
+        json!({ "configSource": source, "request": request })
     }
 
     fn internal(&self, recipe: &Recipe) -> Value {
@@ -150,18 +162,36 @@ fn subjects(subject: &Subject<'_>) -> Vec<Value> {
     }
 }
 
-/// The base images, by the addresses of packages.
-fn dependencies(recipe: &Recipe, platform: &Platform) -> Vec<Value> {
+/// The base images, by the addresses of packages, and what was fetched from elsewhere.
+fn dependencies(recipe: &Recipe, subject: &Subject<'_>) -> Vec<Value> {
     // Of several platforms each has its own, and those of the stages that run here.
     let machine = Platform::host();
-    let concerns = |own: &Platform| *own == *platform || *own == machine;
+    let concerns = |own: &Platform| own == subject.platform || *own == machine;
     let images = recipe.images.iter().filter(|image| concerns(&image.platform));
-    images
-        .map(|image| {
-            let uri = package(&image.name, &image.platform);
-            json!({ "uri": uri, "digest": digest_set(&image.digest) })
-        })
-        .collect()
+    let images = images.map(|image| {
+        let uri = package(&image.name, &image.platform);
+        json!({ "uri": uri, "digest": digest_set(&image.digest) })
+    });
+    let fetched = subject.materials.iter();
+    let fetched = fetched.map(|fetched| json!({ "uri": fetched.uri, "digest": fetched.digests }));
+    images.chain(fetched).collect()
+}
+
+/// The images of layouts and archives that were built on for a platform.
+pub(crate) fn images_in_files(images: &Images, platform: &Platform) -> Vec<Material> {
+    let machine = Platform::host();
+    let of = |(key, image): (&ImageKey, &ResolvedImage)| {
+        let path = match &key.location {
+            ImageLocation::OciLayout { path, .. } | ImageLocation::DockerArchive { path, .. } => {
+                path
+            }
+            ImageLocation::Named(_) => return None,
+        };
+        let concerns = key.platform == *platform || key.platform == machine;
+        let material = || Material::image_in(Path::new(path), &image.manifest, &key.platform);
+        concerns.then(material)
+    };
+    images.resolved.iter().filter_map(of).collect()
 }
 
 /// `pkg:docker/NAME@TAG?platform=…`, as the specification of package addresses has it.
@@ -173,12 +203,6 @@ fn package(name: &str, platform: &Platform) -> String {
     };
     let platform = platform.to_string().replace('/', "%2F");
     format!("pkg:docker/{bare}@{tag}?platform={platform}")
-}
-
-fn digest_set(digest: &Digest) -> Value {
-    let mut set = Map::new();
-    set.insert(digest.algorithm().as_str().to_owned(), digest.hex().into());
-    set.into()
 }
 
 /// When it was built, unless that is to make no difference.

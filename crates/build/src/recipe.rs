@@ -166,19 +166,15 @@ impl Recipe {
             contexts.insert(name.clone(), NamedContext::Directory);
         }
         let first = self.platforms.first().cloned();
+        let platform = first.unwrap_or_else(Platform::host);
         Ok(Options {
             target: self.target.clone(),
             build_args: self.build_args.clone(),
             labels: self.labels.clone(),
             contexts,
-            target_platform: first.unwrap_or_else(Platform::host),
-            build_platform: Platform::host(),
-            several_platforms: false,
-            no_cache: false,
-            no_cache_filter: std::collections::BTreeSet::new(),
-            all_stages: false,
             allowed: Allowed { host_network: self.allowed.0, insecure: self.allowed.1 },
             network: if self.offline { Network::None } else { Network::Default },
+            ..Options::new(platform, Platform::host())
         })
     }
 

@@ -7,7 +7,7 @@ use formwork_diagnostics::SourceFile;
 use formwork_frontend::Options;
 use formwork_layer::Compression;
 use formwork_oci::{Annotations, Platform, Reference};
-use formwork_remote::GitConfig;
+use formwork_remote::{GitConfig, Material};
 use formwork_worker::{HostTrust, Secrets, StepWorld};
 
 use crate::{CacheFrom, CacheTo, Engine, Limits, Provenance};
@@ -25,6 +25,10 @@ pub struct BuildRequest {
     /// The directories that files come from, by their names; the main one is called
     /// [`formwork_frontend::MAIN_CONTEXT`].
     pub contexts: BTreeMap<String, ContextSpec>,
+    /// What contexts and the Dockerfile were made of, as far as they came from elsewhere.
+    pub materials: Vec<Material>,
+    /// Which of that has the Dockerfile.
+    pub dockerfile_from: Option<Material>,
     /// When registries are asked for images that are named.
     pub pull: PullPolicy,
     /// How many processes may run at the same time.
@@ -223,13 +227,23 @@ impl ImageForm {
         place: AnnotationPlace,
         platform: Option<&Platform>,
     ) -> Annotations {
-        let is_meant = |annotation: &&Annotation| {
-            let wanted = annotation.platform.as_ref();
-            annotation.place == place && (wanted.is_none() || wanted == platform)
-        };
-        let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
-        self.annotations.iter().filter(is_meant).map(pair).collect()
+        annotations_of(&self.annotations, place, platform)
     }
+}
+
+/// Those of some annotations that belong to a place, for the image of a platform where the place
+/// belongs to one.
+pub(crate) fn annotations_of(
+    annotations: &[Annotation],
+    place: AnnotationPlace,
+    platform: Option<&Platform>,
+) -> Annotations {
+    let is_meant = |annotation: &&Annotation| {
+        let wanted = annotation.platform.as_ref();
+        annotation.place == place && (wanted.is_none() || wanted == platform)
+    };
+    let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
+    annotations.iter().filter(is_meant).map(pair).collect()
 }
 
 impl BuildRequest {

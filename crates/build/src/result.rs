@@ -1,6 +1,6 @@
 //! From layers and instructions to an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,11 +14,12 @@ use formwork_image::{
 use formwork_oci::{
     Descriptor, DiffId, Digest, History, ImageConfig, Platform, Reference, Repository, to_json,
 };
+use formwork_remote::Material;
 use formwork_solver::Cancel;
 use formwork_worker::{Layer, Output as OpOutput, PackForm, PackedLayer, Root, WorkerError};
 
 use crate::blobs::ResultBlobs;
-use crate::provenance::{Provenance, Subject};
+use crate::provenance::{Provenance, Subject, images_in_files};
 use crate::recipe::Recipe;
 use crate::request::Packing;
 use crate::resolve::Images;
@@ -51,6 +52,8 @@ pub(crate) struct Built {
     is_for_several: bool,
     /// What it was made from, if that is to be said.
     pub(crate) recipe: Option<Recipe>,
+    /// What has the Dockerfile, if it came from elsewhere.
+    pub(crate) dockerfile_from: Option<Material>,
 }
 
 /// An image that was built.
@@ -67,6 +70,8 @@ pub(crate) struct BuiltImage {
     pub(crate) layers: Vec<StoredLayer>,
     /// What it was made from, if the store keeps that.
     pub(crate) recipe: Option<Digest>,
+    /// What it was made of, besides images and files of the user's.
+    pub(crate) materials: Vec<Material>,
     /// What is said about it, in each of its forms.
     pub(crate) attached: Vec<Artifact>,
 }
@@ -94,7 +99,14 @@ pub(crate) fn assemble_all(
         }
     }
     let is_for_several = request.is_for_several();
-    Ok(Built { images: built, indexes, names: request.tags.clone(), is_for_several, recipe: None })
+    Ok(Built {
+        images: built,
+        indexes,
+        names: request.tags.clone(),
+        is_for_several,
+        recipe: None,
+        dockerfile_from: request.dockerfile_from.clone(),
+    })
 }
 
 /// Joins the images of all platforms.
@@ -151,6 +163,9 @@ fn assemble(
         views.push((form, view));
     }
     let layers = stored_layers(&root, &packed, images)?;
+    let fetched = fetched(request, lowered, outputs);
+    let materials = fetched.chain(images_in_files(images, &platform));
+    let materials: BTreeSet<Material> = materials.collect();
     Ok(BuiltImage {
         platform,
         config,
@@ -160,8 +175,23 @@ fn assemble(
         blobs,
         layers,
         recipe: None,
+        materials: materials.into_iter().collect(),
         attached: Vec::new(),
     })
+}
+
+/// What an image was made of that was fetched, besides images.
+fn fetched(
+    request: &BuildRequest,
+    lowered: &Lowered,
+    outputs: &BTreeMap<OpId, OpOutput>,
+) -> impl Iterator<Item = Material> {
+    let needed = lowered.graph.needed_for(&[lowered.target]);
+    let fetched = needed.into_iter().filter_map(|op| match outputs.get(&op)? {
+        OpOutput::Fetched(_, material) => Some(Material::clone(material)),
+        OpOutput::Root(_) | OpOutput::Context(_) => None,
+    });
+    request.materials.iter().cloned().chain(fetched)
 }
 
 impl Built {
@@ -257,10 +287,12 @@ impl BuiltImage {
         provenance: &Provenance,
         recipe: &Recipe,
         names: &[Reference],
+        dockerfile: Option<&Material>,
     ) -> Result<(), BuildError> {
+        let (platform, materials) = (&self.platform, &*self.materials);
         for (_, view) in &self.views {
             let manifest = Some(view.descriptor());
-            let subject = Subject { names, platform: &self.platform, manifest };
+            let subject = Subject { names, platform, manifest, materials, dockerfile };
             self.attached.extend(provenance.artifact(host, recipe, &subject)?);
         }
         Ok(())

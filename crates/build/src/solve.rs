@@ -73,15 +73,21 @@ impl Solving<'_> {
         let nothing = || BuildError::internal("there is nothing to build");
         let graph = &self.lowered.first().ok_or_else(nothing)?.graph;
         let place = Place { request: self.request, ignores: self.ignores, graph };
-        let (worker, targets) = self.worker(graph, &place, imports, events, cancel)?;
-        let settings = self.settings();
-        plan(graph, &targets, &worker, index, settings, cancel, &**events).map_err(|error| {
-            match error {
-                SolveError::Op { op, error } => place.error(Some(op), &error),
-                SolveError::Cache(error) => BuildError::store(error),
-                SolveError::Canceled => BuildError::canceled(),
+        loop {
+            let (worker, targets) = self.worker(graph, &place, imports, events, cancel)?;
+            let settings = self.settings();
+            match plan(graph, &targets, &worker, index, settings, cancel, &**events) {
+                Ok(steps) => return Ok(steps),
+                Err(SolveError::Op { error: WorkerError::Imported { layer, reason }, .. })
+                    if !cancel.is_canceled() =>
+                {
+                    imports.give_up(&layer, &reason);
+                }
+                Err(SolveError::Op { op, error }) => return Err(place.error(Some(op), &error)),
+                Err(SolveError::Cache(error)) => return Err(BuildError::store(error)),
+                Err(SolveError::Canceled) => return Err(BuildError::canceled()),
             }
-        })
+        }
     }
 
     /// The worker, and the ops that are wanted of it.
@@ -125,7 +131,6 @@ impl Solving<'_> {
         events: &Arc<dyn EventSink>,
         cancel: &Cancel,
     ) -> Result<Attempt, BuildError> {
-        let request = self.request;
         let (worker, targets) = self.worker(graph, place, imports, events, cancel)?;
         let settings = self.settings();
         let failed = |op: Option<OpId>, error: WorkerError| match error {
@@ -133,7 +138,7 @@ impl Solving<'_> {
             error => Err(place.error(op, &error)),
         };
         match execute(graph, &targets, &worker, index, settings, cancel, &**events) {
-            Ok(outputs) if request.cache_from.is_empty() => Ok(Attempt::Solved(outputs)),
+            Ok(outputs) if is_here(&outputs) => Ok(Attempt::Solved(outputs)),
             Ok(outputs) => match fetch_layers(&outputs, &targets) {
                 Ok(()) => Ok(Attempt::Solved(outputs)),
                 Err(error) => failed(None, error),
@@ -180,6 +185,13 @@ enum Attempt {
     },
 }
 
+/// Whether no op has yielded a layer that is elsewhere, or nowhere.
+fn is_here(outputs: &Outputs) -> bool {
+    let roots = outputs.values().filter_map(|output| output.root().ok());
+    let mut layers = roots.flat_map(|root| root.layers());
+    layers.all(|layer| layer.imported().is_none() && !layer.has_no_files())
+}
+
 /// Makes sure that the layers of the targets are in the store, several at the same time: whatever
 /// becomes of an image needs them, and when it does nobody can build them after all.
 fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> {
@@ -190,11 +202,7 @@ fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> 
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            match layer.imported() {
-                Some(_) => layer.fetch()?,
-                // A planned copy may take its files from a layer that is elsewhere.
-                None => drop(layer.directory()?),
-            }
+            layer.fetch()?;
         }
         Ok(())
     };

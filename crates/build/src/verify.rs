@@ -132,6 +132,8 @@ fn verify_in(
         options,
         platforms: if several { recipe.platforms.clone() } else { Vec::new() },
         contexts: recipe.directories()?,
+        materials: Vec::new(),
+        dockerfile_from: None,
         pull: PullPolicy::Missing,
         jobs: surroundings.jobs,
         secrets: surroundings.secrets,

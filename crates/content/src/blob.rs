@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::boot::{Trusted, mark_examined, was_used_lately};
 use crate::layout::make_directory;
-use crate::{ContentError, StoreLayout};
+use crate::{ContentError, PartialBlob, StoreLayout};
 
 const BLOBS: &str = "blobs";
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
@@ -144,7 +144,7 @@ impl ContentStore {
         Ok(is_whole.then_some(blob))
     }
 
-    fn hold(&self, digest: &Digest) -> Result<(), ContentError> {
+    pub(crate) fn hold(&self, digest: &Digest) -> Result<(), ContentError> {
         Ok(self.lease.as_ref().map_or(Ok(()), |lease| lease.hold(digest.as_str()))?)
     }
 
@@ -268,6 +268,19 @@ impl ContentStore {
         Ok(StagedBlob { file: self.stage_file(&self.directory)?, store: self.clone(), size: 0 })
     }
 
+    /// Begins a blob that is fetched from elsewhere, or goes on with it where another process was
+    /// stopped; `None` while somebody else fetches it, and in a layout that is no formwork store's.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be written.
+    pub fn resume(&self, digest: &Digest) -> Result<Option<PartialBlob>, ContentError> {
+        match &self.staging {
+            Staging::Scratch(layout) => PartialBlob::open(self, layout, digest),
+            Staging::Beside => Ok(None),
+        }
+    }
+
     /// Removes a blob; tells whether it was there.
     ///
     /// # Errors
@@ -319,18 +332,21 @@ impl ContentStore {
 
     /// A temporary file that may be renamed to anywhere in this image layout.
     pub(crate) fn stage_file(&self, destination: &Path) -> Result<AtomicFile, ContentError> {
-        let directory = match &self.staging {
-            Staging::Scratch(layout) => layout.scratch()?,
-            Staging::Beside => &self.directory,
-        };
-        Ok(AtomicFile::create_in(directory, destination)?)
+        match &self.staging {
+            Staging::Scratch(layout) => Ok(AtomicFile::create_in(layout.scratch()?, destination)?),
+            Staging::Beside => {
+                let mut file = AtomicFile::create(self.directory.join("staged"))?;
+                file.set_destination(destination);
+                Ok(file)
+            }
+        }
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         self.algorithm_directory(digest.algorithm()).join(digest.hex())
     }
 
-    fn algorithm_directory(&self, algorithm: Algorithm) -> PathBuf {
+    pub(crate) fn algorithm_directory(&self, algorithm: Algorithm) -> PathBuf {
         self.directory.join(BLOBS).join(algorithm.as_str())
     }
 }

@@ -11,6 +11,7 @@
 //!   cache-mounts-v1/    what `RUN --mount=type=cache` keeps
 //!   contexts-v1/        what is known about the files of build contexts
 //!   downloads-v1/       what is known about files of web servers
+//!   partial-v1/         blobs of which a part has come
 //!   locks/              files to lock
 //!   tmp/                unfinished things of running processes
 //! ```
@@ -40,13 +41,25 @@ const RUNS: &str = "runs-v1";
 const CACHE_MOUNTS: &str = "cache-mounts-v1";
 const CONTEXTS: &str = "contexts-v1";
 const DOWNLOADS: &str = "downloads-v1";
+const PARTIAL: &str = "partial-v1";
 /// How long somebody waits before asking again whether it is their turn.
 const TURN: Duration = Duration::from_millis(20);
 const LOCKS: &str = "locks";
 const TMP: &str = "tmp";
 
-const DIRECTORIES: [&str; 10] =
-    [CONTENT, SNAPSHOTS, IMAGES, INDEX, RUNS, CACHE_MOUNTS, CONTEXTS, DOWNLOADS, LOCKS, TMP];
+const DIRECTORIES: [&str; 11] = [
+    CONTENT,
+    SNAPSHOTS,
+    IMAGES,
+    INDEX,
+    RUNS,
+    CACHE_MOUNTS,
+    CONTEXTS,
+    DOWNLOADS,
+    PARTIAL,
+    LOCKS,
+    TMP,
+];
 
 /// A store's directory, with everything in it that has a fixed name.
 ///
@@ -157,6 +170,11 @@ impl StoreLayout {
         self.root.join(DOWNLOADS)
     }
 
+    /// The directory with blobs of which a part has come.
+    pub fn partial(&self) -> PathBuf {
+        self.root.join(PARTIAL)
+    }
+
     /// The directory of files to lock.
     pub fn locks(&self) -> PathBuf {
         self.root.join(LOCKS)
@@ -166,6 +184,15 @@ impl StoreLayout {
     pub fn lock(&self, name: &str) -> PathBuf {
         debug_assert!(!name.is_empty() && !name.contains('/') && !matches!(name, "." | ".."));
         self.locks().join(name)
+    }
+
+    /// The directories in which small files are replaced by others.
+    pub(crate) fn places_of_files(&self) -> impl Iterator<Item = PathBuf> {
+        let index = self.index();
+        // Records lie in directories of two digits.
+        let parts = (0..=u8::MAX).map(move |part| index.join(format!("{part:02x}")));
+        let flat = [self.index(), self.runs(), self.contexts(), self.downloads(), self.locks()];
+        flat.into_iter().chain(parts)
     }
 
     /// Waits until nobody else does what is called `what`, in this process or another, and keeps
@@ -223,7 +250,8 @@ impl StoreLayout {
         }
     }
 
-    /// Removes what killed processes have left in [`StoreLayout::tmp`] and, of the locks that are
+    /// Removes what nobody has gone on with for a day in [`StoreLayout::partial`], what killed
+    /// processes have left in [`StoreLayout::tmp`] and, of the locks that are
     /// called `step-…` or `lease-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
     /// temporary directories that were.
     ///
@@ -231,6 +259,7 @@ impl StoreLayout {
     ///
     /// Fails where something cannot be removed, after trying the rest.
     pub fn remove_stale(&self) -> Result<usize, ContentError> {
+        crate::partial::remove_stale(self)?;
         crate::temporary::remove_stale(self)
     }
 }
@@ -365,6 +394,7 @@ mod tests {
                 "images-v1",
                 "index-v1",
                 "locks",
+                "partial-v1",
                 "runs-v1",
                 "snapshots-v1",
                 "tmp",

@@ -15,9 +15,11 @@ mod boot;
 mod error;
 mod index;
 mod layout;
+mod partial;
 mod temporary;
 
 pub use blob::{Blob, BlobWriter, ContentStore, StagedBlob};
 pub use error::ContentError;
 pub use layout::StoreLayout;
+pub use partial::PartialBlob;
 pub use temporary::Temporary;

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use formwork_fs::{FileLock, FsError, RootDir, remove_tree};
+use formwork_fs::{AtomicFile, FileLock, FsError, RootDir, remove_tree};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, RenameFlags};
 use rustix::io::Errno;
 
@@ -95,9 +95,12 @@ fn lock_path(layout: &StoreLayout, name: &[u8]) -> PathBuf {
 /// How the names begin of locks that go with their holder.
 const TRANSIENT_PREFIXES: [&[u8]; 2] = [b"step-", b"lease-"];
 
-/// Removes the directories whose owners are gone, and the files of locks that nobody holds any
-/// more; returns how many directories.
+/// Removes the directories whose owners are gone, the files of locks that nobody holds any more,
+/// and files that somebody was about to put in place of others; returns how many directories.
 pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> {
+    for directory in layout.places_of_files() {
+        AtomicFile::clear_left(directory)?;
+    }
     for name in names(&RootDir::open(layout.locks())?)? {
         if TRANSIENT_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
             // Taken and given back, which removes it.
@@ -139,7 +142,7 @@ fn set_aside(layout: &StoreLayout, parent: &RootDir, name: &[u8]) -> Result<(), 
     }
 }
 
-fn names(directory: &RootDir) -> Result<Vec<Box<[u8]>>, FsError> {
+pub(crate) fn names(directory: &RootDir) -> Result<Vec<Box<[u8]>>, FsError> {
     let failed = |errno| FsError::new("list the directory", directory.path(), errno);
     let mut names: Vec<Box<[u8]>> = Vec::new();
     for entry in Dir::read_from(directory).map_err(failed)? {
@@ -224,6 +227,20 @@ mod tests {
         layout.remove_stale().unwrap();
         assert!(left(&layout).is_empty(), "{:?}", left(&layout));
         assert!(kept.join("file").exists());
+    }
+
+    #[test]
+    fn files_that_the_dead_were_about_to_put_in_place_are_removed() {
+        let (_dir, layout) = store();
+        let left = |directory: PathBuf| {
+            fs_err::create_dir_all(&directory).unwrap();
+            fs_err::write(directory.join(AtomicFile::NAME_OF_TURN), "").unwrap();
+            directory
+        };
+        for directory in [layout.index().join("0f"), layout.runs(), layout.contexts()].map(left) {
+            layout.remove_stale().unwrap();
+            assert_eq!(fs_err::read_dir(&directory).unwrap().count(), 0);
+        }
     }
 
     #[test]

@@ -204,6 +204,10 @@ impl Pending {
                 }
                 _ => {}
             }
+            if name == MAIN && matches!(self.dockerfile, Dockerfile::InContext(_)) {
+                request.dockerfile_from = context.material().cloned();
+            }
+            request.materials.extend(context.material().cloned());
             let directory = context.directory().to_owned();
             let spec = ContextSpec { directory, ignore: None, stands_for: Some(stands_for) };
             request.contexts.insert(name, spec);
@@ -252,25 +256,30 @@ impl Elsewhere {
         cancel: &Cancel,
     ) -> Result<(FetchedContext, Option<SourceFile>), Failure> {
         let name = self.name();
-        let (sent, is_sent) = match self {
+        let (sent, material) = match self {
             Self::Git(mut location) => {
                 location.source.keep_git_dir |= keeps_git_dir(request);
                 let context = FetchedContext::git(host, request, &location, events, cancel)?;
                 return Ok((context, None));
             }
-            Self::Sent(sent) => (sent, true),
+            Self::Sent(sent) => (sent, None),
             Self::Http(url) => {
-                (Sent::fetch(host, request, &url, TEXT_LIMIT, events, cancel)?, false)
+                let fetched = Sent::fetch(host, request, &url, TEXT_LIMIT, events, cancel)?;
+                (fetched.0, Some(fetched.1))
             }
         };
-        match sent {
+        let (context, lone) = match sent {
             Sent::Archive(archive) => {
-                Ok((FetchedContext::unpack(host, archive, &name, events, cancel)?, None))
+                (FetchedContext::unpack(host, archive, &name, events, cancel)?, None)
             }
             Sent::Other(bytes) => {
-                let lone = (!is_sent).then(|| source(&name, bytes)).transpose()?;
-                Ok((FetchedContext::empty(host)?, lone))
+                let lone = material.is_some().then(|| source(&name, bytes)).transpose()?;
+                (FetchedContext::empty(host)?, lone)
             }
+        };
+        match material {
+            Some(material) => Ok((context.made_of(material), lone)),
+            None => Ok((context, lone)),
         }
     }
 }
@@ -284,14 +293,19 @@ fn keeps_git_dir(request: &BuildRequest) -> bool {
 /// The Dockerfile that a web server has.
 fn fetched_dockerfile(
     host: &Host,
-    request: &BuildRequest,
+    request: &mut BuildRequest,
     url: &str,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<SourceFile, Failure> {
     let name = without_secrets(url);
-    match Sent::fetch(host, request, url, TEXT_LIMIT, events, cancel)? {
-        Sent::Other(bytes) => source(&name, bytes),
+    let (sent, material) = Sent::fetch(host, request, url, TEXT_LIMIT, events, cancel)?;
+    match sent {
+        Sent::Other(bytes) => {
+            request.materials.push(material.clone());
+            request.dockerfile_from = Some(material);
+            source(&name, bytes)
+        }
         Sent::Archive(_) => {
             Err(Failure::input(format!("`{name}` is an archive and no Dockerfile"))
                 .with_help("give its address as the build context"))

@@ -18,7 +18,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use args::{Cli, Command};
 use exit::Failure;
@@ -30,7 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     formwork_sandbox::init_if_child();
-    let cli = Cli::parse();
+    let matches = args::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     run(&cli).unwrap_or_else(|failure| failure.report())
 }
 
@@ -66,6 +67,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Mounts(args) => commands::mounts::run(args, &settings),
         Command::Cache(args) => commands::cache::run(args, &settings),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Completion(args) => commands::completion::run(args),
     }
     .map(|()| ExitCode::SUCCESS)
 }

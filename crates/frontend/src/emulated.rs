@@ -130,15 +130,10 @@ mod tests {
 
     use super::*;
     use crate::ResolvedImages;
-    use crate::testing::options;
 
     fn hints(text: &str, platform: &str) -> Vec<Diagnostic> {
         let parsed = parse(SourceFile::new("Dockerfile", text));
-        let options = Options {
-            target_platform: platform.parse().unwrap(),
-            build_platform: "linux/amd64".parse().unwrap(),
-            ..options()
-        };
+        let options = Options::new(platform.parse().unwrap(), "linux/amd64".parse().unwrap());
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();
         emulated_stages(&plan, &options)

@@ -140,9 +140,9 @@ fn unknown(
 #[cfg(test)]
 mod tests {
     use formwork_dockerfile::parse;
+    use formwork_oci::Platform;
 
     use super::*;
-    use crate::testing::options;
     use crate::{ResolvedImages, lower};
 
     fn findings(text: &str) -> Vec<String> {
@@ -150,7 +150,7 @@ mod tests {
         let options = Options {
             build_args: [("GIVEN".to_owned(), "cratch".to_owned())].into(),
             all_stages: true,
-            ..options()
+            ..Options::new(Platform::host(), Platform::host())
         };
         let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::new()).unwrap();
         let warnings = lowered.diagnostics.iter();

@@ -39,6 +39,26 @@ pub struct Options {
     pub network: Network,
 }
 
+impl Options {
+    /// What is asked for where nothing is said: the last stage, with all that was kept.
+    pub fn new(target_platform: Platform, build_platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            contexts: BTreeMap::new(),
+            target_platform,
+            build_platform,
+            several_platforms: false,
+            no_cache: false,
+            no_cache_filter: BTreeSet::new(),
+            all_stages: false,
+            allowed: Allowed::default(),
+            network: Network::Default,
+        }
+    }
+}
+
 /// What a RUN may ask for that breaks its confinement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {

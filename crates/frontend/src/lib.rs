@@ -21,8 +21,6 @@ mod plan;
 mod ports;
 mod remote;
 mod scope;
-#[cfg(test)]
-mod testing;
 mod uncached;
 mod unused;
 

@@ -291,13 +291,14 @@ impl OutlineArg {
 mod tests {
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
+    use formwork_oci::Platform;
 
     use super::*;
-    use crate::testing::options;
 
     fn args(text: &str) -> Result<String, String> {
         let parsed = parse(SourceFile::new("Dockerfile", text));
-        let outline = outline(&parsed.dockerfile, &options());
+        let options = Options::new(Platform::host(), Platform::host());
+        let outline = outline(&parsed.dockerfile, &options);
         let outline = outline.map_err(|errors| errors[0].message.clone())?;
         let shown = |arg: &OutlineArg| {
             let line = parsed.dockerfile.source.position(arg.span.start).line;

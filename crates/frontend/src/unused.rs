@@ -52,16 +52,18 @@ fn taken<'a>(plan: &'a Plan<'_>) -> BTreeSet<&'a str> {
 mod tests {
     use formwork_diagnostics::SourceFile;
     use formwork_dockerfile::parse;
+    use formwork_oci::Platform;
 
     use super::*;
     use crate::ResolvedImages;
-    use crate::testing::options;
 
     fn warnings(name: &str) -> Vec<String> {
         let text = "ARG BASE\nFROM scratch AS other\nARG ELSEWHERE\nFROM scratch\nARG VERSION=1\n";
         let parsed = parse(SourceFile::new("Dockerfile", text));
-        let options =
-            Options { build_args: [(name.to_owned(), "x".to_owned())].into(), ..options() };
+        let options = Options {
+            build_args: [(name.to_owned(), "x".to_owned())].into(),
+            ..Options::new(Platform::host(), Platform::host())
+        };
         let resolved = ResolvedImages::default();
         let plan = Plan::new(&parsed.dockerfile, &options, &resolved).unwrap();
         unused_build_args(&plan, &options).iter().map(|d| format!("{d} {:?}", d.help)).collect()

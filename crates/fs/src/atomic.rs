@@ -2,20 +2,28 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::FsError;
+
+/// How long one that replaces a file waits for another that does so in the same directory, before
+/// it takes a name of its own.
+const TURNS: u32 = 100;
+const TURN: Duration = Duration::from_micros(50);
 
 /// A file that is written without a name, or beside its destination, and then moved there.
 ///
 /// Nothing is synced: after a power loss the file may be missing or empty, after a crash of the
 /// program it is either the old one or the new one. Dropped without [`AtomicFile::commit`], it
-/// leaves nothing; nor does a killed process, where the file system knows files without a name.
+/// leaves nothing. A process that is killed leaves nothing, either, unless it was about to replace
+/// a file: no system call gives a file without a name that of another. What then lies there for
+/// some microseconds has a name that whoever replaces a file of that directory next clears away.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: File,
@@ -25,6 +33,9 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
+    /// The name that a file has in its directory between none and that of another.
+    pub const NAME_OF_TURN: &str = ".tmp-turn";
+
     /// Begins a file that will appear at `destination`, readable by everybody whom the umask lets.
     ///
     /// # Errors
@@ -86,6 +97,21 @@ impl AtomicFile {
         file.commit()
     }
 
+    /// Clears away what a killed process was about to put in place in a directory, if there is
+    /// such a thing, and nobody is about to do so now.
+    ///
+    /// # Errors
+    ///
+    /// Fails where it cannot be removed; not where there is no such directory.
+    pub fn clear_left(directory: impl AsRef<Path>) -> Result<(), FsError> {
+        let left = directory.as_ref().join(Self::NAME_OF_TURN);
+        let is_there = rustix::fs::statat(CWD, &left, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        match is_there.then(|| Turn::wait(directory.as_ref())).flatten() {
+            Some(_turn) => remove(&left).map_err(|errno| FsError::new("remove", &left, errno)),
+            None => Ok(()),
+        }
+    }
+
     /// Sets the permission bits that the file will have, whatever the umask is.
     ///
     /// # Errors
@@ -119,27 +145,31 @@ impl AtomicFile {
 
     /// Gives the file its name.
     fn place(&mut self) -> Result<(), Errno> {
-        if self.temporary.is_none() {
-            // Without an old file, there is nothing more to do.
-            match self.link(&self.destination) {
-                Err(Errno::EXIST) => self.link_beside()?,
-                result => return result,
-            }
+        if let Some(temporary) = &self.temporary {
+            return self.replace(temporary);
         }
+        // Without an old file, there is nothing more to do.
+        match self.link(&self.destination) {
+            Err(Errno::EXIST) => {}
+            result => return result,
+        }
+        let turn = Turn::wait(directory_of(&self.destination));
+        self.temporary = Some(self.link_beside(turn.as_ref())?);
         self.temporary.as_deref().map_or(Ok(()), |temporary| self.replace(temporary))
     }
 
-    /// Gives a file without a name a temporary one.
-    fn link_beside(&mut self) -> Result<(), Errno> {
+    /// Gives a file without a name a temporary one: that which whoever has the turn has for
+    /// themselves, or one that nobody has.
+    fn link_beside(&self, turn: Option<&Turn>) -> Result<PathBuf, Errno> {
+        let directory = directory_of(&self.destination);
         loop {
-            let temporary = directory_of(&self.destination).join(temporary_name());
+            let name = turn.map_or_else(temporary_name, |_| Self::NAME_OF_TURN.to_owned());
+            let temporary = directory.join(name);
             match self.link(&temporary) {
+                // Left by somebody who was killed while it was their turn.
+                Err(Errno::EXIST) if turn.is_some() => remove(&temporary)?,
                 Err(Errno::EXIST) => {}
-                result => {
-                    result?;
-                    self.temporary = Some(temporary);
-                    return Ok(());
-                }
+                result => return result.map(|()| temporary),
             }
         }
     }
@@ -179,6 +209,38 @@ impl AtomicFile {
 
     fn rename(&self, temporary: &Path, flags: RenameFlags) -> Result<(), Errno> {
         rustix::fs::renameat_with(CWD, temporary, CWD, &self.destination, flags)
+    }
+}
+
+/// The right to use [`AtomicFile::NAME_OF_TURN`] in a directory: a lock on the directory itself, which ends with
+/// its process.
+struct Turn {
+    _directory: OwnedFd,
+}
+
+impl Turn {
+    /// Waits for the turn, but not for long: others may lock a directory, too, for reasons of their
+    /// own.
+    fn wait(directory: &Path) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(CWD, directory, flags, Mode::empty()).ok()?;
+        for _ in 0..TURNS {
+            match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Some(Self { _directory: directory }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(TURN),
+                // The file system knows no locks.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(CWD, path, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
     }
 }
 
@@ -302,6 +364,43 @@ mod tests {
                 });
             }
         });
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[test]
+    fn what_a_killed_process_was_about_to_put_in_place_goes_with_the_next_that_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        for name in [&path, &other] {
+            AtomicFile::write(name, b"old").unwrap();
+        }
+        fs_err::write(dir.path().join(AtomicFile::NAME_OF_TURN), "left over").unwrap();
+        AtomicFile::write(&path, b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
+        let left = || {
+            let mut left = names(dir.path());
+            left.sort();
+            left
+        };
+        assert_eq!(left(), ["file", "other"]);
+        fs_err::write(dir.path().join(AtomicFile::NAME_OF_TURN), "left over").unwrap();
+        let turn = Turn::wait(dir.path());
+        AtomicFile::clear_left(dir.path()).unwrap();
+        assert_eq!(left().len(), 3);
+        drop(turn);
+        AtomicFile::clear_left(dir.path()).unwrap();
+        AtomicFile::clear_left(dir.path().join("missing")).unwrap();
+        assert_eq!(left(), ["file", "other"]);
+    }
+
+    #[test]
+    fn a_directory_that_somebody_has_locked_is_written_to_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        AtomicFile::write(&path, b"old").unwrap();
+        let _lock = Turn::wait(dir.path()).unwrap();
+        AtomicFile::write(&path, b"new").unwrap();
+        assert_eq!(fs_err::read(&path).unwrap(), b"new");
         assert_eq!(names(dir.path()), ["file"]);
     }
 

@@ -32,4 +32,4 @@ pub use root::{Follow, RootDir};
 pub use stat::{FileKind, FileStat, Timestamp};
 pub use usage::{DiskUsage, free_space};
 pub use walk::{Verdict, WalkEntry, WalkFilter, walk};
-pub use xattr::{Xattrs, read_xattr_of, read_xattrs, write_xattr, write_xattr_of};
+pub use xattr::{Xattr, Xattrs, read_xattr_of, read_xattrs, write_xattr, write_xattr_of};

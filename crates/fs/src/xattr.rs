@@ -10,8 +10,11 @@ use rustix::io::Errno;
 
 use crate::FsError;
 
-/// Extended attributes: names and values, sorted by name.
-pub type Xattrs = Vec<(Box<[u8]>, Box<[u8]>)>;
+/// An extended attribute: its name and its value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
+
+/// Extended attributes, sorted by name.
+pub type Xattrs = Vec<Xattr>;
 
 /// All extended attributes of an entry; none where the file system has no such thing.
 ///

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use formwork_oci::{
-    Annotations, Descriptor, Index, Manifest, MediaType, Platform, from_json, to_json,
+    ANNOTATION_REF_NAME, Annotations, Descriptor, Digest, Index, Manifest, MediaType, Platform,
+    from_json, to_json,
 };
 
 use crate::blob::read_document;
@@ -279,6 +280,14 @@ impl Artifact {
     /// The blobs that it consists of, the configuration among them.
     pub fn parts(&self) -> impl Iterator<Item = &Descriptor> {
         self.manifest.layers.iter().chain(std::iter::once(&self.manifest.config))
+    }
+
+    /// What its tag says that it is about, and the tag, where that is made of a digest: cosign
+    /// calls the signature of an image `sha256-….sig`.
+    pub fn subject_of_tag(&self) -> Option<(Digest, &str)> {
+        let tag = self.descriptor.annotations.get(ANNOTATION_REF_NAME)?;
+        let digest = tag.split_once('.')?.0.replacen('-', ":", 1).parse().ok()?;
+        Some((digest, tag))
     }
 
     /// What it is: its own word for it, or its configuration's.

@@ -12,6 +12,7 @@
 #[cfg(test)]
 extern crate self as formwork_image;
 
+mod archive;
 mod assemble;
 mod blob;
 mod copy;
@@ -22,7 +23,7 @@ mod index;
 mod local;
 mod select;
 pub mod source;
-mod tar;
+
 #[cfg(test)]
 mod testing;
 mod validate;

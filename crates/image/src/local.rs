@@ -96,6 +96,29 @@ const LOCK: &str = "images";
 const SUFFIX: &str = ".json";
 
 impl StoredImage {
+    /// An image whose blobs are in the content store, without a name.
+    pub fn of(view: &ImageView) -> Self {
+        let layers = view.layers().map(|layer| StoredLayer {
+            diff_id: layer.diff_id.clone(),
+            unpacked_size: 0,
+            blob: Some(layer.descriptor.clone()),
+            snapshot: None,
+            origin: None,
+        });
+        Self {
+            name: None,
+            manifest: Some(view.descriptor().clone()),
+            config: view.id().clone(),
+            platform: view.platform(),
+            created: view.config().created.clone(),
+            layers: layers.collect(),
+            index: None,
+            others: Vec::new(),
+            recipe: None,
+            attached: Vec::new(),
+        }
+    }
+
     /// The name as docker's users write it, or the shortened id.
     pub fn title(&self) -> String {
         self.familiar_name().unwrap_or_else(|| self.config.short().to_owned())

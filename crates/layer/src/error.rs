@@ -3,6 +3,7 @@
 use std::io;
 
 use formwork_fs::{FsError, RelPath};
+use formwork_tar::TarError;
 
 /// Why a layer could not be read, made or written.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,15 @@ pub enum LayerError {
         /// What is wrong.
         problem: &'static str,
     },
+}
+
+impl From<TarError> for LayerError {
+    fn from(error: TarError) -> Self {
+        match error {
+            TarError::Read(error) => Self::from_read(error),
+            TarError::Invalid { offset, problem } => Self::Archive { offset, problem },
+        }
+    }
 }
 
 impl LayerError {

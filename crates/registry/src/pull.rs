@@ -1,6 +1,6 @@
 //! Pulling: names to images, digests to bytes.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 
 use formwork_oci::{
     Algorithm, Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, Reference,
@@ -157,10 +157,32 @@ impl RegistryClient {
         sink: &mut dyn Write,
         progress: &dyn Fn(u64),
     ) -> Result<(), RegistryError> {
+        self.rest_of_blob(repository, descriptor, &mut io::empty(), sink, progress)
+    }
+
+    /// Does what [`RegistryClient::blob`] does for somebody who has the beginning of the blob: the
+    /// sink gets the rest, and the digest is that of both.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegistryClient::blob`], which says [`RegistryError::Invalid`] as well where the
+    /// beginning is of something else; and [`RegistryError::Local`] if it cannot be read.
+    pub fn rest_of_blob(
+        &self,
+        repository: &Repository,
+        descriptor: &Descriptor,
+        beginning: &mut dyn Read,
+        sink: &mut dyn Write,
+        progress: &dyn Fn(u64),
+    ) -> Result<(), RegistryError> {
         let subject = format!("{repository}@{}", descriptor.digest);
         let errand = Errand { action: "pull", subject: &subject };
         let mut transfer = Transfer::new(descriptor, sink, progress);
+        let mut beginning = Some(beginning);
         let source = self.pull(errand, repository, Pull::ByDigest, &mut |session| {
+            if let Some(beginning) = beginning.take() {
+                transfer.begin_with(beginning).map_err(|error| session.local(error))?;
+            }
             transfer.run(session)?;
             Ok(session.attempt.clone())
         })?;

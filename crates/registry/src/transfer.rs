@@ -1,6 +1,6 @@
 //! The bytes of one blob on their way from a registry into a sink.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 
 use formwork_oci::{Descriptor, Hasher};
 use ureq::http::{HeaderValue, Method, StatusCode, header};
@@ -38,6 +38,22 @@ impl<'a> Transfer<'a> {
     ) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         Self { descriptor, sink, progress, hasher, done: 0, in_parts: true, buffer: Vec::new() }
+    }
+
+    /// Takes the beginning of the blob from somebody who has it already.
+    pub(crate) fn begin_with(&mut self, beginning: &mut dyn Read) -> io::Result<()> {
+        self.buffer.resize(BUFFER_SIZE, 0);
+        loop {
+            match beginning.read(&mut self.buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => {
+                    self.hasher.update(&self.buffer[..count]);
+                    self.done += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Transfers what is missing, in as many requests as it takes while each gets on.

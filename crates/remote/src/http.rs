@@ -55,14 +55,18 @@ impl Downloads {
         Self { content: ContentStore::of(layout), records: layout.downloads(), client }
     }
 
-    /// The file, as a tree that holds nothing else.
+    /// The file, as a tree that holds nothing else, and its digest.
     ///
     /// It belongs to root with mode 0600, and was modified when the server says, else in 1970.
     ///
     /// # Errors
     ///
     /// Fails where the file cannot be had, is not the one that was asked for, or cannot be kept.
-    pub fn tree(&self, source: &HttpSource, fetch: &Fetch<'_>) -> Result<Tree, RemoteError> {
+    pub fn tree(
+        &self,
+        source: &HttpSource,
+        fetch: &Fetch<'_>,
+    ) -> Result<(Tree, Digest), RemoteError> {
         let (record, blob) = self.file(source, fetch)?;
         let directory = blob.path.parent().unwrap_or(&self.records);
         let bytes = Bytes::At {
@@ -77,7 +81,7 @@ impl Downloads {
             node: Node::File(File { size: blob.size, content, bytes }),
             metadata: Metadata { mtime, ..Metadata::root_owned(MODE) },
         };
-        Ok(Tree::new(vec![entry])?)
+        Ok((Tree::new(vec![entry])?, blob.digest))
     }
 
     /// The blob of a file.

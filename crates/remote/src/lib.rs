@@ -10,9 +10,14 @@ mod error;
 mod git;
 mod http;
 mod keys;
+mod material;
 
 pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
 pub use git::{CheckedOut, GitConfig, Repository};
 pub use http::{Downloads, Fetch};
-pub use keys::{KeyAgent, KeyError, PrivateKey};
+pub use keys::{
+    AGENT_FAILURE, AgentSocket, KeyAgent, KeyError, PrivateKey, SocketOwner, answer_questions,
+    ask_agent,
+};
+pub use material::{Material, digest_set};

@@ -14,9 +14,10 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::rungs::power;
 use crate::subid::{HostUser, find_tool};
 use crate::sys::{self, Fork};
-use crate::{IdKind, OsError, RootlessProblem, SandboxError, Stage, wire};
+use crate::{IdKind, OsError, RootlessProblem, SandboxError, wire};
 
 /// How a machine lets the user build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +96,7 @@ pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
             take(rung, &user)?;
             (rung, None)
         }
-        RungChoice::Auto => match take(best, &user) {
+        RungChoice::Auto => match foresee(best).and_then(|()| take(best, &user)) {
             Ok(()) => (best, None),
             // Inside, nothing is left but what is inside.
             Err(error) if is_inside(&user) => return Err(error),
@@ -121,14 +122,22 @@ fn take(rung: Rung, user: &HostUser) -> Result<(), SandboxError> {
         }
         Rung::CopyOnly => return Ok(()),
     }
-    sys::unshare(UnshareFlags::NEWNS).map_err(|errno| {
+    sys::unshare(UnshareFlags::NEWNS).and_then(|()| private_mounts()).map_err(|errno| {
         SandboxError::Rootless(match rung {
             Rung::Root => RootlessProblem::MayNotMount(errno.into()),
             // AppArmor lets ordinary users have a namespace, but no power in it.
             _ => RootlessProblem::UserNamespaces(errno.into()),
         })
-    })?;
-    private_mounts()
+    })
+}
+
+/// Finds out whether a namespace that there is no way back from would be of use.
+fn foresee(rung: Rung) -> Result<(), SandboxError> {
+    let is_of_use = match rung {
+        Rung::SubordinateIds => power::namespaces_give_power(),
+        _ => Ok(()),
+    };
+    is_of_use.map_err(|error| SandboxError::Rootless(RootlessProblem::UserNamespaces(error)))
 }
 
 /// Whether an ordinary user's process is in a user namespace that it has entered.
@@ -144,12 +153,12 @@ fn may_change_root() -> bool {
 
 /// Takes the mounts of this namespace out of all peer groups: nothing mounted here or outside
 /// shows on the other side any more.
-fn private_mounts() -> Result<(), SandboxError> {
+fn private_mounts() -> rustix::io::Result<()> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     match rustix::mount::mount_change("/", flags) {
         // In a chroot, `/` may be no mount. Only the helper mounts anything, and sees to it.
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(errno) => Err(SandboxError::setup(Stage::Private, "/", errno)),
+        Err(Errno::INVAL) => Ok(()),
+        result => result,
     }
 }
 
@@ -177,7 +186,10 @@ fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
         .map_err(|errno| RootlessProblem::UserNamespaces(errno.into()))
         .and_then(|()| wire::send(ours.as_fd(), &Go::Unshared).map_err(step("talk to a process")))
         .and_then(|()| wire::receive(ours.as_fd()).map_err(step("talk to a process")))
-        .and_then(|answer| answer.unwrap_or(Ok(())));
+        .and_then(|answer| {
+            // Without an answer, somebody has ended the process that maps; maybe half way.
+            answer.unwrap_or_else(|| Err(step("map ids")(rustix::io::Errno::PIPE)))
+        });
     drop(ours);
     let _ = sys::wait(Some(child), true);
     // The new namespace made the process undumpable, so that its own files of /proc were not its

@@ -403,6 +403,11 @@ pub enum RootlessProblem {
 impl fmt::Display for RootlessProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::MayNotMount(error @ OsError(libc::EACCES)) => write!(
+                f,
+                "this process may not mount anything ({error}): a security module forbids it, such \
+                 as AppArmor's profile of the container (`--security-opt apparmor=unconfined`)"
+            ),
             Self::MayNotMount(error) => write!(
                 f,
                 "this process may not mount anything ({error}): give the container \

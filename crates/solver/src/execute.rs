@@ -131,13 +131,14 @@ impl<'a, R: OpRunner> Run<'a, R> {
     /// An op whose inputs are there.
     pub(crate) fn solving(&self, op: OpId, inputs: OpInputs<R::Output>) -> Solving<'_, 'a, R> {
         let step = self.graph.step(op);
-        let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
+        let task = Task { id: op, step, inputs, claim: None, earlier: None, cancel: self.cancel };
         Solving {
             run: self,
             task,
             examined: Examined::default(),
             is_shown_yet: Cell::default(),
             is_expired: Cell::default(),
+            is_gone: Cell::default(),
         }
     }
 
@@ -210,6 +211,8 @@ pub(crate) struct Solving<'a, 'r, R: OpRunner> {
     is_shown_yet: Cell<bool>,
     /// Whether there is a result that is too old.
     pub(crate) is_expired: Cell<bool>,
+    /// Whether there was a result that is gone.
+    pub(crate) is_gone: Cell<bool>,
 }
 
 type Solution<R> = (<R as OpRunner>::Output, Outcome, Duration);
@@ -272,8 +275,9 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             self.is_expired.set(true);
             return Ok(None);
         }
-        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        let output = self.runner(|runner, task| runner.restore(task, &record, false))?;
         if output.is_none() {
+            self.is_gone.set(true);
             self.run.index.forget(&key)?;
         }
         Ok(output)
@@ -342,7 +346,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         }
     }
 
-    fn run_now(&self, keys: &[Components]) -> Result<Solution<R>, SolveError<R::Error>> {
+    fn run_now(&mut self, keys: &[Components]) -> Result<Solution<R>, SolveError<R::Error>> {
         let _permit = match self.task.step.op {
             Op::Exec(_) => Some(self.run.permits.acquire(self.run.cancel)),
             _ => None,
@@ -351,7 +355,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             return Err(SolveError::Canceled);
         }
         self.begin();
-        self.explain();
+        self.task.earlier = self.explain();
         let start = Instant::now();
         let done = self.runner(|runner, task| runner.run(task))?;
         let duration = start.elapsed();
@@ -394,7 +398,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         let Some(record) = self.run.index.find(&result_key(identity).key())? else {
             return Ok(None);
         };
-        let output = self.runner(|runner, task| runner.restore(task, &record))?;
+        let output = self.runner(|runner, task| runner.restore(task, &record, true))?;
         Ok(output.map(|output| (output, record)))
     }
 

@@ -87,10 +87,15 @@ impl<O: Clone + Send + Sync> Plan<O> {
                         self.outputs.insert(id, output);
                         Forecast::Cached
                     }
-                    None => Forecast::Runs(solving.reasons().0),
+                    None => Forecast::Runs(solving.reasons().reasons),
                 }
             }
         };
+        if let (Op::Exec(exec), false) = (&step.op, forecast == Forecast::Cached)
+            && let Some(output) = self.known_below(run.graph, exec.rootfs)
+        {
+            run.runner.demand(output).map_err(|error| SolveError::Op { op: id, error })?;
+        }
         if is_shown(&step.op) && !matches!(step.op, Op::Source(_)) {
             let after = inputs.iter().filter_map(|input| self.places.get(input).copied()).collect();
             let last = run.explainer.last_duration(run.index, &step.name);
@@ -98,6 +103,16 @@ impl<O: Clone + Send + Sync> Plan<O> {
             self.steps.push(PlannedStep { name: step.name.clone(), forecast, last, after });
         }
         Ok(())
+    }
+
+    /// The nearest output that is known of an op and those that it builds on.
+    fn known_below(&self, graph: &Graph, op: OpId) -> Option<&O> {
+        let below = |op: &OpId| match &graph.step(*op).op {
+            Op::Source(_) => None,
+            Op::Exec(exec) => Some(exec.rootfs),
+            Op::File(file) => Some(file.base),
+        };
+        std::iter::successors(Some(op), below).find_map(|op| self.outputs.get(&op))
     }
 
     /// The first of the inputs that would run; where that only follows another, that one.

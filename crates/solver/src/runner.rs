@@ -27,7 +27,8 @@ pub trait OpRunner: Sync {
     /// Fails where the op could not run either, such as for a missing file.
     fn examine(&self, task: &Task<'_, Self::Output>) -> Result<Examined, Self::Error>;
 
-    /// The output that a record stands for; `None` if it is no longer there.
+    /// The output that a record stands for; `None` if it is no longer there. It need not be there
+    /// as a whole, unless that is asked for: then it is as good as what the op has just yielded.
     ///
     /// # Errors
     ///
@@ -36,7 +37,16 @@ pub trait OpRunner: Sync {
         &self,
         task: &Task<'_, Self::Output>,
         record: &CacheRecord,
+        whole: bool,
     ) -> Result<Option<Self::Output>, Self::Error>;
+
+    /// Makes sure that an op can be carried out on top of an output, as far as that is known at
+    /// once: what was restored need not be there as a whole.
+    ///
+    /// # Errors
+    ///
+    /// Fails where that op would fail for it.
+    fn demand(&self, output: &Self::Output) -> Result<(), Self::Error>;
 
     /// What an op would yield now against the layer of an earlier run, in words: the files that
     /// differ, the most telling first. Nothing where that is not known without running the op.
@@ -61,6 +71,9 @@ pub struct Task<'a, O> {
     pub inputs: OpInputs<O>,
     /// The claim of the op, whose log others follow; `None` where nobody waits for it.
     pub claim: Option<Claim>,
+    /// The earlier run of the step that differs least from this one: the results may have much in
+    /// common. `None` where there is none, or nothing of earlier runs is to be used.
+    pub earlier: Option<CacheRecord>,
     /// Raised when the work is no longer wanted.
     pub cancel: &'a Cancel,
 }

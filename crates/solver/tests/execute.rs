@@ -127,9 +127,14 @@ impl OpRunner for Runner {
         &self,
         _: &Task<'_, String>,
         record: &CacheRecord,
+        _: bool,
     ) -> Result<Option<String>, Failure> {
         let is_gone = self.gone.lock().unwrap().contains(&record.layer);
         Ok((!is_gone).then(|| record.layer.clone()))
+    }
+
+    fn demand(&self, _: &String) -> Result<(), Failure> {
+        Ok(())
     }
 
     fn run(&self, task: &Task<'_, String>) -> Result<Done<String>, Failure> {

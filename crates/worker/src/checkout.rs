@@ -12,7 +12,7 @@ use formwork_fs::{
 use formwork_graph::GitSource;
 use formwork_layer::tree::{Last, Origin};
 use formwork_layer::{Stack, Tree, scan_context};
-use formwork_remote::{CheckedOut, GitConfig, Repository};
+use formwork_remote::{CheckedOut, GitConfig, Material, Repository};
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 
@@ -33,6 +33,7 @@ pub struct Checkout {
     tree: Arc<Tree>,
     directory: PathBuf,
     pointers: usize,
+    material: Arc<Material>,
 }
 
 impl Checkout {
@@ -57,7 +58,8 @@ impl Checkout {
         let repository = Repository::new(config, source, authorization, &home, is_canceled);
         let commit = repository.commit()?;
         let key = key(source, &commit, repository.has_large_files())?;
-        if let Some(known) = kept(store, &key)? {
+        let material = Arc::new(Material::commit(source, &commit));
+        if let Some(known) = kept(store, &key, &material)? {
             return Ok(known);
         }
         let active = store.snapshots.prepare()?;
@@ -72,7 +74,7 @@ impl Checkout {
         let facts = [(TREE, &*tree), (POINTERS, count.as_bytes())];
         store.snapshots.commit(&key, Some(active), &facts)?;
         let lost = || WorkerError::Internal(format!("the files of {key} are lost"));
-        kept(store, &key)?.ok_or_else(lost)
+        kept(store, &key, &material)?.ok_or_else(lost)
     }
 
     /// A warning if there are files that hold only what Git LFS keeps in their place.
@@ -83,9 +85,14 @@ impl Checkout {
         (self.pointers > 0).then(|| Diagnostic::warning("lfs-pointers", message).with_help(help))
     }
 
+    /// The commit that it is.
+    pub fn material(&self) -> &Arc<Material> {
+        &self.material
+    }
+
     /// All files.
-    pub(crate) fn tree(&self) -> &Arc<Tree> {
-        &self.tree
+    pub(crate) fn output(&self) -> Output {
+        Output::Fetched(Arc::clone(&self.tree), Arc::clone(&self.material))
     }
 
     /// Where a directory of the commit lies; links in the commit do not lead out of it.
@@ -95,7 +102,7 @@ impl Checkout {
     /// Fails where there is no such directory.
     pub fn directory(&self, path: &str) -> Result<PathBuf, WorkerError> {
         let stack = Stack::new([&*self.tree]);
-        let missing = || missing(&Output::Fetched(Arc::clone(&self.tree)), &stack, path);
+        let missing = || missing(&self.output(), &stack, path);
         let clean = RelPath::clean(path).map_err(|_| missing())?;
         let resolved = stack.resolve(&clean, Last::Follow)?;
         match resolved.is_directory() {
@@ -118,7 +125,11 @@ fn key(
     Ok(format!("git-v2-{}", hasher.finalize().to_hex()).parse()?)
 }
 
-fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Checkout>, WorkerError> {
+fn kept(
+    store: &LayerStore,
+    key: &SnapshotKey,
+    material: &Arc<Material>,
+) -> Result<Option<Checkout>, WorkerError> {
     let Some(snapshot) = store.snapshots.get(key)? else { return Ok(None) };
     let (Some(tree), Some(directory)) = (snapshot.fact(TREE)?, snapshot.layer()) else {
         return Ok(None);
@@ -130,7 +141,7 @@ fn kept(store: &LayerStore, key: &SnapshotKey) -> Result<Option<Checkout>, Worke
     let tree = Arc::new(tree.with_bytes(&Origin::layer(RootDir::open(&directory)?)));
     let pointers = snapshot.fact(POINTERS)?.and_then(|fact| String::from_utf8(fact).ok());
     let pointers = pointers.and_then(|text| text.parse().ok()).unwrap_or_default();
-    Ok(Some(Checkout { tree, directory, pointers }))
+    Ok(Some(Checkout { tree, directory, pointers, material: Arc::clone(material) }))
 }
 
 fn everything(_: &RelPath, _: bool) -> Verdict {

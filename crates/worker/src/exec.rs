@@ -59,6 +59,7 @@ impl Worker {
         task: &Task<'_, Output>,
         exec: &Exec,
     ) -> Result<Done<Output>, WorkerError> {
+        self.demand_files(input(task, exec.rootfs)?.root()?)?;
         // Without a network it fails the same way again.
         let retries = if exec.network == Network::None { 0 } else { self.config.world.retries };
         for attempt in 0..retries {

@@ -5,8 +5,7 @@ use std::sync::mpsc::channel;
 
 use formwork_diagnostics::{Event, StepId};
 use formwork_graph::{HttpSource, OpId, RemoteSource};
-use formwork_layer::Tree;
-use formwork_remote::{Fetch, RemoteError};
+use formwork_remote::{Fetch, Material, RemoteError};
 use formwork_solver::Task;
 
 use crate::root::Output;
@@ -19,7 +18,7 @@ impl Worker {
         &self,
         task: &Task<'_, Output>,
         source: &RemoteSource,
-    ) -> Result<Arc<Tree>, WorkerError> {
+    ) -> Result<Output, WorkerError> {
         match source {
             RemoteSource::Http(http) => self.download(task.id, http),
             RemoteSource::Git(git) => {
@@ -33,12 +32,12 @@ impl Worker {
                 if let Some(warning) = checkout.warning() {
                     self.warn(task.step, None, warning);
                 }
-                Ok(Arc::clone(checkout.tree()))
+                Ok(checkout.output())
             }
         }
     }
 
-    fn download(&self, id: OpId, source: &HttpSource) -> Result<Arc<Tree>, WorkerError> {
+    fn download(&self, id: OpId, source: &HttpSource) -> Result<Output, WorkerError> {
         let downloads = self.config.downloads.clone();
         let downloads =
             downloads.ok_or_else(|| WorkerError::Internal("nothing can be fetched".to_owned()))?;
@@ -54,7 +53,8 @@ impl Worker {
                 !cancel.is_canceled()
             };
             let fetch = Fetch { authorization: authorization.as_deref(), progress: &progress };
-            downloads.tree(&source, &fetch)
+            let (tree, digest) = downloads.tree(&source, &fetch)?;
+            Ok(Output::Fetched(Arc::new(tree), Arc::new(Material::file(&source, &digest))))
         })
     }
 
@@ -62,8 +62,8 @@ impl Worker {
     /// wait for a network that never answers.
     fn unless_canceled(
         &self,
-        fetch: impl FnOnce() -> Result<Tree, RemoteError> + Send + 'static,
-    ) -> Result<Arc<Tree>, WorkerError> {
+        fetch: impl FnOnce() -> Result<Output, RemoteError> + Send + 'static,
+    ) -> Result<Output, WorkerError> {
         let (give, result) = channel();
         let stop = give.clone();
         self.cancel.when_canceled(move || drop(stop.send(None)));
@@ -73,7 +73,7 @@ impl Worker {
             .spawn(move || drop(give.send(Some(fetch()))))
             .map_err(failed)?;
         match result.recv() {
-            Ok(Some(tree)) => Ok(Arc::new(tree?)),
+            Ok(Some(fetched)) => Ok(fetched?),
             _ => Err(canceled()),
         }
     }

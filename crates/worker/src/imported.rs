@@ -8,7 +8,7 @@
 //!
 //! Knows nothing of where caches are or what they look like: blobs come from a [`BlobSource`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,6 +62,8 @@ pub struct ImportedBlob {
 #[derive(Debug, Default)]
 pub struct ImportedLayers {
     layers: Mutex<BTreeMap<SnapshotKey, ImportedLayer>>,
+    /// Those whose files somebody needed in vain.
+    lost: Mutex<BTreeSet<SnapshotKey>>,
 }
 
 impl ImportedLayers {
@@ -80,13 +82,30 @@ impl ImportedLayers {
         self.lock().get(name).cloned()
     }
 
-    /// Gives a layer up. If it had no blob, so do the others that have none: whoever needs the
-    /// files of one is likely to need those of the next.
+    /// Gives a layer up that is of no use: the step that makes it has to run again.
     pub fn forget(&self, name: &SnapshotKey) {
-        let mut layers = self.lock();
-        if layers.remove(name).is_some_and(|layer| layer.blob.is_none()) {
-            layers.retain(|_, layer| layer.blob.is_some());
-        }
+        self.lock().remove(name);
+        self.lose(name);
+    }
+
+    /// Gives a layer up that no cache was known to have.
+    pub(crate) fn lose(&self, name: &SnapshotKey) {
+        self.lost().insert(name.clone());
+    }
+
+    /// Takes back what was given up of the layers that caches turn out to have.
+    pub fn recover(&self) {
+        let layers = self.lock();
+        self.lost().retain(|name| !layers.contains_key(name));
+    }
+
+    /// Whether a layer was given up.
+    pub fn is_lost(&self, name: &SnapshotKey) -> bool {
+        self.lost().contains(name)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, BTreeSet<SnapshotKey>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SnapshotKey, ImportedLayer>> {

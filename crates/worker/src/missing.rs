@@ -69,7 +69,7 @@ impl fmt::Display for MissingSource {
 pub(crate) fn missing(from: &Output, stack: &Stack<'_>, source: &str) -> WorkerError {
     let (context, reason) = match from {
         Output::Context(context) => (Some(context.name().to_owned()), context.reason(source)),
-        Output::Root(_) | Output::Fetched(_) => (None, similar(stack, source)),
+        Output::Root(_) | Output::Fetched(..) => (None, similar(stack, source)),
     };
     let reason = match (dangling(stack, source), from) {
         (Some((link, target, end)), Output::Context(context)) => {

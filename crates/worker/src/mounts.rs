@@ -10,6 +10,7 @@ use formwork_fs::{RelPath, RootDir};
 use formwork_graph::{CacheSharing, Exec, MountKind, MountSpec, OpId, Security};
 use formwork_layer::tree::{Last, Node};
 use formwork_layer::{MaterializeOptions, Stack, Tree, materialize};
+use formwork_remote::{AgentSocket, SocketOwner};
 use formwork_sandbox as sandbox;
 use formwork_sandbox::{FileData, MountPoint, ProcessSpec, RootFs, Stub};
 use formwork_snapshot::{Active, Snapshotter};
@@ -20,7 +21,7 @@ use crate::exec::step;
 use crate::missing::missing;
 use crate::root::{Output, Root};
 use crate::runner::Worker;
-use crate::ssh::{AgentSocket, SocketOwner};
+use crate::ssh::forward;
 use crate::trust::{BUNDLE_PATH, IMAGE_BUNDLES};
 use crate::{StepWorld, WorkerError, files};
 
@@ -99,7 +100,7 @@ impl Worker {
                 return Ok(true);
             }
             MountKind::Ssh { id, required, mode, uid, gid } => {
-                let owner = SocketOwner { mode: *mode, uid: *uid, gid: *gid };
+                let owner = SocketOwner { mode: *mode, owner: Some((*uid, *gid)) };
                 let Some(socket) = self.agent(id, *required, owner)? else { return Ok(true) };
                 let source = socket.path();
                 mounts._kept.2.push(socket);
@@ -137,7 +138,7 @@ impl Worker {
                 option: format!("--ssh {id}"),
             }),
             None => Ok(None),
-            Some(agent) => AgentSocket::serve(self.store.layout.scratch()?, agent, owner).map(Some),
+            Some(agent) => Ok(Some(forward(self.store.layout.scratch()?, agent, owner)?)),
         }
     }
 
@@ -168,7 +169,7 @@ impl Worker {
                 let layer = self.planned(part.tree)?;
                 (vec![layer.directory()?], part.path, stub)
             }
-            Output::Fetched(_) => {
+            Output::Fetched(..) => {
                 return Err(WorkerError::Internal("what was fetched is mounted".to_owned()));
             }
         };
@@ -192,7 +193,7 @@ impl Worker {
         let trees = match from {
             Output::Root(root) => root.trees_with_bytes()?,
             Output::Context(context) => vec![context.tree()?],
-            Output::Fetched(tree) => vec![Arc::clone(tree)],
+            Output::Fetched(tree, _) => vec![Arc::clone(tree)],
         };
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
         let resolved = stack.resolve(&path(source)?, Last::Follow)?;

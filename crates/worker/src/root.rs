@@ -9,6 +9,7 @@ use formwork_cache::Identity;
 use formwork_fs::RelPath;
 use formwork_layer::tree::{Bytes, Last, Node};
 use formwork_layer::{Stack, Tree};
+use formwork_remote::Material;
 
 use crate::context::Context;
 use crate::layer::Layer;
@@ -21,8 +22,8 @@ pub enum Output {
     Root(Root),
     /// A directory of the user's.
     Context(Arc<Context>),
-    /// Files that were fetched from elsewhere.
-    Fetched(Arc<Tree>),
+    /// Files that were fetched from elsewhere, and from where.
+    Fetched(Arc<Tree>, Arc<Material>),
 }
 
 /// A root file system: layers, and their identity as a whole.
@@ -41,7 +42,7 @@ impl Output {
     pub fn root(&self) -> Result<&Root, WorkerError> {
         match self {
             Self::Root(root) => Ok(root),
-            Self::Context(_) | Self::Fetched(_) => {
+            Self::Context(_) | Self::Fetched(..) => {
                 Err(WorkerError::Internal("a context is used as a root file system".to_owned()))
             }
         }

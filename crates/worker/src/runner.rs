@@ -21,6 +21,7 @@ use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
 use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
 use crate::files::PlannedFiles;
+use crate::imported::unusable;
 use crate::in_place::Places;
 use crate::layer::{Layer, Source, stored_layer};
 use crate::mounts::{StubLayers, input};
@@ -232,7 +233,7 @@ impl Worker {
                 let unknown = || WorkerError::Internal(format!("the context `{name}` is unknown"));
                 self.contexts.get(name).cloned().map(Output::Context).ok_or_else(unknown)
             }
-            GraphSource::Remote(remote) => self.fetch(task, remote).map(Output::Fetched),
+            GraphSource::Remote(remote) => self.fetch(task, remote),
             GraphSource::Image { name, manifest, layers, .. } => {
                 let unknown = || WorkerError::Internal(format!("the image `{name}` is unknown"));
                 let image = self.config.images.get(manifest).ok_or_else(unknown)?;
@@ -250,6 +251,7 @@ impl Worker {
         base: OpId,
         record: &CacheRecord,
         source: Source,
+        whole: bool,
     ) -> Result<Option<Output>, WorkerError> {
         let base = input(task, base)?.root()?;
         if record.layer.is_empty() {
@@ -264,10 +266,26 @@ impl Worker {
             true => layer,
             false => match self.imported(task, layer.name())? {
                 Some(layer) => layer,
-                None => return Ok(None),
+                None if whole || self.config.imported.is_lost(layer.name()) => return Ok(None),
+                None => {
+                    let source = Source::Gone(Arc::clone(&self.config.imported));
+                    Layer::new(layer.name().clone(), &self.store, source)
+                }
             },
         };
         base.with(layer).map(|root| Some(Output::Root(root)))
+    }
+
+    /// Makes sure that a process can run in a root file system, as far as that is known at once:
+    /// all layers whose files are nowhere are given up together.
+    pub(crate) fn demand_files(&self, root: &Root) -> Result<(), WorkerError> {
+        let missing = root.layers().iter().filter(|layer| layer.has_no_files());
+        let missing: Vec<&Arc<Layer>> = missing.collect();
+        missing.iter().for_each(|layer| layer.lose(&self.config.imported));
+        match missing.first() {
+            Some(layer) => Err(unusable(layer.name(), &"nobody has its files any more")),
+            None => Ok(()),
+        }
     }
 
     /// The list of files of a layer that is in the store or in a cache elsewhere.
@@ -308,7 +326,7 @@ impl OpRunner for Worker {
     fn identity(&self, output: &Output) -> Option<Identity> {
         match output {
             Output::Root(root) => Some(root.identity()),
-            Output::Context(_) | Output::Fetched(_) => None,
+            Output::Context(_) | Output::Fetched(..) => None,
         }
     }
 
@@ -333,15 +351,20 @@ impl OpRunner for Worker {
         &self,
         task: &Task<'_, Output>,
         record: &CacheRecord,
+        whole: bool,
     ) -> Result<Option<Output>, WorkerError> {
         match &task.step.op {
             Op::Source(_) => Ok(None),
-            Op::Exec(exec) => self.restored(task, exec.rootfs, record, Source::Store),
+            Op::Exec(exec) => self.restored(task, exec.rootfs, record, Source::Store, whole),
             Op::File(file) => {
                 let source = self.planned_source(task, file);
-                self.restored(task, file.base, record, source)
+                self.restored(task, file.base, record, source, whole)
             }
         }
+    }
+
+    fn demand(&self, output: &Output) -> Result<(), WorkerError> {
+        self.demand_files(output.root()?)
     }
 
     fn compare(&self, task: &Task<'_, Output>, earlier: &CacheRecord) -> Vec<String> {

@@ -6,6 +6,7 @@
 
 mod http;
 mod podman;
+mod several;
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -88,24 +89,24 @@ impl Engine {
             }
             return Ok(Loaded { sent: 0, present: image.layers().len() });
         }
-        let Self::Daemon(address) = self else { return self.send(named, 0) };
+        let whole = || self.send(&[named], Form::Docker, 0);
+        let Self::Daemon(address) = self else { return whole() };
         let diff_ids: Vec<&str> = image.layers().map(|layer| layer.diff_id.0.as_str()).collect();
         let present = present_layers(address, &diff_ids).unwrap_or(0);
-        match (present, self.send(named, present)) {
+        match (present, self.send(&[named], Form::Docker, present)) {
             // Not every engine takes an archive that lacks what it has.
-            (1.., Err(_)) => self.send(named, 0),
+            (1.., Err(_)) => whole(),
             (_, result) => result,
         }
     }
 
-    /// Sends an archive without the lowest layers.
-    fn send(&self, named: Named<'_>, present: usize) -> Result<Loaded, BuildError> {
+    /// Sends images as an archive without the lowest layers of each.
+    fn send(&self, images: &[Named<'_>], form: Form, present: usize) -> Result<Loaded, BuildError> {
         let (reader, writer) = io::pipe().map_err(|error| self.failed(&error))?;
         let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
         std::thread::scope(|scope| {
-            let archive = scope.spawn(move || {
-                export::all_to_stream_without(&[named], Form::Docker, &writer, present)
-            });
+            let archive =
+                scope.spawn(move || export::all_to_stream_without(images, form, &writer, present));
             let mut counted = Counted { reader, count: 0 };
             let answer = match self {
                 Self::Daemon(address) => load(address, &mut counted),

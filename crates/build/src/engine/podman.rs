@@ -9,13 +9,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use formwork_oci::{Digest, Reference};
 
-/// Reads commands; after `load`, the rest of its input is an archive.
+/// Reads commands; after `load`, the rest of its input is an archive. `later` are the lists that are
+/// made when that has been read.
 const SCRIPT: &str = r#"
+list() {
+    if podman manifest exists "$2"; then podman manifest rm "$2"; else podman untag "$2" "$2"; fi
+    podman manifest create "$2" || return
+    for id in $(echo "$1" | tr , ' '); do
+        podman manifest add "$2" "containers-storage:$id" || return
+    done
+}
+lists() {
+    for one in $later; do
+        list "${one%%=*}" "${one#*=}" || return
+    done
+}
+later=
 while read -r verb id name; do
     case $verb in
     knows) podman image exists "$id" && echo yes || echo no ;;
     tag) podman tag "$id" "$name" 2>&1; echo "status $?" ;;
-    load) podman load -q 2>&1; echo "status $?"; exit ;;
+    list) list "$id" "$name" 2>&1; echo "status $?" ;;
+    later) later="$later $id=$name" ;;
+    load) { podman load -q && lists; } 2>&1; echo "status $?"; exit ;;
     esac
 done
 "#;
@@ -66,6 +82,18 @@ impl PodmanProcess {
         parts.status()
     }
 
+    /// Makes a list of images that podman has, in place of what has its name.
+    pub(super) fn list(&self, name: &Reference, ids: &[Digest]) -> io::Result<()> {
+        let mut parts = self.lock();
+        parts.say(&format!("list {} {name}\n", joined(ids)))?;
+        parts.status()
+    }
+
+    /// Makes a list as soon as podman has been given its images.
+    pub(super) fn list_later(&self, name: &Reference, ids: &[Digest]) -> io::Result<()> {
+        self.lock().say(&format!("later {} {name}\n", joined(ids)))
+    }
+
     /// Gives podman an archive; the process ends with that.
     pub(super) fn load(&self, archive: &mut dyn Read) -> io::Result<()> {
         let mut parts = self.lock();
@@ -81,6 +109,10 @@ impl PodmanProcess {
     fn lock(&self) -> MutexGuard<'_, Parts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn joined(ids: &[Digest]) -> String {
+    ids.iter().map(Digest::hex).collect::<Vec<_>>().join(",")
 }
 
 impl Drop for PodmanProcess {

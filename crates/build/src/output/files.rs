@@ -21,7 +21,7 @@ pub(super) fn trees(
     let tree = |image: &BuiltImage| -> Result<Tree, BuildError> {
         let tree = merged(image).map_err(|error| BuildError::worker(&error))?;
         match said {
-            Some((provenance, recipe)) => with_statement(tree, image, provenance, recipe),
+            Some((provenance, recipe)) => with_statement(tree, built, image, provenance, recipe),
             None => Ok(tree),
         }
     };
@@ -41,6 +41,7 @@ pub(super) fn trees(
 /// Files with one more that says where they come from.
 fn with_statement(
     tree: Tree,
+    built: &Built,
     image: &BuiltImage,
     provenance: &Provenance,
     recipe: &Recipe,
@@ -50,7 +51,13 @@ fn with_statement(
         return Err(BuildError::input_error(format!("the result has a file `{path}` of its own"))
             .with_help("call the provenance otherwise: `--provenance filename=…`"));
     }
-    let subject = Subject { names: &[], platform: &image.platform, manifest: None };
+    let subject = Subject {
+        names: &[],
+        platform: &image.platform,
+        manifest: None,
+        materials: &image.materials,
+        dockerfile: built.dockerfile_from.as_ref(),
+    };
     let statement = provenance.statement(recipe, &subject);
     let mut entries = tree.into_entries();
     entries.push(Entry {

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
-use formwork_image::{Assembly, BlobSource, Family, ImageView, StoredImage, StoredLayer, assemble};
+use formwork_image::{Assembly, BlobSource, Family, ImageView, StoredImage, assemble};
 use formwork_layer::Tree;
-use formwork_oci::{Descriptor, Digest, ImageConfig, Reference, Repository};
+use formwork_oci::{Descriptor, Digest, Reference, Repository};
 use formwork_solver::Cancel;
 
 pub use conflicts::{Conflict, Trouble};
@@ -216,7 +216,7 @@ fn put_together(
     content.insert(made.manifest_bytes()).map_err(BuildError::store)?;
     let origins: BTreeMap<Digest, Repository> =
         bases.new.origins().into_iter().chain(image.origins()).collect();
-    let stored = stored(&made, &config, name, &origins);
+    let stored = stored(&made, name, &origins);
     // What no registry has must be here.
     for layer in stored.layers.iter().filter(|layer| layer.origin.is_none()) {
         if let Some(blob) = &layer.blob {
@@ -230,27 +230,12 @@ fn put_together(
 
 fn stored(
     made: &ImageView,
-    config: &ImageConfig,
     name: &Reference,
     origins: &BTreeMap<Digest, Repository>,
 ) -> StoredImage {
-    let layers = made.layers().map(|layer| StoredLayer {
-        diff_id: layer.diff_id.clone(),
-        unpacked_size: 0,
-        blob: Some(layer.descriptor.clone()),
-        snapshot: None,
-        origin: origins.get(&layer.descriptor.digest).cloned(),
-    });
-    StoredImage {
-        name: Some(name.clone()),
-        manifest: Some(made.descriptor().clone()),
-        config: made.id().clone(),
-        platform: made.platform(),
-        created: config.created.clone(),
-        layers: layers.collect(),
-        index: None,
-        others: Vec::new(),
-        recipe: None,
-        attached: Vec::new(),
+    let mut stored = StoredImage { name: Some(name.clone()), ..StoredImage::of(made) };
+    for layer in &mut stored.layers {
+        layer.origin = layer.blob.as_ref().and_then(|blob| origins.get(&blob.digest)).cloned();
     }
+    stored
 }

@@ -119,6 +119,7 @@ fn list(host: &Host, needed: &Needed, records: &[StoredRecord]) -> Result<Vec<It
     }
     items.extend(cache_mounts(host, needed)?);
     items.extend(contexts(host)?);
+    items.extend(partial(host, needed)?);
     let temporary = Place::Path(host.layout.tmp());
     let (id, now) = ("tmp".to_owned(), SystemTime::now());
     let item = Item::new(ItemKind::Temporary, id, temporary);
@@ -210,15 +211,30 @@ fn cache_mounts(host: &Host, needed: &Needed) -> Result<Vec<Item>, BuildError> {
 }
 
 fn contexts(host: &Host) -> Result<Vec<Item>, BuildError> {
-    let directory = host.layout.contexts();
-    let failed = |error| BuildError::store(FsError::new("list the directory", &directory, error));
+    let items = files_in(&host.layout.contexts(), ItemKind::Context)?.into_iter();
+    let description = "hashes of a context";
+    Ok(items.map(|item| Item { description: description.to_owned(), ..item }).collect())
+}
+
+/// Blobs of which a part has come.
+fn partial(host: &Host, needed: &Needed) -> Result<Vec<Item>, BuildError> {
+    let item = |item: Item| Item {
+        description: "part of a download".to_owned(),
+        needed: needed.is_held(&item.id),
+        id: item.id.replacen('-', ":", 1),
+        ..item
+    };
+    Ok(files_in(&host.layout.partial(), ItemKind::Blob)?.into_iter().map(item).collect())
+}
+
+fn files_in(directory: &Path, kind: ItemKind) -> Result<Vec<Item>, BuildError> {
+    let failed = |error| BuildError::store(FsError::new("list the directory", directory, error));
     let mut items = Vec::new();
-    for entry in fs_err::read_dir(&directory).map_err(failed)? {
+    for entry in fs_err::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let last_used = modified(&path);
-        let item = Item::new(ItemKind::Context, id, Place::Path(path));
-        items.push(Item { last_used, description: "hashes of a context".to_owned(), ..item });
+        items.push(Item { last_used, ..Item::new(kind, id, Place::Path(path)) });
     }
     Ok(items)
 }

@@ -31,7 +31,8 @@ pub enum CopyTarget {
 }
 
 /// Copies an image with all its platforms, or for one; it keeps its digest, unless it gets docker's
-/// media types. Between repositories of one registry, layers stay where they are.
+/// media types. Between repositories of one registry, layers stay where they are. With `referrers`,
+/// what is said about it goes along.
 ///
 /// # Errors
 ///
@@ -41,6 +42,7 @@ pub fn copy(
     from: &ImageLocation,
     to: &CopyTarget,
     platform: Option<&Platform>,
+    referrers: bool,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Descriptor, BuildError> {
@@ -51,7 +53,7 @@ pub fn copy(
         _ => platform,
     };
     let opened = step(format!("resolve {from}"), events, cancel, |_| {
-        open(host, from, platform, events, cancel)
+        open(host, from, platform, referrers, events, cancel)
     })?;
     put(host, &opened, to, "copy", events, cancel)
 }

@@ -1,13 +1,14 @@
 //! Images in registries, image layouts and archives, opened where they are.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
 use formwork_frontend::ImageLocation;
 use formwork_image::export::{self, Named, PushOptions};
 use formwork_image::{
-    BlobSource, Choice, ImageError, ImageIndex, ImageView, Location, Member, source,
+    Artifact, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location, Member, source,
 };
 use formwork_oci::{
     Descriptor, Digest, Manifest, MediaType, Platform, Reference, Repository, from_json,
@@ -16,6 +17,7 @@ use formwork_registry::Document;
 use formwork_solver::Cancel;
 
 use super::CopyTarget;
+use super::said::subjects;
 use super::whole::Whole;
 use crate::blobs::PulledBlobs;
 use crate::output::{form, make_directory};
@@ -29,13 +31,17 @@ pub(super) struct Opened {
     pub(super) whole: Whole,
     /// The repositories that have its blobs, by their digests.
     pub(super) origins: BTreeMap<Digest, Repository>,
+    /// What is said about it, if that was asked for.
+    pub(super) said: Vec<Artifact>,
 }
 
-/// Opens an image: all that its name stands for, or what that is on a platform.
+/// Opens an image: all that its name stands for, or what that is on a platform; with what is said
+/// about it if `referrers` are asked for.
 pub(super) fn open(
     host: &Host,
     from: &ImageLocation,
     platform: Option<&Platform>,
+    referrers: bool,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Opened, BuildError> {
@@ -50,7 +56,7 @@ pub(super) fn open(
     let whole = match from {
         ImageLocation::Named(name) => {
             let registry = OfRegistry { host, name, events, cancel };
-            return registry.open(platform);
+            return registry.open(platform, referrers);
         }
         ImageLocation::OciLayout { path, selector } => {
             let location = location(path, selector)?;
@@ -70,7 +76,14 @@ pub(super) fn open(
         }
     };
     let whole = whole.map_err(|error| BuildError::image(&error))?;
-    Ok(Opened { whole, origins: BTreeMap::new() })
+    let said = match (from, referrers) {
+        (ImageLocation::OciLayout { path, .. }, true) => {
+            source::said(Path::new(path), &subjects(&whole))
+        }
+        _ => Ok(Vec::new()),
+    };
+    let said = said.map_err(|error| BuildError::image(&error))?;
+    Ok(Opened { whole, origins: BTreeMap::new(), said })
 }
 
 /// Writes or sends an image; returns the descriptor of its manifest or index there.
@@ -82,22 +95,26 @@ pub(super) fn put(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Descriptor, BuildError> {
-    let Opened { whole, origins } = opened;
+    let Opened { whole, origins, said } = opened;
     step(title, events, cancel, |step| match to {
         CopyTarget::Registry(name) => {
             let client =
                 host.registries.client().map_err(|error| BuildError::image(&error.into()))?;
             let options = PushOptions { origins, progress: &sending(step, &**events) };
             let names = std::slice::from_ref(name);
-            match whole {
+            let report = match whole {
                 Whole::Image(view) => export::to_registry(client, view, names, options),
                 Whole::Index(index) => export::index_to_registry(client, index, names, options),
+            };
+            let report = report.map_err(|error| BuildError::image(&error))?;
+            for artifact in said {
+                export::artifact_to_registry(client, artifact, name.repository())
+                    .map_err(|error| BuildError::image(&error))?;
             }
-            .map(|report| report.manifest)
-            .map_err(|error| BuildError::image(&error))
+            Ok(report.manifest)
         }
         CopyTarget::Layout { path, directory, docker, name } => {
-            let named = Named::new(whole.content(), name.as_slice());
+            let named = Named::new(whole.content(), name.as_slice()).with_attached(said);
             let form = form(*docker);
             if *directory {
                 make_directory(path).map_err(BuildError::store)?;
@@ -112,20 +129,26 @@ pub(super) fn put(
 }
 
 /// An image of a registry.
-struct OfRegistry<'a> {
-    host: &'a Host,
-    name: &'a Reference,
+pub(super) struct OfRegistry<'a> {
+    pub(super) host: &'a Host,
+    pub(super) name: &'a Reference,
     events: &'a Arc<dyn EventSink>,
     cancel: &'a Cancel,
 }
 
 impl OfRegistry<'_> {
-    fn open(&self, platform: Option<&Platform>) -> Result<Opened, BuildError> {
-        match platform {
+    fn open(&self, platform: Option<&Platform>, referrers: bool) -> Result<Opened, BuildError> {
+        let failed = |error| BuildError::image(&error);
+        let opened = match platform {
             Some(platform) => self.one(platform),
             None => self.all(),
-        }
-        .map_err(|error| BuildError::image(&error))
+        };
+        let opened = opened.map_err(failed)?;
+        let said = match referrers {
+            true => self.said(subjects(&opened.whole)).map_err(failed)?,
+            false => Vec::new(),
+        };
+        Ok(Opened { said, ..opened })
     }
 
     fn one(&self, platform: &Platform) -> Result<Opened, ImageError> {
@@ -134,7 +157,7 @@ impl OfRegistry<'_> {
         let blobs = self.blobs(&origins);
         let (manifest, config) = (resolved.document.bytes, resolved.config_bytes);
         let view = ImageView::new(resolved.document.descriptor, manifest, config, blobs)?;
-        Ok(Opened { whole: Whole::of(view), origins })
+        Ok(Opened { whole: Whole::of(view), origins, said: Vec::new() })
     }
 
     fn all(&self) -> Result<Opened, ImageError> {
@@ -148,7 +171,7 @@ impl OfRegistry<'_> {
             let document = client.manifest(self.name.repository(), &entry.digest)?;
             self.member(entry, document, &mut origins)
         })?;
-        Ok(Opened { whole: Whole::Index(Box::new(index)), origins })
+        Ok(Opened { whole: Whole::Index(Box::new(index)), origins, said: Vec::new() })
     }
 
     fn member(
@@ -159,13 +182,22 @@ impl OfRegistry<'_> {
     ) -> Result<Member, ImageError> {
         // What is read from the store is verified there.
         self.host.layers.content().insert(&document.bytes)?;
-        let own = match from_json::<Manifest>("manifest", &document.bytes) {
+        let own = self.origins_in(&document.bytes);
+        origins.extend(own.clone());
+        Member::open(entry, &self.blobs(&own))
+    }
+
+    /// The blobs that a manifest names.
+    pub(super) fn blobs_of(&self, manifest: &[u8]) -> Arc<dyn BlobSource> {
+        self.blobs(&self.origins_in(manifest))
+    }
+
+    fn origins_in(&self, manifest: &[u8]) -> BTreeMap<Digest, Repository> {
+        match from_json::<Manifest>("manifest", manifest) {
             Ok(manifest) => self.origins(&manifest),
             // Told where it is opened.
             Err(_) => BTreeMap::new(),
-        };
-        origins.extend(own.clone());
-        Member::open(entry, &self.blobs(&own))
+        }
     }
 
     fn origins(&self, manifest: &Manifest) -> BTreeMap<Digest, Repository> {

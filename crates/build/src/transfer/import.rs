@@ -1,15 +1,13 @@
 //! From an archive of files to an image with one layer.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use formwork_content::Blob;
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile};
 use formwork_dockerfile::parse;
-use formwork_frontend::{Allowed, Options, ResolvedImages, lower};
+use formwork_frontend::{Options, ResolvedImages, lower};
 use formwork_fs::FsError;
-use formwork_graph::Network;
 use formwork_image::{Assembly, BlobSource, Family, StoredImage, StoredLayer, assemble};
 use formwork_layer::archive::is_archive;
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
@@ -105,20 +103,7 @@ fn configured(request: &ImportRequest) -> Result<RuntimeConfig, BuildError> {
     if parsed.diagnostics.iter().any(Diagnostic::is_error) {
         return Err(BuildError::input(parsed.diagnostics));
     }
-    let options = Options {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        contexts: BTreeMap::new(),
-        target_platform: request.platform.clone(),
-        build_platform: Platform::host(),
-        several_platforms: false,
-        no_cache: false,
-        no_cache_filter: BTreeSet::new(),
-        all_stages: false,
-        allowed: Allowed::default(),
-        network: Network::Default,
-    };
+    let options = Options::new(request.platform.clone(), Platform::host());
     let lowered = lower(&parsed.dockerfile, &options, &ResolvedImages::default());
     Ok(lowered.map_err(BuildError::input)?.config.config)
 }
@@ -195,18 +180,8 @@ fn keep_image(
         .map_err(|error| BuildError::image(&error))?;
     content.insert(view.config_bytes()).map_err(BuildError::store)?;
     content.insert(view.manifest_bytes()).map_err(BuildError::store)?;
-    let image = StoredImage {
-        name: request.name.clone(),
-        manifest: Some(view.descriptor().clone()),
-        config: view.id().clone(),
-        platform: view.platform(),
-        created: config.created.clone(),
-        layers: vec![layer],
-        index: None,
-        others: Vec::new(),
-        recipe: None,
-        attached: Vec::new(),
-    };
+    let name = request.name.clone();
+    let image = StoredImage { name, layers: vec![layer], ..StoredImage::of(&view) };
     host.images.put(&image).map_err(|error| BuildError::image(&error))?;
     Ok(image)
 }

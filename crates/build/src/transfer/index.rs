@@ -10,9 +10,10 @@ use formwork_image::{Entry, Family, ImageIndex, Member};
 use formwork_oci::{Annotations, Descriptor, Platform};
 use formwork_solver::Cancel;
 
-use super::CopyTarget;
 use super::elsewhere::{Opened, kind_of, open, put};
 use super::whole::{Whole, whole};
+use super::{CopyTarget, said};
+use crate::request::annotations_of;
 use crate::step::step;
 use crate::{Annotation, AnnotationPlace, BuildError, Host};
 
@@ -38,6 +39,8 @@ pub struct IndexRequest {
     pub annotations: Vec<Annotation>,
     /// Whether a later image takes the place of an earlier one for the same platform.
     pub replace: bool,
+    /// Whether what is said about the images goes along.
+    pub referrers: bool,
 }
 
 /// What is in an index, or in a manifest.
@@ -67,10 +70,11 @@ pub fn create_index(
     cancel: &Cancel,
 ) -> Result<Listed, BuildError> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut origins = BTreeMap::new();
+    let (mut origins, mut said) = (BTreeMap::new(), Vec::new());
     for source in &request.sources {
-        let opened = open_source(host, source, events, cancel)?;
+        let opened = open_source(host, source, request.referrers, events, cancel)?;
         origins.extend(opened.origins.clone());
+        said.extend(opened.said.clone());
         for entry in entries_of(&opened.whole) {
             add(&mut entries, entry, request);
         }
@@ -78,18 +82,17 @@ pub fn create_index(
     if entries.is_empty() {
         return Err(BuildError::input_error("no image is for a platform that is asked for"));
     }
+    let annotations =
+        |place, platform: Option<&Platform>| annotations_of(&request.annotations, place, platform);
     for entry in &mut entries {
-        entry.annotations.extend(annotations(
-            request,
-            AnnotationPlace::ManifestDescriptor,
-            entry.platform.as_ref(),
-        ));
+        let platform = entry.platform.as_ref();
+        entry.annotations.extend(annotations(AnnotationPlace::ManifestDescriptor, platform));
     }
-    let own = annotations(request, AnnotationPlace::Index, None);
+    let own = annotations(AnnotationPlace::Index, None);
     let index = ImageIndex::assemble(entries, Family::Oci, own);
     let index = index.map_err(|error| BuildError::image(&error))?;
-    let index = index.annotated(annotations(request, AnnotationPlace::IndexDescriptor, None));
-    let opened = Opened { whole: Whole::Index(Box::new(index)), origins };
+    let index = index.annotated(annotations(AnnotationPlace::IndexDescriptor, None));
+    let opened = Opened { whole: Whole::Index(Box::new(index)), origins, said };
     for target in &request.targets {
         put(host, &opened, target, "write the index", events, cancel)?;
     }
@@ -107,12 +110,13 @@ pub fn inspect_index(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Listed, BuildError> {
-    open_source(host, source, events, cancel).map(|opened| listed(&opened.whole))
+    open_source(host, source, false, events, cancel).map(|opened| listed(&opened.whole))
 }
 
 fn open_source(
     host: &Host,
     source: &IndexSource,
+    referrers: bool,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Opened, BuildError> {
@@ -120,11 +124,16 @@ fn open_source(
         IndexSource::Store(name) => {
             let image = host.images.resolve(name).map_err(|error| BuildError::image(&error))?;
             let whole = whole(host, &image, None, events, cancel)?;
-            Ok(Opened { whole, origins: image.origins() })
+            let said = match referrers {
+                true => said::in_store(host, &image, &whole),
+                false => Ok(Vec::new()),
+            };
+            let said = said.map_err(|error| BuildError::image(&error))?;
+            Ok(Opened { whole, origins: image.origins(), said })
         }
         IndexSource::Elsewhere(location) => {
             step(format!("resolve {location}"), events, cancel, |_| {
-                open(host, location, None, events, cancel)
+                open(host, location, None, referrers, events, cancel)
             })
         }
     }
@@ -163,19 +172,6 @@ fn add(entries: &mut Vec<Entry>, entry: Entry, request: &IndexRequest) {
         entries.retain(|known| known.platform != entry.platform);
     }
     entries.push(entry);
-}
-
-fn annotations(
-    request: &IndexRequest,
-    place: AnnotationPlace,
-    platform: Option<&Platform>,
-) -> Annotations {
-    let is_meant = |annotation: &&Annotation| {
-        let wanted = annotation.platform.as_ref();
-        annotation.place == place && (wanted.is_none() || wanted == platform)
-    };
-    let pair = |annotation: &Annotation| (annotation.name.clone(), annotation.value.clone());
-    request.annotations.iter().filter(is_meant).map(pair).collect()
 }
 
 fn listed(whole: &Whole) -> Listed {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use formwork_diagnostics::EventSink;
 use formwork_fs::FsError;
 use formwork_image::source::{Found, all_images};
-use formwork_image::{StoredImage, StoredLayer, export};
+use formwork_image::{StoredImage, export};
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
 use formwork_oci::{Platform, Reference};
 use formwork_solver::Cancel;
@@ -98,26 +98,7 @@ fn spool(host: &Host, input: &mut dyn Read, shown: &Path) -> Result<PathBuf, Bui
 fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
     let Found { view, names } = found;
     export::copy_blobs(view, host.layers.content()).map_err(|error| BuildError::image(&error))?;
-    let layers = view.layers().map(|layer| StoredLayer {
-        diff_id: layer.diff_id.clone(),
-        unpacked_size: 0,
-        blob: Some(layer.descriptor.clone()),
-        snapshot: None,
-        origin: None,
-    });
-    let image = StoredImage {
-        name: None,
-        manifest: Some(view.descriptor().clone()),
-        config: view.id().clone(),
-        platform: view.platform(),
-        created: view.config().created.clone(),
-        layers: layers.collect(),
-        index: None,
-        others: Vec::new(),
-        recipe: None,
-        attached: Vec::new(),
-    };
-    keep_under(host, &image, names)
+    keep_under(host, &StoredImage::of(view), names)
 }
 
 /// Writes an image down under each of its names, or without one.

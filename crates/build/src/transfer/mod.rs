@@ -12,6 +12,7 @@ mod load;
 pub(crate) mod packed;
 mod pull;
 mod push;
+mod said;
 mod save;
 mod whole;
 

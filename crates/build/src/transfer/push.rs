@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
+use formwork_image::StoredImage;
 use formwork_image::export::{self, Content, PushOptions, PushReport};
-use formwork_image::{Artifact, StoredImage};
 use formwork_layer::Compression;
-use formwork_oci::{Digest, Reference};
+use formwork_oci::Reference;
 use formwork_solver::Cancel;
 
+use super::said;
 use super::whole::whole;
 use crate::step::{sending, step};
 use crate::{BuildError, Host};
@@ -40,20 +41,8 @@ pub fn push(
             Content::Index(index) => export::index_to_registry(client, index, names, options),
         }
         .and_then(|report| {
-            for said in image.platforms().flat_map(|one| &one.attached) {
-                let content = Arc::new(host.layers.content().clone());
-                let artifact = Artifact::open(said.clone(), content)?;
-                // What was said about it in another form is not about what was sent.
-                let is_sent = |digest: &Digest| match whole.content() {
-                    Content::Image(view) => view.descriptor().digest == *digest,
-                    Content::Index(index) => {
-                        index.images().any(|(entry, _)| entry.digest == *digest)
-                    }
-                };
-                let subject = artifact.manifest().subject.as_ref();
-                if subject.is_some_and(|subject| is_sent(&subject.digest)) {
-                    export::artifact_to_registry(client, &artifact, name.repository())?;
-                }
+            for artifact in said::in_store(host, image, &whole)? {
+                export::artifact_to_registry(client, &artifact, name.repository())?;
             }
             Ok(report)
         })

@@ -24,9 +24,9 @@ use super::import::{Imports, read_blob};
 use super::index::{TravelIndex, Used};
 use super::place::{MANIFEST_LIMIT, Place, PlaceError};
 use super::watch::watched;
-use super::{CacheMode, CacheTo, in_parallel};
+use super::{CacheMode, CachePlace, CacheTo, in_parallel};
 use crate::step::step;
-use crate::{BuildError, BuildRequest, Host, Output};
+use crate::{BuildError, BuildRequest, ErrorKind, Host, Output};
 
 /// Up to which size a list of files stands in the records.
 const INLINE: usize = 16 << 10;
@@ -66,7 +66,7 @@ pub(crate) fn export(
         let sent = step(title, events, cancel, |step| {
             let shipment = Shipment::new(what, to, &place, step, events, cancel);
             watched(to.timeout, cancel, move || shipment.ship())
-                .map_err(|error| failed(&place, &error))
+                .map_err(|error| failed(&place, &to.place, &error))
         });
         match sent {
             Ok(()) => {}
@@ -84,9 +84,13 @@ pub(crate) fn export(
     Ok(())
 }
 
-fn failed(place: &Place, error: &PlaceError) -> BuildError {
+fn failed(place: &Place, kind: &CachePlace, error: &PlaceError) -> BuildError {
     let message = format!("the cache could not be sent to {}: {error}", place.title());
-    BuildError::new(crate::ErrorKind::Registry, Diagnostic::error("cache-export", message))
+    let kind = match kind {
+        CachePlace::Directory(..) => ErrorKind::Machine,
+        CachePlace::Registry(_) | CachePlace::Bucket(_) => ErrorKind::Registry,
+    };
+    BuildError::new(kind, Diagnostic::error("cache-export", message))
 }
 
 /// How layers are packed for a place: as the image is, so that they are packed once.
@@ -147,7 +151,11 @@ impl Shipment {
     ) -> Self {
         let own = |root: &Root| -> Vec<Arc<Layer>> {
             let layers = root.layers().iter();
-            layers.filter(|layer| layer.base_descriptor().is_none()).cloned().collect()
+            let is_whole = |layer: &&Arc<Layer>| {
+                layer.base_descriptor().is_none()
+                    && (layer.imported().is_some() || !layer.has_no_files())
+            };
+            layers.filter(is_whole).cloned().collect()
         };
         let roots = what.outputs.values().filter_map(|output| output.root().ok());
         let layers: BTreeMap<String, Arc<Layer>> =
@@ -157,10 +165,15 @@ impl Shipment {
             CacheMode::Max => layers.keys().cloned().collect(),
             CacheMode::Min => of_image.map(|layer| layer.name().to_string()).collect(),
         };
+        let mut used = what.index.used();
+        let others = what.imports.others_like(&used.records.values().collect::<Vec<_>>());
+        others.into_iter().for_each(|(key, record)| {
+            used.records.entry(key).or_insert(record);
+        });
         Self {
             place: Arc::clone(place),
             content: what.host.layers.content().clone(),
-            used: what.index.used(),
+            used,
             runs: what.imports.runs(),
             layers,
             packed,

@@ -142,6 +142,11 @@ impl Imports {
     /// Gives a layer up that is of no use, and tells it; that a cache has no files of it is as it
     /// should be.
     pub(crate) fn give_up(&self, layer: &SnapshotKey, reason: &str) {
+        // What only the store was asked for may be elsewhere.
+        self.read_heads();
+        if self.layers.is_lost(layer) {
+            return self.layers.recover();
+        }
         let has_blob = self.layers.get(layer).is_some_and(|layer| layer.blob.is_some());
         self.layers.forget(layer);
         if has_blob {
@@ -153,6 +158,16 @@ impl Imports {
     /// What steps were made of when somebody else ran them.
     pub(crate) fn runs(&self) -> Vec<CacheRecord> {
         self.found().runs.clone()
+    }
+
+    /// The records of the same steps and layers under further keys, which nobody had to ask for.
+    pub(crate) fn others_like(&self, used: &[&CacheRecord]) -> Vec<(CacheKey, CacheRecord)> {
+        let known: BTreeSet<(&str, &str)> =
+            used.iter().map(|record| (&*record.step, &*record.layer)).collect();
+        let found = self.found();
+        let like = |record: &CacheRecord| known.contains(&(&*record.step, &*record.layer));
+        let others = found.records.iter().filter(|(_, record)| like(record));
+        others.map(|(key, record)| (*key, record.clone())).collect()
     }
 
     /// The keys that a place was found to have, and when they were exported.

@@ -41,6 +41,9 @@ pub(crate) struct IndexCreateArgs {
     /// manifest-descriptor[PLATFORM] or index-descriptor
     #[arg(long, value_name = "NAME=VALUE")]
     pub(crate) annotation: Vec<String>,
+    /// Take along what refers to the images: signatures, provenance, inventories
+    #[arg(short, long, visible_alias = "recursive")]
+    pub(crate) referrers: bool,
     /// Print the index and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

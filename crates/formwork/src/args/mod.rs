@@ -9,6 +9,7 @@ mod cache;
 mod call;
 mod files;
 mod filter;
+mod help;
 mod ignore;
 mod image_filter;
 mod index;
@@ -39,6 +40,7 @@ pub(crate) use cache::{CacheArgs, CacheCommand};
 pub(crate) use call::{Call, Method};
 pub(crate) use files::{CpArgs, DiffArgs, ExportArgs};
 pub(crate) use filter::{Field, Filter, Relation, duration};
+pub(crate) use help::command;
 pub(crate) use ignore::IgnoreArgs;
 pub(crate) use image_filter::{ImageFilter, Pattern};
 pub(crate) use index::{IndexArgs, IndexCommand, IndexCreateArgs, IndexInspectArgs};
@@ -57,21 +59,9 @@ pub(crate) use transfer::{
 pub(crate) use verify::VerifyArgs;
 pub(crate) use world::{NetworkChoice, StepArgs, WorldArgs};
 
-/// What [`crate::exit`] gives back to the caller.
-const EXIT_CODES: &str = "\
-Exit codes:
-  0         it worked
-  1         the Dockerfile, the context or the image is wrong, or a step failed
-  2         the command line is wrong
-  3         a registry or another server, or the way to it
-  4         the machine: the store, the disk, the kernel
-  125-127   `formwork run` could not start the process
-  130, 143  stopped by Ctrl-C or SIGTERM";
-
 /// Builds small container images: one binary, no daemon, no root needed.
 #[derive(Debug, Parser)]
 #[command(name = "formwork", version, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -86,11 +76,11 @@ pub(crate) struct Cli {
 pub(crate) struct GlobalArgs {
     /// Directory of the store [default: $FORMWORK_ROOT, else $XDG_DATA_HOME/formwork, for root
     /// /var/lib/formwork]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
     /// How steps are kept apart from the machine; `formwork doctor` tells what it gives
     /// [default: $FORMWORK_ISOLATION, else auto]
-    #[arg(long, global = true, value_enum, value_name = "HOW", help_heading = "Global options")]
+    #[arg(long, global = true, value_enum, value_name = "HOW")]
     pub(crate) isolation: Option<Isolation>,
     /// How registries are spoken to.
     #[command(flatten)]
@@ -134,7 +124,7 @@ pub(crate) enum Command {
     /// Remove images from the store
     #[command(visible_alias = "rmi")]
     Rm(RmArgs),
-    /// Tell why steps of the last build, or of the next, do not come from the cache
+    /// Tell why steps of a build do not come from the cache
     Explain(ExplainArgs),
     /// Tell which line of .dockerignore decides about a path
     Ignore(IgnoreArgs),
@@ -148,9 +138,9 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Copy an image between registries, image layouts and archives
     Copy(CopyArgs),
-    /// Build an image once more from what it was made of, and show the first difference
+    /// Build an image once more, and show the first difference
     Verify(VerifyArgs),
-    /// Put the layers of an image on a newer base, if that is safe
+    /// Put an image on a newer base, if that is safe
     Rebase(RebaseArgs),
     /// Make and show indexes, which are images for several platforms
     Index(IndexArgs),
@@ -170,12 +160,14 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove what no image in the store needs
     Prune(PruneArgs),
-    /// List, remove, export and import the directories of RUN --mount=type=cache
+    /// List, remove, export and import cache mounts (RUN --mount=type=cache)
     Mounts(MountsArgs),
     /// Keep caches in registries and directories small
     Cache(CacheArgs),
     /// Tell what this machine allows and what to do for more
     Doctor(DoctorArgs),
+    /// Write a script that completes command lines in a shell
+    Completion(CompletionArgs),
 }
 
 /// Options of `formwork images`.
@@ -285,6 +277,14 @@ pub(crate) struct DoctorArgs {
     /// How to write the report
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// Options of `formwork completion`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// When to ask registries for images.

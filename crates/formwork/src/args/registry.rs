@@ -7,7 +7,6 @@ use clap::Args;
 
 /// Options of everything that may speak to a registry.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Registry options")]
 pub(crate) struct RegistryArgs {
     /// File with credentials, before all others
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]

@@ -43,7 +43,6 @@ pub(crate) struct PruneArgs {
 
 /// How much space the store may take.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Space")]
 pub(crate) struct SpaceArgs {
     /// Space that the store may keep in any case, such as 10GB; builds also heed
     /// $FORMWORK_RESERVED_SPACE

@@ -93,6 +93,10 @@ pub(crate) struct CopyArgs {
     /// Platform, such as linux/arm64, of an image for several [default: all of them]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
+    /// Take along what refers to the image: signatures, provenance, inventories, also those under
+    /// tags such as `sha256-….sig`
+    #[arg(short, long, visible_alias = "recursive")]
+    pub(crate) referrers: bool,
     /// Show nothing but the digest
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -12,7 +12,6 @@ use super::{bytes, duration};
 
 /// What `docker run` and `docker build` have both.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "World of the processes")]
 pub(crate) struct WorldArgs {
     /// Another line of /etc/hosts; the address `host-gateway` means this machine; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
@@ -48,7 +47,6 @@ pub(crate) struct WorldArgs {
 
 /// What only steps of a build have.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "World of the processes")]
 pub(crate) struct StepArgs {
     /// Allow what nothing may do by itself: RUN --network=host, RUN --security=insecure,
     /// --output=type=local,mode=delete

@@ -176,6 +176,8 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         },
         platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
         contexts: inputs.contexts,
+        materials: Vec::new(),
+        dockerfile_from: None,
         pull: args.pull.into(),
         jobs: args.jobs.map_or(settings.processors, usize::from),
         secrets: secrets::secrets(&args.secret)?,

@@ -15,11 +15,16 @@ pub(crate) fn run(args: &CopyArgs, settings: &Settings) -> Result<(), Failure> {
         .parse()
         .map_err(|error| Failure::usage(format!("`{}`: {error}", args.source)))?;
     let to = target(&args.destination)?;
+    let referrers = args.referrers;
+    if let (true, CopyTarget::Layout { docker: true, .. }) = (referrers, &to) {
+        return Err(Failure::usage("docker's archives have no room for what refers to an image")
+            .with_help("choose `oci-archive:FILE`"));
+    }
     let platform = args.platform.as_deref().map(|text| commands::platform(Some(text)));
     let platform = platform.transpose()?;
     let host = commands::open(settings)?;
     let manifest = work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
-        copy(host, &from, &to, platform.as_ref(), events, cancel)
+        copy(host, &from, &to, platform.as_ref(), referrers, events, cancel)
     })?;
     commands::print(&format!("{}\n", manifest.digest))
 }

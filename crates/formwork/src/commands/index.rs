@@ -39,6 +39,7 @@ fn create(args: &IndexCreateArgs, settings: &Settings) -> Result<(), Failure> {
         platforms: platforms.collect::<Result<_, _>>().map_err(Failure::usage_error)?,
         annotations: index_annotations(&args.annotation)?,
         replace: args.append,
+        referrers: args.referrers,
     };
     let host = commands::open(settings)?;
     let mode = work::mode(args.quiet || args.dry_run);

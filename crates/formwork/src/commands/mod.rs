@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod cache;
 mod call;
+pub(crate) mod completion;
 pub(crate) mod copy;
 pub(crate) mod cp;
 pub(crate) mod diff;

@@ -1,5 +1,7 @@
 //! `--load`: images for docker and podman, through docker's API and through podman's program.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -99,11 +101,107 @@ fn check(site: &Site, podman: &Podman<'_>, host: Option<&str>) -> Vec<String> {
     let lines = site.tree(&["--build-context", &context], "FROM back\n").lines();
     assert_eq!(lines, ["-rw-r--r-- 0:0 /a \"A\"", "-rw-r--r-- 0:0 /b \"A\""]);
     fs_err::remove_file(saved).unwrap();
-    // Of several platforms the one that runs here.
-    let several = ["--platform=linux/riscv64,linux/amd64,linux/arm64", "--load", "-t", "several"];
-    build(&several, DOCKERFILE);
-    assert_eq!(podman.inspect("several")["Architecture"], podman.inspect("app:1")["Architecture"]);
     told.into_inner()
+}
+
+/// Loads images for several platforms under two names, of which one was another image's.
+fn check_several(site: &Site, podman: &Podman<'_>, host: Option<&str>) {
+    let build = |arguments: &[&str], dockerfile: &str| {
+        let arguments = [&["--load", "-t", "several", "-t", "app:1"], arguments].concat();
+        let mut build = site.build_command(&arguments, dockerfile);
+        build.env("DOCKER_HOST", host.unwrap_or_default());
+        let built = Built::of(podman.environment(&mut build));
+        built.steps.last().unwrap().log.concat()
+    };
+    let architectures = |name: &str| -> Vec<String> {
+        let list: Value =
+            serde_json::from_str(&podman.run(&["manifest", "inspect", name])).unwrap();
+        let entries = list["manifests"].as_array().unwrap().iter();
+        entries.map(|entry| entry["platform"]["architecture"].as_str().unwrap().into()).collect()
+    };
+    let own = podman.inspect("app:1")["Architecture"].clone();
+    let platforms = "--platform=linux/riscv64,linux/amd64,linux/arm64";
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nLABEL of=$TARGETARCH\nCOPY a /a\n";
+    assert!(build(&[platforms], dockerfile).contains("bytes were sent"));
+    for name in ["several", "app:1"] {
+        assert_eq!(architectures(name), ["riscv64", "amd64", "arm64"]);
+        // Of several platforms the one that runs here.
+        assert_eq!(podman.inspect(name)["Architecture"], own);
+    }
+    assert_eq!(build(&[platforms], dockerfile), "the image was there, nothing was sent");
+    build(&["--platform=linux/amd64,linux/arm64"], dockerfile);
+    assert_eq!(architectures("several"), ["amd64", "arm64"]);
+}
+
+/// A docker daemon that keeps its images in containerd or as ever, and writes down what it is given.
+fn docker(site: &Site, in_containerd: bool) -> (String, String) {
+    let (socket, archive) = (site.outside("docker.sock"), site.outside("loaded.tar"));
+    let _ = fs_err::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).unwrap();
+    let driver = if in_containerd { "io.containerd.snapshotter.v1" } else { "overlay2" };
+    let info = format!(r#"{{"DriverStatus":[["driver-type","{driver}"]]}}"#);
+    let file = archive.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut first = String::new();
+            reader.read_line(&mut first).unwrap();
+            let mut line = String::new();
+            while reader.read_line(&mut line).unwrap() > 2 {
+                line.clear();
+            }
+            let (status, answer) = match first.split(' ').nth(1).unwrap() {
+                "/version" => (200, r#"{"Components":[{"Name":"Engine"}]}"#),
+                "/info" => (200, &*info),
+                "/images/json" => (200, "[]"),
+                "/images/load?quiet=1" => {
+                    fs_err::write(&file, unchunked(&mut reader)).unwrap();
+                    (200, "{}")
+                }
+                _ => (404, "{}"),
+            };
+            let length = answer.len();
+            let head = format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n");
+            // A client that has gone away is no concern of the daemon's.
+            let _ = (&stream).write_all((head + answer).as_bytes());
+        }
+    });
+    (format!("unix://{socket}"), archive)
+}
+
+/// A body that comes in chunks.
+fn unchunked(reader: &mut impl BufRead) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let size = u64::from_str_radix(line.trim(), 16).unwrap();
+        reader.take(size).read_to_end(&mut body).unwrap();
+        reader.read_line(&mut line).unwrap();
+        if size == 0 {
+            return body;
+        }
+    }
+}
+
+#[test]
+fn docker_is_given_all_platforms_where_it_keeps_them() {
+    let site = Site::new();
+    site.write("a", "A");
+    let arguments = ["--load", "-t", "app:1", "--platform=linux/amd64,linux/arm64"];
+    for in_containerd in [true, false] {
+        let (host, archive) = docker(&site, in_containerd);
+        let mut build = site.build_command(&arguments, DOCKERFILE);
+        let built = Built::of(build.env("DOCKER_HOST", host));
+        let told = built.steps.last().unwrap().log.concat();
+        let source = format!("oci-archive:{archive}:app:1");
+        let inspected = site.run(&["index", "inspect", "--format=json", &source]);
+        let found: Value = serde_json::from_str(&inspected).unwrap();
+        let entries = found["Manifests"].as_array().unwrap().len();
+        assert_eq!(entries, if in_containerd { 2 } else { 0 }, "{inspected}");
+        assert_eq!(told.contains("docker keeps several if"), !in_containerd, "{told}");
+    }
 }
 
 #[test]
@@ -115,6 +213,7 @@ fn an_engine_with_dockers_api_is_given_an_image() {
     let told = check(&site, &podman, Some(&host));
     assert_eq!(told[1].trim(), "the image was there, nothing was sent");
     assert!(told[2].contains("1 of 2 layers were there"), "{told:?}");
+    check_several(&site, &podman, Some(&host));
 }
 
 #[test]
@@ -127,6 +226,7 @@ fn podman_without_a_service_is_given_an_image() {
     let Some(podman) = Podman::new(&site) else { return };
     let told = check(&site, &podman, None);
     assert_eq!(told[1].trim(), "the image was there, nothing was sent");
+    check_several(&site, &podman, None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use formwork_testing::{Registry, program};
 use serde_json::Value;
 
-use crate::support::{Ran, Site};
+use crate::support::{File, Ran, Repositories, Server, Site};
 
 const DOCKERFILE: &str = "FROM busybox\nARG V=1\nCOPY a /a\nRUN echo $V > /v\n";
 
@@ -112,6 +112,47 @@ fn provenance_goes_to_a_registry_and_lies_beside_files() {
     site.build(&["-o", &directory, "--provenance=mode=min,filename=from.json"], dockerfile);
     let statement = json(Path::new(&directory).join("from.json"));
     assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+}
+
+#[test]
+fn provenance_names_what_was_fetched() {
+    let Some(repositories) = Repositories::start() else { return };
+    let server = Server::start();
+    let authorization = Some("Basic dXNlcjpzZWNyZXQ=");
+    server.put("/file", File { body: b"F".into(), authorization, ..File::default() });
+    let base = site();
+    let layout = base.outside("layout");
+    base.build(&["-o", &format!("type=oci,tar=false,dest={layout}")], "FROM scratch\nCOPY a /\n");
+    let dockerfile = format!(
+        "FROM scratch AS unused\nADD {} /no\nFROM base\nADD {} /f\n",
+        server.url("/missing"),
+        server.url("/file").replace("://", "://user:secret@"),
+    );
+    let commit = repositories.commit("a", &[("Dockerfile", &dockerfile)]);
+    let url = repositories.url("a");
+    let directory = base.outside("files");
+    let context = format!("base=oci-layout://{layout}");
+    let arguments = ["build", "--provenance", "--build-context", &context, "-o", &directory, &url];
+    // Twice: what is cached is named as well.
+    for _ in 0..2 {
+        base.run(&arguments);
+        let statement = json(Path::new(&directory).join("provenance.json"));
+        let definition = &statement["predicate"]["buildDefinition"];
+        let materials = definition["resolvedDependencies"].as_array().unwrap();
+        let uris: Vec<&str> =
+            materials.iter().map(|found| found["uri"].as_str().unwrap()).collect();
+        assert_eq!(uris[..2], [url.clone(), server.url("/file")]);
+        assert!(uris[2].starts_with("pkg:oci/layout@sha256%3A"), "{uris:?}");
+        assert_eq!(uris.len(), 3);
+        let hash = "f67ab10ad4e4c53121b6a5fe4da9c10ddee905b978d3788d2723d7bfacbe28a9";
+        assert_eq!(materials[1]["digest"], serde_json::json!({ "sha256": hash }));
+        assert_eq!(materials[0]["digest"]["sha1"], *commit);
+        assert_eq!(materials[0]["digest"]["gitCommit"], *commit);
+        let source = &definition["externalParameters"]["configSource"];
+        assert_eq!((&source["uri"], &source["path"]), (&materials[0]["uri"], &"Dockerfile".into()));
+        assert_eq!(source["digest"], materials[0]["digest"]);
+        assert!(!statement.to_string().contains("secret"), "{statement}");
+    }
 }
 
 #[test]

@@ -147,6 +147,46 @@ fn a_layer_that_breaks_off_is_gone_on_with() {
 }
 
 #[test]
+fn a_later_pull_goes_on_where_one_has_failed() {
+    let site = Site::new();
+    let Some(published) = publish(&site, 6 << 20) else { return };
+    let Published { proxy, layer, .. } = &published;
+    let name = format!("{}/team/app:1", proxy.host());
+    let root = PathBuf::from(site.outside("elsewhere"));
+    let pull = [&["pull", "-q"], &IMPATIENT[..], &[&name]].concat();
+    for damaged in [false, true] {
+        proxy.set(always("GET", layer, Fault::Half));
+        elsewhere(&site, &pull).failed(3, "broke off");
+        let [part] = &files(&root.join("partial-v1"))[..] else { panic!("one part is left") };
+        let mut bytes = fs_err::read(part).unwrap();
+        assert!(bytes.len() > 3 << 20, "{}", bytes.len());
+        assert_whole(&site, "elsewhere");
+        let listed = elsewhere(&site, &["du", "--verbose"]).stdout;
+        assert!(listed.contains("part of a download"), "{listed}");
+        if damaged {
+            bytes[1 << 20] ^= 1;
+            fs_err::write(part, &bytes).unwrap();
+        }
+        proxy.set(|_| None);
+        elsewhere(&site, &pull).succeeded();
+        let ranges = proxy.passed().into_iter().filter(|passed| passed.path.contains(layer));
+        let ranges: Vec<Option<String>> = ranges.map(|passed| passed.range).collect();
+        let rest = format!("bytes={}-", bytes.len());
+        let expected = [Some(rest), None];
+        assert_eq!(ranges, expected[..if damaged { 2 } else { 1 }]);
+        assert_whole(&site, "elsewhere");
+        assert_eq!(files(&root.join("partial-v1")), Vec::<PathBuf>::new());
+        elsewhere(&site, &["rm", &name]).succeeded();
+        elsewhere(&site, &["prune", "--all", "--force"]).succeeded();
+    }
+    // What is left goes with the rest.
+    proxy.set(always("GET", layer, Fault::Half));
+    elsewhere(&site, &pull).failed(3, "broke off");
+    elsewhere(&site, &["prune", "--force"]).succeeded();
+    assert_eq!(files(&root.join("partial-v1")), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn what_several_want_at_once_travels_once() {
     let site = Site::new();
     let Some(published) = publish(&site, 3 << 20) else { return };

@@ -346,8 +346,20 @@ fn a_place_that_is_of_no_use_fails_no_build() {
         assert_eq!(ran.stderr.matches(&format!("\"{code}\"")).count(), 1, "{}", ran.stderr);
     }
     assert_eq!(ran.stderr.matches("\"cache-mounts\"").count(), 2, "{}", ran.stderr);
-    let strict = format!("--cache-to={nowhere},ignore-error=false");
-    Ran::of(&mut site.build_command(&[&strict], FILL)).failed(3, "could not be sent");
+    let strict = |place: &str| {
+        let to = format!("--cache-to={place},ignore-error=false");
+        Ran::of(&mut site.build_command(&[&to, "-t", "done"], FILL))
+    };
+    strict(nowhere).failed(3, "could not be sent");
+    // The image is there all the same.
+    site.inspect("done");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    strict(&format!("type=registry,ref={silent}/cache,timeout=1s")).failed(3, "took longer");
+    // A directory is this machine's.
+    site.write("file", "");
+    let file = site.outside("context/file/below");
+    strict(&format!("type=local,dest={file}")).failed(4, "could not be sent");
 }
 
 #[test]
@@ -367,6 +379,61 @@ fn the_example_of_two_machines_works() {
     assert!(parts[3].contains("/app/src/main changed"), "{}", ran.stdout);
     assert!(parts[5].contains("libfoo 1.2: already here"), "{}", ran.stdout);
     assert!(parts[5].contains("libbar 2.0: downloading"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_was_imported_once_is_known_without_the_cache() {
+    let shared = directory();
+    let first = build(&machine(), &[&shared.to(",mode=max")]);
+    let other = machine();
+    assert_eq!(build(&other, &[&shared.from()]).executed(), [""; 0]);
+    fs_err::remove_dir_all(shared.from.strip_prefix("type=local,src=").unwrap()).unwrap();
+    // Nothing that is asked for needs the files of the first stage, which are nowhere now.
+    let second = build(&other, &[]);
+    assert_eq!((second.executed(), &second.id), (vec![""; 0], &first.id));
+    // With a change, something does.
+    other.write("src/b", "3");
+    let foreseen = other.run(&["build", "--dry-run", "-f", "../Dockerfile", "."]);
+    assert_eq!(foreseen.matches("    would run").count(), 5, "{foreseen}");
+    assert!(foreseen.contains("its result is no longer in the store"), "{foreseen}");
+    let third = build(&other, &[]);
+    assert_eq!(third.executed().len(), 5);
+    let again = build(&other, &[]);
+    assert_eq!((again.executed().len(), again.id), (0, third.id));
+}
+
+#[test]
+fn a_cache_is_carried_on_to_another_place() {
+    let Some(registry) = registry() else { return };
+    let other = Shared {
+        to: registry.to.replace("cache:main", "other"),
+        from: registry.from.replace("cache:main", "other"),
+        _registry: None,
+        _directory: None,
+    };
+    let directories = [directory(), directory()];
+    let [one, two] = &directories;
+    for (from, to) in [(one, &registry), (&registry, &other), (&other, two)] {
+        let first = build(&machine(), &[&from.from(), &from.to(",mode=max")]);
+        let names = |shared: &Shared| {
+            let site = machine();
+            let told = site.run(&["cache", "gc", &shared.from, "--dry-run"]);
+            told.lines().next().unwrap().rsplit("of ").next().unwrap().to_owned()
+        };
+        let there = names(from);
+        // A machine that begins with nothing and changes nothing.
+        let second = build(&machine(), &[&from.from(), &to.to(",mode=max")]);
+        assert_eq!((second.executed().len(), &second.id), (0, &first.id));
+        assert_eq!(names(to), there);
+        let other = machine();
+        other.write("src/b", "3");
+        let built = build(&other, &[&to.from()]);
+        assert!(
+            !built.executed().iter().any(|step| step.starts_with("RUN head")),
+            "{:?}",
+            built.executed()
+        );
+    }
 }
 
 #[test]

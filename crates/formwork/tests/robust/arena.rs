@@ -12,6 +12,8 @@ use formwork_testing::{is_root, program, skipped};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
+use crate::refusal::{Refusal, refuse};
+
 /// The ordinary user as whom the tests also run, if the machine has them; the sandbox's tests make
 /// them.
 const USER: &str = "formwork-test";
@@ -29,8 +31,22 @@ const APPLETS: [&str; 17] = [
 pub(crate) struct Arena {
     directory: TempDir,
     shared: Arc<Shared>,
+    rung: Rung,
     /// Whom the program runs as, if not as the caller.
     user: Option<(u32, u32)>,
+}
+
+/// How steps run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rung {
+    /// As they do for the caller.
+    Callers,
+    /// As an ordinary user's, where the caller is root.
+    Users,
+    /// As root's on a machine that forbids user namespaces.
+    WithoutUserNamespaces,
+    /// As root's in a chroot.
+    WithoutNamespaces,
 }
 
 /// What all arenas of this process have in common.
@@ -66,20 +82,36 @@ pub(crate) struct Running {
     started: Instant,
 }
 
-/// Runs a test as the caller and, for root, as an ordinary user, too.
+/// Runs a test as the caller and, for root, as an ordinary user, without user namespaces and
+/// without any.
 pub(crate) fn on_each_rung(test: impl Fn(&Arena)) {
-    if let Some(arena) = Arena::new() {
-        test(&arena);
-    }
-    if let Some(arena) = Arena::of_ordinary_user() {
-        test(&arena);
+    for rung in [Rung::Callers, Rung::Users, Rung::WithoutUserNamespaces, Rung::WithoutNamespaces] {
+        if let Some(arena) = Arena::on(rung) {
+            test(&arena);
+        }
     }
 }
 
 impl Arena {
     /// An arena of the caller's; `None` after noting what is missing for it.
     pub(crate) fn new() -> Option<Self> {
-        Some(Self { directory: directory(None), shared: shared()?, user: None })
+        let (directory, shared) = (directory(None), shared()?);
+        Some(Self { directory, shared, rung: Rung::Callers, user: None })
+    }
+
+    /// An arena on a rung; `None` after noting what is missing for it, and for callers who are not
+    /// root for all but their own.
+    pub(crate) fn on(rung: Rung) -> Option<Self> {
+        match rung {
+            Rung::Callers => Self::new(),
+            Rung::Users => Self::of_ordinary_user(),
+            _ if !is_root() => None,
+            rung => {
+                let mut arena = Self::new()?;
+                arena.rung = rung;
+                Some(arena)
+            }
+        }
     }
 
     /// An arena of an ordinary user's; `None` for callers who are one themselves.
@@ -91,7 +123,8 @@ impl Arena {
             skipped(&format!("there is no user `{USER}`: the rootless half"));
             return None;
         };
-        Some(Self { directory: directory(Some(user)), shared: shared()?, user: Some(user) })
+        let (directory, shared) = (directory(Some(user)), shared()?);
+        Some(Self { directory, shared, rung: Rung::Users, user: Some(user) })
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -174,15 +207,22 @@ impl Arena {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.directory.path().join("home"))
             .env("FORMWORK_ROOT", self.store());
+        match self.rung {
+            Rung::WithoutNamespaces => drop(command.env("FORMWORK_ISOLATION", "chroot")),
+            Rung::WithoutUserNamespaces => {
+                refuse(command, &[Refusal::UserNamespaces(libc::EPERM)], None);
+            }
+            Rung::Callers | Rung::Users => {}
+        }
     }
 
     pub(crate) fn run(&self, args: &[&str]) -> Ran {
         self.start(self.command(args)).wait()
     }
 
-    /// Whether the program works as root.
-    pub(crate) fn is_root(&self) -> bool {
-        self.user.is_none()
+    /// How steps run.
+    pub(crate) fn rung(&self) -> Rung {
+        self.rung
     }
 
     pub(crate) fn start(&self, mut command: Command) -> Running {

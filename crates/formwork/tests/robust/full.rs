@@ -2,7 +2,7 @@
 
 use formwork_testing::skipped;
 
-use crate::arena::{Arena, Ran};
+use crate::arena::{Arena, Ran, Rung};
 use crate::kill::Random;
 
 const DOCKERFILE: &str = "FROM base AS a\nRUN head -c 700000 /dev/zero > /zeros\nCOPY tree /tree\n\
@@ -29,8 +29,8 @@ const SCRIPT: &str = r#"
 "#;
 
 /// An arena whose programs may mount.
-fn arena() -> Option<Arena> {
-    let arena = Arena::new()?;
+fn arena(rung: Rung) -> Option<Arena> {
+    let arena = Arena::on(rung)?;
     let may_mount = arena.start(arena.below(&["unshare", "-m", "true"])).wait().status.success();
     if !may_mount {
         skipped("only root may mount small disks");
@@ -52,8 +52,8 @@ fn build(arena: &Arena, size: &str, inodes: u32) -> (String, Ran) {
     (fs_err::read_to_string(arena.path("code")).unwrap().trim().to_owned(), ran)
 }
 
-fn sweep(disks: impl Iterator<Item = (String, u32)>) {
-    let Some(arena) = arena() else { return };
+fn sweep(rung: Rung, disks: impl Iterator<Item = (String, u32)>) {
+    let Some(arena) = arena(rung) else { return };
     let (code, ran) = build(&arena, "100m", 100_000);
     assert_eq!(code, "0", "{}", ran.stderr);
     let expected = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
@@ -79,17 +79,31 @@ fn sweep(disks: impl Iterator<Item = (String, u32)>) {
 
 #[test]
 fn a_disk_that_is_full_at_any_point_is_told_and_harmless() {
-    sweep((0..36).map(|step| (format!("{}k", 40 + step * 240), 100_000)));
+    sweep(Rung::Callers, (0..36).map(|step| (format!("{}k", 40 + step * 240), 100_000)));
 }
 
 #[test]
 fn a_disk_without_inodes_is_told_and_harmless() {
-    sweep((0..16).map(|step| ("100m".to_owned(), 12 + step * 12)));
+    sweep(Rung::Callers, (0..16).map(|step| ("100m".to_owned(), 12 + step * 12)));
+}
+
+/// A step needs more there: its root file system is all there, and what it leaves is copied.
+#[test]
+fn a_full_disk_is_told_and_harmless_without_namespaces() {
+    let sizes = (0..18).map(|step| (format!("{}k", 40 + step * 700), 100_000));
+    let inodes = (0..8).map(|step| ("100m".to_owned(), 12 + step * 40));
+    sweep(Rung::WithoutNamespaces, sizes.chain(inodes));
+}
+
+#[test]
+fn a_full_disk_is_told_and_harmless_without_user_namespaces() {
+    let sizes = (0..8).map(|step| (format!("{}k", 40 + step * 1000), 100_000));
+    sweep(Rung::WithoutUserNamespaces, sizes);
 }
 
 #[test]
 fn an_output_that_does_not_fit_leaves_the_old_one() {
-    let Some(arena) = arena() else { return };
+    let Some(arena) = arena(Rung::Callers) else { return };
     let script = r#"
         mkdir small
         mount -t tmpfs -o size=600k none small || exit 99
@@ -139,13 +153,20 @@ const CRASHES: &str = r#"
 
 #[test]
 fn kills_and_full_disks_together_harm_nothing() {
-    let Some(arena) = arena() else { return };
+    for rung in [Rung::Callers, Rung::WithoutNamespaces] {
+        crash(rung);
+    }
+}
+
+fn crash(rung: Rung) {
+    let Some(arena) = arena(rung) else { return };
     let (code, ran) = build(&arena, "100m", 100_000);
     assert_eq!(code, "0", "{}", ran.stderr);
     let expected = (ran.image().to_owned(), fs_err::read(arena.path("out.tar")).unwrap());
     let given = std::env::var("FORMWORK_TEST_CRASHES").ok();
     let rounds: u64 = given.map_or(5, |text| text.parse().unwrap());
-    let mut random = Random(9);
+    let seed = std::env::var("FORMWORK_TEST_CRASH_SEED").ok();
+    let mut random = Random(seed.map_or(9, |text| text.parse().unwrap()) | 1);
     for round in 0..rounds {
         let size = format!("{}k", 40 + random.below(9000));
         let delays: Vec<String> =

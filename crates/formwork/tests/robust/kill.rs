@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::arena::{Arena, Running, on_each_rung, wait_until};
+use crate::arena::{Arena, Rung, Running, on_each_rung, wait_until};
 
 /// Stages side by side with all kinds of steps; `N` makes another build of it.
 const DOCKERFILE: &str = "\
@@ -80,8 +80,7 @@ fn helper_of(process: Pid) -> Option<Pid> {
 
 fn kill_at_random(arena: &Arena, seed: u64, kills: u64) {
     prepare(arena);
-    let undisturbed = if arena.is_root() { Arena::new() } else { Arena::of_ordinary_user() };
-    let undisturbed = undisturbed.unwrap();
+    let undisturbed = Arena::on(arena.rung()).unwrap();
     prepare(&undisturbed);
     let begin = Instant::now();
     let mut expected = result(&undisturbed, 0);
@@ -133,12 +132,28 @@ fn killed_builds_of_ordinary_users_leave_nothing_and_change_nothing() {
 }
 
 #[test]
+fn killed_builds_without_user_namespaces_leave_nothing_and_change_nothing() {
+    let Some(arena) = Arena::on(Rung::WithoutUserNamespaces) else { return };
+    kill_at_random(&arena, 3, kills() / 4);
+}
+
+#[test]
+fn killed_builds_without_namespaces_leave_nothing_and_change_nothing() {
+    let Some(arena) = Arena::on(Rung::WithoutNamespaces) else { return };
+    kill_at_random(&arena, 4, kills() / 2);
+}
+
+#[test]
 fn builds_side_by_side_do_not_mind_that_one_is_killed() {
-    let Some(arena) = Arena::new() else { return };
-    prepare(&arena);
+    on_each_rung(kill_one_of_some);
+}
+
+fn kill_one_of_some(arena: &Arena) {
+    prepare(arena);
     let mut random = Random(3);
-    for (number, count) in [(0, 2), (1, 8), (2, 8)] {
-        let mut running: Vec<Running> = (0..count).map(|_| start(&arena, number)).collect();
+    let rounds = if arena.rung() == Rung::Callers { 3 } else { 2 };
+    for (number, count) in [(0, 2), (1, 8), (2, 8)].into_iter().take(rounds) {
+        let mut running: Vec<Running> = (0..count).map(|_| start(arena, number)).collect();
         let victim = running.remove(usize::try_from(random.below(count)).unwrap());
         std::thread::sleep(Duration::from_millis(random.below(300)));
         let _ = kill_process(victim.id(), Signal::KILL);
@@ -146,7 +161,7 @@ fn builds_side_by_side_do_not_mind_that_one_is_killed() {
         let images: Vec<String> =
             running.into_iter().map(|build| build.wait().image().to_owned()).collect();
         assert!(images.iter().all(|image| *image == images[0]), "{images:?}");
-        result(&arena, number);
+        result(arena, number);
         arena.assert_nothing_is_left();
         arena.assert_store_is_sound();
     }
@@ -154,7 +169,10 @@ fn builds_side_by_side_do_not_mind_that_one_is_killed() {
 
 #[test]
 fn what_a_killed_step_held_is_free() {
-    let Some(arena) = Arena::new() else { return };
+    on_each_rung(kill_what_holds);
+}
+
+fn kill_what_holds(arena: &Arena) {
     let dockerfile = "FROM base\n\
         RUN --mount=type=cache,target=/c,sharing=locked touch /begun; sleep 0.$SECONDS\n";
     for _ in 0..2 {

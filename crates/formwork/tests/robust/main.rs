@@ -10,6 +10,9 @@ mod full;
 mod images;
 mod input;
 mod kill;
+#[expect(dead_code, reason = "machines refuse more than these tests ask for")]
+#[path = "../cli/support/refusal.rs"]
+mod refusal;
 mod registry;
 mod signals;
 mod steps;

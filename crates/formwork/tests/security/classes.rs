@@ -4,11 +4,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Site, on_each_rung};
+use crate::support::{Site, on_every_rung};
 
 #[test]
 fn names_that_look_alike_stay_apart() {
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -36,7 +36,7 @@ fn write_as_of_old(site: &Site, path: &str, content: &str) {
 
 #[test]
 fn contexts_that_differ_in_content_alone_give_different_images() {
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         let contents = ["seven 1", "seven 2"];
         for (number, content) in contents.iter().enumerate() {
             write_as_of_old(site, &format!("../context{number}/app.dll"), content);
@@ -63,7 +63,7 @@ fn contexts_that_differ_in_content_alone_give_different_images() {
 
 #[test]
 fn the_mode_of_a_directory_alone_counts() {
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         site.write("d/f", "x");
         let line = || site.tree(&[], "FROM scratch\nCOPY . /\n").line("/d");
         assert!(line().starts_with("drwxr-xr-x"));

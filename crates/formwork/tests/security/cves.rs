@@ -6,7 +6,7 @@
 
 use formwork_testing::program;
 
-use crate::support::{Ran, Repositories, Site, on_each_rung};
+use crate::support::{Ran, Repositories, Site, on_every_rung};
 use crate::target::Target;
 
 /// How an attack has to end.
@@ -226,7 +226,7 @@ fn with_links(site: &Site) -> Vec<String> {
 fn carry_out(cve: &str) {
     let attacks: Vec<&Attack> = ATTACKS.iter().filter(|attack| attack.cve == cve).collect();
     assert!(!attacks.is_empty());
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -294,7 +294,7 @@ attacks! {
 /// and again, while another mounts a part of it.
 #[test]
 fn cve_2024_23651_as_a_race() {
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -325,7 +325,7 @@ fn cve_2026_33748() {
     if program("git").is_none() {
         return;
     }
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         let target = Target::new(site);
         let Some(repositories) = Repositories::start() else { return };
         repositories.commit("app.git", &[("Dockerfile", "FROM scratch\nCOPY . /\n"), ("d/x", "x")]);

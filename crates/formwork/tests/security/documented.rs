@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::cves::ATTACKS;
-use crate::escapes::ATTEMPTS;
+use crate::escapes::{ATTEMPTS, NETWORK_ATTEMPTS, OPEN};
+use crate::support::Rung;
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -35,8 +36,10 @@ fn the_page_on_security_names_tests_that_exist() {
     assert!(names.len() > 50, "{names:?}");
     let exists = |name: &&&str| {
         let is_function = texts.contains(&format!("fn {name}("));
-        // Those of the table of attacks are made by a macro.
-        is_function || texts.contains(&format!("    {name} \"CVE-"))
+        // Those of two tables are made by macros.
+        is_function
+            || texts.contains(&format!("    {name} \"CVE-"))
+            || Rung::ALL.iter().any(|(rung, _)| texts.contains(&format!("    {name} {rung:?}\n")))
     };
     let missing: Vec<_> = names.iter().filter(|name| !exists(name)).collect();
     assert!(missing.is_empty(), "{missing:#?}");
@@ -45,10 +48,32 @@ fn the_page_on_security_names_tests_that_exist() {
 #[test]
 fn the_page_on_security_lists_every_attempt_and_every_attack() {
     let page = fs_err::read_to_string(repository().join("docs/security.md")).unwrap();
-    for (name, _) in ATTEMPTS {
-        assert!(page.contains(&format!("\n| {name} | no | no | ")), "{name}");
-    }
+    let table = table_of_attempts();
+    assert!(page.contains(&table), "the page has another table than this:\n{table}");
     for attack in ATTACKS {
         assert!(page.contains(attack.cve) && page.contains(attack.about), "{}", attack.cve);
     }
+}
+
+/// What the tests hold each attempt to, on each rung, with the reasons of those that succeed.
+fn table_of_attempts() -> String {
+    let columns = Rung::ALL.map(|(_, column)| format!(" {column} |")).concat();
+    let mut table = format!("| attempt |{columns}\n|---|{}\n", "---|".repeat(Rung::ALL.len()));
+    for (name, _) in ATTEMPTS.iter().chain(NETWORK_ATTEMPTS) {
+        let cells = Rung::ALL.map(|(rung, _)| {
+            let users = OPEN.iter().filter(|open| open.0 == *name && open.1.contains(&rung));
+            let users: Vec<&str> = users.flat_map(|open| open.2).copied().collect();
+            match users.as_slice() {
+                [] => " no |".to_owned(),
+                ["root"] => " **root** |".to_owned(),
+                _ => " **users** |".to_owned(),
+            }
+        });
+        table.push_str(&format!("| {name} |{}\n", cells.concat()));
+    }
+    table.push('\n');
+    for (name, _, _, reason) in OPEN {
+        table.push_str(&format!("- To {name}: {reason}.\n"));
+    }
+    table
 }

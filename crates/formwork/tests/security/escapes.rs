@@ -4,15 +4,18 @@
 //! what belongs to the kernel is opened for writing, and nothing is written. The files that it goes for
 //! belong to whoever builds.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Built, Site, on_each_rung, on_each_rung_with_namespaces};
+use crate::calls::{ATTEMPT, SHELL_FUNCTION};
+use crate::support::{Built, Rung, Site, on_each_rung_with_namespaces};
 use crate::target::{SECRET, Target};
 
 /// What is tried, by the name under which `docs/security.md` lists it. `@HOST@` is a directory of
-/// the host, `@STORE@` formwork's store, `@PID@` a process outside, `@AGENT@` the socket of an SSH
-/// agent, `@PORT@` a service on the host's loopback interface.
+/// the host, `@STORE@` formwork's store, `@PID@` a process outside with a service at `@PORT@` of the
+/// host's loopback interface, an abstract socket and the shared memory `@MEMORY@`; `@AGENT@` is the
+/// socket of an SSH agent, `$PPID` what started the step. `attempt` makes system calls.
 pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("read a file of the host", "cat @HOST@/file"),
     ("read it through `..`", "cat /../../../../../..@HOST@/file"),
@@ -35,8 +38,21 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("read the environment of process 1", "cat /proc/1/environ | grep -q ."),
     ("overwrite the program of process 1", "echo x > /proc/1/exe"),
     ("see processes of the host", "ls -d /proc/@PID@ || ps -o args | grep -q '[2]71828'"),
-    ("signal a process of the host", "kill -9 @PID@"),
+    ("signal a process of the host", "kill -0 @PID@ || attempt signal @PID@"),
+    ("signal the builder", "[ $PPID != 1 ] && attempt signal $PPID"),
+    ("trace a process of the host", "attempt trace @PID@"),
+    ("trace the builder", "attempt trace $PPID"),
+    ("read or write the memory of a process of the host", "attempt memory @PID@"),
+    ("read or write the memory of the builder", "attempt memory $PPID"),
+    ("take descriptors of a process of the host", "attempt descriptors @PID@"),
+    ("take descriptors of the builder", "attempt descriptors $PPID"),
+    ("limit what a process of the host may use", "attempt limit @PID@"),
+    ("limit what the builder may use", "[ $PPID != 1 ] && attempt limit $PPID"),
+    ("change the priority of a process of the host", "attempt slow-down @PID@"),
+    ("reach memory that a process of the host shares", "attempt shared-memory @MEMORY@"),
+    ("reach an abstract socket of the host", "attempt abstract @PID@"),
     ("mount a file system in memory", "mkdir -p /tmp/m && mount -t tmpfs none /tmp/m"),
+    ("mount by any system call", "attempt mount"),
     ("mount a part of the tree elsewhere", "mkdir -p /tmp/m && mount --bind /bin /tmp/m"),
     ("mount /proc anew", "mkdir -p /tmp/m && mount -t proc none /tmp/m"),
     (
@@ -58,7 +74,16 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
         "use a device of a disk",
         "for d in /dev/sda /dev/vda /dev/nvme0n1 /dev/mem /dev/kmsg; do head -c 1 $d && exit 0; done; false",
     ),
-    ("load a kernel module", "echo > /tmp/x.ko; insmod /tmp/x.ko || modprobe dummy"),
+    ("load a kernel module", "attempt module"),
+    ("load a program into the kernel", "attempt bpf"),
+    ("load another kernel", "attempt kexec"),
+    ("restart the machine", "attempt reboot"),
+    ("take swap space away", "attempt swap"),
+    ("have the kernel keep accounts in a file", "attempt accounting"),
+    ("count what the processor does", "attempt perf"),
+    ("hold the kernel up in the middle of a copy", "attempt userfaultfd"),
+    ("have the kernel do input and output past the filter", "attempt io_uring"),
+    ("reach the processor's ports", "attempt ports-of-the-machine"),
     ("read the kernel's log", "dmesg | grep -q ."),
     ("read the kernel's memory", "head -c 1 /proc/kcore | grep -q ."),
     ("set a kernel parameter", "(: >> /proc/sys/vm/swappiness) || (: >> /proc/sys/kernel/panic)"),
@@ -73,22 +98,56 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ),
     (
         "make a control group",
-        "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/out && exit 0; done; false",
+        "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do mkdir $d/out && rmdir $d/out && exit 0; done; false",
     ),
     ("press a key of SysRq", "[ -e /proc/sysrq-trigger ] && (: >> /proc/sysrq-trigger)"),
-    ("set the clock", "! date -s \"$(date '+%Y-%m-%d %H:%M:%S')\" 2>&1 | grep -q \"can't set\""),
-    ("change the host name", "hostname out"),
+    ("set the clock", "attempt clock"),
+    ("change the host name", "attempt host-name"),
     ("enter the namespaces of process 1", "nsenter -t 1 -m -u -i -n true || nsenter -t 1 -m true"),
     ("make a user namespace", "unshare -U true || unshare -Ur true"),
     ("make a mount namespace", "unshare -m true"),
     ("change the root file system's root", "mkdir -p /tmp/r/o && pivot_root /tmp/r /tmp/r/o"),
-    ("configure a network interface", "ifconfig lo down || ifconfig eth0 down"),
+    ("climb out of the root by changing it twice", "attempt climb @HOST@/file"),
+    ("open a directory of the host by its number", "attempt handle"),
+    ("watch what happens on a file system", "attempt watch"),
+    ("use the keys of the user's session", "attempt keys"),
+    ("type into the terminal", "attempt terminal"),
+    ("configure a network interface", "ifconfig lo up"),
+    (
+        "talk to the machine's host, its cipher engines or past the network filter",
+        "attempt strange-socket",
+    ),
     ("list formwork's store", "ls @STORE@"),
     ("read formwork's store", "cat @STORE@/images-v1/*"),
     ("talk to an SSH agent that was not given", "[ -S @AGENT@ ] || [ -n \"$SSH_AUTH_SOCK\" ]"),
+    ("reach a service on the host's loopback interface (--network=none)", "attempt port @PORT@"),
+];
+
+/// What is tried in the machine's network, where a step shares it.
+pub(crate) const NETWORK_ATTEMPTS: &[(&str, &str)] = &[
+    ("reach an abstract socket of the host (--network=default)", "attempt abstract @PID@"),
+    ("listen to what others send (--network=default)", "attempt raw-socket"),
+    ("serve at a port below 1024 (--network=default)", "attempt low-port"),
+    ("configure a network interface (--network=default)", "ifconfig lo up"),
+];
+
+/// Who makes the attempts: root, a user of the image, a number that the image does not know.
+const USERS: [&str; 3] = ["root", "app", "4242:4242"];
+
+/// What succeeds, on which rungs, for whom, and why it does.
+pub(crate) const OPEN: &[(&str, &[Rung], &[&str], &str)] = &[
     (
-        "reach a service on the host's loopback interface (--network=none)",
-        "nc -w 1 127.0.0.1 @PORT@ </dev/null",
+        "reach memory that a process of the host shares",
+        &[Rung::Chroot, Rung::Pod],
+        &["root"],
+        "there is no IPC namespace: root reaches what processes of root share, in this container",
+    ),
+    (
+        "reach an abstract socket of the host (--network=default)",
+        &[Rung::Pod],
+        &["app", "4242:4242"],
+        "rules against it would take `sudo` from users; the sockets are those of the container's \
+         network",
     ),
 ];
 
@@ -97,65 +156,116 @@ struct Host {
     process: Child,
     _agent: UnixListener,
     agent: String,
-    port: u16,
+    /// The process's number, its port and its memory, as the step would see them.
+    numbers: [String; 3],
 }
 
 impl Host {
+    /// Starts the process where formwork runs; the base image `armed` can make system calls.
     fn new(site: &Site) -> Self {
-        // Its argument is what attackers look for.
-        let process = site.command("sleep", &["271828"]).stdout(Stdio::null()).spawn().unwrap();
+        arm(site);
+        let program = site.outside("tools/attempt");
+        let mut command = site.command(&program, &["--exact", "calls::run", "--nocapture"]);
+        command.env(ATTEMPT, "hold").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let told = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let are_numbers =
+            |words: &[String; 3]| words.iter().all(|word| word.parse::<u32>().is_ok());
+        let words = told.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let numbers = words.filter_map(|words| words.try_into().ok()).find(are_numbers).unwrap();
         let agent = site.outside("agent");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        // Whoever reaches it sees the end at once.
-        std::thread::spawn(move || listener.incoming().for_each(drop));
-        Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, port }
+        Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, numbers }
     }
 
     fn aim(&self, site: &Site, text: &str) -> String {
+        let [pid, port, memory] = &self.numbers;
         text.replace("@STORE@", site.store().to_str().unwrap())
-            .replace("@PID@", &self.process.id().to_string())
+            .replace("@PID@", pid)
+            .replace("@PORT@", port)
+            .replace("@MEMORY@", memory)
             .replace("@AGENT@", &self.agent)
-            .replace("@PORT@", &self.port.to_string())
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // In a container, it is another process that has to see the end of its input.
+        drop(self.process.stdin.take());
         let _ = self.process.wait();
     }
 }
 
-/// A step that makes all attempts, and prints the names of those that succeed.
-fn step(flags: &str) -> String {
-    let attempts = ATTEMPTS.iter().map(|(name, command)| {
-        let name = name.replace('`', "");
-        format!("(\n{command}\n) >/dev/null 2>&1 && echo 'OPEN: {name}'\n")
-    });
-    let attempts: String = attempts.collect();
-    format!("RUN {flags} <<'EOF'\ncd /tmp\n{attempts}echo 'over'\nEOF\n")
+/// Puts this program, with its libraries, into an image of the name `armed`.
+fn arm(site: &Site) {
+    let script = "mkdir -p \"$2\" && cd \"$2\" && cp \"$1\" attempt && chmod 755 attempt
+        for lib in $(ldd attempt | grep -o '/[^ ]*'); do mkdir -p .${lib%/*} && cp -L $lib .$lib; done
+        chmod -R go+rX .";
+    let program = std::env::current_exe().unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-ec", script, "sh"]).arg(program).arg(site.outside("tools"));
+    assert!(command.status().unwrap().success());
+    let tools = ["-t", "armed", "--build-context=tools=../tools"];
+    site.build(&tools, "FROM busybox\nCOPY --from=tools . /\n");
 }
 
-#[test]
-fn no_attempt_to_get_out_of_a_step_succeeds() {
-    on_each_rung(|site| {
-        if !site.make_busybox() {
-            return;
-        }
-        let target = Target::new(site);
-        let mut host = Host::new(site);
-        for user in ["root", "app", "4242:4242"] {
-            let dockerfile = format!("FROM busybox\nUSER {user}\n{}", step("--network=none"));
-            let dockerfile = host.aim(site, &target.aim(&dockerfile));
-            let mut command = site.build_command(&[], &dockerfile);
-            command.env("SSH_AUTH_SOCK", &host.agent);
-            let built = Built::of(&mut command);
-            assert_eq!(built.log(), ["over"], "as {user}");
-            target.assert_untouched();
-            assert!(host.process.try_wait().unwrap().is_none(), "a process outside was killed");
-        }
+/// A step that makes attempts, and prints the names of those that succeed.
+fn step(flags: &str, attempts: &[(&str, &str)]) -> String {
+    let attempts = attempts.iter().map(|(name, command)| {
+        // Names may have an apostrophe, which is none in double quotes, and backquotes.
+        let name = name.replace('`', "\\`");
+        format!("(\n{command}\n) >/dev/null 2>&1 && echo \"OPEN: {name}\"\n")
     });
+    let attempts: String = attempts.collect();
+    format!("RUN {flags} <<'EOF'\n{SHELL_FUNCTION}\ncd /tmp\n{attempts}echo 'over'\nEOF\n")
+}
+
+/// The names of the attempts that succeed on a rung for a user.
+fn what_succeeds(site: &Site, target: &Target<'_>, host: &Host, user: &str) -> Vec<String> {
+    let (alone, together) = (step("--network=none", ATTEMPTS), step("", NETWORK_ATTEMPTS));
+    let dockerfile = format!("FROM armed\nUSER {user}\n{alone}{together}");
+    let dockerfile = host.aim(site, &target.aim(&dockerfile));
+    let mut command = site.build_command(&[], &dockerfile);
+    let built = Built::of(command.env("SSH_AUTH_SOCK", &host.agent));
+    let log = built.log();
+    assert_eq!(log.iter().filter(|line| **line == "over").count(), 2, "{log:#?}");
+    let open = log.iter().filter_map(|line| line.strip_prefix("OPEN: "));
+    open.map(str::to_owned).collect()
+}
+
+/// Makes all attempts on a rung.
+fn attempt_all(rung: Rung) {
+    let Some(site) = Site::on(rung).filter(Site::make_busybox) else { return };
+    let target = Target::new(&site);
+    let mut host = Host::new(&site);
+    for user in USERS {
+        let open = what_succeeds(&site, &target, &host, user);
+        let expected = OPEN
+            .iter()
+            .filter(|(_, rungs, users, _)| rungs.contains(&rung) && users.contains(&user));
+        let expected: Vec<&str> = expected.map(|(name, ..)| *name).collect();
+        assert_eq!(open, expected, "as {user}");
+        target.assert_untouched();
+        assert!(host.process.try_wait().unwrap().is_none(), "a process outside was killed");
+    }
+}
+
+macro_rules! on_rungs {
+    ($($test:ident $rung:ident)*) => {
+        $(#[test] fn $test() { attempt_all(Rung::$rung); })*
+
+        #[test]
+        fn attempts_are_made_on_every_rung() {
+            assert_eq!([$(Rung::$rung),*], Rung::ALL.map(|(rung, _)| rung));
+        }
+    };
+}
+
+on_rungs! {
+    no_attempt_to_get_out_of_a_step_succeeds Root
+    no_attempt_to_get_out_succeeds_without_user_namespaces RootAlone
+    no_attempt_to_get_out_succeeds_for_an_ordinary_user SubordinateIds
+    no_attempt_to_get_out_succeeds_without_namespaces Chroot
+    no_attempt_to_get_out_succeeds_in_a_stock_container Pod
 }
 
 /// What `--security=insecure` gives an ordinary user is power within namespaces: the files of other
@@ -168,7 +278,8 @@ fn an_insecure_step_of_an_ordinary_user_has_power_over_its_own_world_alone() {
         }
         let target = Target::new(site);
         let mut host = Host::new(site);
-        let dockerfile = format!("FROM busybox\n{}", step("--network=none --security=insecure"));
+        let flags = "--network=none --security=insecure";
+        let dockerfile = format!("FROM armed\n{}", step(flags, ATTEMPTS));
         let dockerfile = host.aim(site, &target.aim(&dockerfile));
         let mut command = site.build_command(&["--allow=security.insecure"], &dockerfile);
         let built = Built::of(command.env("SSH_AUTH_SOCK", &host.agent));
@@ -186,6 +297,11 @@ fn an_insecure_step_of_an_ordinary_user_has_power_over_its_own_world_alone() {
             "reach the host's",
             "read the memory of process 1",
             "read the environment",
+            // Without a filter, the kernel's own judgement.
+            "restart the machine",
+            "have the kernel do input",
+            "use the keys",
+            "talk to the machine's host, its cipher",
         ];
         let wrong: Vec<_> =
             open.iter().filter(|name| !own.iter().any(|own| name.starts_with(own))).collect();
@@ -213,18 +329,26 @@ fn the_attempts_themselves_are_sound() {
         "list formwork's store",
         "talk to an SSH agent that was not given",
         "reach a service on the host's loopback interface (--network=none)",
+        "signal a process of the host",
+        "trace a process of the host",
+        "read or write the memory of a process of the host",
+        "take descriptors of a process of the host",
+        "limit what a process of the host may use",
+        "change the priority of a process of the host",
+        "reach memory that a process of the host shares",
+        "reach an abstract socket of the host",
     ];
-    // The last of them needs a program that machines have in several kinds.
-    let has_nc =
-        Command::new("sh").args(["-c", "command -v nc"]).output().unwrap().status.success();
-    let works = if has_nc { &works[..] } else { &works[..4] };
+    let mut unsound = Vec::new();
     for (name, command) in ATTEMPTS.iter().filter(|(name, _)| works.contains(name)) {
         let command = host.aim(&site, &target.aim(command));
-        assert!(
-            Command::new("sh").args(["-c", &command]).output().unwrap().status.success(),
-            "{name}"
-        );
+        let command = format!("{SHELL_FUNCTION}\n{command}");
+        let command = command.replace("/attempt ", &format!("{} ", site.outside("tools/attempt")));
+        let ran = Command::new("sh").args(["-c", &command]).output().unwrap();
+        if !ran.status.success() {
+            unsound.push(*name);
+        }
     }
+    assert_eq!(unsound, [""; 0]);
     assert!(!SECRET.is_empty());
 }
 

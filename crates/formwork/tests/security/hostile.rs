@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use formwork_testing::program;
 
-use crate::support::{Ran, Site, on_each_rung};
+use crate::support::{Ran, Site, on_every_rung};
 use crate::target::Target;
 
 /// How many random archives each rung meets; more for those who have time.
@@ -143,7 +143,7 @@ fn meet(target: &Target<'_>, site: &Site, bytes: &[u8]) {
 #[test]
 fn random_archives_change_nothing_outside() {
     let cases = std::env::var(CASES).ok().and_then(|cases| cases.parse().ok()).unwrap_or(8);
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         if !site.make_busybox() {
             return;
         }
@@ -157,7 +157,7 @@ fn random_archives_change_nothing_outside() {
 
 #[test]
 fn chosen_archives_change_nothing_outside() {
-    on_each_rung(|site| {
+    on_every_rung(|site| {
         if !site.make_busybox() {
             return;
         }

@@ -10,10 +10,8 @@ use formwork_dockerfile::{
     parse, parse_trigger, variables_in,
 };
 use formwork_frontend::{
-    Allowed, Options, ResolvedImage, ResolvedImages, image_requests, lower, outline,
-    stage_findings, targets,
+    Options, ResolvedImage, ResolvedImages, image_requests, lower, outline, stage_findings, targets,
 };
-use formwork_graph::Network;
 use formwork_oci::{Digest, ImageConfig, Platform};
 
 /// Something that takes texts.
@@ -153,18 +151,9 @@ fn lowering(text: &str) -> u64 {
 
 fn options() -> Options {
     Options {
-        target: None,
         build_args: BTreeMap::from([("GIVEN".to_owned(), "value".to_owned())]),
-        labels: BTreeMap::new(),
-        contexts: BTreeMap::new(),
-        target_platform: Platform::host(),
-        build_platform: Platform::host(),
-        several_platforms: false,
-        no_cache: false,
-        no_cache_filter: BTreeSet::new(),
         all_stages: true,
-        allowed: Allowed::default(),
-        network: Network::Default,
+        ..Options::new(Platform::host(), Platform::host())
     }
 }
 

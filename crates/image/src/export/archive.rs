@@ -9,7 +9,7 @@ use formwork_oci::{Descriptor, IMAGE_LAYOUT, Index, Reference, to_json};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{Export, Form, Item, Named, path_of};
-use crate::tar::ArchiveWriter;
+use crate::archive::ArchiveWriter;
 use crate::{BlobSource, ImageError, ImageView};
 
 /// Writes an image as an archive to a file, which appears when it is complete; returns the

@@ -217,6 +217,7 @@ impl Item {
         let attached = &self.artifacts[self.artifacts.len() - self.attached..];
         entries.extend(attached.iter().map(|artifact| Descriptor {
             artifact_type: artifact.kind(),
+            annotations: artifact.descriptor().annotations.clone(),
             ..bare(artifact.descriptor())
         }));
         entries
@@ -347,7 +348,7 @@ mod tests {
             let back = source::oci_archive(&location, &one.platform()).unwrap();
             assert_eq!(back.id(), image.id());
         }
-        let archive = crate::tar::Archive::open(&path).unwrap();
+        let archive = crate::archive::Archive::open(&path).unwrap();
         let shared = path_of(&one.manifest().layers[0]);
         assert!(archive.open_file(&formwork_fs::RelPath::new(&shared).unwrap()).is_some());
     }
@@ -394,10 +395,10 @@ mod tests {
         let none = LayerCompression::None;
         let image = sample.image(Family::Oci, &[(none, "base"), (none, "top"), (none, "base")]);
         for (form, digest) in [
-            (Form::Oci, "sha256:ff749ae6e8ced6a37b68efe66c4db06f38a59535ee6cb60003ba4e28376ba686"),
+            (Form::Oci, "sha256:831fc3f0009606d23f03a1b1456de157771f69c715ecb34bd1f0a5088044be30"),
             (
                 Form::Docker,
-                "sha256:b95ecf6865ab2d5c923ab117610638a7050c13c426f6f8fd1f89cd3fa33d7fd7",
+                "sha256:0d393487e4a05e1de15247a395808cb1213f3c5e74d837e0de69fe88ab435e05",
             ),
         ] {
             let mut file = tempfile::tempfile().unwrap();

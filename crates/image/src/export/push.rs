@@ -134,7 +134,8 @@ pub fn index_to_registry(
     Ok(report)
 }
 
-/// Pushes an artifact into a repository, where it is known by its digest.
+/// Pushes an artifact into a repository, where it is known by its digest, and by its tag if its
+/// descriptor says that it has one.
 ///
 /// # Errors
 ///
@@ -160,7 +161,10 @@ pub fn artifact_to_registry(
         client.put_referrer(repository, &own.media_type, artifact.bytes())?;
         return Ok(report);
     }
-    let name = Reference::by_digest(repository.clone(), own.digest.clone());
+    let tagged = artifact.subject_of_tag();
+    let tagged = tagged.and_then(|(_, tag)| format!("{repository}:{tag}").parse().ok());
+    let name =
+        tagged.unwrap_or_else(|| Reference::by_digest(repository.clone(), own.digest.clone()));
     client.put_manifest(&name, &own.media_type, artifact.bytes())?;
     Ok(report)
 }

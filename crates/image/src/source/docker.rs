@@ -18,9 +18,9 @@ use formwork_oci::{
 use serde::Deserialize;
 
 use super::{Found, place, read_small};
+use crate::archive::Archive;
 use crate::assemble::manifest_of;
 use crate::blob::{BUFFER, check_size};
-use crate::tar::Archive;
 use crate::{BlobBytes, BlobSource, Choice, Family, ImageError, ImageView, Location};
 
 /// The file that makes an archive one of these.

@@ -2,7 +2,7 @@
 //!
 //! Image specification `image-layout.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Found, INDEX_LIMIT, place, read_small};
+use crate::archive::Archive;
 use crate::blob::{check_size, read_document};
 use crate::select::{choose, is_image, name_of, select};
-use crate::tar::Archive;
 use crate::view::{MANIFEST_LIMIT, check_document};
-use crate::{BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location};
+use crate::{Artifact, BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location};
 
 /// How many indexes may lie one in another.
 const NESTING: usize = 4;
@@ -66,6 +66,49 @@ pub fn oci_index(
         return Ok(None);
     }
     ImageIndex::open(descriptor, &(Arc::new(layout) as Arc<dyn BlobSource>)).map(Some)
+}
+
+/// What a layout says about something: the manifests on its list whose `subject` that is, and those
+/// with a tag that is made of its digest, as cosign has it; and what is said about them.
+///
+/// # Errors
+///
+/// Fails as [`oci_layout`] does.
+pub fn said(path: &Path, subjects: &[Digest]) -> Result<Vec<Artifact>, ImageError> {
+    let files = match path.is_dir() {
+        true => Files::Directory(RootDir::open(path)?),
+        false => Files::Archive(Archive::open(path)?),
+    };
+    let layout = Layout { files, path: path.to_owned() };
+    let listed = layout.index()?.manifests;
+    let blobs: Arc<dyn BlobSource> = Arc::new(layout);
+    let mut known: BTreeSet<Digest> = subjects.iter().cloned().collect();
+    let others = listed
+        .into_iter()
+        .filter(|entry| entry.media_type.is_manifest() && !known.contains(&entry.digest));
+    let mut rest = Vec::new();
+    for entry in others {
+        rest.push(Artifact::open(entry, Arc::clone(&blobs))?);
+    }
+    let mut found = Vec::new();
+    loop {
+        let (new, other): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|artifact| is_about(artifact, &known));
+        if new.is_empty() {
+            return Ok(found);
+        }
+        known.extend(new.iter().map(|artifact| artifact.descriptor().digest.clone()));
+        found.extend(new);
+        rest = other;
+    }
+}
+
+/// Whether an artifact says something about one of some digests.
+fn is_about(artifact: &Artifact, subjects: &BTreeSet<Digest>) -> bool {
+    let subject = artifact.manifest().subject.as_ref();
+    let of_tag = artifact.subject_of_tag();
+    subject.is_some_and(|subject| subjects.contains(&subject.digest))
+        || of_tag.is_some_and(|(digest, _)| subjects.contains(&digest))
 }
 
 /// An image layout whose blobs can be opened.

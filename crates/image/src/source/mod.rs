@@ -8,7 +8,7 @@ mod docker;
 mod layout;
 
 pub use docker::docker_archive;
-pub use layout::{oci_archive, oci_index, oci_layout};
+pub use layout::{oci_archive, oci_index, oci_layout, said};
 
 use std::io::Read;
 use std::path::Path;

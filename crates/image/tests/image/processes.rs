@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use formwork_content::{ContentStore, StoreLayout};
-use formwork_image::{LocalImages, StoredImage, StoredLayer, export};
+use formwork_image::{LocalImages, StoredImage, export};
 use formwork_oci::ANNOTATION_REF_NAME;
 
 use crate::testing::Sample;
@@ -47,25 +47,7 @@ fn write(store: &std::ffi::OsStr, rounds: usize) {
 fn stored(sample: &Sample, content: &str) -> StoredImage {
     let view = sample.usual_image(content);
     export::copy_blobs(&view, &sample.content).unwrap();
-    let layers = view.layers().map(|layer| StoredLayer {
-        diff_id: layer.diff_id.clone(),
-        unpacked_size: 0,
-        blob: Some(layer.descriptor.clone()),
-        snapshot: None,
-        origin: None,
-    });
-    StoredImage {
-        name: None,
-        manifest: Some(view.descriptor().clone()),
-        config: view.id().clone(),
-        platform: view.platform(),
-        created: None,
-        layers: layers.collect(),
-        index: None,
-        others: Vec::new(),
-        recipe: None,
-        attached: Vec::new(),
-    }
+    StoredImage::of(&view)
 }
 
 /// Every image can be read, and the list for other tools is the same as ours.

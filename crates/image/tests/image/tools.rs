@@ -5,7 +5,7 @@ use std::process::Command;
 
 use formwork_image::export::{self, Form};
 use formwork_image::source;
-use formwork_image::{Choice, Family, ImageView, LocalImages, Location, StoredImage, StoredLayer};
+use formwork_image::{Choice, Family, ImageView, LocalImages, Location, StoredImage};
 use formwork_oci::{LayerCompression, Platform, Reference};
 use formwork_testing::{is_root, program, skipped};
 
@@ -239,25 +239,8 @@ fn the_store_is_a_layout_for_other_tools() {
     let Some(skopeo) = Tool::find("skopeo", &sample) else { return };
     let image = sample.usual_image("top");
     export::copy_blobs(&image, &sample.content).unwrap();
-    let layers = image.layers().map(|layer| StoredLayer {
-        diff_id: layer.diff_id.clone(),
-        unpacked_size: 0,
-        blob: Some(layer.descriptor.clone()),
-        snapshot: None,
-        origin: None,
-    });
-    let stored = StoredImage {
-        name: Some(name("ghcr.io/owner/app:1.0")),
-        manifest: Some(image.descriptor().clone()),
-        config: image.id().clone(),
-        platform: image.platform(),
-        created: None,
-        layers: layers.collect(),
-        index: None,
-        others: Vec::new(),
-        recipe: None,
-        attached: Vec::new(),
-    };
+    let stored =
+        StoredImage { name: Some(name("ghcr.io/owner/app:1.0")), ..StoredImage::of(&image) };
     let images = LocalImages::of(&sample.layout);
     images.put(&stored).unwrap();
     images.put(&StoredImage { name: Some(name("app")), ..stored }).unwrap();

@@ -8,14 +8,13 @@
 use std::collections::BTreeSet;
 
 use formwork_fs::{RelPath, RelPathError};
+use formwork_tar as tar;
 
 use super::Whiteouts;
 use crate::LayerError;
-use crate::archive::{
-    ArchiveEntry, ArchiveNode, OPAQUE_MARKER, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX,
-};
+use crate::archive::{OPAQUE_MARKER, WHITEOUT_META_PREFIX, WHITEOUT_PREFIX};
 use crate::tree::{
-    Bytes, ContentHash, Entry, File, Last, Metadata, Node, Step, TreeBuilder, check_entry,
+    Bytes, ContentHash, Entry, File, Last, Metadata, Node, Step, TreeBuilder, Xattrs, check_entry,
     resolve_links,
 };
 
@@ -53,7 +52,7 @@ impl Layout {
     /// returned, the outer ones first.
     pub(super) fn read(
         &mut self,
-        entry: ArchiveEntry,
+        entry: tar::Entry<'_>,
     ) -> Result<(Request, Vec<RelPath>), LayerError> {
         let about = About(&entry.name);
         let path = about.path(&entry.name)?;
@@ -77,23 +76,26 @@ impl Layout {
         Ok((request, implied))
     }
 
-    fn put(&self, path: RelPath, entry: ArchiveEntry) -> Result<Request, LayerError> {
+    fn put(&self, path: RelPath, entry: tar::Entry<'_>) -> Result<Request, LayerError> {
         let about = About(&entry.name);
         let node = match entry.node {
-            ArchiveNode::File { size } => {
+            tar::Node::File { size } => {
                 // The hash is filled in when the content has been read.
                 Node::File(File { size, content: ContentHash([0; 32]), bytes: Bytes::Missing })
             }
-            ArchiveNode::Directory => Node::Directory { opaque: false },
-            ArchiveNode::Symlink { target } => Node::Symlink { target: target.into() },
-            ArchiveNode::HardLink { target } => {
+            tar::Node::Directory => Node::Directory { opaque: false },
+            tar::Node::Symlink { target } => Node::Symlink { target: (*target).into() },
+            tar::Node::HardLink { target } => {
                 let target = about.path(&target)?;
                 let target = self.resolve_parent(&target).map_err(|error| about.explain(error))?;
                 Node::HardLink { target }
             }
-            ArchiveNode::CharDevice { major, minor } => Node::char_device(major, minor),
-            ArchiveNode::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
-            ArchiveNode::Fifo => Node::Fifo,
+            tar::Node::CharDevice { major, minor } => Node::char_device(major, minor),
+            tar::Node::BlockDevice { major, minor } => Node::BlockDevice { major, minor },
+            tar::Node::Fifo => Node::Fifo,
+            tar::Node::Other { .. } => {
+                return Err(about.error("is of a kind that layers do not have"));
+            }
         };
         if node == Node::Whiteout {
             // This is how overlayfs writes a deletion, so it would become one.
@@ -104,7 +106,8 @@ impl Layout {
             };
         }
         let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
-        let xattrs = entry.xattrs.filtered(|name| !is_overlays_own(name));
+        let xattrs =
+            Xattrs::from(entry.xattrs.into_owned()).filtered(|name| !is_overlays_own(name));
         let metadata = Metadata { mode, uid, gid, mtime, xattrs };
         Ok(Request::Put(checked(Entry { path, node, metadata })?))
     }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use formwork_fs::{RelPath, RootDir, Timestamp};
+use formwork_testing::archive::{Made, archive, made, pax};
 use proptest::prelude::*;
 
 use super::{ApplyOptions, apply, index};
-use crate::archive::made::{Made, archive, made, pax};
 use crate::tree::testing::{one_of_everything, temporary};
 use crate::tree::{Entry, File, Metadata, Node, Origin, Stack, Tree, TreeBuilder};
 use crate::{Compression, MaterializeOptions, PackOptions, materialize, pack, scan_upper};

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use formwork_fs::{RelPath, RootDir};
+use formwork_testing::archive::{Made, archive, made, pax};
 
 use super::*;
-use crate::archive::made::{Made, archive, made, pax};
 use crate::tree::testing::{dir, file, one_of_everything, path, temporary, tree};
 use crate::tree::{Entry, Metadata, Node, Origin, Stack};
 use crate::{Compression, PackOptions, pack, scan_upper};

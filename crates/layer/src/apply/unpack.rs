@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use formwork_fs::{Follow, RelPath, RootDir};
+use formwork_tar::Reader;
 
 use super::layout::{Layout, Request};
 use super::writers::{Hashes, Item, Job, Small};
 use crate::LayerError;
-use crate::archive::Reader;
 use crate::disk::{self, Maker};
 use crate::flow::{Buffer, Pool};
 use crate::tree::{Entry, Metadata, Node, Tree};

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use super::Reader;
+use formwork_tar::Reader;
+
 use crate::LayerError;
 use crate::compression::decode::reader;
 
@@ -24,8 +25,9 @@ pub fn is_archive(file: impl Read) -> Result<bool, LayerError> {
 
 #[cfg(test)]
 mod tests {
+    use formwork_testing::archive::{archive, made};
+
     use super::is_archive;
-    use crate::archive::made::{archive, made};
 
     #[test]
     fn archives_are_told_by_what_they_hold() {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use formwork_fs::{RelPath, Timestamp};
+use formwork_fs::{RelPath, Timestamp, Xattr};
 
 use super::Bytes;
 
@@ -138,8 +138,12 @@ impl Xattrs {
 
     /// Names and values in the order of the names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        let list = self.0.as_deref().map_or(&[][..], Vec::as_slice);
-        list.iter().map(|(name, value)| (&**name, &**value))
+        self.as_slice().iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Names and values as one list.
+    pub fn as_slice(&self) -> &[Xattr] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Whether there are none.
@@ -170,8 +174,8 @@ impl From<formwork_fs::Xattrs> for Xattrs {
     }
 }
 
-impl FromIterator<(Box<[u8]>, Box<[u8]>)> for Xattrs {
-    fn from_iter<I: IntoIterator<Item = (Box<[u8]>, Box<[u8]>)>>(list: I) -> Self {
+impl FromIterator<Xattr> for Xattrs {
+    fn from_iter<I: IntoIterator<Item = Xattr>>(list: I) -> Self {
         list.into_iter().collect::<Vec<_>>().into()
     }
 }

@@ -6,7 +6,9 @@
 mod agent;
 mod file;
 mod signer;
+mod socket;
 mod wire;
 
 pub use agent::KeyAgent;
 pub use file::{KeyError, PrivateKey};
+pub use socket::{AGENT_FAILURE, AgentSocket, SocketOwner, answer_questions, ask_agent};

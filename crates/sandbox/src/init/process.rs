@@ -115,12 +115,12 @@ fn become_process(
         let dropped = drop_capabilities(confinement.capabilities);
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
     }
-    if spec.no_new_privileges || confinement.needs_no_new_privileges() {
+    if spec.no_new_privileges || confinement.needs_no_new_privileges(spec) {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
         if let Some(rules) = confinement.rules {
-            sys::restrict(rules).map_err(at(Stage::Confine))?;
+            confinement.accept(sys::restrict(rules)).map_err(at(Stage::Confine))?;
         }
         // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
         // through what follows.
@@ -142,9 +142,11 @@ fn become_process(
 }
 
 impl Confinement<'_> {
-    /// Who has no power over a user namespace may confine only what never gets any.
-    fn needs_no_new_privileges(&self) -> bool {
-        self.is_contained && (self.rules.is_some() || self.further_filter.is_some())
+    /// Who has no power over a user namespace may confine only what never gets any; root misses
+    /// nothing by that.
+    fn needs_no_new_privileges(&self, spec: &ProcessSpec) -> bool {
+        let is_root = spec.user.uid == 0;
+        self.is_contained && (is_root || self.further_filter.is_some())
     }
 
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {

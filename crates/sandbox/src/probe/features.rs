@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySet;
 
 use super::Feature;
 use super::trial::Trial;
+use crate::rungs::power::Confinement;
 use crate::subid::{HostUser, find_tool};
 use crate::{IdKind, OsError, RootlessProblem, Rung, sys};
 
@@ -31,7 +32,8 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         // What only sandboxes with namespaces use.
         let needs_mounts = !matches!(feature.name.as_str(), "kernel" | "chroot" | "openat2");
         feature.required &= trial.rung != Ok(Rung::Chroot) || !needs_mounts;
-        if feature.available {
+        // What was not tried may be there.
+        if feature.available || feature.found == NOT_TRIED {
             feature.remedy = None;
         }
     }
@@ -71,10 +73,11 @@ fn user_namespaces(trial: &Trial) -> Feature {
     }
 }
 
-/// The switches that forbid user namespaces, as far as they are set so.
+/// What forbids user namespaces, and how to have it allow them.
 fn namespace_remedy() -> String {
     let knobs = [
         ("user/max_user_namespaces", "0", "user.max_user_namespaces=16384"),
+        ("user/max_mnt_namespaces", "0", "user.max_mnt_namespaces=16384"),
         ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
         (
             "kernel/apparmor_restrict_unprivileged_userns",
@@ -91,10 +94,25 @@ fn namespace_remedy() -> String {
         .filter(|(path, value, _)| forbids(path, value))
         .map(|(_, _, setting)| *setting)
         .collect();
-    match settings.is_empty() {
-        false => format!("as root: sysctl -w {}", settings.join(" ")),
-        true => "no sysctl forbids it, so a container's seccomp or AppArmor profile, or SELinux, \
-                 does: allow `unshare`, `clone` and `mount` there"
+    if !settings.is_empty() {
+        return format!("as root: sysctl -w {}", settings.join(" "));
+    }
+    match Confinement::of_this_process() {
+        Some(Confinement::Profile(profile)) => format!(
+            "the profile `{profile}` of a security module confines this process: inside a \
+             container, `--security-opt apparmor=unconfined` or `label=disable` (docker, podman), \
+             `appArmorProfile: {{type: Unconfined}}` (Kubernetes)"
+        ),
+        Some(Confinement::Filter) => "a filter of system calls confines this process: inside a \
+             container, `--security-opt seccomp=` with a profile that allows `unshare`, `clone`, \
+             `mount` and their kin (docker, podman), \
+             `seccompProfile: {type: Unconfined}` (Kubernetes)"
+            .to_owned(),
+        _ if !Path::new("/proc/self/ns/user").exists() => {
+            "the kernel is built without them: it takes CONFIG_USER_NS".to_owned()
+        }
+        _ => "no setting here forbids it: a limit may be reached (user.max_user_namespaces, also \
+              that of the container around this one)"
             .to_owned(),
     }
 }
@@ -320,11 +338,13 @@ fn emulators() -> Feature {
     }
 }
 
+const NOT_TRIED: &str = "not tried, since a step before failed";
+
 /// What was found, in words.
 fn outcome(success: &str, result: Result<(), OsError>) -> String {
     match result {
         Ok(()) => success.to_owned(),
-        Err(OsError(libc::ECANCELED)) => "not tried, since a step before failed".to_owned(),
+        Err(OsError(libc::ECANCELED)) => NOT_TRIED.to_owned(),
         Err(error) if error == OsError::from(Errno::NOSYS) => "not known here".to_owned(),
         Err(error) => error.to_string(),
     }

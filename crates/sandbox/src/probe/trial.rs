@@ -5,12 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
+use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
-use crate::{Entered, OsError, Rung, RungChoice, SandboxError, Stage, enter, wire};
+use crate::{
+    Entered, OsError, RootlessProblem, Rung, RungChoice, SandboxError, Stage, enter, wire,
+};
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -71,12 +74,16 @@ fn try_all() -> Trial {
         Err(_) => Err(NOT_TRIED),
     };
     let namespaces = mounts.as_ref().map(drop).map_err(|error| *error);
-    let refusal = world.as_ref().ok().and_then(|(_, world)| world.no_user_namespaces);
+    let user_namespaces = match &world {
+        Ok((_, world)) => world.no_user_namespaces.map_or(namespaces, Err),
+        Err(SandboxError::Rootless(RootlessProblem::UserNamespaces(error))) => Err(*error),
+        Err(_) => try_user_namespace(),
+    };
     Trial {
         rung: world.map(|(rung, _)| rung),
         lack: None,
         namespaces,
-        user_namespaces: refusal.map_or(namespaces, Err),
+        user_namespaces,
         mounts: mounts.unwrap_or_else(Mounts::none),
     }
 }
@@ -86,9 +93,18 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
         rung: Ok(Rung::Chroot),
         lack,
         namespaces: Err(NOT_TRIED),
-        user_namespaces: Err(NOT_TRIED),
+        user_namespaces: try_user_namespace(),
         mounts: Mounts::none(NOT_TRIED),
     }
+}
+
+/// Makes a user namespace that serves nothing.
+fn try_user_namespace() -> Result<(), OsError> {
+    let unshare = |channel: BorrowedFd<'_>| {
+        let result = sys::unshare(UnshareFlags::NEWUSER).map_err(OsError::from);
+        wire::send(channel, &result)
+    };
+    in_child(|| sys::fork(0), unshare, |_| Ok(())).and_then(|result| result)
 }
 
 fn try_sandbox(world: &mut World) -> Result<Mounts, OsError> {

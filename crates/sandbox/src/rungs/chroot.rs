@@ -3,10 +3,11 @@
 //!
 //! The container is what keeps the process from the machine. What keeps it from the builder is less
 //! than on the other rungs: its root directory, out of which neither `chroot` nor a device file
-//! leads, for it may make neither; and, where the kernel has Landlock, rules that let it touch no
-//! file beside its root and signal nobody but its own. For a process that runs as root that costs
-//! `no_new_privs`, which root does not miss; one of another user stays without these rules, so that
-//! `sudo` goes on working, and is held by the numbers alone.
+//! leads, for it may make neither; a filter of system calls; and, where the kernel has Landlock, rules
+//! that let it touch no file beside its root and signal nobody but its own. For a process that runs
+//! as root that costs `no_new_privs`, which root does not miss. One of another user goes without, so
+//! that `sudo` works, and has the filter and the rules only where the builder may give them all the
+//! same (with `SYS_ADMIN`); else it is held by the numbers alone.
 //!
 //! A process that shall have no network gets no sockets of one, not even of its own interface, and
 //! `no_new_privs`, whoever it is.
@@ -75,8 +76,8 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     let directory = enter()
         .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
     let started = Instant::now();
-    let rules = rules(&spec, &directory);
-    let (filter, no_network) = (seccomp::program(), seccomp::without_network());
+    let rules = sys::landlock_beneath(directory.as_fd()).ok();
+    let (filter, no_network) = (seccomp::program_among_others(), seccomp::without_network());
     let confinement = Confinement {
         capabilities: forbidden::without_reach(CAPABILITIES, &spec) & !CAP_SYS_CHROOT,
         rules: rules.as_ref().map(AsFd::as_fd),
@@ -110,11 +111,6 @@ fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
         "{what} needs namespaces, and this build runs without: `formwork doctor` tells what this \
          machine lacks"
     )))
-}
-
-/// The Landlock rules of a process, where they are worth what they cost.
-fn rules(spec: &ProcessSpec, root: &OwnedFd) -> Option<OwnedFd> {
-    (spec.user.uid == 0).then(|| sys::landlock_beneath(root.as_fd()).ok()).flatten()
 }
 
 /// Reaps whatever ends, until the process has or the helper says so; then ends all that is left.

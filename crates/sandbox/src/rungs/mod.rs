@@ -3,3 +3,4 @@
 pub(crate) mod chroot;
 pub(crate) mod forbidden;
 pub(crate) mod jail;
+pub(crate) mod power;

@@ -17,8 +17,10 @@ pub(super) enum Action {
     Personality,
     /// See [`Rule::NoNamespaces`](super::table::Rule::NoNamespaces).
     NoNamespaces,
-    /// Sockets of any address family that does not leave the machine or its interfaces.
+    /// Sockets within the machine, and those that ask about its interfaces.
     NoNetwork,
+    /// Of processes, only the one that calls, which is number 0.
+    OwnProcess,
 }
 
 /// The offsets in `struct seccomp_data`; the argument's is that of its lower half, on the
@@ -32,8 +34,9 @@ const FIRST_ARGUMENT: u32 = 16;
 /// NEWNET.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 
-/// AF_INET, AF_INET6, AF_PACKET.
-const NETWORKS: [u32; 3] = [2, 10, 17];
+/// AF_UNIX, AF_NETLINK. Others lead to a network under names of their own, such as AF_SMC, which
+/// is TCP where it is nothing else.
+const LOCAL: [u32; 2] = [1, 16];
 
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
@@ -88,11 +91,14 @@ fn act(action: Action) -> Vec<sock_filter> {
         ],
         Action::NoNetwork => {
             let mut code = vec![load(FIRST_ARGUMENT)];
-            for (distance, family) in (1..=3).rev().zip(NETWORKS) {
+            for (distance, family) in (1..=2).rev().zip(LOCAL) {
                 code.push(jump_if(libc::BPF_JEQ, family, distance, 0));
             }
-            code.extend([allow, errno(libc::EAFNOSUPPORT)]);
+            code.extend([errno(libc::EAFNOSUPPORT), allow]);
             code
+        }
+        Action::OwnProcess => {
+            vec![load(FIRST_ARGUMENT), jump_if(libc::BPF_JEQ, 0, 0, 1), allow, refuse]
         }
         Action::NoNamespaces => vec![
             load(FIRST_ARGUMENT),

@@ -30,6 +30,28 @@ pub(crate) fn program() -> Vec<libc::sock_filter> {
     bpf::assemble(&trees)
 }
 
+/// `prlimit64`, by which root changes the limits of any process of root's.
+#[cfg(target_arch = "x86_64")]
+const LIMITS: [u32; 2] = [302, 340];
+#[cfg(target_arch = "aarch64")]
+const LIMITS: [u32; 2] = [261, 369];
+
+/// The filter for processes that have no PID namespace of their own: the same, but for what they
+/// could do to the builder by its number, which Landlock does not keep them from.
+pub(crate) fn program_among_others() -> Vec<libc::sock_filter> {
+    let trees = [0, 1].map(|at| {
+        let (audit, column) = ARCHITECTURES[at];
+        let mut ranges: BTreeMap<u32, Action> = ranges(column, CAPABILITIES).into_iter().collect();
+        let next = LIMITS[at] + 1;
+        if let Some((_, action)) = ranges.range(..=next).next_back() {
+            let action = *action;
+            ranges.extend([(LIMITS[at], Action::OwnProcess), (next, action)]);
+        }
+        (audit, ranges.into_iter().collect())
+    });
+    bpf::assemble(&trees)
+}
+
 /// `socket` and, where there is one, `socketcall`, whose arguments no filter sees.
 #[cfg(target_arch = "x86_64")]
 const SOCKETS: [(u32, Option<u32>); 2] = [(41, None), (359, Some(102))];
@@ -202,6 +224,9 @@ mod tests {
             (10, Verdict::Errno(libc::EAFNOSUPPORT)),
             (16, Verdict::Allow),
             (17, Verdict::Errno(libc::EAFNOSUPPORT)),
+            // AF_SMC, a number that means nothing yet.
+            (43, Verdict::Errno(libc::EAFNOSUPPORT)),
+            (99, Verdict::Errno(libc::EAFNOSUPPORT)),
         ] {
             assert_eq!(run(&program, native, socket, family).0, verdict, "{family}");
             assert_eq!(run(&program, other, other_socket, family).0, verdict, "{family}");
@@ -210,6 +235,26 @@ mod tests {
         assert_eq!(run(&program, native, 0, 2).0, Verdict::Allow);
         let call = multiplexed.unwrap();
         assert_eq!(run(&program, other, call, 1).0, Verdict::Errno(libc::EPERM));
+    }
+
+    #[test]
+    fn among_others_only_the_own_limits_can_be_set() {
+        let (program, among_others) = (program(), program_among_others());
+        for (at, (audit, _)) in ARCHITECTURES.into_iter().enumerate() {
+            for number in (0..600).chain([5000, !0]) {
+                for argument in [0, 1, 4711] {
+                    let is_other = number == LIMITS[at] && argument != 0;
+                    let expected = match is_other {
+                        true => Verdict::Errno(libc::EPERM),
+                        false => run(&program, audit, number, argument).0,
+                    };
+                    let verdict = run(&among_others, audit, number, argument).0;
+                    assert_eq!(verdict, expected, "{audit:x} {number} {argument}");
+                }
+            }
+            let row = SYSCALLS.iter().find(|call| call.name == "prlimit64").unwrap();
+            assert_eq!(row.numbers[ARCHITECTURES[at].1], LIMITS[at]);
+        }
     }
 
     #[test]

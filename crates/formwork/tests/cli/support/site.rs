@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use formwork_testing::{OrdinaryUser, is_root, program, skipped};
 
-use super::{Built, Ran, Tree};
+use super::refusal::refuse;
+use super::{Built, Pod, Ran, Refusal, Rung, Tree};
 
 /// The time that tests build at, which makes builds on different rungs comparable.
 const EPOCH: &str = "1700000000";
@@ -39,40 +40,42 @@ pub(crate) struct Site {
     directory: tempfile::TempDir,
     program: PathBuf,
     user: Option<OrdinaryUser>,
-    isolation: &'static str,
-}
-
-/// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
-/// user.
-pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
-    on_each_rung_with_namespaces(&test);
-    if is_root() {
-        test(&Site::without_namespaces());
-    }
-}
-
-/// As [`on_each_rung`], for what a process in a chroot cannot be kept from or given.
-pub(crate) fn on_each_rung_with_namespaces(test: impl Fn(&Site)) {
-    if is_root() {
-        test(&Site::as_user(None));
-    }
-    if let Some(user) = OrdinaryUser::find() {
-        test(&Site::as_user(Some(user)));
-    }
+    rung: Rung,
+    /// What the machine refuses besides.
+    refusals: Vec<Refusal>,
+    pod: Option<Pod>,
 }
 
 impl Site {
     /// A place for a test that needs only one rung: the first that there is.
     pub(crate) fn new() -> Self {
-        let user = if is_root() { None } else { OrdinaryUser::find() };
-        Self::as_user(user)
+        match is_root() {
+            true => Self::as_user(None, Rung::Root),
+            false => Self::as_user(OrdinaryUser::find(), Rung::SubordinateIds),
+        }
+    }
+
+    /// A place on a rung; `None` if that takes root and the tests do not run as root, or after
+    /// noting what else is missing.
+    pub(crate) fn on(rung: Rung) -> Option<Self> {
+        if rung == Rung::SubordinateIds {
+            return OrdinaryUser::find().map(|user| Self::as_user(Some(user), rung));
+        }
+        if !is_root() {
+            return None;
+        }
+        let mut site = Self::as_user(None, rung);
+        if rung == Rung::Pod {
+            let place = site.directory.path().join("pod");
+            site.pod = Some(Pod::start(&place, site.directory.path())?);
+            site.program = "/bin/formwork".into();
+        }
+        Some(site)
     }
 
     /// A place as root whose steps have no namespaces.
     pub(crate) fn without_namespaces() -> Self {
-        let mut site = Self::as_user(None);
-        site.isolation = "chroot";
-        site
+        Self::as_user(None, Rung::Chroot)
     }
 
     /// A place as root; `None` after noting that the running test is skipped.
@@ -81,20 +84,27 @@ impl Site {
             skipped("this needs root");
             return None;
         }
-        Some(Self::as_user(None))
+        Some(Self::as_user(None, Rung::Root))
     }
 
-    fn as_user(user: Option<OrdinaryUser>) -> Self {
+    fn as_user(user: Option<OrdinaryUser>, rung: Rung) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs_err::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let program = PathBuf::from(env!("CARGO_BIN_EXE_formwork"));
         let program = user.map_or(program.clone(), |user| user.executable(&program));
-        let site = Self { directory, program, user, isolation: "auto" };
+        let refusals = rung.refusals().to_vec();
+        let site = Self { directory, program, user, rung, refusals, pod: None };
         if let Some(user) = user.filter(|_| is_root()) {
             chown(site.directory.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
         site.mkdir("");
         site
+    }
+
+    /// The same place on a machine that refuses something; only root can arrange it.
+    pub(crate) fn refusing(mut self, refusals: &[Refusal]) -> Self {
+        self.refusals.extend_from_slice(refusals);
+        self
     }
 
     /// Puts the image `busybox` into the store.
@@ -122,9 +132,13 @@ impl Site {
         TREE.get_or_init(|| self.tree(&[], "FROM busybox"))
     }
 
+    pub(crate) fn rung(&self) -> Rung {
+        self.rung
+    }
+
     /// Whether steps have namespaces of their own.
     pub(crate) fn has_namespaces(&self) -> bool {
-        self.isolation != "chroot"
+        self.rung.has_namespaces()
     }
 
     /// The ordinary user, if formwork runs as one.
@@ -192,18 +206,26 @@ impl Site {
     /// A call of the program in the build context, with an environment that says nothing.
     pub(crate) fn formwork(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(self.program.to_str().unwrap(), arguments);
-        command.env("FORMWORK_ROOT", self.store()).env("FORMWORK_ISOLATION", self.isolation);
+        command.env("FORMWORK_ROOT", self.store()).env("FORMWORK_ISOLATION", self.rung.isolation());
         command
     }
 
     /// A call of any program as the same user, in the same place and environment.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(self.context("")).env_clear();
+        let mut command = match &self.pod {
+            Some(pod) => pod.command(program, arguments),
+            None => Command::new(program),
+        };
+        if self.pod.is_none() {
+            command.args(arguments);
+        }
+        command.current_dir(self.context("")).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", self.directory.path()).env("SOURCE_DATE_EPOCH", EPOCH);
-        if let Some(user) = self.user {
-            user.take_over(&mut command);
+        match self.user {
+            _ if !self.refusals.is_empty() => refuse(&mut command, &self.refusals, self.user),
+            Some(user) => user.take_over(&mut command),
+            None => {}
         }
         command
     }
@@ -244,6 +266,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        drop(self.pod.take());
         formwork_testing::remove_all(self.directory.path());
     }
 }

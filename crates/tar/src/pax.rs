@@ -6,27 +6,27 @@ use formwork_fs::Timestamp;
 
 /// What the records before an entry say. An empty value means that the header's own counts.
 #[derive(Debug, Default)]
-pub(super) struct Records {
-    pub(super) path: Option<Vec<u8>>,
-    pub(super) link_path: Option<Vec<u8>>,
-    pub(super) size: Option<i64>,
-    pub(super) uid: Option<i64>,
-    pub(super) gid: Option<i64>,
-    pub(super) mtime: Option<Timestamp>,
-    pub(super) xattrs: formwork_fs::Xattrs,
-    pub(super) sparse: SparseRecords,
+pub(crate) struct Records {
+    pub(crate) path: Option<Vec<u8>>,
+    pub(crate) link_path: Option<Vec<u8>>,
+    pub(crate) size: Option<i64>,
+    pub(crate) uid: Option<i64>,
+    pub(crate) gid: Option<i64>,
+    pub(crate) mtime: Option<Timestamp>,
+    pub(crate) xattrs: formwork_fs::Xattrs,
+    pub(crate) sparse: SparseRecords,
 }
 
 /// What the records say about a sparse file, in any of the three versions of GNU tar's format.
 #[derive(Debug, Default)]
-pub(super) struct SparseRecords {
-    pub(super) major: Vec<u8>,
-    pub(super) minor: Vec<u8>,
-    pub(super) name: Vec<u8>,
+pub(crate) struct SparseRecords {
+    pub(crate) major: Vec<u8>,
+    pub(crate) minor: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// Version 0.1: offsets and lengths, separated by commas. Version 0.0 has a record for each
     /// of them, which are joined to this.
-    pub(super) map: Vec<u8>,
-    pub(super) real_size: Option<i64>,
+    pub(crate) map: Vec<u8>,
+    pub(crate) real_size: Option<i64>,
 }
 
 /// The prefix of the keys of extended attributes.
@@ -34,7 +34,7 @@ const XATTR: &[u8] = b"SCHILY.xattr.";
 
 impl Records {
     /// Reads the records; of several with one key the last one counts.
-    pub(super) fn parse(mut data: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse(mut data: &[u8]) -> Result<Self, &'static str> {
         let mut records = Self::default();
         let mut offsets_and_lengths: Vec<&[u8]> = Vec::new();
         while !data.is_empty() {
@@ -115,7 +115,7 @@ fn sign(value: &[u8]) -> (bool, &[u8]) {
 }
 
 /// A number of digits and nothing else, also not nothing at all.
-pub(super) fn digits(text: &[u8]) -> Option<i64> {
+pub(crate) fn digits(text: &[u8]) -> Option<i64> {
     if text.is_empty() {
         return None;
     }
@@ -149,7 +149,7 @@ fn parse_time(value: &[u8]) -> Option<Timestamp> {
 }
 
 /// A time as a record's value: decimals only as far as there are any.
-pub(super) fn format_time(time: Timestamp) -> String {
+pub(crate) fn format_time(time: Timestamp) -> String {
     if time.nanoseconds == 0 {
         return time.seconds.to_string();
     }
@@ -164,7 +164,7 @@ pub(super) fn format_time(time: Timestamp) -> String {
 }
 
 /// Adds a record. Its length counts its own digits, too.
-pub(super) fn put_record(output: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(crate) fn put_record(output: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     // Space, equals sign, line feed.
     let rest = key.len() + value.len() + 3;
     let mut length = rest + decimal_digits(rest);
@@ -179,7 +179,7 @@ pub(super) fn put_record(output: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 }
 
 /// Adds the record of an extended attribute.
-pub(super) fn put_xattr(output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub(crate) fn put_xattr(output: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     put_record(output, &[XATTR, name].concat(), value);
 }
 

@@ -1,6 +1,6 @@
 //! The 512 bytes before each entry.
 
-use super::BLOCK;
+use crate::BLOCK;
 
 /// Where each field lies.
 mod field {
@@ -29,15 +29,15 @@ mod field {
 }
 
 /// A header block whose check sum is right.
-pub(super) struct Block<'a>(&'a [u8; BLOCK]);
+pub(crate) struct Block<'a>(&'a [u8; BLOCK]);
 
 /// A number field that holds no number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InvalidNumber;
+pub(crate) struct InvalidNumber;
 
 impl<'a> Block<'a> {
     /// Takes a block if it is a header.
-    pub(super) fn new(block: &'a [u8; BLOCK]) -> Option<Self> {
+    pub(crate) fn new(block: &'a [u8; BLOCK]) -> Option<Self> {
         let stored = number(&block[field::CHECKSUM]).ok()?;
         // The sum is over unsigned bytes; some old writers took them for signed ones.
         let (mut unsigned, mut signed) = (0i64, 0i64);
@@ -49,12 +49,12 @@ impl<'a> Block<'a> {
         (stored == unsigned || stored == signed).then_some(Self(block))
     }
 
-    pub(super) fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> u8 {
         self.0[field::KIND]
     }
 
     /// The name with its prefix.
-    pub(super) fn name(&self) -> Vec<u8> {
+    pub(crate) fn name(&self) -> Vec<u8> {
         let name = text(&self.0[field::NAME]);
         match self.prefix() {
             b"" => name.to_vec(),
@@ -82,38 +82,38 @@ impl<'a> Block<'a> {
         &self.0[field::MAGIC] == b"ustar  \0"
     }
 
-    pub(super) fn link_name(&self) -> &'a [u8] {
+    pub(crate) fn link_name(&self) -> &'a [u8] {
         text(&self.0[field::LINK_NAME])
     }
 
-    pub(super) fn mode(&self) -> Result<i64, InvalidNumber> {
+    pub(crate) fn mode(&self) -> Result<i64, InvalidNumber> {
         number(&self.0[field::MODE])
     }
 
-    pub(super) fn uid(&self) -> Result<i64, InvalidNumber> {
+    pub(crate) fn uid(&self) -> Result<i64, InvalidNumber> {
         number(&self.0[field::UID])
     }
 
-    pub(super) fn gid(&self) -> Result<i64, InvalidNumber> {
+    pub(crate) fn gid(&self) -> Result<i64, InvalidNumber> {
         number(&self.0[field::GID])
     }
 
-    pub(super) fn size(&self) -> Result<i64, InvalidNumber> {
+    pub(crate) fn size(&self) -> Result<i64, InvalidNumber> {
         number(&self.0[field::SIZE])
     }
 
-    pub(super) fn mtime(&self) -> Result<i64, InvalidNumber> {
+    pub(crate) fn mtime(&self) -> Result<i64, InvalidNumber> {
         number(&self.0[field::MTIME])
     }
 
     /// Major and minor number of a device.
-    pub(super) fn device(&self) -> Result<(i64, i64), InvalidNumber> {
+    pub(crate) fn device(&self) -> Result<(i64, i64), InvalidNumber> {
         Ok((number(&self.0[field::DEV_MAJOR])?, number(&self.0[field::DEV_MINOR])?))
     }
 
     /// What the old GNU format has on sparse files: the first part of the map, whether blocks
     /// with more of it follow, and the size of the file with its holes.
-    pub(super) fn gnu_sparse(&self) -> Option<(&'a [u8], bool, Result<i64, InvalidNumber>)> {
+    pub(crate) fn gnu_sparse(&self) -> Option<(&'a [u8], bool, Result<i64, InvalidNumber>)> {
         let size = number(&self.0[field::GNU_REAL_SIZE]);
         self.is_gnu().then_some((
             &self.0[field::GNU_SPARSE],
@@ -124,13 +124,13 @@ impl<'a> Block<'a> {
 }
 
 /// A text field: up to the first NUL.
-pub(super) fn text(field: &[u8]) -> &[u8] {
+pub(crate) fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// A number field: octal digits among spaces and NULs, or a big-endian two's complement number
 /// marked by its first bit (GNU's base 256). An empty field is zero.
-pub(super) fn number(field: &[u8]) -> Result<i64, InvalidNumber> {
+pub(crate) fn number(field: &[u8]) -> Result<i64, InvalidNumber> {
     if field.first().is_some_and(|byte| byte & 0x80 != 0) {
         return base_256(field).ok_or(InvalidNumber);
     }
@@ -161,11 +161,11 @@ fn base_256(field: &[u8]) -> Option<i64> {
 }
 
 /// A header to be written.
-pub(super) struct NewBlock([u8; BLOCK]);
+pub(crate) struct NewBlock([u8; BLOCK]);
 
 impl NewBlock {
     /// A ustar header of a kind.
-    pub(super) fn new(kind: u8) -> Self {
+    pub(crate) fn new(kind: u8) -> Self {
         let mut block = [0; BLOCK];
         block[field::KIND] = kind;
         block[field::MAGIC].copy_from_slice(b"ustar\x0000");
@@ -177,7 +177,7 @@ impl NewBlock {
 
     /// Writes a name, over two fields if need be; `false` and the beginning of it if it does not
     /// fit.
-    pub(super) fn set_name(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn set_name(&mut self, name: &[u8]) -> bool {
         if let Some((prefix, name)) = split_name(name) {
             self.set_text(field::PREFIX, prefix);
             self.set_text(field::NAME, name)
@@ -186,37 +186,37 @@ impl NewBlock {
         }
     }
 
-    pub(super) fn set_link_name(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn set_link_name(&mut self, name: &[u8]) -> bool {
         self.set_text(field::LINK_NAME, name)
     }
 
-    pub(super) fn set_mode(&mut self, mode: u32) {
+    pub(crate) fn set_mode(&mut self, mode: u32) {
         self.set_number(field::MODE, i64::from(mode));
     }
 
-    pub(super) fn set_uid(&mut self, uid: u32) -> bool {
+    pub(crate) fn set_uid(&mut self, uid: u32) -> bool {
         self.set_number(field::UID, i64::from(uid))
     }
 
-    pub(super) fn set_gid(&mut self, gid: u32) -> bool {
+    pub(crate) fn set_gid(&mut self, gid: u32) -> bool {
         self.set_number(field::GID, i64::from(gid))
     }
 
-    pub(super) fn set_size(&mut self, size: u64) -> bool {
+    pub(crate) fn set_size(&mut self, size: u64) -> bool {
         self.set_number(field::SIZE, i64::try_from(size).unwrap_or(-1))
     }
 
-    pub(super) fn set_mtime(&mut self, seconds: i64) -> bool {
+    pub(crate) fn set_mtime(&mut self, seconds: i64) -> bool {
         self.set_number(field::MTIME, seconds)
     }
 
-    pub(super) fn set_device(&mut self, major: u32, minor: u32) -> bool {
+    pub(crate) fn set_device(&mut self, major: u32, minor: u32) -> bool {
         self.set_number(field::DEV_MAJOR, i64::from(major))
             && self.set_number(field::DEV_MINOR, i64::from(minor))
     }
 
     /// The block with its check sum.
-    pub(super) fn finish(mut self) -> [u8; BLOCK] {
+    pub(crate) fn finish(mut self) -> [u8; BLOCK] {
         self.0[field::CHECKSUM].fill(b' ');
         let sum: u32 = self.0.iter().copied().map(u32::from).sum();
         // Six digits, NUL, space: as everybody writes it.

@@ -3,19 +3,19 @@
 //! GNU tar, "Storing Sparse Files": the old format has the map in header blocks, PAX 0.0 and 0.1
 //! in records, PAX 1.0 before the data.
 
-use super::header::{InvalidNumber, number};
-use super::pax::digits;
+use crate::header::{InvalidNumber, number};
+use crate::pax::digits;
 
 /// The data of a sparse file: ascending, apart from each other, and within the file's size.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct SparseMap {
+pub(crate) struct SparseMap {
     /// Offset and length of each piece of data, the last first.
     pieces: Vec<(u64, u64)>,
 }
 
 /// What comes next in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Run {
+pub(crate) enum Run {
     /// This many zeros that the archive does not hold.
     Hole(u64),
     /// This many bytes of data.
@@ -26,7 +26,7 @@ const OLD_ENTRY: usize = 24;
 
 impl SparseMap {
     /// Checks the pieces against the size of the file and of the data in the archive.
-    pub(super) fn new(pieces: Vec<(u64, u64)>, real_size: u64, stored: u64) -> Option<Self> {
+    pub(crate) fn new(pieces: Vec<(u64, u64)>, real_size: u64, stored: u64) -> Option<Self> {
         let mut end = 0;
         let mut sum = 0u64;
         for (offset, length) in &pieces {
@@ -42,7 +42,7 @@ impl SparseMap {
     }
 
     /// What comes at a position of a file; pieces before it are forgotten.
-    pub(super) fn run_at(&mut self, position: u64, real_size: u64) -> Run {
+    pub(crate) fn run_at(&mut self, position: u64, real_size: u64) -> Run {
         while self.pieces.pop_if(|(offset, length)| *offset + *length <= position).is_some() {}
         match self.pieces.last() {
             None => Run::Hole(real_size - position),
@@ -53,7 +53,7 @@ impl SparseMap {
 }
 
 /// Reads the entries of an old-format block up to the first empty one.
-pub(super) fn parse_old(entries: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<(), InvalidNumber> {
+pub(crate) fn parse_old(entries: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<(), InvalidNumber> {
     for entry in entries.chunks_exact(OLD_ENTRY) {
         if entry[0] == 0 {
             break;
@@ -65,7 +65,7 @@ pub(super) fn parse_old(entries: &[u8], pieces: &mut Vec<(u64, u64)>) -> Result<
 }
 
 /// Reads a map of PAX 0.1: offsets and lengths, separated by commas.
-pub(super) fn parse_list(map: &[u8]) -> Option<Vec<(u64, u64)>> {
+pub(crate) fn parse_list(map: &[u8]) -> Option<Vec<(u64, u64)>> {
     if map.is_empty() {
         return Some(Vec::new());
     }
@@ -78,14 +78,14 @@ pub(super) fn parse_list(map: &[u8]) -> Option<Vec<(u64, u64)>> {
 /// A map of PAX 1.0, which comes block by block: the number of pieces, then offset and length of
 /// each, every number on a line of its own.
 #[derive(Default)]
-pub(super) struct MapLines {
+pub(crate) struct MapLines {
     numbers: Vec<u64>,
     line: Vec<u8>,
 }
 
 impl MapLines {
     /// Takes the next block; `Some(true)` when the map is complete, `None` if it is no map.
-    pub(super) fn add(&mut self, block: &[u8]) -> Option<bool> {
+    pub(crate) fn add(&mut self, block: &[u8]) -> Option<bool> {
         for byte in block {
             if self.is_complete() {
                 break;
@@ -107,7 +107,7 @@ impl MapLines {
         }
     }
 
-    pub(super) fn pieces(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn pieces(&self) -> Vec<(u64, u64)> {
         let numbers = self.numbers.get(1..).unwrap_or_default();
         numbers.as_chunks::<2>().0.iter().map(|[offset, length]| (*offset, *length)).collect()
     }

@@ -1,72 +1,14 @@
 //! Reading an archive entry by entry.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use formwork_fs::Timestamp;
 
-use super::header::{Block, InvalidNumber, text};
-use super::pax::Records;
-use super::sparse::{self, MapLines, Run, SparseMap};
-use super::{BLOCK, MAX_DESCRIPTION};
-use crate::LayerError;
-use crate::tree::Xattrs;
-
-/// An entry as the archive describes it. Nothing about names has been checked yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArchiveEntry {
-    /// The name, without NUL bytes, otherwise anything.
-    pub name: Vec<u8>,
-    /// What the entry is.
-    pub node: ArchiveNode,
-    /// The permission bits with setuid, setgid and sticky.
-    pub mode: u32,
-    /// The owner.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// When the content changed last.
-    pub mtime: Timestamp,
-    /// The extended attributes.
-    pub xattrs: Xattrs,
-}
-
-/// What an entry of an archive is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ArchiveNode {
-    /// A regular file, whose content the reader yields next.
-    File {
-        /// The number of bytes, holes included.
-        size: u64,
-    },
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink {
-        /// The text of the link, without NUL bytes.
-        target: Vec<u8>,
-    },
-    /// One more name of another entry.
-    HardLink {
-        /// The other entry's name, without NUL bytes.
-        target: Vec<u8>,
-    },
-    /// A character device.
-    CharDevice {
-        /// The major number.
-        major: u32,
-        /// The minor number.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// The major number.
-        major: u32,
-        /// The minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-}
+use crate::header::{Block, InvalidNumber, text};
+use crate::pax::Records;
+use crate::sparse::{self, MapLines, Run, SparseMap};
+use crate::{BLOCK, Entry, MAX_DESCRIPTION, Node, TarError};
 
 /// Reads an archive from a stream.
 ///
@@ -116,7 +58,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     ///
     /// Fails where the input does, and where Go's reader would.
-    pub fn next_entry(&mut self) -> Result<Option<ArchiveEntry>, LayerError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'static>>, TarError> {
         let mut extensions = Extensions::default();
         loop {
             self.skip_rest()?;
@@ -147,7 +89,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     ///
     /// Fails where the input does or ends too early.
-    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+    pub fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         let left = self.size - self.position;
         let run = match &mut self.sparse {
             _ if left == 0 => return Ok(0),
@@ -172,7 +114,11 @@ impl<R: Read> Reader<R> {
     }
 
     /// Reads content until the buffer is full or the content ends; returns how much there was.
-    pub(crate) fn read_content_fully(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Reader::read_content`] does.
+    pub fn read_content_fully(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         let mut filled = 0;
         loop {
             match self.read_content(&mut buffer[filled..])? {
@@ -182,12 +128,19 @@ impl<R: Read> Reader<R> {
         }
     }
 
+    /// Where in the archive the content of the current entry lies, before any of it has been read;
+    /// `None` for a sparse file, whose content lies in pieces.
+    pub fn content_range(&self) -> Option<Range<u64>> {
+        let end = self.offset.checked_add(self.stored)?;
+        self.sparse.is_none().then_some(self.offset..end)
+    }
+
     /// Reads what comes after the end of the archive, so that all of the input has been seen.
     ///
     /// # Errors
     ///
     /// Fails where the input does.
-    pub fn finish(mut self) -> Result<R, LayerError> {
+    pub fn finish(mut self) -> Result<R, TarError> {
         let mut buffer = vec![0; SKIP_BUFFER];
         while self.read_some(&mut buffer)? > 0 {}
         Ok(self.input)
@@ -197,31 +150,30 @@ impl<R: Read> Reader<R> {
         &mut self,
         header: &Block<'_>,
         extensions: Extensions,
-    ) -> Result<ArchiveEntry, LayerError> {
+    ) -> Result<Entry<'static>, TarError> {
         let Extensions { mut pax, gnu_name, gnu_link_name } = extensions;
         let name = gnu_name.or(pax.path.take()).unwrap_or_else(|| header.name());
         let link_name = gnu_link_name.or(pax.link_path.take());
         let link_name = link_name.unwrap_or_else(|| header.link_name().to_vec());
         let (name, node) = match header.kind() {
-            b'1' => (name, ArchiveNode::HardLink { target: link_name }),
-            b'2' => (name, ArchiveNode::Symlink { target: link_name }),
+            b'1' => (name, Node::HardLink { target: link_name.into() }),
+            b'2' => (name, Node::Symlink { target: link_name.into() }),
             b'3' | b'4' => (name, self.device(header)?),
-            b'5' => (name, ArchiveNode::Directory),
-            b'6' => (name, ArchiveNode::Fifo),
+            b'5' => (name, Node::Directory),
+            b'6' => (name, Node::Fifo),
             // Before ustar, a slash at the end was what made a directory.
-            0 if name.ends_with(b"/") => (name, ArchiveNode::Directory),
+            0 if name.ends_with(b"/") => (name, Node::Directory),
             0 | b'0' | b'7' | b'S' => {
                 let sparse_name = self.start_content(header, &pax)?;
-                (sparse_name.unwrap_or(name), ArchiveNode::File { size: self.size })
+                (sparse_name.unwrap_or(name), Node::File { size: self.size })
             }
-            _ => {
-                let name = String::from_utf8_lossy(&name).into_owned();
-                let problem = "is of a kind that layers do not have";
-                return Err(LayerError::Entry { name, problem });
+            kind => {
+                self.set_stored(self.stored_size(header, &pax)?);
+                (name, Node::Other { kind })
             }
         };
-        Ok(ArchiveEntry {
-            name,
+        Ok(Entry {
+            name: name.into(),
             node,
             mode: (self.field(header.mode())? & 0o7777) as u32,
             uid: self.id_field(pax.uid, header.uid())?,
@@ -234,14 +186,14 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    fn device(&self, header: &Block<'_>) -> Result<ArchiveNode, LayerError> {
+    fn device(&self, header: &Block<'_>) -> Result<Node<'static>, TarError> {
         let (major, minor) = self.field(header.device())?;
         let (Ok(major), Ok(minor)) = (u32::try_from(major), u32::try_from(minor)) else {
             return Err(self.invalid("a device number is out of range"));
         };
         Ok(match header.kind() {
-            b'3' => ArchiveNode::CharDevice { major, minor },
-            _ => ArchiveNode::BlockDevice { major, minor },
+            b'3' => Node::CharDevice { major, minor },
+            _ => Node::BlockDevice { major, minor },
         })
     }
 
@@ -251,11 +203,8 @@ impl<R: Read> Reader<R> {
         &mut self,
         header: &Block<'_>,
         pax: &Records,
-    ) -> Result<Option<Vec<u8>>, LayerError> {
-        let stored = match pax.size {
-            Some(size) => self.size_field(Ok(size))?,
-            None => self.size_field(header.size())?,
-        };
+    ) -> Result<Option<Vec<u8>>, TarError> {
+        let stored = self.stored_size(header, pax)?;
         self.set_stored(stored);
         self.size = stored;
         if header.kind() == b'S' {
@@ -279,9 +228,13 @@ impl<R: Read> Reader<R> {
         Ok((!sparse.name.is_empty()).then(|| sparse.name.clone()))
     }
 
+    fn stored_size(&self, header: &Block<'_>, pax: &Records) -> Result<u64, TarError> {
+        self.size_field(pax.size.map_or_else(|| header.size(), Ok))
+    }
+
     /// The map of the old format: in the header, then in blocks before the data that the size
     /// field does not count.
-    fn read_old_map(&mut self, header: &Block<'_>) -> Result<(), LayerError> {
+    fn read_old_map(&mut self, header: &Block<'_>) -> Result<(), TarError> {
         let bad = |_| self.invalid(BAD_MAP);
         let Some((entries, mut more, real_size)) = header.gnu_sparse() else {
             return Err(self.invalid(BAD_MAP));
@@ -301,7 +254,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The map of PAX 1.0: the first blocks of the data.
-    fn read_map(&mut self) -> Result<Vec<(u64, u64)>, LayerError> {
+    fn read_map(&mut self) -> Result<Vec<(u64, u64)>, TarError> {
         let mut lines = MapLines::default();
         let mut budget = MAX_DESCRIPTION;
         loop {
@@ -317,7 +270,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    fn set_sparse(&mut self, pieces: Vec<(u64, u64)>, real_size: u64) -> Result<(), LayerError> {
+    fn set_sparse(&mut self, pieces: Vec<(u64, u64)>, real_size: u64) -> Result<(), TarError> {
         let map = SparseMap::new(pieces, real_size, self.stored);
         self.sparse = Some(map.ok_or_else(|| self.invalid(BAD_MAP))?);
         self.size = real_size;
@@ -325,7 +278,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The data of an entry that describes the next one.
-    fn description(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
+    fn description(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         if size > MAX_DESCRIPTION {
             return Err(self.invalid(TOO_LARGE));
         }
@@ -336,7 +289,7 @@ impl<R: Read> Reader<R> {
         Ok(data)
     }
 
-    fn gnu_name(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
+    fn gnu_name(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
         Ok(text(&self.description(size)?).to_vec())
     }
 
@@ -346,7 +299,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Passes over what is left of the current entry.
-    fn skip_rest(&mut self) -> Result<(), LayerError> {
+    fn skip_rest(&mut self) -> Result<(), TarError> {
         // Sizes come from signed numbers, so the sum is far from overflowing.
         let mut left = self.stored + self.padding;
         let mut buffer = [0; SKIP_BUFFER];
@@ -355,14 +308,18 @@ impl<R: Read> Reader<R> {
             self.read_exact(&mut buffer[..count])?;
             left -= count as u64;
         }
+        self.end_content();
+        Ok(())
+    }
+
+    fn end_content(&mut self) {
         (self.stored, self.padding, self.position, self.size) = (0, 0, 0, 0);
         self.sparse = None;
-        Ok(())
     }
 
     /// The next block; `None` at the end of the archive, which two blocks of zeros or just the
     /// end of the input mark.
-    fn header_block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
+    fn header_block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         if self.ended {
             return Ok(None);
         }
@@ -381,7 +338,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next block, whatever it is; `None` at the end of the input.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, TarError> {
         let mut block = [0; BLOCK];
         let count = self.read_some(&mut block)?;
         if count == 0 {
@@ -391,7 +348,7 @@ impl<R: Read> Reader<R> {
         Ok(Some(block))
     }
 
-    fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), LayerError> {
+    fn read_exact(&mut self, mut buffer: &mut [u8]) -> Result<(), TarError> {
         while !buffer.is_empty() {
             let count = self.read_some(buffer)?;
             if count == 0 {
@@ -402,7 +359,7 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, TarError> {
         loop {
             match self.input.read(buffer) {
                 Ok(count) => {
@@ -410,16 +367,16 @@ impl<R: Read> Reader<R> {
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(LayerError::from_read(error)),
+                Err(error) => return Err(TarError::Read(error)),
             }
         }
     }
 
-    fn field<T>(&self, field: Result<T, InvalidNumber>) -> Result<T, LayerError> {
+    fn field<T>(&self, field: Result<T, InvalidNumber>) -> Result<T, TarError> {
         field.map_err(|InvalidNumber| self.invalid("a number in a header is none"))
     }
 
-    fn size_field(&self, field: Result<i64, InvalidNumber>) -> Result<u64, LayerError> {
+    fn size_field(&self, field: Result<i64, InvalidNumber>) -> Result<u64, TarError> {
         u64::try_from(self.field(field)?).map_err(|_| self.invalid("a size is negative"))
     }
 
@@ -427,13 +384,30 @@ impl<R: Read> Reader<R> {
         &self,
         pax: Option<i64>,
         field: Result<i64, InvalidNumber>,
-    ) -> Result<u32, LayerError> {
+    ) -> Result<u32, TarError> {
         let id = pax.map_or_else(|| self.field(field), Ok)?;
         u32::try_from(id).map_err(|_| self.invalid("an owner's number is out of range"))
     }
 
-    fn invalid(&self, problem: &'static str) -> LayerError {
-        LayerError::Archive { offset: self.offset, problem }
+    fn invalid(&self, problem: &'static str) -> TarError {
+        TarError::Invalid { offset: self.offset, problem }
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Passes over what is left of the current entry without reading it, so that an archive is
+    /// listed at the cost of its headers. What lies beyond the end of the input is not missed.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the input does.
+    pub fn seek_past_content(&mut self) -> Result<(), TarError> {
+        let left = self.stored + self.padding;
+        let distance = i64::try_from(left).map_err(|_| self.invalid("an entry is too large"))?;
+        self.input.seek(SeekFrom::Current(distance)).map_err(TarError::Read)?;
+        self.offset = self.offset.saturating_add(left);
+        self.end_content();
+        Ok(())
     }
 }
 

@@ -1,0 +1,124 @@
+//! formwork inside a container as docker and Kubernetes start one.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::debian;
+use crate::support::{Pod, Site};
+
+/// A container that sees the build context; `None` after noting that the test is skipped.
+fn pod_of(site: &Site) -> Option<Pod> {
+    Pod::new(Path::new(&site.outside("pod")), &site.context(""))
+}
+
+const DOCKERFILE: &str = "\
+FROM scratch AS base
+ADD base.tar /
+RUN mkdir /made && echo one > /made/file && chown 7:8 /made/file && chmod 4755 /made/file
+RUN --mount=type=cache,target=/cache --mount=type=secret,id=s \
+    cat /run/secrets/s > /cache/s && rm -r /made && mkdir /made && ln -s x /made/link
+COPY --chown=1:2 base.tar /srv/
+RUN --network=none --mount=type=bind,source=/,target=/mnt ls /mnt > /list && rm /srv/base.tar
+FROM base
+COPY --from=base /list /copied
+USER 5
+RUN id -u | grep -qx 5 && ! touch /no 2>/dev/null && touch /tmp/yes
+";
+
+/// What is built: a file system with busybox.
+fn write_context(site: &Site) {
+    site.write("Dockerfile", DOCKERFILE);
+    let script = "mkdir -p base/bin base/tmp base/etc && chmod 1777 base/tmp
+        cp /bin/busybox base/bin/ && for a in $(busybox --list | grep -vx busybox); do ln -sf busybox base/bin/$a; done
+        echo root:x:0:0::/:/bin/sh > base/etc/passwd
+        tar -cf context/base.tar --mtime=@1000000000 --owner=0 --group=0 -C base . && rm -r base";
+    let place = site.outside("");
+    let ran = Command::new("sh").args(["-ec", script]).current_dir(place).status();
+    assert!(ran.unwrap().success());
+    site.write("../secret", "sesame");
+}
+
+fn image_id(text: &str) -> &str {
+    text.lines().rfind(|line| line.starts_with("sha256:")).unwrap_or(text)
+}
+
+#[test]
+fn a_stock_container_builds_the_same_image_as_any_machine() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    for no_new_privileges in [false, true] {
+        pod.no_new_privileges = no_new_privileges;
+        let inside = pod.sh("echo -n sesame > /root/s; id -u >&2
+            formwork build -q --secret id=s,src=/root/s /context && formwork doctor
+            ls /var/lib/formwork/tmp | wc -l");
+        let text = &inside.stdout;
+        assert_eq!(inside.code, Some(0), "{text}{}", inside.stderr);
+        assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
+        assert!(text.contains("Builds run without namespaces, in a chroot: "), "{text}");
+        assert!(text.ends_with("\n0\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_takes_namespaces_is_refused_in_a_stock_container_with_the_way_out() {
+    let site = Site::new();
+    let Some(pod) = pod_of(&site) else { return };
+    write_context(&site);
+    site.write("Dockerfile", "FROM scratch\nADD base.tar /\nRUN --security=insecure true\n");
+    let inside = pod
+        .sh("formwork build --allow=security.insecure /context; formwork --isolation=root build /context");
+    let text = &inside.stderr;
+    assert!(text.contains("a privileged process needs namespaces"), "{text}");
+    assert!(text.contains("this process may not mount anything"), "{text}");
+}
+
+#[test]
+fn somebody_else_than_root_in_a_stock_container_builds_what_runs_nothing() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let copies = "\
+FROM scratch AS base
+ADD base.tar /
+FROM base
+COPY --chown=7:8 --chmod=4755 --from=base /bin/busybox /opt/
+COPY Dockerfile /
+WORKDIR /work/er
+ENV A=b
+";
+    site.write("Dockerfile", copies);
+    let here = site.run(&["build", "-q", "."]);
+    pod.user = 1234;
+    let inside = pod.sh("export XDG_DATA_HOME=/home/data; mkdir /home/data
+        formwork build -q /context && formwork images > /dev/null && formwork doctor");
+    let text = &inside.stdout;
+    assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
+    assert!(text.contains("Nothing can be run here, and Dockerfiles without RUN"), "{text}");
+    site.write("Dockerfile", "FROM scratch\nADD base.tar /\nRUN true\n");
+    let inside = pod.sh("export XDG_DATA_HOME=/home/data; formwork build /context");
+    let text = &inside.stderr;
+    assert!(text.contains("formwork cannot run anything here: "), "{text}");
+    assert!(text.contains("/etc/subuid has no line for 1234"), "{text}");
+}
+
+#[test]
+fn packages_are_installed_in_a_stock_container() {
+    let Some(archive) = debian::root_file_system() else { return };
+    let site = Site::new();
+    let Some(pod) = pod_of(&site) else { return };
+    fs_err::copy(archive, site.context("rootfs.tar.gz")).unwrap();
+    site.write("Dockerfile", "\
+FROM scratch
+ADD rootfs.tar.gz /
+RUN apt-get update && apt-get install -y --no-install-recommends hello
+RUN useradd --create-home --uid 1234 app && install -D -o app -g app -m 4755 /usr/bin/hello /opt/hello
+RUN su app -c 'hello > ~/greeting' && [ \"$(stat -c '%u %a' /opt/hello)\" = '1234 4755' ]
+");
+    let inside =
+        pod.sh("formwork build -q -t app /context && formwork run app cat /home/app/greeting");
+    let text = &inside.stdout;
+    assert!(text.ends_with("Hello, world!\n"), "{text}{}", inside.stderr);
+}
