@@ -4,10 +4,17 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use formwork_fs::FsError;
+use formwork_diagnostics::{EventSink, NoEvents};
+use formwork_fs::{FsError, RelPath};
+use formwork_image::StoredImage;
+use formwork_layer::Stack;
+use formwork_layer::tree::Last;
+use formwork_solver::Cancel;
 
-use crate::{BuildError, Host};
+use crate::files::trees;
+use crate::{BuildError, Destination, Host, ImagePath, copy_out};
 
 /// A directory of programs that need nothing of the image in which they run.
 #[derive(Debug)]
@@ -47,6 +54,42 @@ impl Toolbox {
         let place = scratch.join("tools");
         fill(&place, tools, &names).map_err(BuildError::store)?;
         Ok(place)
+    }
+
+    /// A directory with the static busybox of an image under all names that it knows.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the image has none, and as [`Toolbox::of`] does.
+    pub fn of_image(host: &Host, image: &StoredImage) -> Result<PathBuf, BuildError> {
+        let events = Arc::new(NoEvents) as Arc<dyn EventSink>;
+        let scratch = host.layout.scratch().map_err(BuildError::store)?;
+        for path in ["/bin/busybox", "/busybox", "/usr/bin/busybox", "/bin/busybox.static"] {
+            let source = ImagePath { path: path.to_owned(), follow: true };
+            let name = path.trim_start_matches('/').replace('/', "-");
+            let file = scratch.join(name);
+            let target = Destination::File(file.clone());
+            let copied = copy_out(host, image, &source, &target, &events, &Cancel::default());
+            if copied.is_ok() && Self::is_static(&file) {
+                return Self::of(host, &file);
+            }
+        }
+        let message = format!("the image `{}` has no static busybox", image.title());
+        Err(BuildError::input_error(message).with_help("`busybox:musl` has one"))
+    }
+
+    /// Whether an image has a shell of its own, as `/bin/sh`.
+    ///
+    /// # Errors
+    ///
+    /// Fails where its layers cannot be had.
+    pub fn is_needless(host: &Host, image: &StoredImage) -> Result<bool, BuildError> {
+        let events = Arc::new(NoEvents) as Arc<dyn EventSink>;
+        let trees = trees(host, image, false, &events, &Cancel::default())?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
+        let shell = RelPath::clean("/bin/sh").map_err(BuildError::input_error)?;
+        let found = stack.resolve(&shell, Last::Follow);
+        Ok(found.is_ok_and(|resolved| resolved.found.is_some() && !resolved.is_directory()))
     }
 
     /// Whether a file is a program for Linux that needs no loader.

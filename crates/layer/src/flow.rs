@@ -3,9 +3,10 @@
 //! Buffers go round, so that a pipeline's memory is bounded by their number. When one thread
 //! fails, the channels to and from it close, and its neighbours stop.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 use formwork_oci::{Digest, Hasher};
@@ -158,9 +159,82 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     Ok(results.into_iter().flatten().collect())
 }
 
+/// Lets `take` have what `read` makes of each item, in order, while up to `threads` threads read
+/// what comes next. The number of buffers bounds the memory.
+pub(crate) fn read_ahead<T: Sync, E: From<LayerError>>(
+    items: &[T],
+    threads: usize,
+    read: impl Fn(&T, &mut Vec<u8>) -> Result<(), LayerError> + Sync,
+    mut take: impl FnMut(&T, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let threads = if items.len() > 1 { threads.min(items.len()) } else { 0 };
+    let pool = Pool::new(threads + 2);
+    let waiting = Mutex::new(0..items.len());
+    let next = || {
+        // Whoever has the next item has a buffer, too, so that nobody waits for those behind it.
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = pool.take();
+        let at = waiting.next()?;
+        drop(waiting);
+        buffer.clear();
+        Some((at, read(&items[at], &mut buffer).map(|()| buffer)))
+    };
+    std::thread::scope(|scope| {
+        let (give, results) = crossbeam_channel::unbounded();
+        let start = |_| {
+            let (give, next) = (give.clone(), &next);
+            let work = move || while next().is_some_and(|result| give.send(result).is_ok()) {};
+            std::thread::Builder::new().spawn_scoped(scope, work).ok()
+        };
+        let is_alone = (0..threads).map_while(start).count() == 0;
+        drop(give);
+        // Both go before the threads are waited for, and with them the buffers in them.
+        let (results, mut early) = (results, BTreeMap::new());
+        for (at, item) in items.iter().enumerate() {
+            while !early.contains_key(&at) {
+                let result = if is_alone { next() } else { results.recv().ok() };
+                // Nothing comes any more only if a thread has panicked, which goes on here.
+                let Some((at, result)) = result else { return Ok(()) };
+                early.insert(at, result);
+            }
+            if let Some(result) = early.remove(&at) {
+                take(item, &result?)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Pool, map};
+    use super::{Pool, map, read_ahead};
+    use crate::LayerError;
+
+    #[test]
+    fn what_is_read_ahead_comes_in_order_until_somebody_has_enough() {
+        let items: Vec<u8> = (0..200).collect();
+        let lost = || LayerError::Changed { path: "lost".to_owned() };
+        for threads in [0, 1, 4] {
+            let run = |fails_at: Option<u8>, enough: usize| {
+                let mut taken = Vec::new();
+                let read = |item: &u8, buffer: &mut Vec<u8>| {
+                    buffer.push(*item);
+                    if Some(*item) == fails_at { Err(lost()) } else { Ok(()) }
+                };
+                let result = read_ahead(&items, threads, read, |item, bytes| {
+                    assert_eq!(bytes, [*item]);
+                    taken.push(*item);
+                    if taken.len() == enough { Err(lost()) } else { Ok(()) }
+                });
+                assert_eq!(result.is_ok(), taken.len() == items.len());
+                assert!(taken.iter().eq(items.iter().take(taken.len())));
+                taken.len()
+            };
+            assert_eq!(run(None, usize::MAX), 200);
+            assert_eq!(run(Some(150), usize::MAX), 150);
+            assert_eq!(run(None, 70), 70);
+        }
+    }
 
     #[test]
     fn results_have_the_order_of_the_items() {

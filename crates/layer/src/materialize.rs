@@ -22,7 +22,9 @@ use crate::LayerError;
 use crate::disk::{self, Maker, Omitted, Ownership, path_of};
 use crate::flow;
 use crate::holes::SparseFile;
-use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
+use crate::tree::{
+    Bytes, ContentHash, Entry, File, Metadata, Neighbours, Node, Origin, Tree, Xattrs,
+};
 
 /// How a directory is made.
 #[derive(Clone, Copy, Debug)]
@@ -321,32 +323,6 @@ fn copy_verified(
 }
 
 const PIECE: usize = 128 << 10;
-
-/// The directory of another layer that a file was last looked for in; the next one is mostly
-/// beside it.
-#[derive(Default)]
-struct Neighbours {
-    last: Option<(usize, RelPath, RootDir)>,
-}
-
-impl Neighbours {
-    fn directory_of(
-        &mut self,
-        origin: &Arc<Origin>,
-        path: &RelPath,
-    ) -> Result<&RootDir, LayerError> {
-        let (address, parent) = (address(origin), path.parent().unwrap_or_default());
-        let last = self.last.take().filter(|(at, last, _)| (*at, last) == (address, &parent));
-        let last = match last {
-            Some(last) => last,
-            None => {
-                let directory = origin.directory().open_dir(&parent, Follow::Never)?;
-                (address, parent, directory)
-            }
-        };
-        Ok(&self.last.insert(last).2)
-    }
-}
 
 /// Whether a file is in every way what an entry wants.
 fn is_same(

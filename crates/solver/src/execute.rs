@@ -131,7 +131,7 @@ impl<'a, R: OpRunner> Run<'a, R> {
     /// An op whose inputs are there.
     pub(crate) fn solving(&self, op: OpId, inputs: OpInputs<R::Output>) -> Solving<'_, 'a, R> {
         let step = self.graph.step(op);
-        let task = Task { id: op, step, inputs, claim: None, cancel: self.cancel };
+        let task = Task { id: op, step, inputs, claim: None, earlier: None, cancel: self.cancel };
         Solving {
             run: self,
             task,
@@ -346,7 +346,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         }
     }
 
-    fn run_now(&self, keys: &[Components]) -> Result<Solution<R>, SolveError<R::Error>> {
+    fn run_now(&mut self, keys: &[Components]) -> Result<Solution<R>, SolveError<R::Error>> {
         let _permit = match self.task.step.op {
             Op::Exec(_) => Some(self.run.permits.acquire(self.run.cancel)),
             _ => None,
@@ -355,7 +355,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             return Err(SolveError::Canceled);
         }
         self.begin();
-        self.explain();
+        self.task.earlier = self.explain();
         let start = Instant::now();
         let done = self.runner(|runner, task| runner.run(task))?;
         let duration = start.elapsed();

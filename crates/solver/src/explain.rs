@@ -64,6 +64,23 @@ impl Explainer {
     }
 }
 
+/// Why an op has to run.
+#[derive(Default)]
+pub(crate) struct Reasons {
+    /// In words.
+    pub(crate) reasons: Vec<String>,
+    /// The step that the op does nothing but follow.
+    followed: Option<Arc<str>>,
+    /// The run that the op was compared with.
+    earlier: Option<CacheRecord>,
+}
+
+impl Reasons {
+    fn only(reason: String) -> Self {
+        Self { reasons: vec![reason], ..Self::default() }
+    }
+}
+
 /// `build 2` and `RUN make` of `[build 2/3] RUN make`.
 fn parts(name: &str) -> (&str, &str) {
     let bracketed = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
@@ -72,21 +89,21 @@ fn parts(name: &str) -> (&str, &str) {
 }
 
 impl<R: OpRunner> Solving<'_, '_, R> {
-    /// Tells why the op has to run.
-    pub(crate) fn explain(&self) {
+    /// Tells why the op has to run; returns the earlier run that it was compared with.
+    pub(crate) fn explain(&self) -> Option<CacheRecord> {
         let step = self.task.step;
         if !is_shown(&step.op) || matches!(step.op, Op::Source(_)) {
-            return;
+            return None;
         }
-        let (reasons, cause) = self.reasons();
+        let Reasons { reasons, followed: cause, earlier } = self.reasons();
         let mut causes = self.run.explainer.causes.lock().unwrap_or_else(PoisonError::into_inner);
         causes.insert(self.task.id, cause.unwrap_or_else(|| parts(&step.name).1.into()));
         drop(causes);
-        if reasons.is_empty() {
-            return;
+        if !reasons.is_empty() {
+            let step = step_id(self.task.id);
+            self.run.events.emit(Event::StepReason { step, reasons: reasons.into() });
         }
-        let step = step_id(self.task.id);
-        self.run.events.emit(Event::StepReason { step, reasons: reasons.into() });
+        earlier
     }
 
     /// Remembers what the op was made of, for later runs to be compared with.
@@ -104,21 +121,20 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         self.run.explainer.notes.add(self.run.index, keys, run);
     }
 
-    /// The reasons, none for a step that has not run before, and the step that the op does nothing
-    /// but follow.
-    pub(crate) fn reasons(&self) -> (Vec<String>, Option<Arc<str>>) {
+    /// The reasons, none for a step that has not run before.
+    pub(crate) fn reasons(&self) -> Reasons {
         if self.task.step.no_cache {
-            return (vec!["the cache is not to be used".to_owned()], None);
+            return Reasons::only("the cache is not to be used".to_owned());
         }
         if self.is_expired.get() {
-            return (vec![format!("its last result is older than {}", self.max_age())], None);
+            return Reasons::only(format!("its last result is older than {}", self.max_age()));
         }
         if self.is_gone.get() {
-            return (vec!["its result is no longer in the store".to_owned()], None);
+            return Reasons::only("its result is no longer in the store".to_owned());
         }
         let now = described(&self.task.step.op, self);
         let Some((run, difference)) = self.nearest_run(&now) else {
-            return (Vec::new(), None);
+            return Reasons::default();
         };
         let mut reasons = difference.others;
         reasons.extend(self.run.runner.compare(&self.task, &run));
@@ -137,7 +153,7 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         if reasons.is_empty() {
             reasons.push("its result is no longer in the store".to_owned());
         }
-        (reasons, followed.filter(|_| !is_own))
+        Reasons { reasons, followed: followed.filter(|_| !is_own), earlier: Some(run) }
     }
 
     /// How old a result may be, as the comment may have said it.

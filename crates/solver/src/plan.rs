@@ -87,7 +87,7 @@ impl<O: Clone + Send + Sync> Plan<O> {
                         self.outputs.insert(id, output);
                         Forecast::Cached
                     }
-                    None => Forecast::Runs(solving.reasons().0),
+                    None => Forecast::Runs(solving.reasons().reasons),
                 }
             }
         };

@@ -71,6 +71,9 @@ pub struct Task<'a, O> {
     pub inputs: OpInputs<O>,
     /// The claim of the op, whose log others follow; `None` where nobody waits for it.
     pub claim: Option<Claim>,
+    /// The earlier run of the step that differs least from this one: the results may have much in
+    /// common. `None` where there is none, or nothing of earlier runs is to be used.
+    pub earlier: Option<CacheRecord>,
     /// Raised when the work is no longer wanted.
     pub cancel: &'a Cancel,
 }

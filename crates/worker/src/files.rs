@@ -14,6 +14,7 @@ use formwork_layer::compose::{
 use formwork_layer::tree::{Last, Node};
 use formwork_layer::{Stack, Tree};
 use formwork_pattern::IgnorePatterns;
+use formwork_snapshot::SnapshotKey;
 use formwork_solver::{Done, Examined, OpInputs, Task};
 
 use crate::accounts::{Accounts, FileOwner, UnknownAccount};
@@ -83,7 +84,8 @@ impl Worker {
             let layer = Some((String::new(), crate::store::now()));
             return Ok(Done { output: Output::Root(base.clone()), layer, outcome: Outcome::Done });
         }
-        let source = plan_source(&plan);
+        let earlier = task.earlier.as_ref().and_then(|earlier| earlier.layer.parse().ok());
+        let source = plan_source(&plan, earlier);
         let layer = Layer::keep(&self.store, Tree::clone(&plan.tree), None, source)?;
         let record = (layer.name().to_string(), layer.created()?.unwrap_or_default());
         let output = Output::Root(base.with(layer)?);
@@ -94,16 +96,16 @@ impl Worker {
     pub(crate) fn planned_source(&self, task: &Task<'_, Output>, file: &FileOp) -> Source {
         let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(plan) = plans.get(&task.id) {
-            return plan_source(plan);
+            return plan_source(plan, None);
         }
         let planner = Planner::new(&self.store, file, &task.inputs);
-        Source::Plan(Box::new(move || planner.plan()))
+        Source::Plan { tree: Box::new(move || planner.plan()), earlier: None }
     }
 
     /// A layer of some files that are somewhere else.
     pub(crate) fn planned(&self, tree: Tree) -> Result<Arc<Layer>, WorkerError> {
         let plan = Arc::new(PlannedFiles { tree: Arc::new(tree.clone()) });
-        Layer::keep(&self.store, tree, None, plan_source(&plan))
+        Layer::keep(&self.store, tree, None, plan_source(&plan, None))
     }
 
     pub(crate) fn plan(
@@ -138,9 +140,9 @@ fn taken<T>(list: Mutex<Vec<T>>) -> Vec<T> {
     list.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn plan_source(plan: &Arc<PlannedFiles>) -> Source {
+fn plan_source(plan: &Arc<PlannedFiles>, earlier: Option<SnapshotKey>) -> Source {
     let plan = Arc::clone(plan);
-    Source::Plan(Box::new(move || Ok(Tree::clone(&plan.tree))))
+    Source::Plan { tree: Box::new(move || Ok(Tree::clone(&plan.tree))), earlier }
 }
 
 /// All that it takes to plan a copy, now or later.

@@ -5,8 +5,12 @@
 //! people read is the text that is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use serde_json::Value;
+
+use super::sources::rust_files;
 
 /// The heading of the table of crates.
 const CRATES: &str = "## The crates";
@@ -59,6 +63,40 @@ pub(super) fn check_dependencies(architecture: &str, metadata: &Value) -> Vec<St
         .map(|name| format!("ARCHITECTURE.md: the dependency `{name}` has no reason"))
         .chain(stale.map(|name| format!("ARCHITECTURE.md: nothing depends on `{name}`")))
         .collect()
+}
+
+/// Finds the dependencies of each manifest that its sources never name.
+pub(super) fn check_use(metadata: &Value) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for package in packages(metadata) {
+        let manifest = package["manifest_path"].as_str().unwrap_or_default();
+        let directory = Path::new(manifest).parent().context("a manifest lies in a directory")?;
+        let mut texts = Vec::new();
+        for path in rust_files(vec![directory.to_owned()])? {
+            texts.push(fs_err::read_to_string(path)?);
+        }
+        let name = short(package["name"].as_str().unwrap_or_default());
+        let sources = texts.concat();
+        let unused = unused(package, &sources);
+        findings.extend(unused.map(|other| format!("`{name}` does not use `{other}`")));
+    }
+    Ok(findings)
+}
+
+/// The dependencies of a package that do not occur in its sources.
+fn unused<'a>(package: &'a Value, sources: &str) -> impl Iterator<Item = &'a str> {
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let names = dependencies.filter_map(|dependency| dependency["name"].as_str());
+    names.filter(|name| {
+        let library = match *name {
+            "rustls-webpki" => "webpki".to_owned(),
+            name => name.replace('-', "_"),
+        };
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        !sources.match_indices(&library).any(|(at, _)| {
+            !sources[..at].ends_with(is_part) && !sources[at + library.len()..].starts_with(is_part)
+        })
+    })
 }
 
 /// The product's crates and which of each other they use; development-only uses do not count.
@@ -145,6 +183,13 @@ mod tests {
         let oci = package("formwork-oci", &[("serde", false), ("serde_json", false)]);
         let graph = package("formwork-graph", &[("formwork-oci", true)]);
         assert!(check_all(&[oci, graph]).is_empty());
+    }
+
+    #[test]
+    fn a_dependency_that_no_source_names_is_found() {
+        let package = package("x", &[("fs-err", false), ("tar", false), ("rustls-webpki", false)]);
+        let found: Vec<&str> = unused(&package, "use fs_err::File; mod start; webpki::x").collect();
+        assert_eq!(found, ["tar"]);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! `cargo xtask tidy`: checks that neither the compiler nor clippy makes.
 //!
 //! - `borders`: which crate may use which, as ARCHITECTURE.md says;
-//! - `dependencies`: every dependency has its reason in ARCHITECTURE.md, and none is left over;
+//! - `dependencies`: every dependency has its reason in ARCHITECTURE.md, and each manifest names just
+//!   those that its sources use;
+//! - `docs`: paths in the documentation lead somewhere;
 //! - `sources`: module docs, lengths, `unsafe`, names that say nothing.
 //!
 //! Prints every finding as `file:line: what`, and fails if there is one.
 
 mod borders;
+mod docs;
 mod sources;
 
 use std::path::Path;
@@ -21,6 +24,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let metadata = metadata(root)?;
     let mut findings = borders::check(&architecture, &metadata);
     findings.extend(borders::check_dependencies(&architecture, &metadata));
+    findings.extend(borders::check_use(&metadata)?);
+    findings.extend(docs::check(root)?);
     findings.extend(sources::check(root)?);
     for finding in &findings {
         println!("{finding}");

@@ -15,7 +15,7 @@ const EMPTY_NAMES: [&str; 5] = ["common", "helpers", "manager", "misc", "utils"]
 /// Checks all Rust sources.
 pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for path in rust_files(root)? {
+    for path in rust_files(vec![root.join("crates"), root.join("xtask")])? {
         let text = fs_err::read_to_string(&path)?;
         let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         findings.extend(check_file(&shown, &text));
@@ -23,9 +23,9 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn rust_files(root: &Path) -> Result<Vec<PathBuf>> {
+/// All Rust sources below some directories, sorted.
+pub(super) fn rust_files(mut directories: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut directories = vec![root.join("crates"), root.join("xtask")];
     while let Some(directory) = directories.pop() {
         for entry in fs_err::read_dir(&directory)? {
             let path = entry?.path();

@@ -10,9 +10,12 @@ use super::{PullWhen, WorldArgs};
 #[derive(Debug, Args)]
 pub(crate) struct ShellArgs {
     /// A static busybox, or a directory of static programs with `sh` among them [default: the
-    /// busybox of this machine]
+    /// busybox of this machine, else the image's own shell]
     #[arg(long, value_name = "PATH")]
     pub(crate) tools: Option<PathBuf>,
+    /// An image whose static busybox is taken, such as `busybox:musl`
+    #[arg(long, value_name = "IMAGE", conflicts_with = "tools")]
+    pub(crate) tools_image: Option<String>,
     /// Set a variable, as NAME=VALUE, or NAME to take it from the environment
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,

@@ -1,10 +1,12 @@
 //! `formwork shell`: a shell in an image that may have none.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use formwork_build::{Host, RunRequest, Toolbox, Volume, find_image};
+use formwork_image::StoredImage;
+use formwork_oci::Platform;
 
 use crate::args::ShellArgs;
 use crate::commands::{self, run};
@@ -25,17 +27,23 @@ pub(crate) fn run(args: &ShellArgs, settings: &Settings) -> Result<ExitCode, Fai
     commands::remove_stale(&host);
     let image = find_image(&host, &args.image, platform.as_ref(), args.pull.into())
         .map_err(|error| Failure::from(error).of_run())?;
-    let tools = tools(&host, args.tools.as_deref()).map_err(Failure::of_run)?;
-    volumes.push(Volume { source: tools, target: PLACE.to_owned(), read_only: true });
-    let config = host.config_of(&image).map_err(|error| Failure::from(error).of_run())?;
-    let own = config.config.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
-    let own = own.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let mut env = vec![("PATH".to_owned(), format!("{own}:{PLACE}"))];
+    let mut env = Vec::new();
+    let shell = match tools(&host, args, &image).map_err(Failure::of_run)? {
+        Some(source) => {
+            volumes.push(Volume { source, target: PLACE.to_owned(), read_only: true });
+            let config = host.config_of(&image).map_err(|error| Failure::from(error).of_run())?;
+            let own = config.config.env.iter().find_map(|entry| entry.strip_prefix("PATH="));
+            let own = own.unwrap_or("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+            env.push(("PATH".to_owned(), format!("{own}:{PLACE}")));
+            format!("{PLACE}/sh")
+        }
+        None => "/bin/sh".to_owned(),
+    };
     env.extend(run::environment(&args.env));
     let request = RunRequest {
         image,
         command: args.arguments.clone(),
-        entrypoint: Some(format!("{PLACE}/sh")),
+        entrypoint: Some(shell),
         env,
         workdir: args.workdir.clone(),
         user: Some(args.user.clone().unwrap_or_else(|| "0:0".to_owned())),
@@ -49,16 +57,29 @@ pub(crate) fn run(args: &ShellArgs, settings: &Settings) -> Result<ExitCode, Fai
     run::start(&host, request, tty)
 }
 
-/// The directory with the tools.
-fn tools(host: &Host, given: Option<&Path>) -> Result<PathBuf, Failure> {
-    let found = match given {
-        Some(given) => fs_err::canonicalize(given).map_err(Failure::input)?,
-        None => settings::programs("busybox").find(|file| Toolbox::is_static(file)).ok_or_else(
-            || {
-                Failure::machine("there is no static busybox on this machine to bring along")
-                    .with_help("install `busybox-static`, or name one with `--tools`")
-            },
-        )?,
-    };
-    Ok(Toolbox::of(host, &found)?)
+/// The directory with the tools; `None` where there are none, and the image has a shell of its own.
+fn tools(host: &Host, args: &ShellArgs, image: &StoredImage) -> Result<Option<PathBuf>, Failure> {
+    if let Some(name) = &args.tools_image {
+        let machine = Platform::host();
+        let found = find_image(host, name, Some(&machine), args.pull.into())?;
+        return Ok(Some(Toolbox::of_image(host, &found)?));
+    }
+    if let Some(given) = &args.tools {
+        let given = fs_err::canonicalize(given).map_err(Failure::input)?;
+        return Ok(Some(Toolbox::of(host, &given)?));
+    }
+    let mut programs = ["busybox", "busybox.static"].into_iter().flat_map(settings::programs);
+    if let Some(busybox) = programs.find(|file| Toolbox::is_static(file)) {
+        return Ok(Some(Toolbox::of(host, &busybox)?));
+    }
+    if Toolbox::is_needless(host, image)? {
+        return Ok(None);
+    }
+    Err(Failure::machine(
+        "the image has no shell, and this machine no static busybox to bring along",
+    )
+    .with_help(
+        "install `busybox-static`, take one from an image (`--tools-image busybox:musl`), or \
+             name one with `--tools`",
+    ))
 }

@@ -1,9 +1,10 @@
 //! What runs again after which change, and what does not.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::support::{Built, Ran, Site, on_each_rung};
+use crate::support::{Built, Ran, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const STEPS: &str = "\
 FROM busybox AS build
@@ -304,6 +305,69 @@ fn bytes_that_a_restart_has_lost_are_made_again() {
     let again = site.build(&["-t", "app:1"], STEPS);
     assert!(again.executed().contains(&"RUN cp /app /final"), "{:?}", again.executed());
     assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "12");
+}
+
+/// The file of a name in the layer that has it with some content.
+fn in_layer(site: &Site, name: &str, beside: &str, content: &str) -> std::path::PathBuf {
+    let has_content = |file: &std::path::PathBuf| {
+        fs_err::read_to_string(file.with_file_name(beside)).is_ok_and(|text| text == content)
+    };
+    files_in_layers(site, name).into_iter().find(has_content).unwrap()
+}
+
+#[test]
+fn files_of_a_copy_that_stay_the_same_are_written_once() {
+    on_each_rung_with_namespaces(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        for file in ["changed", "same", "chmod", "touched", "lost"] {
+            site.write(&format!("src/{file}"), "1");
+        }
+        let dockerfile = "FROM busybox\nCOPY src /src\nRUN cat /src/* > /out\n";
+        site.build(&[], dockerfile);
+        let before = in_layer(site, "src/same", "changed", "1");
+        site.write("src/changed", "2");
+        site.chmod("src/chmod", 0o600);
+        set_mtime(site, "src/touched", 1_000_000_000);
+        fs_err::remove_file(site.context("src/lost")).unwrap();
+        let tree = site.tree(&["-t", "app"], dockerfile);
+        assert_eq!(tree.text("/out"), "2111");
+        let after = in_layer(site, "src/same", "changed", "2");
+        let is_shared = |name: &str| {
+            let of = |file: &std::path::Path| {
+                let metadata = fs_err::metadata(file.with_file_name(name)).unwrap();
+                (metadata.ino(), metadata.mode() & 0o7777, metadata.mtime())
+            };
+            let (old, new) = (of(&before), of(&after));
+            let told = fs_err::metadata(site.context("src").join(name)).unwrap();
+            assert_eq!((new.1, new.2), (told.mode() & 0o7777, told.mtime()), "{name}");
+            old.0 == new.0
+        };
+        let shared = ["same", "changed", "chmod", "touched"].map(is_shared);
+        assert_eq!(shared, [true, false, false, false]);
+        assert!(!after.with_file_name("lost").exists());
+        // What was there before is as it was.
+        site.write("src/changed", "1");
+        site.chmod("src/chmod", 0o644);
+        site.write("src/lost", "1");
+        assert_eq!(site.tree(&[], dockerfile).text("/out"), "11111");
+    });
+}
+
+#[test]
+fn a_torn_file_is_not_taken_over_from_the_copy_before() {
+    let site = site_with_sources();
+    site.build(&["-t", "app:1"], STEPS);
+    restart(&site);
+    for file in files_in_layers(&site, "src/b") {
+        fs_err::write(&file, "\0").unwrap();
+        let time = fs_err::metadata(site.context("src/b")).unwrap().modified().unwrap();
+        fs_err::File::open(&file).unwrap().file().set_modified(time).unwrap();
+    }
+    site.write("src/a", "3");
+    site.build(&["-t", "app:1"], STEPS);
+    assert_eq!(site.run(&["run", "app:1", "cat", "/final"]), "32");
 }
 
 #[test]

@@ -57,6 +57,19 @@ fn tools_can_be_brought_along() {
         assert_eq!(site.run(&["shell", "--tools", &tools, "bare", "-c", "echo $((1+1))"]), "2\n");
     }
     let shell = |tools: &str| Ran::of(&mut site.formwork(&["shell", "--tools", tools, "bare"]));
+    // Where this machine has none, an image's will do, and that of the image itself.
+    let without = |arguments: &[&str]| {
+        let mut shell = site.formwork(&[&["shell"], arguments].concat());
+        Ran::of(shell.env("PATH", "/nowhere"))
+    };
+    without(&["bare"]).failed(125, "--tools-image busybox:musl");
+    without(&["--tools-image", "bare", "bare"]).failed(125, "no static busybox");
+    site.make_busybox();
+    let script = ["bare", "-c", "echo $PATH"];
+    let with_tools = without(&[&["--tools-image", "busybox"], &script[..]].concat()).succeeded();
+    assert!(with_tools.stdout.ends_with(":/.formwork/bin\n"), "{}", with_tools.stdout);
+    let own = without(&["busybox", "-c", "echo $PATH"]).succeeded();
+    assert!(!own.stdout.contains("formwork"), "{}", own.stdout);
     shell("a").failed(125, "it is no static program");
     shell("absent").failed(125, "absent");
     shell(".").failed(125, "there is no `sh` in it");

@@ -71,10 +71,11 @@ impl Default for PackOptions {
 /// whatever it deletes), and where `sink` does. Part of the blob may then have been written.
 pub fn pack(tree: &Tree, options: &PackOptions, sink: impl Write) -> Result<Packed, LayerError> {
     let times = Times { latest: options.latest_mtime, nanoseconds: options.nanoseconds };
-    let produce = |blocks: contents::Blocks<'_>| contents::write_archive(tree, times, blocks);
     // A small layer keeps few threads busy.
     let blocks = usize::try_from(tree.size() / MEMBER as u64).unwrap_or(usize::MAX);
     let threads = options.threads.clamp(1, blocks.saturating_add(1));
+    let produce =
+        |blocks: contents::Blocks<'_>| contents::write_archive(tree, times, threads, blocks);
     pipeline::run(produce, options.compression, threads, sink)
 }
 

@@ -56,6 +56,46 @@ impl Origin {
     }
 }
 
+/// The directory that a file was last looked for in; the next one is mostly beside it.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    last: Option<(Arc<Origin>, RelPath, RootDir)>,
+}
+
+impl Neighbours {
+    /// Opens the file that holds a file's bytes.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`File::open`] does.
+    pub(crate) fn open(&mut self, file: &File) -> Result<std::fs::File, FsError> {
+        let Bytes::At { origin, path } = &file.bytes else { return file.open() };
+        let directory = self.directory_of(origin, path)?;
+        let name = RelPath::root().join(path.name());
+        directory.open_file(&name, Follow::Never)
+    }
+
+    /// The directory in an origin that a path's last component is in.
+    pub(crate) fn directory_of(
+        &mut self,
+        origin: &Arc<Origin>,
+        path: &RelPath,
+    ) -> Result<&RootDir, FsError> {
+        let (parent, _) = path.split_name();
+        let is_there =
+            |(at, last, _): &_| Arc::ptr_eq(at, origin) && RelPath::as_bytes(last) == parent;
+        let last = match self.last.take().filter(is_there) {
+            Some(last) => last,
+            None => {
+                let parent = path.parent().unwrap_or_default();
+                let directory = origin.directory().open_dir(&parent, Follow::Never)?;
+                (Arc::clone(origin), parent, directory)
+            }
+        };
+        Ok(&self.last.insert(last).2)
+    }
+}
+
 impl Bytes {
     /// Whether nobody knows where the bytes are.
     pub fn is_missing(&self) -> bool {

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use formwork_fs::RelPath;
 
 pub use builder::{Removed, TreeBuilder};
+pub(crate) use bytes::Neighbours;
 pub use bytes::{Bytes, Origin};
 pub use digest::TreeDigest;
 pub use entry::{ContentHash, Entry, File, Metadata, Node, Xattrs};
@@ -121,6 +122,24 @@ impl Tree {
             if let Node::File(file) = &mut entry.node {
                 let path = entry.path.clone();
                 file.bytes = Bytes::At { origin: Arc::clone(origin), path };
+            }
+        }
+        self
+    }
+
+    /// The tree with the bytes of files that another one has in the same place where that one has
+    /// them.
+    #[must_use]
+    pub fn with_bytes_from(mut self, other: &Self) -> Self {
+        let mut rest = other.entries.iter().peekable();
+        for entry in &mut self.entries {
+            while rest.next_if(|other| other.path < entry.path).is_some() {}
+            if let Node::File(file) = &mut entry.node
+                && let Some(other) = rest.next_if(|other| other.path == entry.path)
+                && let Node::File(other) = &other.node
+                && *file == *other
+            {
+                file.bytes = other.bytes.clone();
             }
         }
         self
@@ -273,6 +292,36 @@ mod tests {
         assert!(tree.get(&path("a/b")).unwrap().node.is_directory());
         assert!(tree.get(&path("b")).is_none());
         assert_eq!(tree.size(), 2);
+    }
+
+    #[test]
+    fn equal_files_in_equal_places_have_their_bytes_where_another_tree_has_them() {
+        let none = |tree: &Tree| Tree::decode(&tree.encode()).unwrap();
+        let earlier = tree([
+            dir("a"),
+            file("a/changed", "old"),
+            file("a/gone", "gone"),
+            file("a/same", "same"),
+            file("b", "moved"),
+            dir("c"),
+            file("z", "last"),
+        ]);
+        let now = none(&tree([
+            dir("a"),
+            file("a/changed", "new"),
+            file("a/same", "same"),
+            link("b", "a/same"),
+            file("c", "moved"),
+            file("z", "last"),
+        ]));
+        let found = now.clone().with_bytes_from(&earlier);
+        assert_eq!(found, now);
+        let known = found.entries().iter().filter(|entry| match &entry.node {
+            Node::File(file) => !file.bytes.is_missing(),
+            _ => false,
+        });
+        let known: Vec<_> = known.map(|entry| entry.path.to_string()).collect();
+        assert_eq!(known, ["/a/same", "/z"]);
     }
 
     #[test]
