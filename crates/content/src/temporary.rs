@@ -200,7 +200,7 @@ mod tests {
         let (_dir, layout) = store();
         let temporary = Temporary::create(&layout).unwrap();
         fs_err::write(temporary.path().join("file"), "").unwrap();
-        temporary.remove();
+        temporary.remove(|_| {});
         assert!(left(&layout).is_empty());
         assert!(fs_err::write(temporary.path().join("other"), "").is_err());
     }
