@@ -209,7 +209,11 @@ impl Places<'_> {
 }
 
 fn word(text: &str, places: &Places<'_>, range: Range<usize>) -> Word {
-    Word::new(text[range.clone()].into(), places.span_of(range.clone()), places.restricted_to(&range))
+    Word::new(
+        text[range.clone()].into(),
+        places.span_of(range.clone()),
+        places.restricted_to(&range),
+    )
 }
 
 /// An offset as spans hold it; what lies behind 4 GiB has no place of its own.

@@ -1,28 +1,29 @@
 //! One layer, in whichever forms somebody has needed.
 
+mod import;
+mod pack;
+
 use std::fmt;
-use std::io::{self, Read as _, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use formwork_content::{Blob, ContentError};
+use formwork_content::Blob;
 use formwork_fs::{FsError, RootDir};
 use formwork_image::{BlobSource, VerifiedBytes};
-use formwork_layer::compression::{Format, MAGIC_BYTES};
 use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
-    ApplyOptions, Compression, LayerError, MaterializeOptions, PackOptions, Packed, Stack, Tree,
-    adopt_implied, is_packed_form, materialize, recompress, set_times,
+    ApplyOptions, MaterializeOptions, Stack, Tree, adopt_implied, materialize, set_times,
 };
-use formwork_oci::{Descriptor, DiffId, Digest};
-use formwork_sandbox::SandboxError;
+use formwork_oci::{Descriptor, DiffId};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
-use formwork_solver::Cancel;
 
-use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, is_form, whole_forms};
-use crate::imported::{ImportedBlob, ImportedLayer, ImportedLayers, unusable as not_imported};
+use crate::facts::{CREATED, IMPORTED, PackedFact, TREE, whole_forms};
+use crate::imported::{ImportedLayer, ImportedLayers, unusable as not_imported};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
+
+pub use pack::PackedLayer;
 
 /// A layer of a root file system. Its list of files, its directory and its blob are each made
 /// when they are asked for, once, and kept in the store.
@@ -66,30 +67,6 @@ pub(crate) enum Source {
         /// The layer that the same step had before, of whose files many may be the same.
         earlier: Option<SnapshotKey>,
     },
-}
-
-/// What came out of a layer of a cache elsewhere.
-struct Unpacked {
-    tree: Tree,
-    /// Whether the blob is what packing the tree gives.
-    is_packed_form: bool,
-    /// The number of bytes of the archive.
-    archive_size: u64,
-}
-
-/// A layer as an image has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PackedLayer {
-    /// The digest of the tar archive.
-    pub diff_id: DiffId,
-    /// The packed layer in the content store; `None` if only the diff ID was asked for.
-    pub blob: Option<Descriptor>,
-}
-
-/// Takes bytes as long as nobody asks to stop.
-struct Stoppable<'a, W> {
-    sink: W,
-    cancel: &'a Cancel,
 }
 
 impl Layer {
@@ -289,129 +266,6 @@ impl Layer {
         }
     }
 
-    /// The layer as a blob in the content store. A layer of a base image stays as it is there.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the layer cannot be packed or, for a base image, not be fetched, and where
-    /// somebody asks to stop meanwhile.
-    pub fn pack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
-        if let Some((diff_id, descriptor)) = self.base_descriptor() {
-            return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
-        }
-        let fact = form.fact();
-        if let Some(packed) = self.packed_fact(&fact)?
-            && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
-        {
-            return Ok(packed.into_layer(form.compression));
-        }
-        let mut staged = self.store.content.stage()?;
-        let packed = self.pack_into(&mut staged, form, cancel)?;
-        staged.commit_hashed(packed.digest.clone())?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.into_layer(form.compression))
-    }
-
-    /// The layer of a base image in another compression, with the bytes of its archive as they
-    /// are; as it is where it has that compression. Other layers are packed as usual.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the layer cannot be read, or the blob not be written.
-    pub fn repack(&self, form: PackForm, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
-        let Source::Image { blobs, diff_id, descriptor, .. } = &self.source else {
-            return self.pack(form, cancel);
-        };
-        let own = descriptor.media_type.layer_compression();
-        let is_foreign = !descriptor.urls.is_empty();
-        if own == Some(form.compression.format()) || is_foreign {
-            return self.pack(form, cancel);
-        }
-        // The time limit is for layers that are packed here.
-        let fact = PackForm { epoch: None, ..form }.fact();
-        if let Some(packed) = self.packed_fact(&fact)?
-            && packed.diff_id == *diff_id
-            && self.store.content.get(&packed.digest)?.is_some_and(|blob| blob.size == packed.size)
-        {
-            return Ok(packed.into_layer(form.compression));
-        }
-        let bytes = VerifiedBytes::open(&**blobs, descriptor)?;
-        let mut staged = self.store.content.stage()?;
-        let sink = Stoppable { sink: &mut staged, cancel };
-        let packed = recompress(bytes, form.compression, self.store.threads, sink)?;
-        if packed.diff_id != *diff_id {
-            let (diff_id, problem) = (diff_id.clone(), BaseLayerError::Other(packed.diff_id));
-            return Err(WorkerError::BaseLayer { diff_id, problem });
-        }
-        staged.commit_hashed(packed.digest.clone())?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.into_layer(form.compression))
-    }
-
-    /// The layer's diff ID, without keeping a blob.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the layer cannot be packed.
-    pub fn measure(&self, epoch: Option<i64>, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
-        if let Some((diff_id, descriptor)) = self.base_descriptor() {
-            return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
-        }
-        let form = PackForm { compression: Compression::None, epoch };
-        let fact = form.fact();
-        if let Some(packed) = self.packed_fact(&fact)? {
-            return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
-        }
-        let packed = self.pack_into(std::io::sink(), form, cancel)?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
-    }
-
-    /// How large the layer is when it is packed, without keeping a blob.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the layer cannot be packed.
-    pub fn packed_size(&self, compression: Compression) -> Result<u64, WorkerError> {
-        let form = PackForm { compression, epoch: None };
-        let fact = form.fact();
-        if let Some(packed) = self.packed_fact(&fact)? {
-            return Ok(packed.size);
-        }
-        let packed = self.pack_into(std::io::sink(), form, &Cancel::default())?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.size)
-    }
-
-    fn pack_into(
-        &self,
-        sink: impl Write,
-        form: PackForm,
-        cancel: &Cancel,
-    ) -> Result<Packed, WorkerError> {
-        let options = PackOptions {
-            compression: form.compression,
-            latest_mtime: form.epoch,
-            threads: self.store.threads,
-            ..PackOptions::default()
-        };
-        let tree = self.tree_with_bytes()?;
-        formwork_layer::pack(&tree, &options, Stoppable { sink, cancel }).map_err(|error| {
-            match error {
-                LayerError::Write(_) if cancel.is_canceled() => SandboxError::Cancelled.into(),
-                LayerError::Write(error) => {
-                    let store = self.store.content.directory();
-                    ContentError::from(FsError::new("write a layer to", store, error)).into()
-                }
-                other => other.into(),
-            }
-        })
-    }
-
     /// Takes what the store has.
     fn load(&self, forms: &mut Forms) -> Result<(), WorkerError> {
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(()) };
@@ -590,88 +444,6 @@ impl Layer {
         self.found(forms, &snapshot, Tree::clone(&tree))
     }
 
-    /// Takes over a layer of a cache elsewhere, after everything about it has been proven.
-    fn import(
-        &self,
-        forms: &mut Forms,
-        imported: &ImportedLayer,
-        needs_directory: bool,
-    ) -> Result<(), WorkerError> {
-        let told = |error: WorkerError| match error {
-            told @ WorkerError::Imported { .. } => told,
-            other => not_imported(&self.name, &other),
-        };
-        let Some(blob) = &imported.blob else {
-            return Err(not_imported(&self.name, &"the cache has no files of it"));
-        };
-        let promised = match &forms.tree {
-            Some(tree) => Some(Tree::clone(tree)),
-            None => imported.tree(&self.name)?,
-        };
-        let active = needs_directory.then(|| self.store.snapshots.prepare()).transpose()?;
-        let unpacked = self.unpack_imported(imported, blob, promised, active.as_ref());
-        let Unpacked { tree, is_packed_form, archive_size } = unpacked.map_err(told)?;
-        let (diff_id, created) = (blob.diff_id.clone(), imported.created.to_string());
-        let Descriptor { digest, size, .. } = blob.descriptor.clone();
-        let plain = PackedFact { digest: diff_id.0.clone(), size: archive_size, diff_id };
-        let packed = PackedFact { diff_id: blob.diff_id.clone(), digest, size };
-        let (plain, packed) = (plain.encode(), packed.encode());
-        let form = format!("{PACKED}{}", blob.form);
-        let plain_form = PackForm { compression: Compression::None, epoch: blob.epoch }.fact();
-        let encoded = tree.encode();
-        let mut facts: Vec<(&str, &[u8])> =
-            vec![(TREE, &encoded), (CREATED, created.as_bytes()), (IMPORTED, &packed)];
-        // Other archives of the same files would make another image than a fresh build.
-        if is_packed_form {
-            facts.extend([(&*form, &*packed), (&*plain_form, &*plain)]);
-        }
-        let snapshot = self.store.snapshots.commit(&self.name, active, &facts)?;
-        self.found(forms, &snapshot, tree)
-    }
-
-    /// Unpacks a layer of a cache elsewhere, or only looks through it; the list of its files, and
-    /// whether the blob is what packing them gives.
-    fn unpack_imported(
-        &self,
-        imported: &ImportedLayer,
-        blob: &ImportedBlob,
-        promised: Option<Tree>,
-        active: Option<&Active>,
-    ) -> Result<Unpacked, WorkerError> {
-        let directory = active.map(|active| RootDir::open(active.upper())).transpose()?;
-        let reader = VerifiedBytes::open(&*imported.blobs, &blob.descriptor)?;
-        let options = match &promised {
-            Some(tree) => self.apply_options(tree),
-            None => ApplyOptions { threads: self.store.threads, ..ApplyOptions::default() },
-        };
-        let applied = match &directory {
-            Some(directory) => formwork_layer::apply(reader, directory, &options)?,
-            None => formwork_layer::index(reader, &options)?,
-        };
-        if applied.diff_id != blob.diff_id {
-            return Err(not_imported(&self.name, &"its archive has another digest than it should"));
-        }
-        if name::tree_digest(&self.name) != Some(applied.tree.digest().0) {
-            return Err(not_imported(&self.name, &"its archive has other files than it should"));
-        }
-        let tree = promised.unwrap_or_else(|| applied.tree.clone());
-        if let Some(directory) = &directory {
-            set_times(&tree, directory, self.store.threads)?;
-        }
-        let is_packed_form = is_packed_form(&applied.tree, &tree, blob.epoch)
-            && is_form(&blob.form, blob.epoch, self.format_of(&blob.descriptor.digest)?);
-        Ok(Unpacked { tree, is_packed_form, archive_size: applied.uncompressed_size })
-    }
-
-    /// How a blob of the content store is compressed.
-    fn format_of(&self, digest: &Digest) -> Result<Format, WorkerError> {
-        let blob = self.store.content.get(digest)?.ok_or_else(|| self.lost())?;
-        let mut start = Vec::new();
-        let read = blob.open()?.take(MAGIC_BYTES as u64).read_to_end(&mut start);
-        read.map_err(|error| FsError::new("read", &blob.path, error))?;
-        Ok(Format::detect(&start))
-    }
-
     /// How an archive is read that must not hold more than a tree says.
     fn apply_options(&self, tree: &Tree) -> ApplyOptions {
         let max_size = tree.size();
@@ -745,19 +517,6 @@ pub fn stored_layer(
     let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
     let is_there = store.snapshots.get(&name)?.is_some();
     Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
-}
-
-impl<W: Write> Write for Stoppable<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.cancel.is_canceled() {
-            true => Err(io::Error::other("stopped")),
-            false => self.sink.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
 }
 
 /// Whether the bytes of all files are known.
