@@ -22,6 +22,7 @@ pub struct Word {
     /// Where the first byte of the text stood.
     origin: u32,
     /// The breaks of its places, if it has any.
+    #[expect(clippy::box_collection, reason = "eight bytes in each word instead of 24")]
     breaks: Option<Box<Vec<Break>>>,
 }
 
