@@ -87,7 +87,9 @@ pub use formwork_frontend::{
 };
 pub use formwork_graph::{Network, without_secrets};
 pub use formwork_layer::Compression;
-pub use formwork_registry::{BucketConfig, BucketKey, ProxyConfig, Secret};
+pub use formwork_registry::{
+    BucketConfig, BucketKey, BucketKeys, ContainerToken, ProxyConfig, Secret,
+};
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
 pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
 pub use formwork_solver::Cancel;

@@ -4,6 +4,7 @@
 //! ([`settings`]), then one library call a command ([`commands`]), then how it is shown
 //! ([`progress`], [`render`]) and what it means for the caller ([`exit`]).
 
+mod amazon;
 mod args;
 mod commands;
 mod exit;

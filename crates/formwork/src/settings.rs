@@ -47,7 +47,7 @@ impl Settings {
     /// Reads the environment. Must come before the program enters a user namespace, in which
     /// everybody is root.
     pub(crate) fn read(args: &GlobalArgs) -> Result<Self, Failure> {
-        let home = path("HOME");
+        let home = home();
         let given = args.root.clone().or_else(|| path("FORMWORK_ROOT"));
         let root = match given {
             Some(root) => root,
@@ -315,6 +315,11 @@ pub(crate) fn limits(args: &SpaceArgs) -> Result<Limits, Failure> {
 /// The value of an environment variable, unless it is empty or no text.
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The user's own directory.
+pub(crate) fn home() -> Option<PathBuf> {
+    path("HOME")
 }
 
 fn path(name: &str) -> Option<PathBuf> {

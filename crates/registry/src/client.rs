@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use formwork_oci::Repository;
 
 use crate::auth::Scope;
+use crate::bucket::LentKeys;
 use crate::endpoint::{self, Endpoint, Places, Pull};
 use crate::error::Attempt;
 use crate::host::Host;
@@ -27,6 +28,7 @@ struct Shared {
     config: Arc<RegistryConfig>,
     transport: Transport,
     hosts: Mutex<HashMap<(String, bool), Arc<Host>>>,
+    lent_keys: LentKeys,
 }
 
 /// Something to do with a repository, for messages.
@@ -47,7 +49,8 @@ impl RegistryClient {
     pub fn new(config: RegistryConfig) -> Result<Self, RegistryError> {
         let config = Arc::new(config);
         let transport = Transport::new(config.clone())?;
-        let shared = Shared { config, transport, hosts: Mutex::default() };
+        let shared =
+            Shared { config, transport, hosts: Mutex::default(), lent_keys: LentKeys::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -57,6 +60,11 @@ impl RegistryClient {
 
     pub(crate) fn transport(&self) -> &Transport {
         &self.shared.transport
+    }
+
+    /// The credentials for buckets that somebody has lent.
+    pub(crate) fn lent_keys(&self) -> &LentKeys {
+        &self.shared.lent_keys
     }
 
     /// Does something with the first endpoint of a repository that can: its mirrors once each, then

@@ -52,7 +52,9 @@ mod trouble;
 mod trust;
 mod upload;
 
-pub use bucket::{Bucket, BucketConfig, BucketKey, Object};
+pub use bucket::{
+    Bucket, BucketConfig, BucketKey, BucketKeys, ContainerToken, Object, OpenObject, Unfinished,
+};
 pub use client::RegistryClient;
 pub use config::{Pieces, ProxyConfig, RegistryConfig, Retries, Timeouts, TrustRoots};
 pub use credentials::{Credential, Credentials, Keeping, Secret};

@@ -31,6 +31,9 @@ const IDLE_CONNECTIONS: usize = 8;
 /// The longest that anything is waited for, whatever the configuration says; clocks overflow.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// How long what is near may take.
+const NEAR: Duration = Duration::from_secs(2);
+
 /// A host, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Site {
@@ -49,6 +52,8 @@ pub(crate) enum Patience {
     Usual,
     /// As long as for the answer to a whole blob.
     Commit,
+    /// Not long, and through no proxy: for what is on this machine or beside it, if it is there.
+    Near,
 }
 
 /// Connections to hosts.
@@ -110,6 +115,10 @@ impl Transport {
         let agent = self.agent(site)?;
         let request = match patience {
             Patience::Usual => request,
+            Patience::Near => {
+                let request = agent.configure_request(request);
+                request.proxy(None).timeout_global(Some(NEAR)).build()
+            }
             Patience::Commit => {
                 let wait = Some(self.config.timeouts.commit.min(LONGEST));
                 let request = agent.configure_request(request);

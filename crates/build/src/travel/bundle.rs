@@ -29,6 +29,8 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub(crate) const EMPTY_BYTES: &[u8] = b"{}";
 /// The annotation with the time of an export.
 const CREATED: &str = "org.opencontainers.image.created";
+/// The annotation with the name of the cache.
+const NAME: &str = "formwork.cache.name";
 /// The number of the format.
 const VERSION: u32 = 1;
 /// The most that the records may have, packed.
@@ -151,8 +153,8 @@ impl Records {
         Ok(compression::zstd(&to_json(self))?)
     }
 
-    /// The manifest, which names everything that the records need.
-    pub(crate) fn manifest(&self, packed: &[u8], created: i64) -> Vec<u8> {
+    /// The manifest of a cache of some name, which names everything that the records need.
+    pub(crate) fn manifest(&self, packed: &[u8], created: i64, name: &str) -> Vec<u8> {
         let records = Descriptor::of(MediaType::Other(RECORDS.to_owned()), packed);
         let parts = self.layers.values().flat_map(|layer| {
             let tree = layer.tree.as_ref().and_then(|tree| match tree {
@@ -164,13 +166,19 @@ impl Records {
         });
         let mut seen = BTreeSet::new();
         let parts = parts.filter(|part| seen.insert(part.digest.clone()));
-        manifest(ARTIFACT, std::iter::once(records).chain(parts).collect(), created)
+        manifest(ARTIFACT, std::iter::once(records).chain(parts).collect(), created, name)
     }
 }
 
-/// A manifest of something that is no image.
-pub(crate) fn manifest(artifact: &str, layers: Vec<Descriptor>, created: i64) -> Vec<u8> {
-    manifest_with(artifact, layers, created, [])
+/// A manifest of something that is no image, in a cache of some name. That is in it, so that no two
+/// caches ever share a manifest: registries remove one with all names that lead to it.
+pub(crate) fn manifest(
+    artifact: &str,
+    layers: Vec<Descriptor>,
+    created: i64,
+    name: &str,
+) -> Vec<u8> {
+    manifest_with(artifact, layers, created, name, [])
 }
 
 /// The same with more annotations.
@@ -178,6 +186,7 @@ pub(crate) fn manifest_with(
     artifact: &str,
     layers: Vec<Descriptor>,
     created: i64,
+    name: &str,
     more: impl IntoIterator<Item = (String, String)>,
 ) -> Vec<u8> {
     let mut manifest = Manifest::oci(empty(), layers);
@@ -185,6 +194,7 @@ pub(crate) fn manifest_with(
     manifest.annotations.extend(more);
     let time = jiff::Timestamp::from_second(created).unwrap_or_default();
     manifest.annotations.insert(CREATED.to_owned(), time.to_string());
+    manifest.annotations.insert(NAME.to_owned(), name.to_owned());
     to_json(&manifest)
 }
 
@@ -386,10 +396,10 @@ mod tests {
             digest.as_str(),
             "sha256:35c879012d09c4ae037cc88fd632564af468b6fce70b577cc63054a6cc1e7658"
         );
-        let manifest = Digest::of(&records.manifest(b"packed", 1_700_000_000));
+        let manifest = Digest::of(&records.manifest(b"packed", 1_700_000_000, "main"));
         assert_eq!(
             manifest.as_str(),
-            "sha256:3bd1f6f3d518d66b45cdee6bee0cc4f1b246c56829540b7b6b483e6e878f7711"
+            "sha256:bbdc89dfd539293fb0bbdb1c2668360eeae07d20b151764ef93419365b9f8751"
         );
     }
 
@@ -397,7 +407,7 @@ mod tests {
     fn what_is_written_can_be_read() {
         let records = records();
         let packed = records.pack().unwrap();
-        let head = Head::read(&records.manifest(&packed, 1_700_000_000)).unwrap();
+        let head = Head::read(&records.manifest(&packed, 1_700_000_000, "main")).unwrap();
         assert_eq!(head.records.digest, Digest::of(&packed));
         assert_eq!(head.created, 1_700_000_000);
         let bundle = Bundle::read(&packed).unwrap();
@@ -448,7 +458,7 @@ mod tests {
         assert!(Bundle::read(b"").is_err());
         assert!(Bundle::read(&compression::zstd(b"{}").unwrap()).is_err());
         let said = |artifact: &str| {
-            let bytes = manifest(artifact, Vec::new(), 0);
+            let bytes = manifest(artifact, Vec::new(), 0, "main");
             Head::read(&bytes).unwrap_err().to_string()
         };
         assert!(said("application/vnd.formwork.cache.v2").contains("another version"));

@@ -116,10 +116,7 @@ impl Directory {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<(), PlaceError> {
-        match fs_err::remove_file(self.name(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        remove(self.name(name))
     }
 
     pub(crate) fn sweep(
@@ -136,11 +133,19 @@ impl Directory {
             if !needed.contains(&path) && age.is_some_and(|age| age >= grace) {
                 freed += metadata.len();
                 if !dry_run {
-                    fs_err::remove_file(&path)?;
+                    remove(path)?;
                 }
             }
         }
         Ok(freed)
+    }
+}
+
+/// Removes a file that somebody else may be removing as well.
+fn remove(path: PathBuf) -> Result<(), PlaceError> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

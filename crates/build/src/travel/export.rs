@@ -1,14 +1,14 @@
 //! Sending the steps of a build to a cache elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{Cursor, Read, Seek as _, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use formwork_cache::{CacheKey, CacheRecord};
-use formwork_content::ContentStore;
+use formwork_content::{Blob, ContentStore};
 use formwork_diagnostics::{Diagnostic, Event, EventSink, StepId};
 use formwork_graph::OpId;
 use formwork_image::{BlobSource, VerifiedBytes};
@@ -26,7 +26,7 @@ use super::place::{MANIFEST_LIMIT, Place, PlaceError};
 use super::watch::watched;
 use super::{CacheMode, CachePlace, CacheTo, in_parallel};
 use crate::step::step;
-use crate::{BuildError, BuildRequest, ErrorKind, Host, Output};
+use crate::{BuildError, BuildRequest, Host, Output};
 
 /// Up to which size a list of files stands in the records.
 const INLINE: usize = 16 << 10;
@@ -86,11 +86,7 @@ pub(crate) fn export(
 
 fn failed(place: &Place, kind: &CachePlace, error: &PlaceError) -> BuildError {
     let message = format!("the cache could not be sent to {}: {error}", place.title());
-    let kind = match kind {
-        CachePlace::Directory(..) => ErrorKind::Machine,
-        CachePlace::Registry(_) | CachePlace::Bucket(_) => ErrorKind::Registry,
-    };
-    BuildError::new(kind, Diagnostic::error("cache-export", message))
+    BuildError::new(kind.kind_of_failure(), Diagnostic::error("cache-export", message))
 }
 
 /// How layers are packed for a place: as the image is, so that they are packed once.
@@ -110,14 +106,26 @@ pub(crate) fn put(
     place: &Place,
     content: &ContentStore,
     descriptor: &Descriptor,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<bool, PlaceError> {
-    let open = || -> std::io::Result<Box<dyn Read + Send>> {
+    let open = |from| {
         let blob = content.find(descriptor).map_err(std::io::Error::other)?;
-        let blob = blob.ok_or_else(|| std::io::Error::other("the blob is gone"))?;
-        Ok(Box::new(blob.open().map_err(std::io::Error::other)?))
+        open_blob(&blob.ok_or_else(|| std::io::Error::other("the blob is gone"))?, from)
     };
     place.put(descriptor, &open, progress)
+}
+
+/// The bytes of a blob of the content store from a position on.
+pub(crate) fn open_blob(blob: &Blob, from: u64) -> std::io::Result<Box<dyn Read + Send>> {
+    let mut file = blob.open().map_err(std::io::Error::other)?;
+    file.seek(SeekFrom::Start(from))?;
+    Ok(Box::new(file))
+}
+
+/// Bytes from a position on.
+pub(crate) fn open_bytes(bytes: &[u8], from: u64) -> std::io::Result<Box<dyn Read + Send>> {
+    let rest = usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default();
+    Ok(Box::new(Cursor::new(rest.to_vec())))
 }
 
 /// What goes to one place.
@@ -202,7 +210,7 @@ impl Shipment {
         }
         let bundle = self.bundle(&records)?;
         let packed = bundle.pack()?;
-        let manifest = bundle.manifest(&packed, now);
+        let manifest = bundle.manifest(&packed, now, self.place.head());
         if manifest.len() as u64 > MANIFEST_LIMIT {
             return Err(PlaceError::new("the build has too many steps for one manifest"));
         }
@@ -341,9 +349,7 @@ impl Shipment {
     }
 
     fn put_bytes(&self, descriptor: &Descriptor, bytes: &[u8]) -> Result<(), PlaceError> {
-        let open = || -> std::io::Result<Box<dyn Read + Send>> {
-            Ok(Box::new(std::io::Cursor::new(bytes.to_vec())))
-        };
+        let open = |from| open_bytes(bytes, from);
         self.place.put(descriptor, &open, &|_| {}).map(drop)
     }
 }

@@ -69,6 +69,8 @@ use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_registry::BucketConfig;
 
+use crate::ErrorKind;
+
 pub(crate) use export::{Export, export};
 pub use gc::{Cleared, clear_cache};
 pub(crate) use import::Imports;
@@ -90,7 +92,17 @@ pub enum CachePlace {
     /// A repository of a registry; the tag is the name of the cache in it.
     Registry(Reference),
     /// A part of a bucket.
-    Bucket(BucketPlace),
+    Bucket(Box<BucketPlace>),
+}
+
+impl CachePlace {
+    /// Whose failure it is if the place does not take something.
+    fn kind_of_failure(&self) -> ErrorKind {
+        match self {
+            Self::Directory(..) => ErrorKind::Machine,
+            Self::Registry(_) | Self::Bucket(_) => ErrorKind::Registry,
+        }
+    }
 }
 
 /// A part of a bucket of S3 or of what speaks like it.
@@ -100,6 +112,12 @@ pub struct BucketPlace {
     pub bucket: BucketConfig,
     /// What all names of objects begin with.
     pub prefix: String,
+    /// What comes after that in the names of blobs.
+    pub blobs_prefix: String,
+    /// What comes after that in the names of manifests.
+    pub manifests_prefix: String,
+    /// How old an object may be before it is made new again when it is wanted.
+    pub refresh_after: Duration,
     /// What the cache is called.
     pub name: String,
 }
@@ -137,6 +155,11 @@ pub enum CacheMode {
     Min,
     /// Those of all steps.
     Max,
+}
+
+impl BucketPlace {
+    /// How old an object may be if nothing is said, as with BuildKit.
+    pub const REFRESH_AFTER: Duration = Duration::from_secs(24 * 3600);
 }
 
 impl CacheFrom {

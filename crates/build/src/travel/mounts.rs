@@ -10,7 +10,6 @@
 //! belong together, and nobody can tell what a mixture would mean to the program that uses them.
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink};
@@ -21,6 +20,7 @@ use formwork_solver::Cancel;
 use formwork_worker::{LayerStore, cache_mount_files, is_cache_mount_empty, replace_cache_mount};
 
 use super::bundle::{EMPTY_BYTES, created, empty, manifest_with, read_manifest};
+use super::export::{open_blob, open_bytes};
 use super::place::{Place, PlaceError};
 use super::watch::watched;
 use super::{CacheFrom, CachePlace, CacheTo};
@@ -186,8 +186,10 @@ fn send_all(
             }
             Ok(sent)
         };
-        watched(to.timeout, cancel, work)
-            .map_err(|error| failed(format!("cache mounts could not be sent to {title}: {error}")))
+        watched(to.timeout, cancel, work).map_err(|error| {
+            let message = format!("cache mounts could not be sent to {title}: {error}");
+            BuildError::new(to.place.kind_of_failure(), Diagnostic::error("cache-mounts", message))
+        })
     })
 }
 
@@ -221,18 +223,14 @@ fn send(
     let kind = MediaType::Other(ARCHIVE.to_owned());
     let archive = Descriptor::new(kind, packed.digest.clone(), packed.size);
     let blob = staged.commit_hashed(packed.digest.clone()).map_err(|error| failed(&error))?;
-    let open = || -> std::io::Result<Box<dyn Read + Send>> {
-        Ok(Box::new(blob.open().map_err(std::io::Error::other)?))
-    };
-    let sent = place.put(&archive, &open, &|_| {});
+    let sent = place.put(&archive, &|from| open_blob(&blob, from), &|_| {});
     // It is of no use here any more.
     let _ = store.content().remove(&packed.digest);
     sent?;
-    let empty_bytes = || -> std::io::Result<Box<dyn Read + Send>> { Ok(Box::new(EMPTY_BYTES)) };
-    place.put(&empty(), &empty_bytes, &|_| {})?;
+    place.put(&empty(), &|from| open_bytes(EMPTY_BYTES, from), &|_| {})?;
     let more = [(ID.to_owned(), id.to_owned()), (FILES.to_owned(), hash)];
     let now = jiff::Timestamp::now().as_second();
-    place.write(&name, &manifest_with(ARTIFACT, vec![archive], now, more))?;
+    place.write(&name, &manifest_with(ARTIFACT, vec![archive], now, place.head(), more))?;
     Ok(true)
 }
 
@@ -299,7 +297,7 @@ mod tests {
         let archive = Descriptor::of(MediaType::Other(ARCHIVE.to_owned()), b"x");
         let of = |artifact: &str, id: &str, archive: &Descriptor| {
             let more = [(ID.to_owned(), id.to_owned())];
-            archive_of(&manifest_with(artifact, vec![archive.clone()], 1, more), "apt")
+            archive_of(&manifest_with(artifact, vec![archive.clone()], 1, "main", more), "apt")
         };
         assert_eq!(of(ARTIFACT, "apt", &archive).unwrap(), archive);
         assert!(of(ARTIFACT, "dnf", &archive).is_err());

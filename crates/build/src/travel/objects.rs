@@ -2,21 +2,23 @@
 //! appears as a whole or not at all.
 
 use std::collections::BTreeSet;
-use std::io::{Cursor, Read, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use formwork_oci::{Descriptor, Digest};
-use formwork_registry::{Bucket, DownloadError, OpenBlob};
+use formwork_registry::{Bucket, DownloadError, OpenObject};
 
+use super::export::open_bytes;
 use super::place::{MANIFEST_LIMIT, PlaceError};
 use super::{BucketPlace, in_parallel};
 use crate::host::Registries;
 
 /// The beginning of all names, with the version of the format.
 const ROOT: &str = "formwork-cache-v1/";
-/// How old an object may be before it is made new again when it is wanted.
-const FRESH: i64 = 24 * 3600;
+
+/// How long ago a transfer in parts must have begun for nobody to be at it any more, in seconds.
+const ABANDONED: i64 = 24 * 3600;
 
 /// A cache in a bucket.
 #[derive(Debug)]
@@ -41,11 +43,18 @@ impl Objects {
     }
 
     fn name(&self, name: &str) -> String {
-        format!("{}{ROOT}names/{name}", self.place.prefix)
+        let BucketPlace { prefix, manifests_prefix, .. } = &self.place;
+        format!("{prefix}{manifests_prefix}{ROOT}names/{name}")
     }
 
     fn blob(&self, digest: &Digest) -> String {
-        format!("{}{ROOT}blobs/{}", self.place.prefix, digest.as_str().replacen(':', "/", 1))
+        format!("{}{}", self.blobs(), digest.as_str().replacen(':', "/", 1))
+    }
+
+    /// What the names of all blobs begin with.
+    fn blobs(&self) -> String {
+        let BucketPlace { prefix, blobs_prefix, .. } = &self.place;
+        format!("{prefix}{blobs_prefix}{ROOT}blobs/")
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, PlaceError> {
@@ -59,11 +68,9 @@ impl Objects {
     }
 
     pub(crate) fn write(&self, name: &str, manifest: &[u8]) -> Result<(), PlaceError> {
-        let open = || -> std::io::Result<Box<dyn Read + Send>> {
-            Ok(Box::new(Cursor::new(manifest.to_vec())))
-        };
+        let open = |from| open_bytes(manifest, from);
         let (digest, size) = (Digest::of(manifest), manifest.len() as u64);
-        Ok(self.bucket()?.write(&self.name(name), &digest, size, &open)?)
+        Ok(self.bucket()?.write(&self.name(name), &digest, size, &open, &|_| {})?)
     }
 
     pub(crate) fn fetch(
@@ -84,17 +91,25 @@ impl Objects {
     pub(crate) fn has(&self, blob: &Descriptor) -> Result<bool, PlaceError> {
         let (bucket, key) = (self.bucket()?, self.blob(&blob.digest));
         let Some((size, modified)) = bucket.look(&key)? else { return Ok(false) };
-        if size == blob.size && jiff::Timestamp::now().as_second() - modified > FRESH {
-            bucket.refresh(&key)?;
+        let age = jiff::Timestamp::now().as_second().saturating_sub(modified);
+        let is_old = u64::try_from(age).is_ok_and(|age| age > self.place.refresh_after.as_secs());
+        if size == blob.size && is_old {
+            bucket.refresh(&key, size)?;
         }
         Ok(size == blob.size)
     }
 
-    pub(crate) fn put(&self, blob: &Descriptor, open: &OpenBlob<'_>) -> Result<bool, PlaceError> {
+    pub(crate) fn put(
+        &self,
+        blob: &Descriptor,
+        open: &OpenObject<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<bool, PlaceError> {
         if self.has(blob)? {
             return Ok(false);
         }
-        self.bucket()?.write(&self.blob(&blob.digest), &blob.digest, blob.size, open)?;
+        let key = self.blob(&blob.digest);
+        self.bucket()?.write(&key, &blob.digest, blob.size, open, progress)?;
         Ok(true)
     }
 
@@ -117,12 +132,18 @@ impl Objects {
     ) -> Result<u64, PlaceError> {
         let needed: BTreeSet<String> = needed.iter().map(|digest| self.blob(digest)).collect();
         let bucket = self.bucket()?;
-        let mut objects = bucket.list(&format!("{}{ROOT}blobs/", self.place.prefix))?;
-        let oldest = jiff::Timestamp::now().as_second();
-        let oldest = oldest.saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
+        let mut objects = bucket.list(&self.blobs())?;
+        let now = jiff::Timestamp::now().as_second();
+        let oldest = now.saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
         objects.retain(|object| !needed.contains(&object.key) && object.modified <= oldest);
         if !dry_run {
             in_parallel(&objects, |object| Ok(bucket.remove(&object.key)?))?;
+            let own = self.blobs();
+            let mut unfinished = bucket.unfinished(&own)?;
+            let is_abandoned = |begun| begun <= oldest.min(now - ABANDONED);
+            // Not every service knows that it was asked for some only.
+            unfinished.retain(|one| one.key.starts_with(&own) && is_abandoned(one.begun));
+            in_parallel(&unfinished, |one| Ok(bucket.abort(&one.key, &one.upload)?))?;
         }
         Ok(objects.iter().map(|object| object.size).sum())
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use formwork_cache::CacheKey;
 use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
-use formwork_registry::{BlobPush, OpenBlob, RegistryError};
+use formwork_registry::{BlobPush, OpenObject, RegistryError};
 
 use super::CachePlace;
 use super::directory::Directory;
@@ -35,7 +35,7 @@ pub(crate) struct Place {
 enum Kind {
     Directory(Directory),
     Registry { registries: Arc<Registries>, repository: Repository },
-    Bucket(Objects),
+    Bucket(Box<Objects>),
 }
 
 /// Why a place does not do what it should, in words.
@@ -85,7 +85,7 @@ impl Place {
                 }
             }
             CachePlace::Bucket(bucket) => Self {
-                kind: Kind::Bucket(Objects::new(&host.registries, bucket)),
+                kind: Kind::Bucket(Box::new(Objects::new(&host.registries, bucket))),
                 name: bucket.name.clone(),
                 title: format!("s3://{}/{}", bucket.bucket.bucket, bucket.prefix),
             },
@@ -185,18 +185,20 @@ impl Place {
         }
     }
 
-    /// Sends a blob, unless it is there; whether it was sent.
+    /// Sends a blob, unless it is there; whether it was sent. `open` gives its bytes from a position
+    /// on.
     pub(crate) fn put(
         &self,
         blob: &Descriptor,
-        open: &OpenBlob<'_>,
-        progress: &dyn Fn(u64),
+        open: &OpenObject<'_>,
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<bool, PlaceError> {
+        let whole = || open(0);
         match &self.kind {
-            Kind::Bucket(objects) => objects.put(blob, open),
-            Kind::Directory(directory) => directory.put(blob, open, progress),
+            Kind::Bucket(objects) => objects.put(blob, open, progress),
+            Kind::Directory(directory) => directory.put(blob, &whole, progress),
             Kind::Registry { registries, repository } => {
-                let sent = registries.client()?.push_blob(repository, blob, open, progress)?;
+                let sent = registries.client()?.push_blob(repository, blob, &whole, progress)?;
                 Ok(sent == BlobPush::Sent)
             }
         }

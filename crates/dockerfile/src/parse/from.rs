@@ -86,7 +86,7 @@ mod tests {
             "FROM a AS=build described \"compiles it all\"",
         );
         check(
-            "# Build compiles\n# more\nFROM a AS build",
+            "# Build is a word\n# build compiles\n# more\nFROM a AS build",
             "FROM a AS=build described \"compiles\"",
         );
         check("# build compiles\n\nFROM a AS build", "FROM a AS=build described \"compiles\"");

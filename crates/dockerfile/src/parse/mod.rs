@@ -354,7 +354,7 @@ fn stage(index: usize, from: Instruction<From>) -> Stage {
     let name = from.kind.alias.as_ref().map(|alias| alias.text().to_ascii_lowercase());
     let description = name.as_ref().and_then(|name| {
         let mut descriptions = pairs::descriptions(&from.comments);
-        let own = descriptions.find(|(first, _)| first.eq_ignore_ascii_case(name));
+        let own = descriptions.find(|(first, _)| first == name);
         own.map(|(_, text)| text.to_owned())
     });
     Stage { index, name, description, span: from.span, from, instructions: Vec::new() }

@@ -90,7 +90,7 @@ pub(crate) struct BuildArgs {
     pub(crate) no_cache_filter: Vec<String>,
     /// Look for steps in a cache elsewhere: type=registry,ref=REPOSITORY[:TAG],
     /// type=local,src=DIRECTORY, or type=s3,bucket=BUCKET,region=REGION[,prefix=…,name=…,
-    /// endpoint_url=…,use_path_style=true] with the credentials of Amazon's tools (AWS_…); a lone
+    /// endpoint_url=…,use_path_style=true] with the credentials of Amazon's tools (AWS_…, ~/.aws); a lone
     /// name means type=registry. `timeout=1m` limits how long the
     /// build waits for its answers. May be repeated
     #[arg(long, value_name = "type=TYPE,…")]

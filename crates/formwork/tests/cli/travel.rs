@@ -72,6 +72,8 @@ fn on_each_place(test: impl Fn(&Shared)) {
 /// A server that speaks like S3, with one bucket; ends with its value.
 struct Objects {
     process: std::process::Child,
+    /// Where it listens.
+    host: std::net::SocketAddr,
     place: String,
 }
 
@@ -93,23 +95,33 @@ impl Objects {
             let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             while matches!(process.try_wait(), Ok(None)) {
                 if let Ok(mut stream) = TcpStream::connect(free) {
-                    let request = "PUT /bucket HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
-                    stream.write_all(request.as_bytes()).unwrap();
-                    let mut answer = String::new();
-                    stream.read_to_string(&mut answer).unwrap();
+                    let answer = asked(&mut stream, "PUT /bucket");
                     assert!(answer.contains(" 200 "), "{answer}");
                     let place = format!(
                         "type=s3,bucket=bucket,region=us-east-1,endpoint_url=http://{free},\
                          use_path_style=true,prefix=some/where/,access_key_id=id,\
                          secret_access_key=secret"
                     );
-                    return Some(Self { process, place });
+                    return Some(Self { process, host: free, place });
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
         panic!("moto_server does not start");
     }
+
+    /// What the server answers to somebody in particular.
+    fn answer(&self, request: &str) -> String {
+        asked(&mut TcpStream::connect(self.host).unwrap(), request)
+    }
+}
+
+fn asked(stream: &mut TcpStream, request: &str) -> String {
+    let request = format!("{request} HTTP/1.0\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
@@ -138,6 +150,69 @@ fn a_bucket_does_what_a_registry_does() {
     let other = from.replace("bucket=bucket", "bucket=other");
     let ran = Ran::of(&mut site.build_command(&[&other], STEPS)).succeeded();
     assert!(ran.stderr.contains("no such bucket"), "{}", ran.stderr);
+}
+
+#[test]
+fn large_layers_go_into_a_bucket_in_parts() {
+    let Some(objects) = Objects::start() else { return };
+    let large =
+        "FROM busybox\nRUN head -c 12000000 /dev/urandom > /large\nRUN wc -c < /large > /size\n";
+    let names = "name=one;two,blobs_prefix=b/,manifests_prefix=m/,part_size=5MB";
+    let to = format!("--cache-to={},mode=max,{names},ignore-error=false", objects.place);
+    // Somebody else has begun to send something, and was ended in the middle; long ago, as this
+    // server says of all.
+    objects.answer("POST /bucket/some/where/b/formwork-cache-v1/blobs/sha256/abc?uploads");
+    let first = machine().build(&[&to], large);
+    assert!(objects.answer("GET /bucket?uploads").contains("/abc"));
+    let listed = objects.answer("GET /bucket?list-type=2&prefix=some/where/b/");
+    assert!(listed.contains("<Size>120"), "{listed}");
+    for name in ["one", "two"] {
+        let place = objects
+            .place
+            .replace("prefix=", &format!("{},prefix=", names.replace("one;two", name)));
+        let built = machine().build(&[&format!("--cache-from={place}")], large);
+        assert_eq!((built.executed().len(), &built.id), (0, &first.id), "{name}");
+        let site = machine();
+        site.run(&["cache", "gc", &place, "--keep-duration=0s"]);
+    }
+    assert!(!objects.answer("GET /bucket?uploads").contains("/abc"));
+}
+
+#[test]
+fn credentials_for_a_bucket_are_found_where_amazons_tools_find_them() {
+    let Some(objects) = Objects::start() else { return };
+    let endpoint = format!("http://{}", objects.host);
+    let place = "type=s3,bucket=bucket,use_path_style=true";
+    let site = machine();
+    site.write(
+        "aws/config",
+        format!(
+            "[profile team]\nregion = eu-west-1\nendpoint_url = {endpoint}\nrole_arn = \
+         arn:aws:iam::123456789012:role/ci\nweb_identity_token_file = {}\n",
+            site.outside("context/aws/token")
+        ),
+    );
+    site.write("aws/token", "the token of the job");
+    site.write("aws/credentials", "[default]\naws_access_key_id = a\naws_secret_access_key = b\n");
+    let build = |variables: &[(&str, &str)], place: &str| {
+        let arguments = [format!("--cache-to={place},ignore-error=false")];
+        let mut command = site.build_command(&[&arguments[0]], SAME);
+        command.env("AWS_CONFIG_FILE", site.outside("context/aws/config"));
+        command.env("AWS_SHARED_CREDENTIALS_FILE", site.outside("context/aws/credentials"));
+        Ran::of(command.envs(variables.iter().copied()))
+    };
+    let with_endpoint = format!("{place},endpoint_url={endpoint},region=us-east-1");
+    build(&[], &format!("{with_endpoint},name=default")).succeeded();
+    let team = [("AWS_PROFILE", "team"), ("AWS_ENDPOINT_URL_STS", &*endpoint)];
+    build(&team, &format!("{place},name=team")).succeeded();
+    let listed = objects.answer("GET /bucket?list-type=2&prefix=formwork-cache-v1/names/");
+    for name in ["names/default<", "names/team<"] {
+        assert!(listed.contains(name), "{listed}");
+    }
+    build(&[("AWS_PROFILE", "absent")], &with_endpoint).failed(2, "no profile `absent`");
+    build(&[], place).failed(2, "needs a `region`");
+    fs_err::remove_file(site.context("aws/token")).unwrap();
+    build(&team, &format!("{place},name=other")).failed(3, "no credentials");
 }
 
 impl Shared {

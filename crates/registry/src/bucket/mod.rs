@@ -1,12 +1,15 @@
 //! Objects in buckets of S3 and of what speaks like it: read, write, list, remove.
 //!
-//! Requests are signed where there are credentials ([`sign`]), and go through the same transport as
-//! those to registries: proxies, certificates, timeouts. What a server sends is taken for hostile:
-//! objects are never longer than the caller says, and listings are limited.
+//! Requests are signed ([`sign`]) where there are credentials ([`keys`]), and go through the same
+//! transport as those to registries: proxies, certificates, timeouts. Large objects go in parts
+//! ([`parts`]). What a server sends is taken for hostile: objects are never longer than the caller
+//! says, and listings are limited.
 
+mod keys;
+mod parts;
 mod sign;
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use formwork_oci::Digest;
@@ -15,8 +18,15 @@ use ureq::{Body, SendBody};
 
 use crate::transport::{Patience, Site};
 use crate::trouble::Trouble;
-use crate::{DownloadError, OpenBlob, RegistryClient, Secret, endpoint, text};
+use crate::{DownloadError, RegistryClient, endpoint, text};
+pub(crate) use keys::LentKeys;
+pub use keys::{BucketKey, BucketKeys, ContainerToken};
+pub use parts::Unfinished;
 use sign::{Signed, Signer};
+
+/// Opens the bytes of an object from a position on; called anew for what has to be sent again, and
+/// by several threads at once.
+pub type OpenObject<'a> = dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync + 'a;
 
 /// The SHA-256 of nothing.
 const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -38,19 +48,21 @@ pub struct BucketConfig {
     pub bucket: String,
     /// Whether the bucket stands in the path of addresses rather than in their host.
     pub path_style: bool,
-    /// The credentials; nobody's where there are none.
-    pub key: Option<BucketKey>,
+    /// Where the credentials come from.
+    pub keys: BucketKeys,
+    /// From how many bytes on an object goes in parts of that size.
+    pub part_size: u64,
+    /// How many parts of an object are sent at the same time; at least one.
+    pub parallel: usize,
+    /// How often a request is made at most; as the client has it, if nothing is said.
+    pub attempts: Option<u32>,
 }
 
-/// Credentials for a bucket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BucketKey {
-    /// What they are called.
-    pub id: String,
-    /// What is secret about them.
-    pub secret: Secret,
-    /// What goes with temporary ones.
-    pub session: Option<Secret>,
+impl BucketConfig {
+    /// The size of parts if nothing is said.
+    pub const PART_SIZE: u64 = 64 << 20;
+    /// How many parts are sent at the same time if nothing is said, as with BuildKit.
+    pub const PARALLEL: usize = 4;
 }
 
 /// A bucket.
@@ -85,8 +97,19 @@ struct Call<'a> {
     query: Vec<(&'a str, String)>,
     /// Further headers, with lower-case names.
     headers: Vec<(&'a str, String)>,
-    /// The SHA-256 of the body, and how many bytes it has.
-    body: Option<(&'a str, u64, &'a OpenBlob<'a>)>,
+    body: Option<Payload<'a>>,
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+struct Payload<'a> {
+    /// The SHA-256.
+    hash: &'a str,
+    /// Where it begins in the object.
+    from: u64,
+    /// How many bytes it has.
+    size: u64,
+    open: &'a OpenObject<'a>,
 }
 
 impl<'a> Call<'a> {
@@ -96,7 +119,8 @@ impl<'a> Call<'a> {
 }
 
 impl Bucket<'_> {
-    /// Writes an object into a sink, at most `limit` bytes of it; `false` if there is none.
+    /// Writes an object into a sink, at most `limit` bytes of it; `false` if there is none. Where an
+    /// answer breaks off, the next one goes on from there.
     ///
     /// # Errors
     ///
@@ -108,23 +132,51 @@ impl Bucket<'_> {
         sink: &mut dyn Write,
         progress: &dyn Fn(u64),
     ) -> Result<bool, DownloadError> {
-        let Some(answer) = self.found(&Call::new(Method::GET, key))? else { return Ok(false) };
-        let mut body = answer.into_body().into_reader().take(limit);
-        let mut buffer = vec![0; 256 << 10];
         let mut done = 0;
-        loop {
-            let count = match body.read(&mut buffer) {
-                Ok(0) => return Ok(true),
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => {
+        for attempt in 1.. {
+            let range = (done > 0).then(|| ("range", format!("bytes={done}-")));
+            let call = Call { headers: range.into_iter().collect(), ..Call::new(Method::GET, key) };
+            let Some(answer) = self.found(&call)? else { return Ok(false) };
+            let skipped = if answer.status() == StatusCode::PARTIAL_CONTENT { 0 } else { done };
+            let mut body = answer.into_body().into_reader().take(limit - done + skipped);
+            let before = done;
+            let broken = io::copy(&mut body.by_ref().take(skipped), &mut io::sink()).err();
+            let broken = match broken {
+                None => self.pour(key, &mut body, sink, &mut done, progress)?,
+                broken => broken,
+            };
+            match broken {
+                None => return Ok(true),
+                Some(_) if done > before || attempt < self.attempts() => {}
+                Some(error) => {
                     return Err(self.failed(key, &format!("the answer broke off: {error}")));
                 }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes what comes into a sink; why it broke off, if it did.
+    fn pour(
+        &self,
+        key: &str,
+        body: &mut dyn Read,
+        sink: &mut dyn Write,
+        done: &mut u64,
+        progress: &dyn Fn(u64),
+    ) -> Result<Option<io::Error>, DownloadError> {
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Some(error)),
             };
             let local = |source| DownloadError::Local { url: self.shown(key), source };
             sink.write_all(&buffer[..count]).map_err(local)?;
-            done += count as u64;
-            progress(done);
+            *done += count as u64;
+            progress(*done);
         }
     }
 
@@ -143,7 +195,8 @@ impl Bucket<'_> {
         Ok(Some((size.unwrap_or_default(), modified)))
     }
 
-    /// Writes an object, in place of what was there.
+    /// Writes an object, in place of what was there; a large one in parts. It appears as a whole or
+    /// not at all. `progress` is told how many bytes have been sent.
     ///
     /// # Errors
     ///
@@ -153,10 +206,16 @@ impl Bucket<'_> {
         key: &str,
         digest: &Digest,
         size: u64,
-        open: &OpenBlob<'_>,
+        open: &OpenObject<'_>,
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DownloadError> {
-        let body = Some((digest.hex(), size, open));
-        self.done(&Call { body, ..Call::new(Method::PUT, key) })
+        if size > self.config.part_size {
+            return self.write_in_parts(key, size, open, progress);
+        }
+        let body = Some(Payload { hash: digest.hex(), from: 0, size, open });
+        self.done(&Call { body, ..Call::new(Method::PUT, key) })?;
+        progress(size);
+        Ok(())
     }
 
     /// Writes an object over itself, so that it is as old as if it had been sent just now.
@@ -164,7 +223,10 @@ impl Bucket<'_> {
     /// # Errors
     ///
     /// Fails where the service does not do it.
-    pub fn refresh(&self, key: &str) -> Result<(), DownloadError> {
+    pub fn refresh(&self, key: &str, size: u64) -> Result<(), DownloadError> {
+        if size > parts::LARGEST_COPY {
+            return self.copy_in_parts(key, size);
+        }
         let source = sign::path(&[&self.config.bucket, key]);
         let headers =
             vec![("x-amz-copy-source", source), ("x-amz-metadata-directive", "REPLACE".to_owned())];
@@ -237,7 +299,7 @@ impl Bucket<'_> {
         let code = code_of(answer).map(|code| format!(" ({code})")).unwrap_or_default();
         let way_out = match status.as_u16() {
             401 | 403 => {
-                "; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and who may use the bucket"
+                "; check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE), and who may use the bucket"
             }
             301 | 307 | 400 => "; check the region and `use_path_style`",
             404 => "; check the bucket's name",
@@ -249,10 +311,9 @@ impl Bucket<'_> {
 
     /// Sends a request, again where what went wrong may pass.
     fn send(&self, call: &Call<'_>) -> Result<http::Response<Body>, DownloadError> {
-        let retries = self.client.config().retries;
-        let mut pause = retries.first_delay;
+        let mut pause = self.client.config().retries.first_delay;
         for attempt in 1.. {
-            let passes = attempt < retries.attempts;
+            let passes = attempt < self.attempts();
             match self.try_send(call)? {
                 Ok(answer) if passes && is_passing(answer.status()) => {}
                 Ok(answer) => return Ok(answer),
@@ -265,6 +326,10 @@ impl Bucket<'_> {
         Err(self.failed(call.key, "it was never asked"))
     }
 
+    fn attempts(&self) -> u32 {
+        self.config.attempts.unwrap_or(self.client.config().retries.attempts)
+    }
+
     fn try_send(
         &self,
         call: &Call<'_>,
@@ -275,7 +340,7 @@ impl Bucket<'_> {
         let site = site.ok_or_else(|| unusable("`endpoint_url` is no address of a service"))?;
         let site =
             Site { verified: !endpoint::is_listed(self.client.config(), &site.host), ..site };
-        let headers = self.headers(call, &host, &path);
+        let headers = self.headers(call, &host, &path)?;
         let query = sign::query(&call.query);
         let separator = if query.is_empty() { "" } else { "?" };
         let mut request = http::Request::builder()
@@ -289,32 +354,37 @@ impl Bucket<'_> {
             Ok(self.client.transport().send(&site, request, patience))
         };
         match call.body {
-            None if call.method == Method::PUT => {
+            None if has_length(&call.method) => {
                 send(SendBody::from_reader(&mut [].as_slice()), Patience::Usual)
             }
             None => send(SendBody::none(), Patience::Usual),
-            Some((_, size, open)) => {
+            Some(Payload { from, size, open, .. }) => {
                 let local = |source| DownloadError::Local { url: self.shown(call.key), source };
-                let mut reader = open().map_err(local)?.take(size);
+                let mut reader = open(from).map_err(local)?.take(size);
                 send(SendBody::from_reader(&mut reader), Patience::Commit)
             }
         }
     }
 
     /// The headers of a request, with its signature.
-    fn headers<'c>(&self, call: &Call<'c>, host: &str, path: &str) -> Vec<(&'c str, String)> {
+    fn headers<'c>(
+        &self,
+        call: &Call<'c>,
+        host: &str,
+        path: &str,
+    ) -> Result<Vec<(&'c str, String)>, DownloadError> {
         let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-        let payload = call.body.map_or(NOTHING, |(hash, ..)| hash);
+        let payload = call.body.map_or(NOTHING, |body| body.hash);
         let mut headers = call.headers.clone();
         headers.push(("host", host.to_owned()));
         headers.push(("x-amz-content-sha256", payload.to_owned()));
         headers.push(("x-amz-date", time.clone()));
-        let key = self.config.key.as_ref();
-        let session = key.and_then(|key| key.session.as_ref());
+        let key = self.key().map_err(|problem| self.failed(call.key, &problem))?;
+        let session = key.as_ref().and_then(|key| key.session.as_ref());
         headers.extend(session.map(|token| ("x-amz-security-token", token.expose().to_owned())));
         headers.sort();
         let method = call.method.as_str();
-        let authorization = key.map(|key| {
+        let authorization = key.as_ref().map(|key| {
             let signer = Signer {
                 access_key: &key.id,
                 secret_key: key.secret.expose(),
@@ -325,9 +395,9 @@ impl Bucket<'_> {
             signer.authorization(Signed { method, path, query, headers, payload })
         });
         headers.extend(authorization.map(|value| ("authorization", value)));
-        let length = call.body.map(|(_, size, _)| size).or((method == "PUT").then_some(0));
+        let length = call.body.map(|body| body.size).or(has_length(&call.method).then_some(0));
         headers.extend(length.map(|length| ("content-length", length.to_string())));
-        headers
+        Ok(headers)
     }
 
     /// The beginning of an address, its host, and its path.
@@ -357,6 +427,11 @@ impl Bucket<'_> {
         let problem = text::printable(problem);
         DownloadError::Remote { url: self.shown(key), problem }
     }
+}
+
+/// Whether a request says how long its body is although it has none.
+fn has_length(method: &Method) -> bool {
+    matches!(*method, Method::PUT | Method::POST)
 }
 
 fn is_passing(status: StatusCode) -> bool {

@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod auth;
+mod bucket;
 mod content;
 mod docker;
 mod faults;
