@@ -66,7 +66,7 @@ pub enum ExpandError {
         limit: usize,
     },
     /// The result, or the work to get it, is beyond all reason.
-    #[error("the expanded text is larger than formwork accepts")]
+    #[error("the expanded text is larger, or more work, than formwork accepts")]
     TooLarge {
         /// What makes it so large.
         span: Span,

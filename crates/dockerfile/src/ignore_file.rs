@@ -47,6 +47,11 @@ impl IgnoreFile {
         self.patterns.judge(path, is_dir)
     }
 
+    /// Whether a path is left out, with all that may be in it.
+    pub fn excludes(&self, path: &[u8]) -> bool {
+        self.judge(path, true) == Ignore::Exclude
+    }
+
     /// The line that excludes a path or excepts it, without white space around it; `None` if none
     /// speaks of it.
     pub fn line_about(&self, path: &[u8]) -> Option<(&Rule, Span)> {

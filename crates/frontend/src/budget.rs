@@ -1,7 +1,8 @@
-//! How much text the variables of one build may come to.
+//! How much text the variables of one build may come to, and how much work.
 //!
 //! A few lines of a Dockerfile can double a variable until it is a megabyte long, and a few
-//! thousand more can repeat it: the memory for that would be out of proportion to the file.
+//! thousand more can repeat it, or look for patterns in it: the memory and the time for that would
+//! be out of proportion to the file.
 
 use std::cell::Cell;
 
@@ -13,6 +14,9 @@ const LIMIT: usize = 64 << 20;
 
 /// What it takes to find out that a text is too long: about what it would be.
 const FRUITLESS: usize = 1 << 20;
+
+/// What is taken for a text in which something is wrong, whatever has been done until then.
+const MISTAKEN: usize = FRUITLESS / 16;
 
 /// What is left of it.
 #[derive(Debug)]
@@ -34,7 +38,7 @@ impl Budget {
         left.map(drop).ok_or(ExpandError::TooLarge { span })
     }
 
-    /// Expands something, whose length is taken, and so is the work for what would be too long.
+    /// Expands something, whose cost is taken, and so is the work for what would be too long.
     ///
     /// # Errors
     ///
@@ -43,16 +47,16 @@ impl Budget {
         &self,
         span: Span,
         expand: impl FnOnce() -> Result<T, ExpandError>,
-        length: impl FnOnce(&T) -> usize,
+        cost: impl FnOnce(&T) -> usize,
     ) -> Result<T, ExpandError> {
         if self.is_spent() {
             return Err(ExpandError::TooLarge { span });
         }
         let result = expand();
         match &result {
-            Ok(text) => self.take(length(text), span)?,
+            Ok(text) => self.take(cost(text), span)?,
             Err(ExpandError::TooLarge { .. }) => self.take(FRUITLESS, span)?,
-            Err(_) => {}
+            Err(_) => self.take(MISTAKEN, span)?,
         }
         result
     }

@@ -3,7 +3,7 @@
 //! The findings bear the names of BuildKit's rules, and its messages; whether they count is not
 //! decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span, nearest};
 use formwork_dockerfile::instruction::{Heredoc, Source};
@@ -50,7 +50,7 @@ fn undeclared(dockerfile: &Dockerfile, global: &GlobalScope, word: &Word) -> Vec
         known.or_else(|| names.contains(&name).then(String::new))
     };
     let warning = |(name, span): (String, Span)| {
-        let hint = nearest(&name, names.iter().copied());
+        let hint = nearest(&name, names.iter().copied().chain(global.names()));
         let hint = hint.map(|nearest| format!(" (did you mean {nearest}?)")).unwrap_or_default();
         let message = format!("FROM argument '{name}' is not declared{hint}");
         Diagnostic::warning("UndefinedArgInFrom", message).at(&dockerfile.source, span, "")
@@ -79,7 +79,7 @@ fn invalid_default(
     Some(warning.at(&dockerfile.source, image.span(), ""))
 }
 
-/// The variables of an instruction of a stage that have no value at that point.
+/// The variables of an instruction of a stage that nobody has declared or set at that point.
 pub(crate) fn undefined(
     kind: &InstructionKind,
     source: &SourceFile,
@@ -93,7 +93,8 @@ pub(crate) fn undefined(
     };
     let lookup = |name: &str| {
         let known = scope.get(name).map(str::to_owned);
-        known.or_else(|| own.contains(&name).then(String::new))
+        let is_declared = || own.contains(&name) || scope.declares(name);
+        known.or_else(|| is_declared().then(String::new))
     };
     let words = kind.expanded_words();
     let mut found: Vec<_> =
@@ -101,6 +102,8 @@ pub(crate) fn undefined(
     for heredoc in heredocs(kind) {
         found.extend(expand_heredoc(heredoc, &lookup).map(|e| e.unknown).unwrap_or_default());
     }
+    let mut told = BTreeSet::new();
+    found.retain(|(name, _)| told.insert(name.clone()));
     let names = || scope.variables().iter().map(|(name, _)| name.as_str());
     let warning = |(name, span): (String, Span)| {
         let hint = nearest(&name, names());
@@ -158,6 +161,7 @@ mod tests {
     fn variables_are_defined_before_their_use() {
         for fine in [
             "ENV A=1 B=2\nENV C=$A$B",
+            "ARG A\nENV C=$A",
             "ARG A=1 B=$A",
             "ENV A=${B:-x} C=${D+y}",
             "COPY <<'EOF' /a\n$B\nEOF",
@@ -174,6 +178,7 @@ mod tests {
             "WORKDIR /$C",
             "COPY <<EOF /a\n$C\nEOF",
             "RUN --mount=type=tmpfs,target=/x$C true",
+            "COPY --chown=$C:$C a /",
         ] {
             let found = findings(&format!("FROM scratch\nARG GIVEN\n{undefined}\n"));
             assert_eq!(found, ["UndefinedVar: Usage of undefined variable '$C'"], "{undefined}");

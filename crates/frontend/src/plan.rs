@@ -99,7 +99,7 @@ impl<'a> Plan<'a> {
         planner.visit(target);
         let Planner { stages, missing, errors, .. } = planner;
         if !errors.is_empty() {
-            return Err(errors);
+            return Err(each_once(errors));
         }
         let filters = &options.no_cache_filter;
         let uncached = Uncached::new(filters, dockerfile, &stages, missing.is_empty());
@@ -111,6 +111,17 @@ impl<'a> Plan<'a> {
     pub(crate) fn first_missing(&self) -> Option<&ImageRequest> {
         self.missing.first()
     }
+}
+
+/// What is wrong with a stage shows again in each stage that builds on it.
+fn each_once(errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut all: Vec<Diagnostic> = Vec::new();
+    for error in errors {
+        if !all.contains(&error) {
+            all.push(error);
+        }
+    }
+    all
 }
 
 /// The number of the target stage, and the name that the user gave.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use formwork_dockerfile::{Dockerfile, ExpandError, Word, expand};
+use formwork_dockerfile::{Dockerfile, ExpandError, Expanded, Word, expand};
 use formwork_oci::Platform;
 
 use crate::Options;
@@ -61,8 +61,9 @@ impl GlobalScope {
             let value = match (options.build_args.get(name), &variable.default) {
                 (Some(given), _) => Ok(Some(given.clone())),
                 (None, Some(default)) => {
-                    let value = || scope.expand(default, escape);
-                    budget.expand(default.span(), value, String::len).map(Some)
+                    let value = || scope.expanded(default, escape);
+                    let value = budget.expand(default.span(), value, Expanded::cost);
+                    value.map(|expanded| Some(expanded.text))
                 }
                 (None, None) => Ok(None),
             };
@@ -79,9 +80,18 @@ impl GlobalScope {
         self.variables.get(name).map(String::as_str)
     }
 
+    /// The names of all variables.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
     pub(crate) fn expand(&self, word: &Word, escape: char) -> Result<String, ExpandError> {
+        self.expanded(word, escape).map(|expanded| expanded.text)
+    }
+
+    fn expanded(&self, word: &Word, escape: char) -> Result<Expanded, ExpandError> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
-        expand(word, escape, &lookup).map(|expanded| expanded.text)
+        expand(word, escape, &lookup)
     }
 }
 
@@ -137,9 +147,14 @@ impl StageScope {
         if let Some(value) = value {
             self.set(name, value);
         }
-        if !self.args.iter().any(|own| own == name) {
+        if !self.declares(name) {
             self.args.push(name.to_owned());
         }
+    }
+
+    /// Whether an `ARG` names the variable, be it without a value.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.args.iter().any(|own| own == name)
     }
 
     /// All variables in order.

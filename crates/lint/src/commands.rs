@@ -1,12 +1,12 @@
 //! What the image starts: CMD, ENTRYPOINT, HEALTHCHECK.
 
 use formwork_dockerfile::instruction::CommandLine;
-use formwork_dockerfile::{InstructionKind, Stage};
+use formwork_dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
 
 use crate::Findings;
 
 pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
-    let mut has_shell = false;
+    let mut has_shell = inherits_shell(stage, findings.dockerfile);
     for instruction in &stage.instructions {
         match &instruction.kind {
             InstructionKind::Shell(_) => has_shell = true,
@@ -30,6 +30,17 @@ pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
     }
 }
 
+/// Whether one of the stages that a stage is based on chooses a shell.
+fn inherits_shell(stage: &Stage, dockerfile: &Dockerfile) -> bool {
+    let base_of = |stage: &Stage| {
+        let index = dockerfile.stage_by_name(stage.from.kind.image.text(), stage.index)?;
+        dockerfile.stages.get(index)
+    };
+    let is_shell = |one: &Instruction| matches!(one.kind, InstructionKind::Shell(_));
+    std::iter::successors(base_of(stage), |base| base_of(base))
+        .any(|base| base.instructions.iter().any(is_shell))
+}
+
 /// All but the last instruction of a kind are without effect.
 fn only_one(stage: &Stage, name: &str, findings: &mut Findings<'_>) {
     let same = stage.instructions.iter().filter(|instruction| instruction.kind.name() == name);
@@ -51,6 +62,8 @@ mod tests {
     fn commands_are_json_unless_the_shell_is_chosen() {
         assert_eq!(findings("FROM a\nCMD [\"b\"]\nENTRYPOINT [\"c\"]\n"), "");
         assert_eq!(findings("FROM a\nSHELL [\"/bin/sh\", \"-ec\"]\nCMD b\n"), "");
+        let found = findings("FROM a AS b\nSHELL [\"/s\"]\nFROM b AS c\nFROM c\nCMD d\n");
+        assert_eq!(found, "");
         let found = findings("FROM a\nENTRYPOINT b $c\n");
         let expected = "2 `b $c` JSONArgsRecommended: JSON arguments recommended for ENTRYPOINT to \
                         prevent unintended behavior related to OS signals\n";

@@ -31,10 +31,13 @@ fn path(word: &Word, verb: &str, ignore: &IgnoreFile, findings: &mut Findings<'_
         return;
     }
     let path = text.trim_start_matches("./").trim_matches('/');
-    let rule = ignore.line_about(path.as_bytes()).filter(|(rule, _)| !rule.is_exception());
-    if let Some((_, span)) = rule {
+    // What an exception may leave of a directory can be copied.
+    if !ignore.excludes(path.as_bytes()) {
+        return;
+    }
+    if let Some((_, span)) = ignore.line_about(path.as_bytes()) {
         let message =
-            format!("Attempting to {verb} file \"{text}\" that is excluded by .dockerignore");
+            format!("Attempting to {verb} file {text:?} that is excluded by .dockerignore");
         let source = ignore.source();
         let (name, line) = (source.name(), source.position(span.start).line);
         let help = format!("{name}:{line} leaves it out: `{}`", source.slice(span));
@@ -48,8 +51,9 @@ mod tests {
 
     #[test]
     fn what_is_copied_is_not_ignored() {
-        let ignore = "*.log\n!keep.log\n";
-        let used = "COPY a keep.log /\nCOPY --from=b a.log /\nADD https://x/a.log /\nCOPY $a.log /";
+        let ignore = "*.log\n!keep.log\ndir\n!dir/a\n";
+        let used =
+            "COPY a keep.log dir /\nCOPY --from=b a.log /\nADD https://x/a.log /\nCOPY $a.log /";
         assert_eq!(findings_with(ignore, &format!("FROM a\n{used}\n")), "");
         let found = findings_with(ignore, "FROM a\nCOPY a ./b.log /\nADD *.log /\n");
         let expected = "\

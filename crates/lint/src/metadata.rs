@@ -19,7 +19,7 @@ const SECRET: [&str; 10] = [
     "token",
 ];
 /// Parts of a name that tell the contrary.
-const HARMLESS: [&str; 2] = ["file", "public"];
+const HARMLESS: [&str; 3] = ["file", "public", "version"];
 
 pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
     for instruction in &stage.instructions {
@@ -95,7 +95,9 @@ mod tests {
                 assert!(found.starts_with(&expected), "{line}: {found}");
             }
         }
-        for name in ["PUBLIC_KEY", "TOKEN_FILE", "KEYS", "MONKEY", "SECRETFILE", "AUTHOR"] {
+        for name in
+            ["PUBLIC_KEY", "TOKEN_FILE", "KEYS", "MONKEY", "SECRETFILE", "AUTHOR", "AUTH_VERSION"]
+        {
             assert_eq!(findings(&format!("FROM a\nENV {name}=1\n")), "");
         }
     }

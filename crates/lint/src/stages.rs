@@ -1,6 +1,8 @@
 //! How stages are begun: names, platforms, and the comments that describe them.
 
-use formwork_dockerfile::{InstructionKind, Stage};
+use formwork_diagnostics::Span;
+use formwork_dockerfile::instruction::Arg;
+use formwork_dockerfile::{InstructionKind, Stage, Word};
 
 use crate::Findings;
 
@@ -25,9 +27,9 @@ fn name(stage: &Stage, findings: &mut Findings<'_>) {
         findings.add("StageNameCasing", message, span);
     }
     if let Some(keyword) = &from.kind.as_keyword
-        && !is_like(from.keyword.text(), keyword.text())
+        && !is_like(from.keyword(), keyword.text())
     {
-        let (own, from) = (keyword.text(), from.keyword.text());
+        let (own, from) = (keyword.text(), from.keyword());
         let message = format!("'{own}' and '{from}' keywords' casing do not match");
         findings.add("FromAsCasing", message, keyword.span());
     }
@@ -81,34 +83,42 @@ fn is_named_after(stage: &Stage, platform: &str) -> bool {
 
 fn descriptions(findings: &mut Findings<'_>) {
     let dockerfile = findings.dockerfile;
-    let stages = dockerfile.stages.iter().filter(|stage| stage.description.is_none());
-    for stage in stages {
-        if let (Some(comment), Some(alias)) = (stage.from.comments.last(), &stage.from.kind.alias) {
-            let name = alias.text();
-            let message = format!(
-                "Comment for FROM should follow the format: `# {} <description>`",
-                name.to_ascii_lowercase()
-            );
-            findings.add("InvalidDefinitionDescription", message, comment.span());
+    for stage in &dockerfile.stages {
+        if let Some(name) = stage.name.as_deref() {
+            description("FROM", &[name], &stage.from.comments, stage.from.span, findings);
+        }
+        for instruction in &stage.instructions {
+            if let InstructionKind::Arg(arg) = &instruction.kind {
+                description("ARG", &names(arg), &instruction.comments, instruction.span, findings);
+            }
         }
     }
-    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
-    let in_stages = in_stages.filter_map(|instruction| match &instruction.kind {
-        InstructionKind::Arg(arg) => Some((arg, &instruction.comments)),
-        _ => None,
-    });
-    let global = dockerfile.global_args.iter().map(|arg| (&arg.kind, &arg.comments));
-    for (arg, comments) in global.chain(in_stages) {
-        let is_described = arg.variables.iter().any(|variable| variable.description.is_some());
-        if let ([variable], Some(comment), false) =
-            (arg.variables.as_slice(), comments.last(), is_described)
-        {
-            let name = variable.name.text();
-            let message =
-                format!("Comment for ARG should follow the format: `# {name} <description>`");
-            findings.add("InvalidDefinitionDescription", message, comment.span());
-        }
+    for arg in &dockerfile.global_args {
+        description("ARG", &names(&arg.kind), &arg.comments, arg.span, findings);
     }
+}
+
+fn names(arg: &Arg) -> Vec<&str> {
+    arg.variables.iter().map(|variable| variable.name.text()).collect()
+}
+
+/// The last comment above has to begin with one of the names.
+fn description(
+    keyword: &str,
+    names: &[&str],
+    comments: &[Word],
+    span: Span,
+    findings: &mut Findings<'_>,
+) {
+    let Some(comment) = comments.last() else { return };
+    let first = comment.text().split(' ').next().unwrap_or_default();
+    if names.contains(&first) {
+        return;
+    }
+    let name = if let [name] = names { name } else { "<arg_key>" };
+    let message =
+        format!("Comment for {keyword} should follow the format: `# {name} <description>`");
+    findings.add("InvalidDefinitionDescription", message, span);
 }
 
 #[cfg(test)]
@@ -154,12 +164,13 @@ mod tests {
     fn comments_above_describe() {
         let found = findings(
             "# check=experimental=all\n# A is it\nARG A\n# what\nARG B\n# c is it\nFROM a AS c\n\
-             # what\nFROM a AS D\n",
+             # D is not\nFROM a AS D\n# what\nARG E F\n# F is one\nARG E F\n",
         );
         let lines: Vec<&str> = found.lines().filter(|line| line.contains("Comment for")).collect();
         let expected = [
-            "4 `what` InvalidDefinitionDescription: Comment for ARG should follow the format: `# B <description>`",
-            "8 `what` InvalidDefinitionDescription: Comment for FROM should follow the format: `# d <description>`",
+            "5 `ARG B` InvalidDefinitionDescription: Comment for ARG should follow the format: `# B <description>`",
+            "9 `FROM a AS D` InvalidDefinitionDescription: Comment for FROM should follow the format: `# d <description>`",
+            "11 `ARG E F` InvalidDefinitionDescription: Comment for ARG should follow the format: `# <arg_key> <description>`",
         ];
         assert_eq!(lines, expected);
     }

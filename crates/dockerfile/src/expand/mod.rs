@@ -32,6 +32,8 @@ pub struct Expanded {
     /// Variables that were taken as empty because they have no value, with their places. Those
     /// whose absence is provided for, as in `${x:-default}`, are not among them.
     pub unknown: Vec<(String, Span)>,
+    /// How many characters were compared with patterns.
+    pub work: usize,
 }
 
 /// Texts without variables that came from one word.
@@ -41,6 +43,22 @@ pub struct ExpandedWords {
     pub words: Vec<String>,
     /// As in [`Expanded`].
     pub unknown: Vec<(String, Span)>,
+    /// As in [`Expanded`].
+    pub work: usize,
+}
+
+impl Expanded {
+    /// What the text has cost: its length, and the work.
+    pub fn cost(&self) -> usize {
+        self.text.len() + self.work
+    }
+}
+
+impl ExpandedWords {
+    /// As [`Expanded::cost`].
+    pub fn cost(&self) -> usize {
+        self.words.iter().map(String::len).sum::<usize>() + self.work
+    }
 }
 
 /// Expands the variables of a word and removes its quotes and escapes.
@@ -81,7 +99,8 @@ pub fn expand_words(
             PartKind::Escaped | PartKind::Quoted(_) => splitter.current.push_str(&text),
         }
     }
-    Ok(ExpandedWords { words: splitter.finish(), unknown: evaluation.unknown })
+    let Evaluation { unknown, work, .. } = evaluation;
+    Ok(ExpandedWords { words: splitter.finish(), unknown, work })
 }
 
 /// Expands the variables of a heredoc's content, in which quotes mean nothing and a backslash
@@ -122,12 +141,12 @@ fn expand_with(
     variables: &Variables<'_>,
 ) -> Result<Expanded, ExpandError> {
     if !word.text().contains([escape, '$', '\'', '"']) {
-        return Ok(Expanded { text: word.text().to_owned(), unknown: Vec::new() });
+        return Ok(Expanded { text: word.text().to_owned(), ..Expanded::default() });
     }
     let parts = template::parse(word, escape, quotes)?;
     let mut evaluation = Evaluation::new(word, variables);
     let text = evaluation.text(&parts)?;
-    Ok(Expanded { text, unknown: evaluation.unknown })
+    Ok(Expanded { text, unknown: evaluation.unknown, work: evaluation.work })
 }
 
 /// One word on the way to its text.
@@ -135,11 +154,12 @@ struct Evaluation<'a> {
     word: &'a Word,
     variables: &'a Variables<'a>,
     unknown: Vec<(String, Span)>,
+    work: usize,
 }
 
 impl<'a> Evaluation<'a> {
     fn new(word: &'a Word, variables: &'a Variables<'a>) -> Self {
-        Self { word, variables, unknown: Vec::new() }
+        Self { word, variables, unknown: Vec::new(), work: 0 }
     }
 
     fn text(&mut self, parts: &[Part]) -> Result<String, ExpandError> {
@@ -218,7 +238,8 @@ impl<'a> Evaluation<'a> {
         let Some(pattern) = Pattern::new(&text) else {
             return Err(ExpandError::BadPattern { span, pattern: text });
         };
-        if value.len() > MAX_GROWTH || pattern.cost(value) > Pattern::MAX_COST {
+        self.work = self.work.saturating_add(pattern.cost(value));
+        if value.len() > MAX_GROWTH || self.work > Pattern::MAX_COST {
             return Err(ExpandError::TooLarge { span });
         }
         Ok(pattern)

@@ -25,8 +25,8 @@ pub(super) enum Which {
 }
 
 impl Pattern {
-    /// The work that a match may take; some seconds at most.
-    pub(super) const MAX_COST: usize = 1 << 30;
+    /// The work that the matches of one word may take; some milliseconds.
+    pub(super) const MAX_COST: usize = 1 << 20;
 
     /// Reads a pattern; `None` where a backslash escapes nothing that needs it.
     pub(super) fn new(text: &str) -> Option<Self> {

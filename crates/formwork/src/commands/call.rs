@@ -92,10 +92,11 @@ fn check_text(report: &CheckReport) -> String {
     for finding in &report.findings {
         let Finding { rule, diagnostic, lines } = finding;
         let excerpt = excerpt(&report.source, *lines);
-        let (name, url, message) = (rule.name, rule.url(), &diagnostic.message);
+        let (name, message) = (rule.name, &diagnostic.message);
+        let page = rule.url().map(|url| format!(" - {url}")).unwrap_or_default();
         let (file, line) = (report.source.name(), lines.0);
         // Writing to a string cannot fail.
-        let _ = write!(text, "\nWARNING: {name} - {url}\n{message}\n{file}:{line}\n{excerpt}");
+        let _ = write!(text, "\nWARNING: {name}{page}\n{message}\n{file}:{line}\n{excerpt}");
     }
     text
 }
@@ -118,13 +119,13 @@ fn excerpt(source: &SourceFile, (first, last): (usize, usize)) -> String {
 
 fn check_json(report: &CheckReport) -> Value {
     let warnings = report.findings.iter().map(|Finding { rule, diagnostic, lines }| {
-        json!({
-            "ruleName": rule.name,
-            "description": rule.description,
-            "url": rule.url(),
-            "detail": diagnostic.message,
-            "location": location(*lines),
-        })
+        let mut object = Map::new();
+        put(&mut object, "ruleName", Some(rule.name));
+        put(&mut object, "description", Some(rule.description));
+        put(&mut object, "url", rule.url().as_deref());
+        put(&mut object, "detail", Some(&diagnostic.message));
+        object.insert("location".into(), location(*lines));
+        Value::Object(object)
     });
     let source = json!({
         "fileName": report.source.name(),

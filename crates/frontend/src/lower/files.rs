@@ -2,7 +2,7 @@
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span};
 use formwork_dockerfile::instruction::{Add, Copy, Heredoc, Source, Spanned, Transfer};
-use formwork_dockerfile::{Instruction, Word, expand_heredoc};
+use formwork_dockerfile::{Expanded, Instruction, Word, expand_heredoc};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Place, Places};
 
 use super::remote::Remote;
@@ -67,9 +67,9 @@ impl StageLowerer<'_, '_> {
             self.no_effect("WORKDIR", Some(word.span()), "its path is empty");
         }
         let is_own = self.trigger_place.is_none();
-        if is_own && !path.is_empty() && !path.starts_with('/') && !self.state.has_own_workdir {
+        if is_own && !path.starts_with('/') && !self.state.has_own_workdir {
             let message = format!(
-                "Relative workdir \"{path}\" can have unexpected results if the base image changes"
+                "Relative workdir {path:?} can have unexpected results if the base image changes"
             );
             let warning = Diagnostic::warning("WorkdirRelativePath", message);
             self.report(warning.at(&self.source, instruction.span, ""));
@@ -248,14 +248,18 @@ impl StageLowerer<'_, '_> {
             return Some(heredoc.text().into_owned());
         }
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        let text = || expand_heredoc(heredoc, &lookup).map(|expanded| expanded.text);
-        let result = self.lowering.budget.expand(heredoc.span, text, String::len);
-        self.report_expansion(result)
+        let text = || expand_heredoc(heredoc, &lookup);
+        let result = self.lowering.budget.expand(heredoc.span, text, Expanded::cost);
+        self.report_expansion(result.map(|expanded| expanded.text))
     }
 
     /// A mode that is octal, or symbolic as chmod(1) has it.
     fn mode(&mut self, word: &Word) -> Option<String> {
         let mode = self.expand(word)?;
+        if mode.is_empty() {
+            self.no_effect("--chmod", Some(word.span()), "its value is empty");
+            return None;
+        }
         match check_mode(&mode, &self.source, word.span()) {
             Ok(()) => Some(mode),
             Err(error) => {

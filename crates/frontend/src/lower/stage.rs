@@ -1,7 +1,9 @@
 //! A stage, instruction by instruction.
 
 use formwork_diagnostics::{Diagnostic, SourceFile, Span};
-use formwork_dockerfile::{ExpandError, Instruction, InstructionKind, Word, expand, expand_words};
+use formwork_dockerfile::{
+    ExpandError, Expanded, ExpandedWords, Instruction, InstructionKind, Word, expand, expand_words,
+};
 use formwork_graph::{CopyOptions, CopySource, FileAction, FileOp, Op, OpId, Place, Places, Step};
 use formwork_oci::{ImageConfig, Platform};
 
@@ -243,17 +245,17 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
 
     pub(super) fn try_expand(&self, word: &Word) -> Result<String, ExpandError> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        let text = || expand(word, self.escape(), &lookup).map(|expanded| expanded.text);
-        self.lowering.budget.expand(word.span(), text, String::len)
+        let text = || expand(word, self.escape(), &lookup);
+        let expanded = self.lowering.budget.expand(word.span(), text, Expanded::cost);
+        expanded.map(|expanded| expanded.text)
     }
 
     /// Expands a word to any number of words.
     pub(super) fn expand_words(&mut self, word: &Word) -> Option<Vec<String>> {
         let lookup = |name: &str| self.state.scope.get(name).map(str::to_owned);
-        let words = || expand_words(word, self.escape(), &lookup).map(|expanded| expanded.words);
-        let length = |words: &Vec<String>| words.iter().map(String::len).sum();
-        let result = self.lowering.budget.expand(word.span(), words, length);
-        self.report_expansion(result)
+        let words = || expand_words(word, self.escape(), &lookup);
+        let result = self.lowering.budget.expand(word.span(), words, ExpandedWords::cost);
+        self.report_expansion(result.map(|expanded| expanded.words))
     }
 
     pub(super) fn report_expansion<T>(&mut self, result: Result<T, ExpandError>) -> Option<T> {
