@@ -100,7 +100,7 @@ TARGET:      tools
 DESCRIPTION: to build with
 
 BUILD ARG   VALUE   DESCRIPTION
-VERSION     2       of the program
+VERSION     2
 NAME        app-2
 
 SECRET   REQUIRED
