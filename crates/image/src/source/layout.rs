@@ -227,7 +227,7 @@ impl Layout {
         let index = ImageIndex::open(entry.clone(), &blobs).ok()?;
         let is_there = |blob: &Descriptor| self.open(blob).is_ok();
         let is_whole = |member: &Member| match member {
-            Member::Image(view) => view.layers().all(|layer| is_there(&layer.descriptor)),
+            Member::Image(view) => view.layers().all(|layer| is_there(layer.descriptor)),
             Member::Artifact(artifact) => artifact.parts().all(is_there),
         };
         index.members().iter().all(is_whole).then_some(index)
