@@ -199,15 +199,22 @@ impl Delivery<'_> {
             }
             Ok(())
         })
-        .map_err(|error| self.kept(form, BuildError::image(&error)))
+        .map_err(|error| self.kept(form, by_digest, BuildError::image(&error)))
     }
 
     /// Keeps what a registry did not take, so that nothing needs to be built again.
-    fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
+    fn kept(&self, form: &ImageForm, by_digest: bool, error: BuildError) -> BuildError {
         let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
-        match self.names {
-            [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
+        // Of several names, some may have been pushed.
+        let told = error.to_string();
+        let failed = self.names.iter().find(|name| told.contains(&name.repository().to_string()));
+        match failed.or(self.names.first()) {
+            Some(name) if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
                 let name = name.familiar();
+                if by_digest {
+                    return error
+                        .with_help("the image is in the local store: build again to go on");
+                }
                 error.with_help(&format!(
                     "the image is in the local store: `formwork push {name}` goes on"
                 ))

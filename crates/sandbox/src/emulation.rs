@@ -94,6 +94,11 @@ impl Emulation {
         found.map_or(Self::Missing, |registration| Self::Installed(Emulator { registration }))
     }
 
+    /// The architectures that are known here, in Go's words.
+    pub(crate) fn architectures() -> impl Iterator<Item = &'static str> {
+        MACHINES.iter().map(|machine| machine.go)
+    }
+
     /// Whether programs run, but not on the processor.
     pub fn is_emulated(&self) -> bool {
         matches!(self, Self::Registered | Self::Installed(_))

@@ -164,6 +164,10 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
     let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
     let network = if outside.uplink.is_some() { libc::CLONE_NEWNET } else { 0 };
+    let group = match outside.limits == Limits::default() {
+        true => None,
+        false => Some(world.cgroups.make(&outside.limits)?),
+    };
     let fork = forbidden::fork(world, network)
         .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the sandbox", errno))?;
     let (pid, process) = match fork {
@@ -174,7 +178,7 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
         Fork::Parent(pid, process) => (pid, process),
     };
     drop(go);
-    match provide(world, outside, pid, tell) {
+    match provide(world, outside, group, pid, tell) {
         Ok(provided) => Ok(Started { pid, process, provided, end: Signal::KILL }),
         Err(error) => {
             // Without the word it ends by itself.
@@ -188,6 +192,7 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
 fn provide(
     world: &mut World,
     outside: &Outside,
+    group: Option<Group>,
     pid: Pid,
     tell: OwnedFd,
 ) -> Result<Provided, SandboxError> {
@@ -195,10 +200,9 @@ fn provide(
         .give_ids(pid)
         .map_err(|error| SandboxError::setup(Stage::IdMaps, "the sandbox", error))?;
     outside.resource_limits.iter().for_each(|limit| limit.permit(pid));
-    let group = match outside.limits == Limits::default() {
-        true => None,
-        false => Some(world.cgroups.make(&outside.limits, pid)?),
-    };
+    if let Some(group) = &group {
+        group.take(&outside.limits, pid)?;
+    }
     let _connected = match &outside.uplink {
         Some(uplink) => Some(network::connect(uplink, pid, tell)?),
         None => {

@@ -256,7 +256,10 @@ impl Run {
     fn out_of_memory(&self, report: &ExitReport, end: Gone) -> Option<OutOfMemory> {
         match end.group {
             Some(group) if group.oom_kills > 0 => {
-                Some(OutOfMemory { peak: group.peak, limit: self.limit })
+                // Before Linux 5.19 version 2 tells no peak; it was the limit.
+                let told = Some(group.peak).filter(|peak| *peak > 0);
+                let peak = told.or(self.limit).unwrap_or(report.peak_memory);
+                Some(OutOfMemory { peak, limit: self.limit })
             }
             _ if report.status.shell_code() == KILLED && machine_kills() > self.kills => {
                 Some(OutOfMemory { peak: report.peak_memory, limit: None })

@@ -15,15 +15,23 @@ pub struct Limits {
     pub pids: Option<u64>,
 }
 
+impl Limits {
+    /// The kernel's names of what keeps these limits.
+    pub(crate) fn controllers(&self) -> Vec<&'static str> {
+        self.chosen(["memory", "cpu", "pids"])
+    }
+
+    /// Those of names for memory, processors and processes that are limited.
+    fn chosen(&self, names: [&'static str; 3]) -> Vec<&'static str> {
+        let limited = [self.memory.is_some(), self.cpus.is_some(), self.pids.is_some()];
+        let named = limited.iter().zip(names).filter(|(is_limited, _)| **is_limited);
+        named.map(|(_, name)| name).collect()
+    }
+}
+
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (self.memory.is_some(), "memory"),
-            (self.cpus.is_some(), "processors"),
-            (self.pids.is_some(), "processes"),
-        ];
-        let names = names.iter().filter(|(is_limited, _)| *is_limited).map(|(_, name)| *name);
-        f.write_str(&names.collect::<Vec<_>>().join(" and "))
+        f.write_str(&self.chosen(["memory", "processors", "processes"]).join(" and "))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which ids of the machine an ordinary user may use: `subuid(5)`, `subgid(5)`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::{IdKind, OsError, RootlessProblem};
 
@@ -82,10 +82,14 @@ fn ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 /// Where NixOS has its setuid programs.
 const NIXOS: &str = "/run/wrappers/bin";
 
+/// Where the system's tools are.
+pub(crate) fn tool_directories() -> Vec<PathBuf> {
+    ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", NIXOS].map(PathBuf::from).into()
+}
+
 /// Looks for one of the system's tools.
-pub(crate) fn find_tool(name: &str) -> Option<std::path::PathBuf> {
-    let directories = ["/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", NIXOS];
-    directories.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
+pub(crate) fn find_tool(name: &str) -> Option<PathBuf> {
+    tool_directories().into_iter().map(|dir| dir.join(name)).find(|path| path.exists())
 }
 
 #[cfg(test)]

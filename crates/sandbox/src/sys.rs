@@ -298,6 +298,17 @@ pub(crate) fn set_seccomp_filter(program: &[libc::sock_filter]) -> Result<()> {
     .map(drop)
 }
 
+/// The version of the kernel's Landlock; `EOPNOTSUPP` where it is switched off.
+pub(crate) fn landlock_version() -> Result<i64> {
+    const CREATE_RULESET_VERSION: u32 = 1;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: with this flag the kernel takes no structure.
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, CREATE_RULESET_VERSION)
+    };
+    check(version)
+}
+
 /// A Landlock rule set that keeps a process from connecting to abstract Unix sockets of processes
 /// outside; for [`restrict`].
 pub(crate) fn abstract_socket_scope() -> Result<OwnedFd> {

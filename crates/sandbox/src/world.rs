@@ -100,15 +100,11 @@ impl World {
         if self.has_user_namespaces() { self.ids.write_identity(pid) } else { Ok(()) }
     }
 
-    /// The namespaces that each sandbox gets.
+    /// The namespaces that each sandbox is made with; that of control groups follows once it is in
+    /// its group, which is the topmost one that is seen from there.
     pub(crate) fn namespaces(&self) -> i32 {
         let user = if self.has_user_namespaces() { libc::CLONE_NEWUSER } else { 0 };
-        let cgroup = if self.cgroup2 { libc::CLONE_NEWCGROUP } else { 0 };
-        user | cgroup
-            | libc::CLONE_NEWNS
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWUTS
+        user | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS
     }
 }
 

@@ -6,6 +6,7 @@
 //! <directory>/<hash of the id>/0/         the directory that everybody shares
 //! <directory>/<hash of the id>/1/, 2/ …   further ones, where each process wants its own
 //! <directory>/<hash of the id>/0.lock …   who uses it
+//! <directory>/<hash of the id>/0.lent …   where it is now, if it is not here
 //! ```
 //!
 //! Locks hold between processes, and between the steps of one build. The id is hashed, never made
@@ -22,6 +23,7 @@ use formwork_oci::Digest;
 use formwork_solver::Cancel;
 
 use crate::WorkerError;
+use crate::lent::bring_home;
 
 /// How often a step that waits for another looks whether it is done.
 const POLL: Duration = Duration::from_millis(20);
@@ -54,9 +56,10 @@ pub(crate) struct Wish<'a> {
 
 impl CacheMount {
     /// Takes the directory of an id, waiting for it where it has to; `None` if the work is no
-    /// longer wanted meanwhile. As long as `lease` lives nobody removes it.
+    /// longer wanted meanwhile. As long as `lease` lives nobody removes it. `tmp` is where a killed
+    /// process may have left it.
     pub(crate) fn take(
-        root: &Path,
+        (root, tmp): (&Path, &Path),
         lease: &Lease,
         wish: &Wish<'_>,
         cancel: &Cancel,
@@ -80,6 +83,7 @@ impl CacheMount {
         };
         let Some((number, lock)) = taken else { return Ok(None) };
         let directory = own.join(number.to_string());
+        bring_home(&directory, tmp)?;
         if !directory.exists() {
             create_filled(&directory, wish)?;
         }
@@ -224,7 +228,7 @@ mod tests {
     fn take(root: &Path, id: &str, sharing: CacheSharing) -> CacheMount {
         let lease = Lease::new(root);
         let wish = wish(id, sharing);
-        CacheMount::take(root, &lease, &wish, &Cancel::default()).unwrap().unwrap()
+        CacheMount::take((root, root), &lease, &wish, &Cancel::default()).unwrap().unwrap()
     }
 
     #[test]
@@ -255,7 +259,12 @@ mod tests {
                     };
                     let wish = Wish { fill: &fill, ..wish("id", CacheSharing::Shared) };
                     let lease = Lease::new(dir.path());
-                    let taken = CacheMount::take(dir.path(), &lease, &wish, &Cancel::default());
+                    let taken = CacheMount::take(
+                        (dir.path(), dir.path()),
+                        &lease,
+                        &wish,
+                        &Cancel::default(),
+                    );
                     let directory = taken.unwrap().unwrap().directory;
                     assert_eq!(fs_err::read_dir(directory).unwrap().count(), 3);
                 });
@@ -268,7 +277,7 @@ mod tests {
         };
         let wish = Wish { fill: &fill, ..wish("other", CacheSharing::Shared) };
         let lease = Lease::new(dir.path());
-        CacheMount::take(dir.path(), &lease, &wish, &Cancel::default()).unwrap_err();
+        CacheMount::take((dir.path(), dir.path()), &lease, &wish, &Cancel::default()).unwrap_err();
         let own = hold(dir.path(), &lease, "other").unwrap();
         let mut left: Vec<_> =
             fs_err::read_dir(own).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -314,7 +323,8 @@ mod tests {
             let is_told = Cell::new(0);
             let told = || is_told.set(is_told.get() + 1);
             let wish = Wish { waits: &told, ..wish("a", CacheSharing::Locked) };
-            let waiting = CacheMount::take(dir.path(), &Lease::new(dir.path()), &wish, &cancel);
+            let waiting =
+                CacheMount::take((dir.path(), dir.path()), &Lease::new(dir.path()), &wish, &cancel);
             assert!(waiting.unwrap().is_none());
             assert_eq!(is_told.get(), 1);
         });

@@ -8,10 +8,12 @@ use serde_json::json;
 use crate::args::{DoctorArgs, Format};
 use crate::commands;
 use crate::exit::Failure;
+use crate::settings;
 
 /// Tells what this machine allows and what to do for more. Fails where nothing can be built.
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
-    let probe = probe().map_err(Failure::machine)?;
+    let mut probe = probe().map_err(Failure::machine)?;
+    probe.features.extend(PROGRAMS.map(program));
     let text = match args.format {
         Format::Table => table(&probe),
         Format::Json => json_text(&probe),
@@ -24,16 +26,38 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
 }
 
+/// Programs that builds use where they are there: the name, what for, Debian's package.
+const PROGRAMS: [(&str, &str, &str); 4] = [
+    ("git", "contexts and ADD from repositories", "git"),
+    ("git-lfs", "files that repositories keep with Git LFS", "git-lfs"),
+    ("ssh", "repositories that are reached over SSH", "openssh-client"),
+    ("busybox", "the tools of `formwork shell` in images without any", "busybox-static"),
+];
+
+fn program((name, purpose, package): (&str, &str, &str)) -> Feature {
+    let found = settings::programs(name).next();
+    Feature {
+        name: name.to_owned(),
+        available: found.is_some(),
+        required: false,
+        found: found.as_ref().map_or("not found".to_owned(), |path| path.display().to_string()),
+        purpose: purpose.to_owned(),
+        remedy: found.is_none().then(|| format!("install the package `{package}`")),
+    }
+}
+
 fn table(probe: &Probe) -> String {
     let mut text = format!("{}\n\n", rung_line(probe));
     let width = probe.features.iter().map(|feature| feature.name.len()).max().unwrap_or(0);
+    let mut told = None;
     for feature in &probe.features {
         let mark = if feature.available { "yes" } else { "no" };
         // Writing into a string cannot fail.
         let _ = writeln!(text, "{mark:<4} {:width$}  {}", feature.name, feature.found);
         if !feature.available {
             let _ = writeln!(text, "     {:width$}  {}", "", feature.purpose);
-            if let Some(remedy) = &feature.remedy {
+            if let Some(remedy) = feature.remedy.as_ref().filter(|remedy| told != Some(*remedy)) {
+                told = Some(remedy);
                 let _ = writeln!(text, "     {:width$}  → {remedy}", "");
             }
         }

@@ -277,6 +277,46 @@ fn doctor_tells_the_rung() {
 }
 
 #[test]
+fn doctor_tells_what_is_missing_what_that_costs_and_what_to_do() {
+    on_each_rung_with_namespaces(|site| {
+        let mut command = site.formwork(&["doctor", "--format", "json"]);
+        let ran = Ran::of(command.env("PATH", "/nowhere")).succeeded();
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let feature = |name: &str| {
+            let features = report["features"].as_array().unwrap();
+            features
+                .iter()
+                .find(|feature| feature["name"] == name)
+                .unwrap_or_else(|| panic!("{name}"))
+        };
+        // Programs are looked for where builds look for them.
+        assert_eq!(feature("git")["available"], false);
+        assert_eq!(feature("git")["remedy"], "install the package `git`");
+        // What it says of limits is true.
+        let limits =
+            [("memory", "--memory=64m"), ("processor", "--cpus=1"), ("process", "--pids-limit=9")];
+        let has_busybox = site.make_busybox();
+        for (name, option) in limits {
+            let ran = Ran::of(&mut site.formwork(&["run", option, "busybox", "true"]));
+            let limit = feature(&format!("{name} limit"));
+            assert!(
+                !has_busybox || (ran.code == Some(0)) == limit["available"],
+                "{limit}: {}",
+                ran.stderr
+            );
+            assert_eq!(limit["remedy"].is_string(), limit["available"] == false, "{limit}");
+        }
+        let table = site.run(&["doctor"]);
+        for row in ["memory limit", "private networks", "emulators", "Landlock scopes"] {
+            assert!(
+                table.lines().any(|line| line.get(5..).is_some_and(|rest| rest.starts_with(row))),
+                "{row}: {table}"
+            );
+        }
+    });
+}
+
+#[test]
 fn scripts_choose_images_as_with_docker() {
     let site = Site::new();
     site.write("a", "A");

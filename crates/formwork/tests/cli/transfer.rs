@@ -179,7 +179,10 @@ fn who_is_logged_in_may_push_until_they_are_logged_out() {
     let config = site.outside(".docker/config.json");
     site.mkdir("../.docker");
     site.write("../.docker/config.json", r#"{"auths":{"other.example":{"auth":"YTpi"}},"x":1}"#);
-    Ran::of(&mut site.formwork(&["login", "-u", "user", "-p", "wrong", host])).failed(3, host);
+    let wrong = ["login", "-u", "user", "-p", "wrong", host];
+    Ran::of(&mut site.formwork(&wrong))
+        .failed(3, host)
+        .failed(3, "check the user and the password");
     site.write("password", "pass word\n");
     let password = fs_err::File::open(site.context("password")).unwrap().into_parts().0;
     let mut login = site.formwork(&["login", "-u", "user", "--password-stdin", host]);

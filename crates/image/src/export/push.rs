@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use formwork_oci::{Descriptor, Digest, MediaType, Reference, Repository};
+use formwork_oci::{Algorithm, Descriptor, Digest, MediaType, Reference, Repository};
 use formwork_registry::{BlobPush, RegistryClient};
 
 use crate::{Artifact, ImageError, ImageIndex, ImageView, Member, VerifiedBytes};
@@ -252,7 +252,9 @@ impl Push<'_> {
         if others.peek().is_some() && self.client.blob_exists(self.repository, &layer.digest)? {
             return Ok(Some(Way::Present));
         }
-        for other in others {
+        // Debian's registry says that it has taken over what is known by another digest, and has not.
+        let takes_over = layer.digest.algorithm() == Algorithm::Sha256;
+        for other in others.filter(|_| takes_over) {
             if self.client.mount_blob(self.repository, other, &layer.digest)? {
                 return Ok(Some(Way::Mounted));
             }

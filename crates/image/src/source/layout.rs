@@ -221,9 +221,13 @@ impl Layout {
             image_layout_version: String,
         }
         let Some(file) = self.file("oci-layout")? else {
-            let way_out = match self.file("manifest.json")? {
-                Some(_) => "it looks like an archive of `docker save`; read it as one",
-                None => "there is no file `oci-layout` in it",
+            let way_out = match (self.file("manifest.json")?, self.file("version")?) {
+                (Some(_), Some(_)) => {
+                    "it looks like a directory of skopeo's `dir:`, which makes an image layout of \
+                     it: `skopeo copy dir:… oci:…`"
+                }
+                (Some(_), None) => "it looks like an archive of `docker save`; read it as one",
+                (None, _) => "there is no file `oci-layout` in it",
             };
             return Err(ImageError::Unsupported {
                 what: format!("{} as an OCI image layout", self.place()),

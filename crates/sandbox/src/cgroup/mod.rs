@@ -2,8 +2,10 @@
 //!
 //! The helper makes a group for each sandbox that has limits, and removes it with the sandbox. Where
 //! the helper could not, since it was killed, the next helper that makes a group does: names hold
-//! the number of the process that made them.
+//! the number of the process that made them. Where a session's own groups cannot be divided, the
+//! user's service manager is asked for one that can.
 
+mod scope;
 mod v1;
 mod v2;
 
@@ -34,6 +36,8 @@ pub(crate) struct Cgroups {
     v1: v1::Hierarchies,
     v2: v2::Ancestors,
     made: u64,
+    /// Whether the user's service manager has been asked for a group.
+    has_asked: bool,
 }
 
 /// A group of one sandbox: a directory in each hierarchy that limits something. Goes when dropped.
@@ -61,43 +65,113 @@ struct Part {
 impl Cgroups {
     /// Looks for the groups of this process.
     pub(crate) fn find() -> Self {
-        let read = |file| fs_err::read_to_string(file).unwrap_or_default();
-        let (own, mounts) = (read("/proc/self/cgroup"), read("/proc/self/mountinfo"));
-        Self {
-            v1: v1::Hierarchies::find(&own, &mounts),
-            v2: v2::Ancestors::find(&own, &mounts),
-            made: 0,
-        }
+        let v1 =
+            v1::Hierarchies::find(&text_of("/proc/self/cgroup"), &text_of("/proc/self/mountinfo"));
+        Self { v1, v2: v2::Ancestors::of_this_process(), made: 0, has_asked: false }
     }
 
-    /// Makes a group with limits, and moves a process there, with all that it will ever start.
-    pub(crate) fn make(&mut self, limits: &Limits, pid: Pid) -> Result<Group, SandboxError> {
+    /// Makes a group with limits, without processes. To be done before the processes are made: the
+    /// service manager moves this one alone.
+    pub(crate) fn make(&mut self, limits: &Limits) -> Result<Group, SandboxError> {
+        self.try_make(limits).map_err(|lack| lack.told(limits))
+    }
+
+    /// The same, telling more of what is in the way.
+    pub(crate) fn try_make(&mut self, limits: &Limits) -> Result<Group, Lack> {
+        let group = match self.new_group(limits) {
+            Err(_) if self.ask() => self.new_group(limits),
+            result => result,
+        };
+        group.map_err(|errno| Lack::new(limits, errno))
+    }
+
+    /// Asks the user's service manager once for a group that can be divided; whether it gave one.
+    fn ask(&mut self) -> bool {
+        if std::mem::replace(&mut self.has_asked, true) {
+            return false;
+        }
+        let given = scope::enter();
+        let is_given = given.is_some();
+        self.v2 = given.unwrap_or(std::mem::take(&mut self.v2));
+        is_given
+    }
+
+    fn new_group(&mut self, limits: &Limits) -> Result<Group, Errno> {
         self.made += 1;
         let name = format!("{PREFIX}{}-{}", std::process::id(), self.made);
-        let group = self
-            .v2
-            .make(limits, &name)
-            .or_else(|v2| self.v1.make(limits, &name).map_err(|v1| unavailable(limits, v2, v1)))?;
-        let number = pid.as_raw_nonzero().to_string();
-        for part in &group.parts {
-            part.write("cgroup.procs", &number)
-                .map_err(|errno| unavailable(limits, errno, errno))?;
-        }
-        Ok(group)
+        self.v2.make(limits, &name).or_else(|v2| {
+            // The version that there is says more than the other.
+            self.v1.make(limits, &name).map_err(|v1| if v2 == Errno::NOSYS { v1 } else { v2 })
+        })
     }
 }
 
-fn unavailable(limits: &Limits, v2: Errno, v1: Errno) -> SandboxError {
-    // The version that there is says more than the other.
-    let errno = if v2 == Errno::NOSYS { v1 } else { v2 };
-    SandboxError::Unavailable(format!(
-        "cannot limit {limits}: this user may make no control group for it here ({errno}); run \
-         formwork as root, or where the user's control groups are delegated, such as with \
-         `systemd-run --user --scope -p Delegate=yes formwork …`"
-    ))
+/// Why no group can have limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub(crate) reason: String,
+    /// The way out.
+    pub(crate) remedy: String,
+}
+
+impl Lack {
+    fn new(limits: &Limits, errno: Errno) -> Self {
+        let controllers = limits.controllers().join(" ");
+        let (reason, remedy) = match errno {
+            Errno::ROFS => (
+                "the control groups are read-only here, as in most containers".to_owned(),
+                "limit the container itself, or give it a writable /sys/fs/cgroup".to_owned(),
+            ),
+            Errno::BUSY => (
+                "no control group above this process's own can be reached, and one that has \
+                 processes cannot be divided"
+                    .to_owned(),
+                "limit the container itself, or move its processes into a control group below its \
+                 first"
+                    .to_owned(),
+            ),
+            Errno::NOSYS => (
+                format!("the control groups of this process have no controller {controllers}"),
+                format!(
+                    "as root: `systemctl edit user@.service` with the lines [Service] and \
+                     Delegate=cpu {controllers}, then log in anew"
+                ),
+            ),
+            errno => (
+                format!("this user may make no control group for it here ({errno})"),
+                "run formwork as root, or where the user's control groups are delegated, such as \
+                 with `systemd-run --user --scope -p Delegate=yes formwork …`"
+                    .to_owned(),
+            ),
+        };
+        Self { reason, remedy }
+    }
+
+    fn told(self, limits: &Limits) -> SandboxError {
+        let Self { reason, remedy } = self;
+        SandboxError::Unavailable(format!("cannot limit {limits}: {reason}; {remedy}"))
+    }
+}
+
+/// The group of version 2 that this process is in.
+fn own_group() -> Option<String> {
+    let own = text_of("/proc/self/cgroup");
+    own.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 impl Group {
+    /// Moves a process there, with all that it will ever start.
+    pub(crate) fn take(&self, limits: &Limits, pid: Pid) -> Result<(), SandboxError> {
+        let number = pid.as_raw_nonzero().to_string();
+        let moved = self.parts.iter().try_for_each(|part| part.write("cgroup.procs", &number));
+        moved.map_err(|errno| Lack::new(limits, errno).told(limits))
+    }
+
+    /// The version of the control groups that it is of.
+    pub(crate) fn version(&self) -> u8 {
+        if self.has_v2 { 2 } else { 1 }
+    }
+
     /// What its processes have used so far.
     pub(crate) fn usage(&self) -> GroupUsage {
         if self.has_v2 { v2::usage(&self.parts) } else { v1::usage(&self.parts) }
@@ -170,6 +244,11 @@ fn read(directory: &OwnedFd, file: &str) -> String {
         let _ = File::from(file).take(LONGEST).read_to_string(&mut text);
     }
     text
+}
+
+/// The text of a file of this process in `/proc`; empty where it cannot be read.
+fn text_of(file: &str) -> String {
+    fs_err::read_to_string(file).unwrap_or_default()
 }
 
 /// The number of a line `KEY NUMBER`.

@@ -10,7 +10,10 @@ use std::path::Path;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 
-use super::{Group, GroupUsage, Part, directory_of, mounted, number_of, open, read, write};
+use super::{
+    Group, GroupUsage, Part, directory_of, mounted, number_of, open, own_group, read, text_of,
+    write,
+};
 use crate::Limits;
 
 /// The group of this process and those above it, the nearest first.
@@ -18,25 +21,23 @@ use crate::Limits;
 pub(super) struct Ancestors(Vec<OwnedFd>);
 
 impl Ancestors {
-    pub(super) fn find(own: &str, mounts: &str) -> Self {
-        let group = own.lines().find_map(|line| line.strip_prefix("0::"));
-        let place = mounted(mounts, |kind, _| kind == "cgroup2");
-        let (Some(group), Some(place)) = (group, place) else { return Self::default() };
+    pub(super) fn of_this_process() -> Self {
+        let place = mounted(&text_of("/proc/self/mountinfo"), |kind, _| kind == "cgroup2");
+        let (Some(group), Some(place)) = (own_group(), place) else { return Self::default() };
         let top = place.0.clone();
-        let own = directory_of(group, place);
+        let own = directory_of(&group, place);
         let ancestors = own.ancestors().take_while(|path| path.starts_with(&top));
         Self(ancestors.filter_map(|path: &Path| open(CWD, path).ok()).collect())
     }
 
+    /// The group of this process.
+    pub(super) fn nearest(&self) -> Option<&OwnedFd> {
+        self.0.first()
+    }
+
     /// Makes a group where it can have the limits.
     pub(super) fn make(&self, limits: &Limits, name: &str) -> Result<Group, Errno> {
-        let controllers = [
-            ("memory", limits.memory.is_some()),
-            ("cpu", limits.cpus.is_some()),
-            ("pids", limits.pids.is_some()),
-        ];
-        let needed = controllers.iter().filter(|(_, is_needed)| *is_needed).map(|(name, _)| *name);
-        let needed: Vec<&str> = needed.collect();
+        let needed = limits.controllers();
         let mut result = Err(Errno::NOSYS);
         for parent in &self.0 {
             let available = read(parent, "cgroup.controllers");

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use formwork_fs::RelPath;
 use rustix::process::{Pid, Signal};
+use rustix::thread::UnshareFlags;
 
 use crate::rungs::forbidden;
 use crate::seccomp::CAPABILITIES;
@@ -79,6 +80,10 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
 
 fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
     await_word(go)?;
+    if world.cgroup2 {
+        sys::unshare(UnshareFlags::NEWCGROUP)
+            .map_err(|errno| SandboxError::setup(Stage::Namespaces, "/sys/fs/cgroup", errno))?;
+    }
     let scope: Vec<_> = world.scope.iter().map(AsFd::as_fd).collect();
     job.keep_only(&scope)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;

@@ -3,13 +3,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 use rustix::thread::CapabilitySet;
 
-use super::Feature;
 use super::trial::Trial;
+use super::{Feature, emulators, limits, network};
 use crate::rungs::power::Confinement;
 use crate::subid::{HostUser, find_tool};
 use crate::{IdKind, OsError, RootlessProblem, Rung, sys};
@@ -27,7 +27,9 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.push(chroot(trial));
     }
     features.extend(system_calls());
-    features.extend([scopes(), cgroups(), pasta(), emulators()]);
+    features.push(scopes());
+    features.extend(limits::list(trial));
+    features.extend([network::private(trial), emulators::list()]);
     for feature in &mut features {
         // What only sandboxes with namespaces use.
         let needs_mounts = !matches!(feature.name.as_str(), "kernel" | "chroot" | "openat2");
@@ -45,7 +47,7 @@ fn kernel() -> Feature {
     let release = uname.release().to_string_lossy().into_owned();
     Feature {
         name: "kernel".to_owned(),
-        available: is_new_enough(&release),
+        available: is_at_least(&release, (5, 12)),
         required: true,
         found: format!("Linux {release}"),
         purpose: "the calls and mount options of Linux 5.12 are used throughout".to_owned(),
@@ -53,10 +55,11 @@ fn kernel() -> Feature {
     }
 }
 
-fn is_new_enough(release: &str) -> bool {
+/// Whether a kernel has a version, or a later one.
+pub(super) fn is_at_least(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split(['.', '-']).map_while(|word| word.parse::<u32>().ok());
     let major = numbers.next().unwrap_or_default();
-    (major, numbers.next().unwrap_or_default()) >= (5, 12)
+    (major, numbers.next().unwrap_or_default()) >= version
 }
 
 fn user_namespaces(trial: &Trial) -> Feature {
@@ -270,75 +273,31 @@ fn system_call(name: &str, result: rustix::io::Result<()>, purpose: &str) -> Fea
 }
 
 fn scopes() -> Feature {
+    let version = sys::landlock_version();
     let scope = sys::abstract_socket_scope();
     Feature {
         name: "Landlock scopes".to_owned(),
         available: scope.is_ok(),
         required: false,
-        found: outcome("works", scope.map(drop).map_err(OsError::from)),
+        found: match (scope, version) {
+            (Ok(_), _) => "works".to_owned(),
+            (Err(_), Ok(version)) => {
+                format!("this kernel's Landlock has version {version}; scopes came with version 6")
+            }
+            (_, Err(Errno::OPNOTSUPP)) => "Landlock is switched off".to_owned(),
+            (Err(error), _) => outcome("", Err(OsError::from(error))),
+        },
         purpose: "keeps RUN with the machine's network from the abstract sockets of its services"
             .to_owned(),
-        remedy: Some(
-            "Linux 6.12 or later, with `landlock` among the boot parameter lsm=".to_owned(),
-        ),
+        remedy: Some(match version {
+            Err(Errno::OPNOTSUPP) => "add `landlock` to the boot parameter lsm=".to_owned(),
+            _ => "Linux 6.12 or later; until then, `--network=private` keeps RUN from them"
+                .to_owned(),
+        }),
     }
 }
 
-fn cgroups() -> Feature {
-    let own = fs_err::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let directory = path.map(|path| Path::new("/sys/fs/cgroup").join(path));
-    let delegated = directory.as_ref().is_some_and(|directory| {
-        let procs = directory.join("cgroup.procs");
-        rustix::fs::accessat(CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
-    });
-    Feature {
-        name: "control groups".to_owned(),
-        available: delegated,
-        required: false,
-        found: match directory {
-            Some(directory) if delegated => format!("{} may be divided", directory.display()),
-            Some(directory) => format!("{} may not be written", directory.display()),
-            None => "this process is in no group of version 2".to_owned(),
-        },
-        purpose: "limits for each step; without them, steps share the limits of the whole build"
-            .to_owned(),
-        remedy: Some("run under `systemd-run --user --scope -p Delegate=yes`".to_owned()),
-    }
-}
-
-fn pasta() -> Feature {
-    let path = find_tool("pasta");
-    Feature {
-        name: "pasta".to_owned(),
-        available: path.is_some(),
-        required: false,
-        found: path.map_or("not found".to_owned(), |path| path.display().to_string()),
-        purpose: "a network of its own for RUN; the machine's is used otherwise".to_owned(),
-        remedy: Some("install the package `passt`".to_owned()),
-    }
-}
-
-fn emulators() -> Feature {
-    let entries = fs_err::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| name != "register" && name != "status")
-        .collect();
-    names.sort_unstable();
-    Feature {
-        name: "emulators".to_owned(),
-        available: !names.is_empty(),
-        required: false,
-        found: if names.is_empty() { "none".to_owned() } else { names.join(", ") },
-        purpose: "RUN for other architectures than the machine's".to_owned(),
-        remedy: Some(
-            "install `qemu-user-static`; before Linux 6.7 `binfmt-support`, too".to_owned(),
-        ),
-    }
-}
-
-const NOT_TRIED: &str = "not tried, since a step before failed";
+pub(super) const NOT_TRIED: &str = "not tried, since a step before failed";
 
 /// What was found, in words.
 fn outcome(success: &str, result: Result<(), OsError>) -> String {
@@ -352,7 +311,7 @@ fn outcome(success: &str, result: Result<(), OsError>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_new_enough;
+    use super::is_at_least;
 
     #[test]
     fn kernels_are_compared_by_number() {
@@ -365,7 +324,7 @@ mod tests {
             ("10.0", true),
             ("", false),
         ] {
-            assert_eq!(is_new_enough(release), expected, "{release}");
+            assert_eq!(is_at_least(release, (5, 12)), expected, "{release}");
         }
     }
 }

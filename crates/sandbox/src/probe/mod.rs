@@ -3,7 +3,10 @@
 //! Whatever can be tried is tried, in processes and namespaces that are thrown away; nothing of
 //! the machine is changed. Tried in the helper, since trying means forking.
 
+mod emulators;
 mod features;
+mod limits;
+mod network;
 mod trial;
 
 use std::os::fd::AsFd;

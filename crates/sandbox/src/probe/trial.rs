@@ -8,6 +8,7 @@ use rustix::mount::MountFlags;
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
+use super::{features, network};
 use crate::rungs::forbidden;
 use crate::sys::{self, Fork};
 use crate::world::World;
@@ -28,6 +29,8 @@ pub(super) struct Trial {
     pub(super) user_namespaces: Result<(), OsError>,
     /// Mounting there.
     pub(super) mounts: Mounts,
+    /// Connecting a private network: by what, or why not.
+    pub(super) network: Result<String, String>,
 }
 
 /// What could be mounted in a sandbox.
@@ -56,6 +59,7 @@ pub(super) fn run() -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: Err(NOT_TRIED),
         mounts: Mounts::none(NOT_TRIED),
+        network: not_connected(),
     };
     let fork = || sys::fork(0);
     in_child(fork, |channel| wire::send(channel, &try_all()), |_| Ok(())).unwrap_or(nothing)
@@ -74,6 +78,10 @@ fn try_all() -> Trial {
         Err(_) => Err(NOT_TRIED),
     };
     let namespaces = mounts.as_ref().map(drop).map_err(|error| *error);
+    let network = match (&mut world, namespaces) {
+        (Ok((_, world)), Ok(())) => network::connect(world),
+        _ => not_connected(),
+    };
     let user_namespaces = match &world {
         Ok((_, world)) => world.no_user_namespaces.map_or(namespaces, Err),
         Err(SandboxError::Rootless(RootlessProblem::UserNamespaces(error))) => Err(*error),
@@ -85,7 +93,12 @@ fn try_all() -> Trial {
         namespaces,
         user_namespaces,
         mounts: mounts.unwrap_or_else(Mounts::none),
+        network,
     }
+}
+
+fn not_connected() -> Result<String, String> {
+    Err(features::NOT_TRIED.to_owned())
 }
 
 fn without_namespaces(lack: Option<SandboxError>) -> Trial {
@@ -95,6 +108,7 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: try_user_namespace(),
         mounts: Mounts::none(NOT_TRIED),
+        network: not_connected(),
     }
 }
 
