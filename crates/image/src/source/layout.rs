@@ -18,7 +18,9 @@ use crate::archive::Archive;
 use crate::blob::{check_size, read_document};
 use crate::select::{choose, is_image, name_of, select};
 use crate::view::{MANIFEST_LIMIT, check_document};
-use crate::{Artifact, BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location};
+use crate::{
+    Artifact, BlobBytes, BlobSource, Choice, ImageError, ImageIndex, ImageView, Location, Member,
+};
 
 /// How many indexes may lie one in another.
 const NESTING: usize = 4;
@@ -66,6 +68,28 @@ pub fn oci_index(
         return Ok(None);
     }
     ImageIndex::open(descriptor, &(Arc::new(layout) as Arc<dyn BlobSource>)).map(Some)
+}
+
+/// An image of an OCI image layout, or something else that is kept like one.
+///
+/// # Errors
+///
+/// Fails as [`oci_layout`] does.
+pub fn oci_member(
+    location: &Location,
+    is_directory: bool,
+    platform: &Platform,
+) -> Result<Member, ImageError> {
+    let files = match is_directory {
+        true => Files::Directory(RootDir::open(&location.path)?),
+        false => Files::Archive(Archive::open(&location.path)?),
+    };
+    let layout = Arc::new(Layout { files, path: location.path.clone() });
+    let descriptor = layout.chosen(&location.choice, platform)?;
+    match descriptor.media_type.is_index() {
+        true => layout.view(descriptor, platform).map(|view| Member::Image(Box::new(view))),
+        false => Member::open(&descriptor, &(layout as Arc<dyn BlobSource>)),
+    }
 }
 
 /// What a layout says about something: the manifests on its list whose `subject` that is, and those

@@ -8,7 +8,7 @@ mod docker;
 mod layout;
 
 pub use docker::docker_archive;
-pub use layout::{oci_archive, oci_index, oci_layout, said};
+pub use layout::{oci_archive, oci_index, oci_layout, oci_member, said};
 
 use std::io::Read;
 use std::path::Path;
