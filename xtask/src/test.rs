@@ -13,6 +13,8 @@ use crate::{setup, tidy};
 /// Where proptest takes the seed of its cases from. Without one of the caller's choice, all runs
 /// see the same cases: what one machine has tested is what another tests.
 const SEED: &str = "PROPTEST_RNG_SEED";
+/// How many tests run at the same time, if the caller does not say it.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 /// Runs everything, or only the tests whose names contain one of the filters.
 pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
@@ -31,6 +33,11 @@ pub(crate) fn run(root: &Path, filters: &[String]) -> Result<()> {
     test.args(["test", "--workspace", "--no-fail-fast"]).args(filters).current_dir(root);
     if std::env::var_os(SEED).is_none() {
         test.env(SEED, "1");
+    }
+    if std::env::var_os(THREADS).is_none() {
+        // Most tests of whole builds wait for processes more than they compute.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        test.env(THREADS, (2 * processors).to_string());
     }
     if let Some(programs) = object_store {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -15,7 +15,7 @@ use formwork_registry::{
 };
 use formwork_remote::{Downloads, KeyAgent, PrivateKey};
 use formwork_sandbox::Entered;
-use formwork_worker::LayerStore;
+use formwork_worker::{LayerStore, bring_caches_home, bring_own_caches_home};
 
 use crate::BuildError;
 use crate::space::{Needed, blobs};
@@ -212,7 +212,7 @@ impl Host {
     /// Removes what a build that was given up has not finished and lets go of what it used, while
     /// its threads may still run.
     pub fn abandon(&self) {
-        self.layout.remove_scratch();
+        self.layout.remove_scratch(|place| bring_own_caches_home(&self.layout, place));
         self.layout.lease().give_up();
     }
 
@@ -222,7 +222,8 @@ impl Host {
     ///
     /// Fails where something cannot be removed, after trying the rest.
     pub fn remove_stale(&self) -> Result<(), BuildError> {
-        self.layout.remove_stale().map(drop).map_err(BuildError::store)
+        let save = || bring_caches_home(&self.layout);
+        self.layout.remove_stale(save).map(drop).map_err(BuildError::store)
     }
 }
 

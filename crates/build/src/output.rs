@@ -184,30 +184,35 @@ impl Delivery<'_> {
         let progress = sending(self.step, &**self.events);
         let origins = self.built.origins();
         let options = PushOptions { origins: &origins, progress: &progress };
-        match content {
-            Content::Image(view) => export::to_registry(client, view, &names, options),
-            Content::Index(index) => export::index_to_registry(client, index, &names, options),
-        }
-        .and_then(|_| {
-            let said = self.built.attached(form);
-            let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
-            repositories.dedup();
-            for (repository, artifact) in
-                repositories.into_iter().flat_map(|one| said.iter().map(move |said| (one, said)))
-            {
-                export::artifact_to_registry(client, artifact, repository)?;
-            }
-            Ok(())
-        })
-        .map_err(|error| self.kept(form, BuildError::image(&error)))
+        export::content_to_registry(client, content, &names, options)
+            .and_then(|_| {
+                let said = self.built.attached(form);
+                let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
+                repositories.dedup();
+                for (repository, artifact) in repositories
+                    .into_iter()
+                    .flat_map(|one| said.iter().map(move |said| (one, said)))
+                {
+                    export::artifact_to_registry(client, artifact, repository)?;
+                }
+                Ok(())
+            })
+            .map_err(|error| self.kept(form, by_digest, BuildError::image(&error)))
     }
 
     /// Keeps what a registry did not take, so that nothing needs to be built again.
-    fn kept(&self, form: &ImageForm, error: BuildError) -> BuildError {
+    fn kept(&self, form: &ImageForm, by_digest: bool, error: BuildError) -> BuildError {
         let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
-        match self.names {
-            [name, ..] if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
+        // Of several names, some may have been pushed.
+        let told = error.to_string();
+        let failed = self.names.iter().find(|name| told.contains(&name.repository().to_string()));
+        match failed.or(self.names.first()) {
+            Some(name) if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
                 let name = name.familiar();
+                if by_digest {
+                    return error
+                        .with_help("the image is in the local store: build again to go on");
+                }
                 error.with_help(&format!(
                     "the image is in the local store: `formwork push {name}` goes on"
                 ))
@@ -319,6 +324,7 @@ fn digest_of(content: Content<'_>) -> &Digest {
     match content {
         Content::Image(view) => &view.descriptor().digest,
         Content::Index(index) => &index.descriptor().digest,
+        Content::Artifact(artifact) => &artifact.descriptor().digest,
     }
 }
 

@@ -426,7 +426,7 @@ fn add_history(
     epoch: Option<i64>,
 ) -> Result<(), BuildError> {
     let mut time = config.history.iter().rev().find_map(|entry| entry.created.clone());
-    let mut entries = Vec::new();
+    let mut entries: Vec<History> = Vec::new();
     for HistoryEntry { created_by, layer } in &lowered.history {
         let layer = layer.and_then(|op| new_layer(lowered, outputs, op));
         if let Some(layer) = &layer {
@@ -448,8 +448,30 @@ fn add_history(
         entry.created = fixed.clone().or(entry.created.take()).or(first.clone());
     }
     config.created = fixed.or(time);
+    let own = entries.iter().filter(|entry| !entry.empty_layer).count();
+    account_for(&mut config.history, config.rootfs.diff_ids.len().saturating_sub(own));
     config.history.extend(entries);
     Ok(())
+}
+
+/// Gives each layer of a base image an entry in its history, as BuildKit does: one that tells of more
+/// or fewer would put the blame for what follows on the wrong instructions.
+fn account_for(history: &mut Vec<History>, layers: usize) {
+    let mut left = layers;
+    for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
+        match left.checked_sub(1) {
+            Some(fewer) => left = fewer,
+            None => entry.empty_layer = true,
+        }
+    }
+    let unknown = History {
+        created: None,
+        created_by: None,
+        author: None,
+        comment: Some("a layer of which the base image's history does not tell".to_owned()),
+        empty_layer: false,
+    };
+    history.extend(std::iter::repeat_n(unknown, left));
 }
 
 /// The layer that an op has added; `None` if it has changed nothing.

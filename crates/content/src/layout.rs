@@ -243,24 +243,26 @@ impl StoreLayout {
     }
 
     /// Removes the directory of [`StoreLayout::scratch`] and all that is in it, for a process that is
-    /// about to end while some of its threads still work.
-    pub fn remove_scratch(&self) {
+    /// about to end while some of its threads still work. `save` comes before, with where the
+    /// directory is now, to take out what has to stay.
+    pub fn remove_scratch(&self, save: impl FnOnce(&Path)) {
         if let Some(scratch) = self.scratch.get() {
-            scratch.remove();
+            scratch.remove(save);
         }
     }
 
     /// Removes what nobody has gone on with for a day in [`StoreLayout::partial`], what killed
     /// processes have left in [`StoreLayout::tmp`] and, of the locks that are
     /// called `step-…` or `lease-…` and go with their holder, in [`StoreLayout::locks`]; returns how many
-    /// temporary directories that were.
+    /// temporary directories that were. `save` comes before these are removed, when they are called
+    /// `<name>.removed`, to take out what has to stay.
     ///
     /// # Errors
     ///
     /// Fails where something cannot be removed, after trying the rest.
-    pub fn remove_stale(&self) -> Result<usize, ContentError> {
+    pub fn remove_stale(&self, save: impl FnOnce()) -> Result<usize, ContentError> {
         crate::partial::remove_stale(self)?;
-        crate::temporary::remove_stale(self)
+        crate::temporary::remove_stale(self, save)
     }
 }
 

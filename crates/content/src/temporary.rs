@@ -62,10 +62,11 @@ impl Temporary {
 
 impl Temporary {
     /// Removes the directory while others may still work in it, so that they fail.
-    pub(crate) fn remove(&self) {
+    pub(crate) fn remove(&self, save: impl FnOnce(&Path)) {
         // Under another name nothing new comes into it by its path.
         let aside = [self.name.as_bytes(), REMOVED_SUFFIX].concat();
         if rustix::fs::renameat(&self.parent, &*self.name, &self.parent, &*aside).is_ok() {
+            save(&self.path.with_file_name(OsStr::from_bytes(&aside)));
             // What is left all the same is stale as soon as this process ends.
             let _ = remove_tree(&self.parent, &aside);
         }
@@ -97,7 +98,10 @@ const TRANSIENT_PREFIXES: [&[u8]; 2] = [b"step-", b"lease-"];
 
 /// Removes the directories whose owners are gone, the files of locks that nobody holds any more,
 /// and files that somebody was about to put in place of others; returns how many directories.
-pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> {
+pub(crate) fn remove_stale(
+    layout: &StoreLayout,
+    save: impl FnOnce(),
+) -> Result<usize, ContentError> {
     for directory in layout.places_of_files() {
         AtomicFile::clear_left(directory)?;
     }
@@ -111,6 +115,7 @@ pub(crate) fn remove_stale(layout: &StoreLayout) -> Result<usize, ContentError> 
     for name in owned_names(&parent)? {
         set_aside(layout, &parent, &name)?;
     }
+    save();
     let mut count = 0;
     let mut first_error = None;
     for name in names(&parent)? {
@@ -195,7 +200,7 @@ mod tests {
         let (_dir, layout) = store();
         let temporary = Temporary::create(&layout).unwrap();
         fs_err::write(temporary.path().join("file"), "").unwrap();
-        temporary.remove();
+        temporary.remove(|_| {});
         assert!(left(&layout).is_empty());
         assert!(fs_err::write(temporary.path().join("other"), "").is_err());
     }
@@ -204,7 +209,7 @@ mod tests {
     fn what_others_use_is_not_stale() {
         let (_dir, layout) = store();
         let temporary = Temporary::create(&layout).unwrap();
-        assert_eq!(layout.remove_stale().unwrap(), 0);
+        assert_eq!(layout.remove_stale(|| {}).unwrap(), 0);
         assert!(temporary.path().exists());
         assert_eq!(left(&layout).len(), 2);
     }
@@ -224,7 +229,7 @@ mod tests {
         leave_stale(&layout, "being-removed.removed");
         fs_err::write(layout.tmp().join("only.lock"), "").unwrap();
         fs_err::write(layout.tmp().join(OsStr::from_bytes(b"no-text-\xff")), "").unwrap();
-        layout.remove_stale().unwrap();
+        layout.remove_stale(|| {}).unwrap();
         assert!(left(&layout).is_empty(), "{:?}", left(&layout));
         assert!(kept.join("file").exists());
     }
@@ -238,7 +243,7 @@ mod tests {
             directory
         };
         for directory in [layout.index().join("0f"), layout.runs(), layout.contexts()].map(left) {
-            layout.remove_stale().unwrap();
+            layout.remove_stale(|| {}).unwrap();
             assert_eq!(fs_err::read_dir(&directory).unwrap().count(), 0);
         }
     }
@@ -250,7 +255,7 @@ mod tests {
         for name in ["step-stale", "use"] {
             fs_err::write(layout.lock(name), "").unwrap();
         }
-        layout.remove_stale().unwrap();
+        layout.remove_stale(|| {}).unwrap();
         let exists = |name| layout.lock(name).exists();
         assert!(exists("step-held") && exists("use") && !exists("step-stale"));
         drop(held);
@@ -269,7 +274,7 @@ mod tests {
                 });
                 scope.spawn(|| {
                     for _ in 0..100 {
-                        assert_eq!(layout.remove_stale().unwrap(), 0);
+                        assert_eq!(layout.remove_stale(|| {}).unwrap(), 0);
                     }
                 });
             }

@@ -68,6 +68,6 @@ fn a_killed_process_leaves_a_valid_store() {
     for entry in content.index().unwrap().manifests {
         assert!(content.find(&entry).unwrap().is_some(), "{entry:?} is listed and missing");
     }
-    layout.remove_stale().unwrap();
+    layout.remove_stale(|| {}).unwrap();
     assert_eq!(fs_err::read_dir(layout.tmp()).unwrap().count(), 0);
 }

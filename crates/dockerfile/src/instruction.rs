@@ -183,7 +183,7 @@ pub enum Healthcheck {
     /// `NONE`: not even the base image's.
     None,
     /// `CMD`
-    Command(HealthCommand),
+    Command(Box<HealthCommand>),
 }
 
 /// `HEALTHCHECK CMD`; a time that is not given, or given as zero, is left to the runtime.

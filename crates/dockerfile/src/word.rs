@@ -16,32 +16,37 @@ use formwork_diagnostics::Span;
 /// left is for [`crate::expand()`], where the instruction expands anything at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    text: String,
+    // There are many words, most of them short and in one piece: so they are kept small.
+    text: Box<str>,
     span: Span,
-    places: Places,
+    /// Where the first byte of the text stood.
+    origin: u32,
+    /// The breaks of its places, if it has any.
+    #[expect(clippy::box_collection, reason = "eight bytes in each word instead of 24")]
+    breaks: Option<Box<Vec<Break>>>,
 }
 
 /// A line as instructions see it: continuations joined, comments gone.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
     text: Cow<'a, str>,
-    places: Places,
+    places: Places<'static>,
 }
 
 /// Puts a word together from parts that stand in different places.
 #[derive(Debug, Default)]
 pub(crate) struct WordBuilder {
     text: String,
-    places: Places,
+    places: Places<'static>,
 }
 
 /// Where each byte of a text stood.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Places {
+#[derive(Debug, Default)]
+struct Places<'a> {
     /// Where the first byte stood.
     origin: u32,
     /// Where bytes stood that do not follow the byte before them, by ascending offsets.
-    breaks: Vec<Break>,
+    breaks: Cow<'a, [Break]>,
 }
 
 /// From an offset in the text on, the bytes stood elsewhere.
@@ -57,6 +62,11 @@ impl Word {
         &self.text
     }
 
+    fn new(text: Box<str>, span: Span, places: Places<'static>) -> Self {
+        let breaks = (!places.breaks.is_empty()).then(|| Box::new(places.breaks.into_owned()));
+        Self { text, span, origin: places.origin, breaks }
+    }
+
     /// Where it stood, from its first byte to its last.
     pub fn span(&self) -> Span {
         self.span
@@ -70,12 +80,17 @@ impl Word {
     /// Where a part of the text stood; what lies behind the end of the text is cut off.
     pub fn span_of(&self, range: Range<usize>) -> Span {
         let start = range.start.min(self.text.len());
-        self.places.span_of(start..range.end.clamp(start, self.text.len()))
+        self.places().span_of(start..range.end.clamp(start, self.text.len()))
+    }
+
+    fn places(&self) -> Places<'_> {
+        let breaks = self.breaks.as_deref().map_or(&[][..], Vec::as_slice);
+        Places { origin: self.origin, breaks: breaks.into() }
     }
 
     /// A part of the text as a word of its own.
     pub(crate) fn slice(&self, range: Range<usize>) -> Self {
-        word(&self.text, &self.places, range)
+        word(&self.text, &self.places(), range)
     }
 
     /// The text before and behind the first `separator`.
@@ -83,6 +98,12 @@ impl Word {
         let at = self.text.find(separator)?;
         let behind = at + separator.len_utf8();
         Some((self.slice(0..at), self.slice(behind..self.text.len())))
+    }
+
+    /// The part of the text behind the first `separator`.
+    pub(crate) fn behind(&self, separator: char) -> Option<Self> {
+        let at = self.text.find(separator)?;
+        Some(self.slice(at + separator.len_utf8()..self.text.len()))
     }
 
     /// The same text as a part of something larger, such as the quotes around it.
@@ -132,9 +153,9 @@ impl WordBuilder {
     /// Appends a part of a word.
     pub(crate) fn push_from(&mut self, word: &Word, range: Range<usize>) {
         let start = self.text.len();
-        let places = word.places.restricted_to(&range);
+        let places = word.places().restricted_to(&range);
         self.places.append(start, places.origin as usize);
-        for place in places.breaks {
+        for place in &*places.breaks {
             self.places.append(start + place.at as usize, place.source as usize);
         }
         self.text.push_str(&word.text[range]);
@@ -142,17 +163,17 @@ impl WordBuilder {
 
     pub(crate) fn finish(self, span: Span) -> Word {
         let places = if self.text.is_empty() { Places::at(span.start) } else { self.places };
-        Word { text: self.text, span, places }
+        Word::new(self.text.into(), span, places)
     }
 }
 
-impl Places {
+impl Places<'_> {
     fn new(origin: usize) -> Self {
         Self::at(offset(origin))
     }
 
     fn at(origin: u32) -> Self {
-        Self { origin, breaks: Vec::new() }
+        Self { origin, breaks: Cow::default() }
     }
 
     /// Says where the bytes from `at` on stood, `at` being no less than in the calls before.
@@ -160,7 +181,7 @@ impl Places {
         if at == 0 {
             self.origin = offset(source);
         } else if self.source_of(at) != source {
-            self.breaks.push(Break { at: offset(at), source: offset(source) });
+            self.breaks.to_mut().push(Break { at: offset(at), source: offset(source) });
         }
     }
 
@@ -178,22 +199,22 @@ impl Places {
         Span::new(start, end)
     }
 
-    fn restricted_to(&self, range: &Range<usize>) -> Self {
+    fn restricted_to(&self, range: &Range<usize>) -> Places<'static> {
         let first = self.breaks.partition_point(|place| place.at as usize <= range.start);
         let breaks = &self.breaks[first..];
         let count = breaks.partition_point(|place| (place.at as usize) < range.end);
         let start = offset(range.start);
         let shifted = breaks[..count].iter().map(|place| Break { at: place.at - start, ..*place });
-        Self { origin: offset(self.source_of(range.start)), breaks: shifted.collect() }
+        Places { origin: offset(self.source_of(range.start)), breaks: shifted.collect() }
     }
 }
 
-fn word(text: &str, places: &Places, range: Range<usize>) -> Word {
-    Word {
-        span: places.span_of(range.clone()),
-        places: places.restricted_to(&range),
-        text: text[range].to_owned(),
-    }
+fn word(text: &str, places: &Places<'_>, range: Range<usize>) -> Word {
+    Word::new(
+        text[range.clone()].into(),
+        places.span_of(range.clone()),
+        places.restricted_to(&range),
+    )
 }
 
 /// An offset as spans hold it; what lies behind 4 GiB has no place of its own.

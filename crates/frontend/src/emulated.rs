@@ -80,12 +80,12 @@ fn hint(plan: &Plan<'_>, planned: &PlannedStage<'_>) -> Option<Diagnostic> {
         instructions.filter(|one| matches!(one.kind, InstructionKind::Run(_))).collect();
     runs.first()?;
     let name = stage.name.clone().unwrap_or_else(|| stage.index.to_string());
-    let after_from = stage.from.keyword.span().end;
+    let after_from = stage.from.keyword_span.end;
     let mut edits = vec![Edit {
         span: Span::new(after_from as usize, after_from as usize),
         replacement: " --platform=$BUILDPLATFORM".to_owned(),
     }];
-    let rest = stage.from.text.get(stage.from.keyword.text().len()..).unwrap_or_default();
+    let rest = stage.from.text.get(stage.from.keyword().len()..).unwrap_or_default();
     let mut help = format!("let it run here: `FROM --platform=$BUILDPLATFORM{rest}`");
     let compiler = COMPILERS.iter().find_map(|(command, before, advice)| {
         let run = runs.iter().find(|run| run.text.contains(command))?;

@@ -17,8 +17,8 @@ impl Settings {
     /// What a file says.
     pub fn of(dockerfile: &Dockerfile) -> Self {
         let mut instructions = Vec::new();
-        let mut note = |span: Span, check: &Option<Check>| {
-            instructions.extend(check.iter().map(|check| (span, check.clone())));
+        let mut note = |span: Span, check: &Option<Box<Check>>| {
+            instructions.extend(check.as_deref().map(|check| (span, check.clone())));
         };
         for arg in &dockerfile.global_args {
             note(arg.span, &arg.check);

@@ -27,9 +27,9 @@ fn name(stage: &Stage, findings: &mut Findings<'_>) {
         findings.add("StageNameCasing", message, span);
     }
     if let Some(keyword) = &from.kind.as_keyword
-        && !is_like(from.keyword.text(), keyword.text())
+        && !is_like(from.keyword(), keyword.text())
     {
-        let (own, from) = (keyword.text(), from.keyword.text());
+        let (own, from) = (keyword.text(), from.keyword());
         let message = format!("'{own}' and '{from}' keywords' casing do not match");
         findings.add("FromAsCasing", message, keyword.span());
     }

@@ -1,6 +1,7 @@
 //! How the file is written: keywords, continued lines, what is out of date.
 
-use formwork_dockerfile::{InstructionKind, Word};
+use formwork_diagnostics::Span;
+use formwork_dockerfile::InstructionKind;
 
 use crate::Findings;
 
@@ -18,7 +19,7 @@ pub(crate) fn check(findings: &mut Findings<'_>) {
         if let InstructionKind::Maintainer(_) = instruction.kind {
             let message = "Maintainer instruction is deprecated in favor of using label";
             let help = "write `LABEL org.opencontainers.image.authors=…`";
-            let span = instruction.keyword.span();
+            let span = instruction.keyword_span;
             findings.add_with_help("MaintainerDeprecated", message, span, help);
         }
     }
@@ -27,27 +28,26 @@ pub(crate) fn check(findings: &mut Findings<'_>) {
 /// All keywords should be in upper case, or all in lower case: whichever most are in.
 fn casing(findings: &mut Findings<'_>) {
     let keywords = keywords(findings);
-    let count = |is: fn(&str) -> bool| keywords.iter().filter(|word| is(word.text())).count();
+    let count = |is: fn(&str) -> bool| keywords.iter().filter(|(word, _)| is(word)).count();
     let prefers_lower = count(is_lower) > count(is_upper);
     let (fits, majority): (fn(&str) -> bool, _) =
         if prefers_lower { (is_lower, "lowercase") } else { (is_upper, "uppercase") };
-    for word in keywords.iter().filter(|word| !fits(word.text())) {
-        let message = format!(
-            "Command '{}' should match the case of the command majority ({majority})",
-            word.text()
-        );
-        findings.add("ConsistentInstructionCasing", message, word.span());
+    for (word, span) in keywords.into_iter().filter(|(word, _)| !fits(word)) {
+        let message =
+            format!("Command '{word}' should match the case of the command majority ({majority})");
+        findings.add("ConsistentInstructionCasing", message, span);
     }
 }
 
-fn keywords(findings: &Findings<'_>) -> Vec<Word> {
+/// All keywords as they are written, with their places.
+fn keywords<'f>(findings: &Findings<'f>) -> Vec<(&'f str, Span)> {
     let dockerfile = findings.dockerfile;
-    let args = dockerfile.global_args.iter().map(|arg| &arg.keyword);
+    let args = dockerfile.global_args.iter().map(|arg| (arg.keyword(), arg.keyword_span));
     let stages = dockerfile.stages.iter().flat_map(|stage| {
-        let others = stage.instructions.iter().map(|instruction| &instruction.keyword);
-        std::iter::once(&stage.from.keyword).chain(others)
+        let others = stage.instructions.iter().map(|one| (one.keyword(), one.keyword_span));
+        std::iter::once((stage.from.keyword(), stage.from.keyword_span)).chain(others)
     });
-    args.chain(stages).cloned().collect()
+    args.chain(stages).collect()
 }
 
 fn is_lower(text: &str) -> bool {

@@ -11,6 +11,9 @@ use formwork_oci::Platform;
 
 use crate::text;
 
+/// What is done by somebody who logs in.
+pub(crate) const LOGIN: &str = "log in to";
+
 /// Why a registry could not be used as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -202,9 +205,10 @@ impl RegistryError {
             | Self::RateLimited { answer, .. }
             | Self::Status { answer, .. } => format!("answered {answer}"),
             Self::Invalid { problem, .. } => format!("sent {problem}"),
-            Self::NoPlatform { wanted, available, .. } => {
-                format!("has no image for {wanted}, only for {}", list(available))
-            }
+            Self::NoPlatform { wanted, available, .. } => match available.as_slice() {
+                [] => "has an index without any image".to_owned(),
+                some => format!("has no image for {wanted}, only for {}", list(some)),
+            },
             Self::Unsupported { problem, .. } => format!("has {problem}"),
             Self::Local { source, .. } => source.to_string(),
         }
@@ -226,6 +230,9 @@ impl RegistryError {
             Self::Invalid { .. } => "something between here and the registry may have changed it: \
                                      try again, or ask whoever runs the registry"
                 .to_owned(),
+            Self::NoPlatform { available, .. } if available.is_empty() => {
+                "check the name and the tag".to_owned()
+            }
             Self::NoPlatform { .. } => {
                 "choose one of these with `--platform`, or another image".to_owned()
             }
@@ -237,6 +244,9 @@ fn unauthorized(attempt: &Attempt, credentials: &[String]) -> String {
     let host = &attempt.registry;
     let searched = credentials.join("; ");
     let separator = if searched.is_empty() { "" } else { "; " };
+    if attempt.action == LOGIN {
+        return format!("{searched}{separator}check the user and the password");
+    }
     format!(
         "{searched}{separator}log in with `formwork login {host}`, or check the name: registries \
          also answer like this where there is no such repository"
@@ -287,8 +297,7 @@ fn for_status(status: u16) -> &'static str {
 
 fn list(platforms: &[Platform]) -> String {
     let shown = |platform: &Platform| text::printable(&platform.to_string());
-    let names: Vec<String> = platforms.iter().map(shown).collect();
-    if names.is_empty() { "none at all".to_owned() } else { names.join(", ") }
+    platforms.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 impl Attempt {

@@ -5,6 +5,7 @@ use ureq::http::Method;
 
 use crate::auth::Scope;
 use crate::client::Errand;
+use crate::error::LOGIN;
 use crate::session::Request;
 use crate::{RegistryClient, RegistryError};
 
@@ -28,7 +29,7 @@ impl RegistryClient {
         if repository.registry() != registry {
             return Err(no_registry());
         }
-        let errand = Errand { action: "log in to", subject: &registry };
+        let errand = Errand { action: LOGIN, subject: &registry };
         // Who may push is never passed off as nobody.
         let scope = Scope { path: String::new(), push: true, mount_from: None };
         self.ask_registry(errand, &repository, scope, &mut |session| {

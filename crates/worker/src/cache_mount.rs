@@ -6,6 +6,7 @@
 //! <directory>/<hash of the id>/0/         the directory that everybody shares
 //! <directory>/<hash of the id>/1/, 2/ …   further ones, where each process wants its own
 //! <directory>/<hash of the id>/0.lock …   who uses it
+//! <directory>/<hash of the id>/0.lent …   where it is now, if it is not here
 //! ```
 //!
 //! Locks hold between processes, and between the steps of one build. The id is hashed, never made
@@ -20,8 +21,11 @@ use formwork_fs::{AtomicFile, FileLock, FsError, Lease, RootDir, remove_tree};
 use formwork_graph::CacheSharing;
 use formwork_oci::Digest;
 use formwork_solver::Cancel;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use crate::WorkerError;
+use crate::lent::bring_home;
 
 /// How often a step that waits for another looks whether it is done.
 const POLL: Duration = Duration::from_millis(20);
@@ -54,9 +58,10 @@ pub(crate) struct Wish<'a> {
 
 impl CacheMount {
     /// Takes the directory of an id, waiting for it where it has to; `None` if the work is no
-    /// longer wanted meanwhile. As long as `lease` lives nobody removes it.
+    /// longer wanted meanwhile. As long as `lease` lives nobody removes it. `tmp` is where a killed
+    /// process may have left it.
     pub(crate) fn take(
-        root: &Path,
+        (root, tmp): (&Path, &Path),
         lease: &Lease,
         wish: &Wish<'_>,
         cancel: &Cancel,
@@ -80,6 +85,7 @@ impl CacheMount {
         };
         let Some((number, lock)) = taken else { return Ok(None) };
         let directory = own.join(number.to_string());
+        bring_home(&directory, tmp)?;
         if !directory.exists() {
             create_filled(&directory, wish)?;
         }
@@ -183,11 +189,19 @@ fn create_filled(path: &Path, wish: &Wish<'_>) -> Result<(), WorkerError> {
     std::fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed)?;
     let given = give(&temporary, wish.new).map_err(failed).map_err(WorkerError::from);
     let filled = given.and_then(|()| (wish.fill)(&temporary));
-    let is_there = |error: &std::io::Error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty;
-    let moved = filled.and_then(|()| match fs_err::rename(&temporary, path) {
-        // Another process was faster, and its directory is no longer empty.
-        Err(error) if is_there(&error) => Ok(false),
-        result => Ok(result.map(|()| true).map_err(failed)?),
+    let moved = filled.and_then(|()| {
+        // A directory that another process has made is in use by now, also an empty one.
+        match rename(&temporary, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            // The file system has no such flag.
+            Err(Errno::INVAL) => match rename(&temporary, path, RenameFlags::empty()) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+                Err(errno) => Err(failed(errno.into()).into()),
+            },
+            Err(errno) => Err(failed(errno.into()).into()),
+        }
     });
     if !matches!(moved, Ok(true))
         && let (Some(parent), Some(name)) = (temporary.parent(), temporary.file_name())
@@ -195,6 +209,10 @@ fn create_filled(path: &Path, wish: &Wish<'_>) -> Result<(), WorkerError> {
         remove_tree(&RootDir::open(parent)?, name.as_encoded_bytes())?;
     }
     moved.map(drop)
+}
+
+fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, flags)
 }
 
 fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
@@ -205,6 +223,7 @@ fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
@@ -224,7 +243,7 @@ mod tests {
     fn take(root: &Path, id: &str, sharing: CacheSharing) -> CacheMount {
         let lease = Lease::new(root);
         let wish = wish(id, sharing);
-        CacheMount::take(root, &lease, &wish, &Cancel::default()).unwrap().unwrap()
+        CacheMount::take((root, root), &lease, &wish, &Cancel::default()).unwrap().unwrap()
     }
 
     #[test]
@@ -238,6 +257,34 @@ mod tests {
         let again = take(dir.path(), "/root/.cache", CacheSharing::Locked);
         assert!(again.directory.join("x").exists());
         assert!(take(dir.path(), "../../etc", CacheSharing::Shared).directory.starts_with(&dir));
+    }
+
+    #[test]
+    fn several_who_make_a_directory_at_once_share_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let id = format!("id-{round}");
+            let (begin, all) = (std::sync::Barrier::new(4), std::sync::Barrier::new(4));
+            std::thread::scope(|scope| {
+                for number in 0..4 {
+                    let (id, begin, all) = (&id, &begin, &all);
+                    let root = dir.path();
+                    scope.spawn(move || {
+                        begin.wait();
+                        let taken = take(root, id, CacheSharing::Shared);
+                        // As a step has it mounted: whatever becomes of the name.
+                        let directory = RootDir::open(&taken.directory).unwrap();
+                        all.wait();
+                        let inside = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+                        // Who panics here lets the others wait.
+                        let written = fs_err::write(format!("{inside}/{number}"), "");
+                        all.wait();
+                        written.unwrap();
+                        assert_eq!(fs_err::read_dir(&taken.directory).unwrap().count(), 4);
+                    });
+                }
+            });
+        }
     }
 
     #[test]
@@ -255,7 +302,12 @@ mod tests {
                     };
                     let wish = Wish { fill: &fill, ..wish("id", CacheSharing::Shared) };
                     let lease = Lease::new(dir.path());
-                    let taken = CacheMount::take(dir.path(), &lease, &wish, &Cancel::default());
+                    let taken = CacheMount::take(
+                        (dir.path(), dir.path()),
+                        &lease,
+                        &wish,
+                        &Cancel::default(),
+                    );
                     let directory = taken.unwrap().unwrap().directory;
                     assert_eq!(fs_err::read_dir(directory).unwrap().count(), 3);
                 });
@@ -268,7 +320,7 @@ mod tests {
         };
         let wish = Wish { fill: &fill, ..wish("other", CacheSharing::Shared) };
         let lease = Lease::new(dir.path());
-        CacheMount::take(dir.path(), &lease, &wish, &Cancel::default()).unwrap_err();
+        CacheMount::take((dir.path(), dir.path()), &lease, &wish, &Cancel::default()).unwrap_err();
         let own = hold(dir.path(), &lease, "other").unwrap();
         let mut left: Vec<_> =
             fs_err::read_dir(own).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -314,7 +366,8 @@ mod tests {
             let is_told = Cell::new(0);
             let told = || is_told.set(is_told.get() + 1);
             let wish = Wish { waits: &told, ..wish("a", CacheSharing::Locked) };
-            let waiting = CacheMount::take(dir.path(), &Lease::new(dir.path()), &wish, &cancel);
+            let waiting =
+                CacheMount::take((dir.path(), dir.path()), &Lease::new(dir.path()), &wish, &cancel);
             assert!(waiting.unwrap().is_none());
             assert_eq!(is_told.get(), 1);
         });

@@ -256,14 +256,11 @@ impl Layer {
         if self.is_kept()? { Ok(()) } else { self.import(&mut forms, imported, false) }
     }
 
-    /// Whether the files of the layer are in the store.
+    /// Whether the layer is in the store: the list of its files, and they themselves.
     fn is_kept(&self) -> Result<bool, WorkerError> {
-        match self.store.snapshots.get(&self.name)? {
-            Some(snapshot) => {
-                Ok(snapshot.layer().is_some() || self.kept_blob(&snapshot)?.is_some())
-            }
-            None => Ok(false),
-        }
+        let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(false) };
+        Ok(snapshot.fact(TREE)?.is_some()
+            && (snapshot.layer().is_some() || self.kept_blob(&snapshot)?.is_some()))
     }
 
     /// Takes what the store has.

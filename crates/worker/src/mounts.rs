@@ -251,7 +251,9 @@ impl Worker {
         };
         let wish = Wish { id, sharing, new, fill: &fill, waits: &waits };
         let layout = &self.store.layout;
-        let taken = CacheMount::take(&layout.cache_mounts(), layout.lease(), &wish, task.cancel)?;
+        let (mounts_of_store, tmp) = (layout.cache_mounts(), layout.tmp());
+        let places = (&*mounts_of_store, &*tmp);
+        let taken = CacheMount::take(places, layout.lease(), &wish, task.cancel)?;
         let Some(cache) = taken else { return Ok(None) };
         let kind = sandbox::MountKind::Bind {
             source: cache.directory.clone(),

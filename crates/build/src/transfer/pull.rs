@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use formwork_diagnostics::{Diagnostic, EventSink};
+use formwork_diagnostics::{Diagnostic, Event, EventSink};
 use formwork_image::{BlobSource, ImageError, StoredImage};
 use formwork_oci::{Descriptor, Platform, Reference, Repository};
 use formwork_solver::Cancel;
@@ -31,6 +31,13 @@ pub fn pull(
 ) -> Result<StoredImage, BuildError> {
     let title = format!("resolve {name}");
     let image = step(title, events, cancel, |_| ask_registry(host, name, platform))?;
+    if image.platform.fitness(platform).is_none() {
+        let message =
+            format!("the image `{}` is for {}, not {platform}", name.familiar(), image.platform);
+        let warning =
+            Diagnostic::warning("platform", message).with_note("there is no other under this name");
+        events.emit(Event::Message(Box::new(warning)));
+    }
     fetch_layers(host, &image, events, cancel)?;
     // Other tools find it as soon as it is complete.
     let kept = host.images.get(name).map_err(|error| BuildError::image(&error))?;

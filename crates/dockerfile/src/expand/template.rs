@@ -143,11 +143,21 @@ impl Parser<'_> {
                     self.advance();
                     escaped(escapes)
                 }
-                _ => PartKind::Text,
+                _ => {
+                    self.plain(stop);
+                    PartKind::Text
+                }
             };
             self.push(parts, start, kind);
         }
         Ok(stop.is_none())
+    }
+
+    /// Goes on to the next character that may mean something.
+    fn plain(&mut self, stop: Option<char>) {
+        let rest = &self.word.text()[self.at..];
+        let special = ['$', '\'', '"', self.escape, stop.unwrap_or('$')];
+        self.at += rest.find(special).unwrap_or(rest.len());
     }
 
     fn single_quoted(&mut self, start: usize) -> Result<PartKind, ExpandError> {
@@ -402,9 +412,14 @@ impl WordRanges<'_> {
 /// What may stand between `<<` and a delimiter.
 const BLANKS: [char; 3] = ['\t', '\r', ' '];
 
-/// The name that a heredoc's delimiter stands for, and whether any of it is quoted; variables in
-/// it are none. `None` if nothing is left.
-pub(crate) fn delimiter(word: &Word) -> Option<(String, bool)> {
+/// The name that a heredoc's delimiter, a part of a line, stands for, and whether any of it is
+/// quoted; variables in it are none. `None` if nothing is left.
+pub(crate) fn delimiter(line: &Word, range: Range<usize>) -> Option<(String, bool)> {
+    let text = &line.text()[range.clone()];
+    if !text.contains(['$', '\'', '"', '\\']) {
+        return (!text.is_empty()).then(|| (text.to_owned(), false));
+    }
+    let word = &line.slice(range);
     let parts = parse(word, '\\', Quotes::Removed).ok()?;
     let mut name = String::new();
     let mut is_quoted = false;

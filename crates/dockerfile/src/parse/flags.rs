@@ -39,18 +39,16 @@ impl Flags {
         known: &[(&'static str, Takes)],
         report: &mut Report<'_>,
     ) -> Self {
-        let mut flags: Vec<Flag> = Vec::new();
+        let mut flags: Vec<Flag> = Vec::with_capacity(statement.flags.len());
         for word in &statement.flags {
-            let (written, value) = match word.split_once('=') {
-                Some((written, value)) => (written, Some(value)),
-                None => (word.clone(), None),
-            };
-            let span = written.span();
-            let name = written.text().trim_start_matches("--");
+            let end = word.text().find('=').unwrap_or(word.text().len());
+            let (written, span) = (&word.text()[..end], word.span_of(0..end));
+            let name = written.trim_start_matches("--");
             let Some((name, takes)) = known.iter().find(|(known, _)| *known == name) else {
-                report_unknown(statement, &written, known, report);
+                report_unknown(statement, written, span, known, report);
                 continue;
             };
+            let value = word.behind('=');
             let before = flags.iter().find(|flag| flag.name == *name);
             if let Some(before) = before.filter(|_| *takes != Takes::Values) {
                 let message = format!("`--{name}` is given twice");
@@ -115,16 +113,17 @@ impl Flags {
 
 fn report_unknown(
     statement: &Statement<'_>,
-    written: &Word,
+    written: &str,
+    span: Span,
     known: &[(&'static str, Takes)],
     report: &mut Report<'_>,
 ) {
     let keyword = statement.name().to_ascii_uppercase();
-    let message = format!("`{keyword}` has no flag `{}`", excerpt(written.text()));
-    let error = report.error("unknown-flag", message, written.span());
+    let message = format!("`{keyword}` has no flag `{}`", excerpt(written));
+    let error = report.error("unknown-flag", message, span);
     let known: Vec<String> = known.iter().map(|(name, _)| format!("--{name}")).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    report.add(suggest(error, written.text(), &known));
+    report.add(suggest(error, written, &known));
 }
 
 /// Takes the last flag away again if its value is not of the kind that it takes.

@@ -10,7 +10,7 @@ use crate::instruction::From;
 /// where the image is missing, it is empty.
 pub(super) fn parse(statement: &Statement<'_>, report: &mut Report<'_>) -> From {
     let mut flags = Flags::read(statement, &[("platform", Takes::Value)], report);
-    let mut words = statement.blank_separated().into_iter().map(|range| statement.line.word(range));
+    let mut words = statement.blank_separated().map(|range| statement.line.word(range));
     let end = statement.range.end;
     let image = words.next().unwrap_or_else(|| statement.line.word(end..end));
     let rest: Vec<Word> = words.collect();

@@ -35,7 +35,7 @@ pub(super) fn parse(statement: &mut Statement<'_>, report: &mut Report<'_>) -> O
             report.add(report.error("bad-healthcheck", message, span));
             None
         }
-        "CMD" => command(statement, flags, report).map(Healthcheck::Command),
+        "CMD" => command(statement, flags, report).map(Box::new).map(Healthcheck::Command),
         _ => {
             report_kind(statement, &kind, report);
             None

@@ -39,9 +39,13 @@ impl HeredocReader {
         lines: &mut Lines<'_>,
         report: &mut Report<'_>,
     ) -> Vec<(Range<usize>, Heredoc)> {
-        let line = statement.line;
-        let openers = openers(statement, report);
-        openers.into_iter().map(|opener| self.body(opener, line, lines, report)).collect()
+        let line = statement.line.word(0..statement.line.text().len());
+        let Some(words) = shell_words(&line) else {
+            report_unreadable(statement, report);
+            return Vec::new();
+        };
+        let openers = words.into_iter().filter_map(|range| opener(&line, range));
+        openers.map(|opener| self.body(opener, statement.line, lines, report)).collect()
     }
 
     fn body(
@@ -78,6 +82,9 @@ impl HeredocReader {
         report: &mut Report<'_>,
     ) {
         self.unterminated += 1;
+        if report.leaves_out() {
+            return;
+        }
         let name = excerpt(&opener.name);
         let message = format!("the heredoc has no end: no line says `{name}`");
         let error =
@@ -110,16 +117,6 @@ impl Opener {
     fn is_nearly_ended_by(&self, line: &Physical<'_>) -> bool {
         line.text.trim().eq_ignore_ascii_case(&self.name)
     }
-}
-
-/// All that announces a heredoc on an instruction's line.
-fn openers(statement: &Statement<'_>, report: &mut Report<'_>) -> Vec<Opener> {
-    let line = statement.line.word(0..statement.line.text().len());
-    let Some(words) = shell_words(&line) else {
-        report_unreadable(statement, report);
-        return Vec::new();
-    };
-    words.into_iter().filter_map(|range| opener(&line, range)).collect()
 }
 
 /// Says that something looks like a heredoc, but is none because the line is malformed for whoever
@@ -155,8 +152,7 @@ fn opener(line: &Word, range: Range<usize>) -> Option<Opener> {
     }
     let name = behind.strip_prefix('-').unwrap_or(behind);
     let name = name.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
-    let name = line.slice(range.end - name.len()..range.end);
-    let (name, is_quoted) = expand::delimiter(&name)?;
+    let (name, is_quoted) = expand::delimiter(line, range.end - name.len()..range.end)?;
     Some(Opener {
         name,
         expand: !is_quoted,

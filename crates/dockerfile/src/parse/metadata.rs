@@ -49,7 +49,7 @@ pub(super) fn volume(statement: &Statement<'_>, report: &mut Report<'_>) -> Opti
 }
 
 fn words(statement: &Statement<'_>) -> Option<Vec<Word>> {
-    let words = statement.blank_separated().into_iter().map(|range| statement.line.word(range));
+    let words = statement.blank_separated().map(|range| statement.line.word(range));
     let words: Vec<Word> = words.collect();
     (!words.is_empty()).then_some(words)
 }

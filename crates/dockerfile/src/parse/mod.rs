@@ -32,6 +32,7 @@ use heredoc::HeredocReader;
 use lines::{Lines, Logical, Physical};
 use report::{Report, excerpt};
 use statement::Statement;
+pub(crate) use statement::is_blank;
 
 /// All instructions there are.
 const KEYWORDS: [&str; 18] = [
@@ -226,7 +227,7 @@ impl<'s> Parser<'s> {
                 metadata::rest_of_line(statement, "a name", report).map(InstructionKind::Maintainer)
             }
             "ONBUILD" => self.onbuild(statement, logical).map(InstructionKind::Onbuild),
-            "RUN" => command::run(statement, report).map(InstructionKind::Run),
+            "RUN" => command::run(statement, report).map(Box::new).map(InstructionKind::Run),
             "SHELL" => command::shell(statement, report).map(InstructionKind::Shell),
             "STOPSIGNAL" => metadata::rest_of_line(statement, "a signal", report)
                 .map(InstructionKind::Stopsignal),
@@ -297,9 +298,9 @@ impl<'s> Parser<'s> {
         let end = read.trim_end().len().max(start.end as usize);
         Instruction {
             span: Span::new(start.start as usize, end),
-            keyword: statement.line.word(statement.keyword.clone()),
+            keyword_span: statement.keyword_span(),
             text: statement.text().to_owned(),
-            check: directives::check_among(&comments),
+            check: directives::check_among(&comments).map(Box::new),
             comments,
             blank_lines: logical.blank_lines.clone(),
             kind,
@@ -333,7 +334,7 @@ impl<'s> Parser<'s> {
     fn report_missing_from(&mut self, instruction: &Instruction) {
         if !std::mem::replace(&mut self.reported_missing_from, true) {
             let message = format!("`{}` stands before the first `FROM`", instruction.kind.name());
-            let error = self.report.error("missing-from", message, instruction.keyword.span());
+            let error = self.report.error("missing-from", message, instruction.keyword_span);
             let help = "begin with `FROM image`; only `ARG` may stand before it";
             self.report.add(error.with_help(help));
         }
@@ -402,7 +403,7 @@ mod tests {
         let [run, copy] = &stage.instructions[..] else { panic!("{stage:?}") };
         assert_eq!(run.text, "RUN c     d");
         assert_eq!(file.source.slice(run.span), "RUN c \\\n    d");
-        assert_eq!(run.keyword.text(), "RUN");
+        assert_eq!(run.keyword(), "RUN");
         assert_eq!(run.comments.iter().map(Word::text).collect::<Vec<_>>(), ["about c"]);
         assert_eq!(file.source.slice(run.comments[0].span()), "about c");
         assert_eq!(copy.text, "COPY <<E f");

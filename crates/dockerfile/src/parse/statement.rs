@@ -84,16 +84,14 @@ impl<'l> Statement<'l> {
     }
 
     /// The places of the arguments that blanks separate, whatever quotes stand there.
-    pub(super) fn blank_separated(&self) -> Vec<Range<usize>> {
-        let mut words = Vec::new();
-        let mut start = self.arguments.start;
-        for word in self.argument_text().split(is_blank) {
-            if !word.is_empty() {
-                words.push(start..start + word.len());
-            }
-            start += word.len() + 1;
-        }
-        words
+    pub(super) fn blank_separated(&self) -> impl Iterator<Item = Range<usize>> + use<'l> {
+        let mut next = self.arguments.start;
+        let words = self.argument_text().split(is_blank).map(move |word| {
+            let start = next;
+            next += word.len() + 1;
+            start..start + word.len()
+        });
+        words.filter(|word| !word.is_empty())
     }
 
     /// The arguments that blanks separate unless they are quoted or escaped; quotes and escapes
@@ -130,7 +128,7 @@ impl<'l> Statement<'l> {
 }
 
 /// What separates words where BuildKit splits by its regular expression for white space.
-pub(super) fn is_blank(character: char) -> bool {
+pub(crate) fn is_blank(character: char) -> bool {
     matches!(character, ' ' | '\t' | '\u{b}' | '\u{c}' | '\r')
 }
 
@@ -169,6 +167,12 @@ impl FlagLexer<'_> {
     /// Reads a flag up to a blank that is neither quoted nor escaped. Quotes and escapes go.
     fn flag(&mut self) -> Word {
         let start = self.at;
+        let is_special = |c: char| is_blank(c) || matches!(c, '\'' | '"') || c == self.escape;
+        let plain = self.rest().find(is_special).unwrap_or(self.rest().len());
+        if self.rest()[plain..].chars().next().is_none_or(is_blank) {
+            self.at += plain;
+            return self.line.word(start..self.at);
+        }
         let mut flag = WordBuilder::default();
         let mut quote = None;
         while let Some(character) = self.rest().chars().next() {

@@ -56,8 +56,8 @@ pub(super) fn add(statement: &mut Statement<'_>, report: &mut Report<'_>) -> Opt
 
 /// Whether a name of what to copy from holds nothing to expand; reports it if it does.
 fn is_constant(from: &Word, escape: char, report: &mut Report<'_>) -> bool {
-    let expanded = expand(from, escape, &|_| None);
-    let is_constant = expanded.is_ok_and(|expanded| expanded.text == from.text());
+    let is_constant = !from.text().contains(['$', '\'', '"', escape])
+        || expand(from, escape, &|_| None).is_ok_and(|expanded| expanded.text == from.text());
     if !is_constant {
         let message = "`--from` takes neither variables nor quotes";
         let error = report.error("variable-in-from", message, from.span());
@@ -162,8 +162,7 @@ fn warn_about_flags_among_sources(
     known: &[(&str, Takes)],
     report: &mut Report<'_>,
 ) {
-    let words = if statement.ends_flags { Vec::new() } else { statement.blank_separated() };
-    for range in words {
+    for range in statement.blank_separated().filter(|_| !statement.ends_flags) {
         let word = &statement.line.text()[range.clone()];
         let Some(flag) = word.strip_prefix("--") else { continue };
         let name = flag.split('=').next().unwrap_or_default();

@@ -10,6 +10,7 @@ use crate::settings::Settings;
 
 /// Copies an image from one place to another.
 pub(crate) fn run(args: &CopyArgs, settings: &Settings) -> Result<(), Failure> {
+    refuse_transport(&args.source)?;
     let from: ImageLocation = args
         .source
         .parse()
@@ -38,6 +39,7 @@ pub(super) fn target(text: &str) -> Result<CopyTarget, Failure> {
         ("docker-archive:", false, true),
         ("oci:", true, false),
     ];
+    refuse_transport(text)?;
     for (transport, directory, docker) in LAYOUTS {
         let Some(rest) = text.strip_prefix(transport) else { continue };
         let Location { path, choice } = Location::parse(rest);
@@ -55,6 +57,23 @@ pub(super) fn target(text: &str) -> Result<CopyTarget, Failure> {
         return Ok(CopyTarget::Layout { path, directory, docker, name });
     }
     commands::name(text.strip_prefix("docker://").unwrap_or(text)).map(CopyTarget::Registry)
+}
+
+/// Refuses transports of skopeo's that formwork has not, which would be taken for names.
+pub(super) fn refuse_transport(text: &str) -> Result<(), Failure> {
+    let (other, way_out) = match text.split_once(':').map(|(transport, _)| transport) {
+        Some("dir") => ("dir", "`skopeo copy` makes an image layout of it: `oci:DIRECTORY`"),
+        Some("docker-daemon") => ("docker-daemon", "pipe it: `docker save` and `formwork load`"),
+        Some("containers-storage") => {
+            ("containers-storage", "pipe it: `podman save` and `formwork load`")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::usage(format!(
+        "`{text}`: there is no transport `{other}`, but docker://, oci:, oci-archive: and \
+         docker-archive:"
+    ))
+    .with_help(way_out))
 }
 
 #[cfg(test)]
@@ -82,7 +101,7 @@ mod tests {
         ] {
             assert_eq!(target(text).unwrap(), expected, "{text}");
         }
-        for wrong in ["oci:", "oci:dir:tag", "UPPER"] {
+        for wrong in ["oci:", "oci:dir:tag", "UPPER", "dir:x", "docker-daemon:x:1"] {
             assert!(target(wrong).is_err(), "{wrong}");
         }
     }

@@ -90,6 +90,7 @@ fn source(text: &str) -> Result<IndexSource, Failure> {
     if let Some(name) = text.strip_prefix("store:") {
         return Ok(IndexSource::Store(name.to_owned()));
     }
+    copy::refuse_transport(text)?;
     let location = text.strip_prefix("docker://").unwrap_or(text).parse();
     let location = location.map_err(|error| Failure::usage(format!("`{text}`: {error}")))?;
     Ok(IndexSource::Elsewhere(location))

@@ -64,8 +64,12 @@ fn told(args: &RebaseArgs, rebased: &Rebased) -> String {
     }
     match (&rebased.image, rebased.conflicts.len()) {
         (Some(image), _) => text.push_str(&format!(
-            "{} layers of {} are on {} layers now, in place of {}\n{}\n",
-            own, args.image, new, old, image.config
+            "{} of {} {} on {} now, in place of {old}\n{}\n",
+            layers(own),
+            args.image,
+            if own == 1 { "is" } else { "are" },
+            layers(new),
+            image.config
         )),
         (None, 0) => {
             text.push_str(&format!("nothing speaks against {} on {}\n", args.image, args.new_base));
@@ -76,6 +80,10 @@ fn told(args: &RebaseArgs, rebased: &Rebased) -> String {
         }
     }
     text
+}
+
+fn layers(count: usize) -> String {
+    if count == 1 { "1 layer".to_owned() } else { format!("{count} layers") }
 }
 
 fn object(rebased: &Rebased) -> serde_json::Value {

@@ -24,6 +24,7 @@ mod load;
 mod machines;
 mod mounts;
 mod network;
+mod odd_images;
 mod outputs;
 mod peers;
 mod platforms;

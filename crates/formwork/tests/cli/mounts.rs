@@ -99,20 +99,23 @@ fn mounts_that_are_not_there_and_those_in_use_are_told() {
 fn together_or_alone(options: &str) -> String {
     // Each adds itself, and tells how many there are.
     format!(
-        "RUN --mount=type=cache,target={options} cd $DIR; \
-         echo >> in; sleep 0.15; wc -l < in; sleep 0.1; rm -f in"
+        "RUN --mount=type=cache,target={options} cd $DIR; echo >> in; \
+         for i in $(seq $WAIT); do sleep 0.05; [ $(wc -l < in) -gt 1 ] && break; done; \
+         wc -l < in; sleep 0.1; rm -f in"
     )
 }
 
-/// The largest number of steps, of four builds at once, that used one directory together.
-fn most_together(site: &Site, options: &str) -> usize {
+/// The largest number of steps, of four builds at once, that used one directory together. Each
+/// waits some twentieths of a second for others.
+fn most_together(site: &Site, options: &str, wait: usize) -> usize {
     let directory = options.split(',').next().unwrap();
     let logs: Vec<Vec<String>> = std::thread::scope(|scope| {
         let build = |number: usize| {
             move || {
                 let file = format!("../Dockerfile-{number}");
                 let step = together_or_alone(options);
-                let text = format!("FROM busybox\nENV DIR={directory} N={number}\n{step}\n");
+                let text =
+                    format!("FROM busybox\nENV DIR={directory} N={number} WAIT={wait}\n{step}\n");
                 site.write(&file, text);
                 let arguments = ["build", "--progress=json", "--no-cache", "-f", &file, "."];
                 let built = Built::of(&mut site.formwork(&arguments));
@@ -128,9 +131,9 @@ fn most_together(site: &Site, options: &str) -> usize {
 #[test]
 fn sharing_holds_between_processes() {
     let site = Site::new().with_busybox();
-    assert_eq!(most_together(&site, "/a,sharing=locked"), 1);
-    assert_eq!(most_together(&site, "/b,sharing=private"), 1);
-    assert!(most_together(&site, "/c") > 1);
+    assert_eq!(most_together(&site, "/a,sharing=locked", 3), 1);
+    assert_eq!(most_together(&site, "/b,sharing=private", 3), 1);
+    assert!(most_together(&site, "/c", 100) > 1);
     // Private ones leave a directory for each that there was at once.
     let mounts = site.run(&["mounts", "ls"]);
     assert_eq!(mounts.lines().count(), 4, "{mounts}");
@@ -141,7 +144,10 @@ fn package_managers_wait_for_each_other_and_that_is_told_once() {
     let site = Site::new().with_busybox();
     site.write(
         "../Dockerfile",
-        format!("FROM busybox\nENV DIR=/var/cache/apt\n{}\n", together_or_alone("/var/cache/apt")),
+        format!(
+            "FROM busybox\nENV DIR=/var/cache/apt WAIT=3\n{}\n",
+            together_or_alone("/var/cache/apt")
+        ),
     );
     let build = |site: &Site| {
         let arguments = ["build", "--no-cache", "-f", "../Dockerfile", "."];
@@ -149,9 +155,9 @@ fn package_managers_wait_for_each_other_and_that_is_told_once() {
     };
     assert!(build(&site).contains("steps that share the cache mount `/var/cache/apt` wait"));
     assert!(!build(&site).contains("wait for each other"));
-    assert_eq!(most_together(&site, "/var/cache/apt"), 1);
-    assert!(most_together(&site, "/var/cache/apt,sharing=shared") > 1);
-    assert_eq!(most_together(&site, "/var/lib/apt/lists"), 1);
+    assert_eq!(most_together(&site, "/var/cache/apt", 3), 1);
+    assert!(most_together(&site, "/var/cache/apt,sharing=shared", 100) > 1);
+    assert_eq!(most_together(&site, "/var/lib/apt/lists", 3), 1);
 }
 
 #[test]

@@ -350,3 +350,22 @@ fn a_registry_without_a_trusted_certificate_takes_a_push_if_that_is_said() {
     build("").failed(3, registry.host());
     build(",registry.insecure=true").succeeded();
 }
+
+#[test]
+fn a_place_that_is_not_there_is_told_of_before_anything_is_built() {
+    let site = Site::new().with_busybox();
+    let missing = site.outside("missing/file");
+    for arguments in [
+        ["-o", &format!("type=oci,dest={missing}")],
+        ["-o", &format!("type=tar,dest={missing}")],
+        ["--metadata-file", &missing],
+        ["--iidfile", &missing],
+    ] {
+        let ran = Ran::of(&mut site.build_command(&arguments, "FROM busybox\nRUN echo run\n"));
+        let ran = ran.failed(1, "the directory above it does not exist");
+        assert!(!ran.stderr.contains("step-started"), "{}", ran.stderr);
+    }
+    // A directory is made with those above it.
+    let output = format!("type=local,dest={missing}");
+    site.build(&["-o", &output], "FROM scratch\nCOPY . /\n");
+}

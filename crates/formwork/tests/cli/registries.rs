@@ -311,6 +311,17 @@ fn what_a_registry_does_not_take_is_kept_and_can_be_pushed_later() {
             assert!(ran.stderr.contains(part), "{}", ran.stderr);
         }
     }
+    // Of several names, the one that failed is told; one by its digest has none to go on with.
+    let there = format!("{}/there:1", proxy.host());
+    proxy.set(always("PUT", "/later/manifests/", Fault::Status(403)));
+    for (by_digest, told) in
+        [("false", format!("`formwork push {name}` goes on")), ("true", "build again".to_owned())]
+    {
+        let output = format!("type=registry,push-by-digest={by_digest}");
+        let arguments = [&["-t", &there, "-t", &name, "-o", &output], &IMPATIENT[..]].concat();
+        let mut build = site.build_command(&arguments, "FROM scratch\nCOPY a /b\n");
+        Ran::of(&mut build).failed(3, &told);
+    }
     proxy.set(|_| None);
     site.run(&["push", "-q", &name]);
     let passed = proxy.passed();

@@ -160,6 +160,10 @@ fn filters_choose() {
     let mounts = items(&site, &["type=exec.cachemount"]);
     assert_eq!(mounts.len(), 1, "{mounts:?}");
     let id = mounts[0]["ID"].as_str().unwrap();
+    let count = |filter: &str| items(&site, &[filter]).len();
+    assert_eq!((count("mutable"), count("immutable=false")), (1, 1));
+    assert_eq!((count("shared=true"), count("private=false")), (count("inuse"), count("inuse")));
+    assert_eq!((count("parents=x"), count("parents!=x")), (0, items(&site, &[]).len()));
     assert!(site.run(&["prune", "--filter=id=no-such"]).contains("Freed: 0 B"));
     assert!(site.run(&["prune", "--filter=until=24h"]).contains("Freed: 0 B"));
     site.run(&["prune", &format!("--filter=id={id}"), "--filter=type=mount"]);
@@ -229,6 +233,29 @@ fn verifying_makes_room_as_a_build_does() {
     let mut by_variable = site.formwork(&["verify", "-q", "app"]);
     Ran::of(by_variable.env("FORMWORK_MAX_USED_SPACE", "1kb")).succeeded();
     assert_eq!(left(), 0);
+}
+
+#[test]
+fn what_is_built_to_verify_counts_as_if_it_were_in_the_store() {
+    let site = Site::new().with_busybox();
+    let steps = |name: &str, count: usize| {
+        let steps = (0..count).map(|step| format!("RUN seq 400000 > /{name}{step}\n"));
+        format!("FROM busybox\n{}", steps.collect::<String>())
+    };
+    site.build(&ELSEWHERE, &steps("old", 1));
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    site.build(&["-t", "app"], &steps("app", 3));
+    let used = total(&items(&site, &[]));
+    let verify = |limit: u64| {
+        site.run(&["verify", "-q", &format!("--max-used-space={limit}"), "app"]);
+        items(&site, &["description~=/old"]).len()
+    };
+    // Three steps of 2.7 MB each, and the base.
+    assert_eq!(verify(used + 40_000_000), 1);
+    assert_eq!(verify(used + 4_000_000), 0);
+    let floor = ["verify", "-q", "--min-free-space=999TB", "app"];
+    Ran::of(&mut site.formwork(&floor)).failed(4, "are to stay so");
 }
 
 #[test]

@@ -140,6 +140,12 @@ fn archives_pass_through_pipes_and_may_be_compressed() {
     site.write("none", "no archive");
     Ran::of(&mut site.formwork(&["load", "-i", "none"])).failed(1, "none");
     Ran::of(&mut site.formwork(&["load", "-i", "absent"])).failed(1, "absent");
+    let nothing = Ran::of(site.formwork(&["load"]).stdin(Stdio::null()));
+    nothing.failed(1, "cannot read `standard input`: it is no tar archive");
+    // What is there is shown, whatever else is asked for.
+    let some = ["inspect", "-f", "{{.Id}}", "app:1", "absent"];
+    let ran = Ran::of(&mut site.formwork(&some)).failed(1, "`absent`");
+    assert_eq!(ran.stdout.trim(), id);
     Ran::of(site.formwork(&["load"]).stdin(Stdio::null())).failed(1, "");
 }
 
@@ -179,7 +185,10 @@ fn who_is_logged_in_may_push_until_they_are_logged_out() {
     let config = site.outside(".docker/config.json");
     site.mkdir("../.docker");
     site.write("../.docker/config.json", r#"{"auths":{"other.example":{"auth":"YTpi"}},"x":1}"#);
-    Ran::of(&mut site.formwork(&["login", "-u", "user", "-p", "wrong", host])).failed(3, host);
+    let wrong = ["login", "-u", "user", "-p", "wrong", host];
+    Ran::of(&mut site.formwork(&wrong))
+        .failed(3, host)
+        .failed(3, "check the user and the password");
     site.write("password", "pass word\n");
     let password = fs_err::File::open(site.context("password")).unwrap().into_parts().0;
     let mut login = site.formwork(&["login", "-u", "user", "--password-stdin", host]);

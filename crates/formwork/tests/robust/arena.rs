@@ -354,6 +354,13 @@ impl Running {
         has_come
     }
 
+    /// Whether it has a file open.
+    pub(crate) fn has_open(&self, file: &Path) -> bool {
+        let descriptors = fs_err::read_dir(format!("/proc/{}/fd", self.child.id()));
+        let mut files = descriptors.into_iter().flatten().flatten();
+        files.any(|entry| fs_err::read_link(entry.path()).is_ok_and(|target| target == file))
+    }
+
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

@@ -185,6 +185,39 @@ fn kill_what_holds(arena: &Arena) {
     arena.assert_nothing_is_left();
 }
 
+/// Where nothing can be mounted, cache directories are away while a step uses them.
+#[test]
+fn a_cache_mount_outlives_whatever_ends_a_build() {
+    let Some(arena) = Arena::on(Rung::WithoutNamespaces) else { return };
+    let fill = "RUN --mount=type=cache,target=/c echo one > /c/x; mkdir /c/d; echo part > /c/d/y";
+    arena.build(&format!("FROM base\n{fill}\n"), &[]).image();
+    let hold = |options: &str, file: &str| {
+        format!(
+            "FROM base\nRUN --mount=type=cache,id=/c,{options} \
+             trap '' TERM INT; echo more >> {file}; echo be''gun; sleep 50\n"
+        )
+    };
+    let (whole, part) = (hold("target=/c", "/c/x"), hold("source=d,target=/p", "/p/y"));
+    for (dockerfile, signal) in [
+        (&whole, Signal::KILL),
+        (&whole, Signal::INT),
+        (&part, Signal::TERM),
+        (&part, Signal::KILL),
+    ] {
+        let mut running = arena.start_build(dockerfile, &["--no-cache"]);
+        wait_until("the step begins", || running.has_said(&["begun"]));
+        running.signal(signal);
+        assert!(!running.wait().status.success());
+        arena.assert_nothing_runs();
+        // Something else comes first, and cleans up.
+        arena.build("FROM base\nRUN true\n", &["--no-cache"]).image();
+        arena.assert_nothing_is_left();
+    }
+    let look = "FROM base\nRUN --mount=type=cache,target=/c cat /c/x /c/d/y\n";
+    let ran = arena.build(look, &["--no-cache"]);
+    ran.fails(0, &[" one", " more", " more", " part", " more", " more"]);
+}
+
 #[test]
 fn a_container_leaves_nothing_however_it_ends() {
     on_each_rung(|arena| {

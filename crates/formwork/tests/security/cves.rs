@@ -25,6 +25,8 @@ pub(crate) struct Attack {
     arguments: &'static [&'static str],
     dockerfile: &'static str,
     end: End,
+    /// The same without namespaces, where it ends otherwise: nothing is mounted there.
+    in_place: Option<End>,
 }
 
 pub(crate) const ATTACKS: &[Attack] = &[
@@ -34,6 +36,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nWORKDIR /proc/self/fd/7\nRUN cat ../../../..@HOST@/file\n",
         end: Refused(1, "cannot enter the working directory"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-21626",
@@ -43,6 +46,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
                      do cat $f/..@HOST@/file $f/../../../../../..@HOST@/file $f@HOST@/file; \
                      done 2>/dev/null; echo over\n",
         end: Printed(&["over"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-23651",
@@ -53,6 +57,28 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN --mount=type=cache,id=c,source=root,target=/m cat /m@HOST@/file; ls /m\n\
             RUN --mount=type=cache,id=c,source=link,target=/m cat /m/file\n",
         end: Refused(4, "cannot open the mount's source"),
+        in_place: None,
+    },
+    Attack {
+        cve: "CVE-2024-23651",
+        about: "BuildKit: the same with a link on the way to the part",
+        arguments: &[],
+        dockerfile: "FROM busybox\n\
+            RUN --mount=type=cache,id=c2,target=/c ln -s @HOST@ /c/link && ln -s ../../../../../../../..@HOST@ /c/up\n\
+            RUN --mount=type=cache,id=c2,source=up/empty,target=/m touch /m/new; echo over\n\
+            RUN --mount=type=cache,id=c2,source=link/empty,target=/m touch /m/new\n",
+        end: Refused(4, "cannot open the mount's source"),
+        in_place: None,
+    },
+    Attack {
+        cve: "CVE-2024-23651",
+        about: "BuildKit: the cache directory itself was swapped for a link",
+        arguments: &[],
+        dockerfile: "FROM busybox\n\
+            RUN --mount=type=cache,id=c3,target=/x/c rm -rf /x/c; mv /x /y; mkdir /x; ln -s @HOST@ /x/c; echo swapped\n\
+            RUN --mount=type=cache,id=c3,target=/m ls /m; cat /m/file; touch /m/new; echo over\n",
+        end: Printed(&["swapped", "host", "over"]),
+        in_place: Some(Printed(&["swapped", "over"])),
     },
     Attack {
         cve: "CVE-2024-23652",
@@ -62,6 +88,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN --mount=type=tmpfs,target=/x/empty --mount=type=bind,target=/y/empty-file,source=f \
                 mv /x /z && mv /y /w && ln -s @HOST@ /x && ln -s @HOST@ /y && echo swapped\n",
         end: Printed(&["swapped"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-23653",
@@ -69,6 +96,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &["--allow=network.host"],
         dockerfile: "FROM busybox\nRUN --security=insecure cat @HOST@/file\n",
         end: Refused(1, "`--security=insecure` is not allowed"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2026-33747",
@@ -76,6 +104,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "# syntax=127.0.0.1:1/evil:latest\nFROM busybox\nRUN echo built\n",
         end: Printed(&["built"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-1753",
@@ -85,6 +114,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN --mount=type=bind,from=evil,source=/to-root,target=/m,rw \
                 cat /m@HOST@/file; echo x > /m@HOST@/new; ls /m\n",
         end: Printed(&["to-file", "to-host", "to-root", "up"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-1753",
@@ -93,6 +123,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         dockerfile: "FROM scratch AS evil\nCOPY l /\nFROM busybox\n\
             RUN --mount=type=bind,from=evil,source=/to-host,target=/m,rw cat /m/file\n",
         end: Refused(1, "leads nowhere"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9407",
@@ -100,6 +131,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nRUN --mount=type=bind,target=/m,bind-propagation=shared,suid,dev true\n",
         end: Refused(1, "bind-propagation"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9675",
@@ -109,6 +141,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN --mount=type=cache,id=../../../../../../../../..@HOST@,target=/m cat /m/file; touch /m/new; ls /m\n\
             RUN --mount=type=cache,id=@HOST@,target=/m cat /m/file; ls -A /m | wc -l\n",
         end: Printed(&["new", "0"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9675",
@@ -116,6 +149,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nRUN --mount=type=cache,from=busybox,source=../../../../..@HOST@,target=/m cat /m/file\n",
         end: Refused(1, "it is not there"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9676",
@@ -124,6 +158,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         dockerfile: "FROM busybox\nRUN rm /etc/passwd && mkfifo /pipe && ln -s /pipe /etc/passwd\n\
             USER app\nRUN id\n",
         end: Refused(1, "app"),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9676",
@@ -132,6 +167,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         dockerfile: "FROM busybox\nRUN ln -sf @HOST@/file /etc/passwd && ln -sf /dev/zero /etc/group\n\
             COPY --chown=app f /\n",
         end: Printed(&[]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-9341",
@@ -142,6 +178,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             FROM busybox\nCOPY --from=made /r /\n\
             RUN --mount=type=secret,id=S,target=/run/given wc -c < /run/given; ls @HOST@\n",
         end: Printed(&["8", "given", "hosts", "resolv.conf"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2024-11218",
@@ -156,6 +193,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
                 for i in $(seq 200); do cat /m/f; done | sort -u\n\
             COPY --from=enemy /done /\n",
         end: Printed(&["clean"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2019-5736",
@@ -165,6 +203,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN for p in 1 self; do cp /proc/$p/exe /copy-$p; (echo x > /proc/$p/exe); done 2>/dev/null; ls /copy-1; \
                 cmp /copy-self /bin/busybox && echo own\n",
         end: Printed(&["own"]),
+        in_place: Some(Refused(1, "exit code 2")),
     },
     Attack {
         cve: "CVE-2021-30465",
@@ -176,6 +215,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN --mount=type=cache,id=t,target=/c --mount=type=tmpfs,target=/c/abs/a --mount=type=tmpfs,target=/c/rel/b \
                 ls @HOST@; echo x > @HOST@/a/x\n",
         end: Printed(&["a", "b"]),
+        in_place: Some(Refused(4, "Not a directory")),
     },
     Attack {
         cve: "CVE-2025-31133",
@@ -185,6 +225,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN (: > /proc/sys/kernel/core_pattern) 2>/dev/null && echo written; \
                 head -c 1 /proc/kcore 2>/dev/null | wc -c; ls -l /dev/null | cut -c 1\n",
         end: Printed(&["0", "c"]),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2025-52565",
@@ -192,6 +233,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nCOPY --from=links / /dev/\nRUN ls /dev/console 2>/dev/null; (: > /proc/sysrq-trigger) 2>/dev/null || echo closed\n",
         end: Printed(&["closed"]),
+        in_place: Some(Printed(&[])),
     },
     Attack {
         cve: "CVE-2025-52881",
@@ -199,6 +241,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nRUN mkdir /elsewhere\nFROM scratch\nCOPY --from=links /p /\nCOPY --from=busybox / /\nRUN true\n",
         end: Refused(1, "cannot mount on `/proc`"),
+        in_place: Some(Printed(&[])),
     },
     Attack {
         cve: "CVE-2022-36109",
@@ -206,6 +249,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nUSER app\nRUN id -G\nUSER 4242:50\nRUN id -G\n",
         end: Printed(&["1000 50", "50"]),
+        in_place: None,
     },
 ];
 
@@ -232,20 +276,20 @@ fn carry_out(cve: &str) {
         }
         let target = Target::new(site);
         let links = with_links(site);
-        for Attack { about, arguments, dockerfile, end, .. } in &attacks {
+        for Attack { about, arguments, dockerfile, end, in_place, .. } in &attacks {
             let links = links.iter().map(String::as_str);
             let arguments: Vec<&str> = arguments.iter().copied().chain(links).collect();
             let ran = target.attack(&arguments, dockerfile);
-            // Without namespaces much ends otherwise: nothing is mounted, so nothing can be refused.
-            if !site.has_namespaces() {
-                continue;
-            }
+            let end = match in_place {
+                Some(end) if !site.has_namespaces() => end,
+                _ => end,
+            };
             match end {
                 Refused(code, words) => drop(ran.failed(*code, words)),
                 Printed(lines) => {
                     let built = crate::support::Built::from_ran(&ran.succeeded());
                     let printed: Vec<&str> = built.log().into_iter().filter(is_printed).collect();
-                    assert_eq!(&printed, lines, "{cve}: {about}");
+                    assert_eq!(&printed, lines, "{cve}: {about} ({:?})", site.rung());
                 }
             }
         }
@@ -254,7 +298,9 @@ fn carry_out(cve: &str) {
 
 /// Whether a line is more than the complaint of a program that an attack made fail.
 fn is_printed(line: &&str) -> bool {
-    !["cat: ", "/bin/sh: ", "sh: ", "ls: ", "cmp: "].iter().any(|program| line.starts_with(program))
+    !["cat: ", "/bin/sh: ", "sh: ", "ls: ", "cmp: ", "rm: ", "mv: ", "mkdir: "]
+        .iter()
+        .any(|program| line.starts_with(program))
 }
 
 macro_rules! attacks {

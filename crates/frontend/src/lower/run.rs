@@ -32,7 +32,7 @@ impl StageLowerer<'_, '_> {
                 Err(diagnostic) => self.report(*diagnostic),
             }
         }
-        if self.take_environment(instruction.keyword.span()).is_none() {
+        if self.take_environment(instruction.keyword_span).is_none() {
             return;
         }
         self.check_flags(run);

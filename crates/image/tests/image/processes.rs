@@ -106,7 +106,7 @@ fn killed_processes_leave_a_store_that_the_next_one_mends() {
         }
     }
     let layout = StoreLayout::open(&store).unwrap();
-    layout.remove_stale().unwrap();
+    layout.remove_stale(|| {}).unwrap();
     assert_eq!(fs_err::read_dir(layout.tmp()).unwrap().count(), 0);
     // Killed between a name and the list for others, a process leaves the list one step behind;
     // whoever keeps the name again brings it up to date.

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::Place;
 use super::place::KERNELS;
 use crate::WorkerError;
+use crate::lent::Lent;
 use crate::mounts::Mounts;
 
 /// The devices that everybody may use: their minor numbers with major number 1, but for `tty`.
@@ -56,7 +57,7 @@ enum Step {
     /// Something was put here; what was here lies aside under a number.
     Stand { target: RelPath, aside: Option<usize> },
     /// A directory was moved here from elsewhere.
-    Moved { target: RelPath, home: PathBuf, aside: Option<usize> },
+    Moved { target: RelPath, lent: Lent, aside: Option<usize> },
 }
 
 impl<'a> Fitting<'a> {
@@ -110,7 +111,10 @@ impl<'a> Fitting<'a> {
         let touched = self.undo()?;
         let root = self.root()?;
         for path in touched.iter().chain(&restored) {
-            after.note(&root, path)?;
+            // The process may have put a link in the place of the directory around it.
+            if self.open(path).is_ok() {
+                after.note(&root, path)?;
+            }
         }
         self.place.census = after;
         Ok(())
@@ -171,11 +175,7 @@ impl<'a> Fitting<'a> {
                 self.settle(&target)
             }
             MountKind::Bind { source, subpath, stub: Stub::Dir, .. } => {
-                let whole = subpath.is_root();
-                self.move_in(
-                    target,
-                    &if whole { source.clone() } else { source.join(subpath.as_path()) },
-                )
+                self.move_in(target, source, subpath)
             }
             MountKind::Bind { source, stub: Stub::File, .. } => {
                 let target = self.clear(target)?;
@@ -214,17 +214,18 @@ impl<'a> Fitting<'a> {
         self.settle(&target)
     }
 
-    fn move_in(&mut self, target: &RelPath, home: &Path) -> Result<(), WorkerError> {
+    fn move_in(
+        &mut self,
+        target: &RelPath,
+        cache: &Path,
+        part: &RelPath,
+    ) -> Result<(), WorkerError> {
         let target = self.clear(target)?;
         let (parent, name) = self.open(&target)?;
-        rustix::fs::renameat(CWD, home, &parent, &name[..]).map_err(|errno| match errno {
-            Errno::NOENT => WorkerError::Sandbox(SandboxError::Unavailable(
-                "without mounts, a cache directory can be at one place only".to_owned(),
-            )),
-            errno => FsError::new("move in", home, errno).into(),
-        })?;
+        let (place, path) = self.place.way_to(&target);
+        let lent = Lent::move_in(cache, part, (place, &path), (&parent, &name))?;
         if let Some(Step::Stand { target, aside }) = self.done.pop() {
-            self.done.push(Step::Moved { target, home: home.to_owned(), aside });
+            self.done.push(Step::Moved { target, lent, aside });
         }
         self.settle(&target)
     }
@@ -283,9 +284,11 @@ impl<'a> Fitting<'a> {
         Ok(())
     }
 
-    /// Undoes everything, the last first; returns the directories in which something was undone.
+    /// Undoes everything, the last first; returns the directories in which something was undone. A
+    /// failure keeps nothing else from being undone: caches have to come home.
     fn undo(&mut self) -> Result<Vec<RelPath>, WorkerError> {
         let mut touched = Vec::new();
+        let mut first_error = None;
         while let Some(step) = self.done.pop() {
             let path = match &step {
                 Step::Way(path) => path,
@@ -294,28 +297,33 @@ impl<'a> Fitting<'a> {
             // The process may have removed the directory around it. A cache that was in there is made
             // anew when it is wanted again.
             let Ok((parent, name)) = self.open(path) else { continue };
-            let mtime = FileTimes::of(&parent)?;
-            match &step {
-                Step::Way(_) => {
-                    let _ = rustix::fs::unlinkat(&parent, &name[..], AtFlags::REMOVEDIR);
-                }
-                Step::Stand { aside, .. } => {
-                    remove_tree(&parent, &name)?;
-                    self.put_back(*aside, &parent, &name)?;
-                }
-                Step::Moved { home, aside, .. } => {
-                    match rustix::fs::renameat(&parent, &name[..], CWD, home) {
-                        Ok(()) | Err(Errno::NOENT) => {}
-                        Err(errno) => return Err(FsError::new("move back to", home, errno).into()),
-                    }
-                    self.put_back(*aside, &parent, &name)?;
-                }
+            if let Err(error) = self.undo_step(&step, &parent, &name) {
+                first_error = first_error.or(Some(error));
             }
-            mtime.set(&parent)?;
             touched.push(path.clone());
             touched.extend(path.parent().filter(|parent| !parent.is_root()));
         }
-        Ok(touched)
+        first_error.map_or(Ok(touched), Err)
+    }
+
+    fn undo_step(&self, step: &Step, parent: &RootDir, name: &[u8]) -> Result<(), WorkerError> {
+        let mtime = FileTimes::of(parent)?;
+        match step {
+            Step::Way(_) => {
+                let _ = rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR);
+            }
+            Step::Stand { aside, .. } => {
+                remove_tree(parent, name)?;
+                self.put_back(*aside, parent, name)?;
+            }
+            Step::Moved { lent, aside, .. } => {
+                lent.move_back(parent, name)?;
+                // What the process has put in its place.
+                remove_tree(parent, name)?;
+                self.put_back(*aside, parent, name)?;
+            }
+        }
+        mtime.set(parent)
     }
 
     fn put_back(

@@ -49,6 +49,13 @@ impl Place {
         Ok(place)
     }
 
+    /// The temporary directory that this is in, and the way from there to a path of the root.
+    pub(super) fn way_to(&self, path: &RelPath) -> (&Path, RelPath) {
+        let place = self.directory.parent().unwrap_or(&self.directory);
+        let name = self.directory.file_name().unwrap_or_default().as_encoded_bytes();
+        (place, RelPath::root().join(name).join("root").append(path))
+    }
+
     /// Whether this is the root file system or one that it is made of by more layers.
     pub(super) fn is_below(&self, root: &Root) -> bool {
         let layers = root.layers();

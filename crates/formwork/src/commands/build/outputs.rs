@@ -47,6 +47,9 @@ pub(super) fn outputs(
         outputs.push(Output::Store(StoreOptions { form, ..StoreOptions::default() }));
     }
     check_destinations(&outputs)?;
+    for file in args.iidfile.iter().chain(&args.metadata_file) {
+        check_directory_of(file)?;
+    }
     names.resize(outputs.len(), Vec::new());
     let mut pushed = outputs.iter().zip(&names);
     let is_nameless = pushed.any(|(output, own)| {
@@ -83,7 +86,10 @@ fn check_destinations(outputs: &[Output]) -> Result<(), Failure> {
         let place = match output {
             Output::Store(_) | Output::Push { .. } | Output::Load { .. } => continue,
             Output::Archive { destination: Destination::File(file), .. }
-            | Output::Tar { destination: Destination::File(file), .. } => Some(file.as_path()),
+            | Output::Tar { destination: Destination::File(file), .. } => {
+                check_directory_of(file)?;
+                Some(file.as_path())
+            }
             Output::Layout { directory, .. } | Output::Files { directory, .. } => {
                 Some(directory.as_path())
             }
@@ -96,6 +102,18 @@ fn check_destinations(outputs: &[Output]) -> Result<(), Failure> {
         places.push(place);
     }
     Ok(())
+}
+
+/// Refuses a file that nobody can make when everything has been built.
+fn check_directory_of(place: &Path) -> Result<(), Failure> {
+    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match parent.is_none_or(Path::is_dir) {
+        true => Ok(()),
+        false => Err(Failure::input(format!(
+            "`{}` cannot be made: the directory above it does not exist",
+            place.display()
+        ))),
+    }
 }
 
 /// What an output of any type may say.
