@@ -201,8 +201,12 @@ impl Worker {
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
+            for (stream, reader) in
+                [(LogStream::Stdout, out_reader), (LogStream::Stderr, err_reader)]
+            {
+                let tell = move || self.tell(task, stream, reader);
+                std::thread::Builder::new().spawn_scoped(scope, tell).map_err(pipe_error)?;
+            }
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             Ok(self.launcher.run(spec, stdio, &self.stop)?)
