@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, EventSink, SourceFile, Span};
 use formwork_dockerfile::{Dockerfile, IgnoreFile, parse, parse_check};
-use formwork_frontend::{Lowered, MAIN_CONTEXT, Outline, Target, lower, stage_findings};
+use formwork_frontend::{
+    Lowered, MAIN_CONTEXT, Outline, Target, epoch_source, lower, stage_findings,
+};
 use formwork_lint::{Rule, find_rule};
 use formwork_solver::Cancel;
 
@@ -57,6 +59,7 @@ pub fn check(
     let mut stages: Vec<usize> = (0..dockerfile.stages.len()).collect();
     if error.is_none() {
         let lowered = resolve(host, request, dockerfile, events, cancel).and_then(|images| {
+            epoch_source(dockerfile, &request.options).map_err(|e| BuildError::input(vec![*e]))?;
             lower(dockerfile, &request.options, &images.resolved).map_err(BuildError::input)
         });
         match lowered {

@@ -249,7 +249,7 @@ fn unusable(error: LayerError) -> BuildError {
 }
 
 /// Whatever goes wrong after somebody has asked to stop, goes wrong because of that.
-fn failed(error: &WorkerError, cancel: &Cancel) -> BuildError {
+pub(crate) fn failed(error: &WorkerError, cancel: &Cancel) -> BuildError {
     if cancel.is_canceled() {
         return BuildError::canceled();
     }

@@ -184,22 +184,20 @@ impl Delivery<'_> {
         let progress = sending(self.step, &**self.events);
         let origins = self.built.origins();
         let options = PushOptions { origins: &origins, progress: &progress };
-        match content {
-            Content::Image(view) => export::to_registry(client, view, &names, options),
-            Content::Index(index) => export::index_to_registry(client, index, &names, options),
-        }
-        .and_then(|_| {
-            let said = self.built.attached(form);
-            let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
-            repositories.dedup();
-            for (repository, artifact) in
-                repositories.into_iter().flat_map(|one| said.iter().map(move |said| (one, said)))
-            {
-                export::artifact_to_registry(client, artifact, repository)?;
-            }
-            Ok(())
-        })
-        .map_err(|error| self.kept(form, by_digest, BuildError::image(&error)))
+        export::content_to_registry(client, content, &names, options)
+            .and_then(|_| {
+                let said = self.built.attached(form);
+                let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
+                repositories.dedup();
+                for (repository, artifact) in repositories
+                    .into_iter()
+                    .flat_map(|one| said.iter().map(move |said| (one, said)))
+                {
+                    export::artifact_to_registry(client, artifact, repository)?;
+                }
+                Ok(())
+            })
+            .map_err(|error| self.kept(form, by_digest, BuildError::image(&error)))
     }
 
     /// Keeps what a registry did not take, so that nothing needs to be built again.
@@ -326,6 +324,7 @@ fn digest_of(content: Content<'_>) -> &Digest {
     match content {
         Content::Image(view) => &view.descriptor().digest,
         Content::Index(index) => &index.descriptor().digest,
+        Content::Artifact(artifact) => &artifact.descriptor().digest,
     }
 }
 

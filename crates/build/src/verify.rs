@@ -86,15 +86,19 @@ pub fn verify(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Verified, BuildError> {
-    // What is built lies in a store of its own, but on the same disk.
-    let events = &Keeper::begin(host, surroundings.limits, events)?;
+    let scratch = host.layout.scratch().map_err(BuildError::store)?.join("verify");
+    // What is built lies in a store of its own, which counts as if it were in the user's.
+    fs_err::create_dir_all(&scratch).map_err(BuildError::store)?;
+    let own = elsewhere(host, &scratch.join("store"))?;
+    let beside = Keeper::growing(&own).into_iter().chain([scratch.clone()]).collect();
+    let events = &Keeper::begin_beside(host, surroundings.limits, events, beside)?;
     let title = image.title();
     let recipe = Recipe::of_image(host, image)?.ok_or_else(|| {
         BuildError::input_error(format!("nobody wrote down what `{title}` was made from"))
             .with_help("only images that were built into this store can be built again")
     })?;
-    let scratch = host.layout.scratch().map_err(BuildError::store)?.join("verify");
-    let result = verify_in(host, image, &recipe, surroundings, &scratch, events, cancel);
+    let (own, scratch) = (&own, &*scratch);
+    let result = verify_in(host, image, &recipe, surroundings, (own, scratch), events, cancel);
     if let (Some(parent), Some(name)) = (scratch.parent(), scratch.file_name()) {
         // Otherwise it goes with the process.
         let _ =
@@ -108,11 +112,10 @@ fn verify_in(
     image: &StoredImage,
     recipe: &Recipe,
     surroundings: Surroundings,
-    scratch: &Path,
+    (own, scratch): (&Host, &Path),
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Verified, BuildError> {
-    fs_err::create_dir_all(scratch).map_err(BuildError::store)?;
     let mut options = recipe.options()?;
     for (number, base) in recipe.images.iter().enumerate() {
         let directory = scratch.join(format!("base-{number}"));
@@ -150,12 +153,11 @@ fn verify_in(
         inline_cache: false,
         mounts_from: Vec::new(),
         mounts_to: Vec::new(),
-        limits: Limits::default(),
+        limits: surroundings.limits,
         epoch: recipe.epoch,
     };
-    let own = elsewhere(host, &scratch.join("store"))?;
     let compare = |built: &Built| compare(host, image, built, recipe, events, cancel);
-    let (_, difference) = build_and(&own, &request, events, cancel, compare)?;
+    let (_, difference) = build_and(own, &request, events, cancel, compare)?;
     Ok(Verified { difference, epoch: recipe.epoch })
 }
 

@@ -79,4 +79,14 @@ mod tests {
         assert!(budget.take(1, span).is_err());
         assert!(Budget::new().take(LIMIT + 1, span).is_err());
     }
+
+    #[test]
+    fn mistakes_cost_something_as_well() {
+        let (budget, span) = (Budget::new(), Span::new(1, 2));
+        let wrong = || Err::<(), _>(ExpandError::UnclosedBrace { span });
+        for _ in 0..LIMIT / MISTAKEN {
+            assert_eq!(budget.expand(span, wrong, |()| 0), wrong());
+        }
+        assert!(budget.is_spent());
+    }
 }

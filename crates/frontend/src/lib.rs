@@ -10,6 +10,7 @@
 mod budget;
 mod config;
 mod emulated;
+mod epoch;
 mod findings;
 mod git;
 mod input;
@@ -24,6 +25,7 @@ mod scope;
 mod uncached;
 mod unused;
 
+pub use epoch::{EPOCH_ARG, EpochSource, epoch_source};
 pub use findings::stage_findings;
 pub use git::{GitLocation, git_location};
 pub use input::{

@@ -14,7 +14,7 @@ use formwork_oci::{Digest, ImageConfig};
 
 use crate::plan::{Plan, PlannedStage, Reference, image_requests};
 use crate::scope::{GlobalScope, StageScope};
-use crate::{Options, ResolvedImage, ResolvedImages, lower};
+use crate::{Options, ResolvedImage, ResolvedImages, epoch_source, lower};
 
 /// The code of an error about a variable that has to be set.
 const REQUIRED: &str = "required-variable";
@@ -99,6 +99,7 @@ pub fn targets(dockerfile: &Dockerfile) -> Vec<Target> {
 ///
 /// All that is wrong with the file whatever the images are.
 pub fn outline(dockerfile: &Dockerfile, options: &Options) -> Result<Outline, Vec<Diagnostic>> {
+    epoch_source(dockerfile, options).map_err(|error| vec![*error])?;
     lower_without_images(dockerfile, options)?;
     let resolved = ResolvedImages::new();
     let plan = Plan::new(dockerfile, options, &resolved)?;

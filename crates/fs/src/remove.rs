@@ -15,7 +15,7 @@ const DEPTH: usize = 64;
 ///
 /// `name` is a single component. Links are removed, never followed; directories that may not be
 /// written are made writable first; trees of any depth are removed with a bounded number of
-/// descriptors and a bounded stack. What is mounted in the tree is never entered.
+/// descriptors and a bounded stack. Somebody else may be removing the same tree. What is mounted in the tree is never entered.
 ///
 /// # Errors
 ///
@@ -65,7 +65,10 @@ impl Removal<'_> {
             }
             Err(Errno::NOTEMPTY | Errno::EXIST) => {
                 self.empty(parent, name, path, depth)?;
-                rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(failed)
+                match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => Ok(()),
+                    Err(errno) => Err(failed(errno)),
+                }
             }
             Err(errno) => Err(failed(errno)),
         }
@@ -80,7 +83,10 @@ impl Removal<'_> {
     ) -> Result<(), FsError> {
         let path = join(path, name);
         let failed = |errno| FsError::new("list the directory", &path, errno);
-        let fd = open_writable(parent, name).map_err(failed)?;
+        let fd = match open_writable(parent, name) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result.map_err(failed)?,
+        };
         for entry in Dir::read_from(&fd).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let child = entry.file_name().to_bytes();
@@ -93,13 +99,16 @@ impl Removal<'_> {
 
     fn move_up(&mut self, parent: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<(), FsError> {
         // A directory that gets another parent must be writable, since its `..` changes.
-        open_writable(parent, name)
-            .map_err(|errno| FsError::new("make writable", join(path, name), errno))?;
+        match open_writable(parent, name) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(FsError::new("make writable", join(path, name), errno)),
+        }
         loop {
             let target = deep_name(self.name, self.deep);
             self.deep += 1;
             match rustix::fs::renameat(parent, name, self.top, &*target) {
-                Ok(()) => return Ok(()),
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 // Left over from a removal that was killed; it is removed with the others.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(errno) => return Err(FsError::new("move", join(path, name), errno)),
@@ -131,6 +140,25 @@ mod tests {
 
     use super::*;
     use crate::{Follow, RelPath};
+
+    #[test]
+    fn several_may_remove_one_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..20 {
+            for number in 0..40 {
+                let deep = dir.path().join(format!("tree/{}/{number}/d/e", number % 5));
+                fs_err::create_dir_all(&deep).unwrap();
+                fs_err::write(deep.join("file"), "").unwrap();
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    let root = RootDir::open(dir.path()).unwrap();
+                    scope.spawn(move || remove_tree(&root, b"tree").unwrap());
+                }
+            });
+            assert!(!dir.path().join("tree").exists());
+        }
+    }
 
     #[test]
     fn everything_goes_and_nothing_else() {

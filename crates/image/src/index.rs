@@ -210,8 +210,12 @@ impl Member {
             MediaType::OciConfig | MediaType::DockerConfig
                 if artifact.manifest.artifact_type.is_none() =>
             {
-                let view = ImageView::open(entry.clone(), Arc::clone(blobs))?;
-                Ok(Self::Image(Box::new(view)))
+                match ImageView::open(entry.clone(), Arc::clone(blobs)) {
+                    Ok(view) => Ok(Self::Image(Box::new(view))),
+                    // Signatures look like images, and have layers that no configuration names.
+                    Err(ImageError::Invalid { .. }) => Ok(Self::Artifact(Box::new(artifact))),
+                    Err(error) => Err(error),
+                }
             }
             _ => Ok(Self::Artifact(Box::new(artifact))),
         }

@@ -78,9 +78,15 @@ pub(crate) fn choose(
     place: &str,
 ) -> Result<Descriptor, ImageError> {
     let images: Vec<&Descriptor> = index.manifests.iter().filter(|entry| is_image(entry)).collect();
+    let all: Vec<&Descriptor> = index.manifests.iter().collect();
     let candidates = match choice {
+        // Where there is no image, something else may be meant.
+        Choice::Only if images.is_empty() => all,
         Choice::Only => images.clone(),
-        Choice::Name(name) => named(&images, name),
+        Choice::Name(name) => match named(&images, name) {
+            found if found.is_empty() => named(&all, name),
+            found => found,
+        },
         Choice::Digest(digest) => {
             index.manifests.iter().filter(|entry| entry.digest == *digest).collect()
         }

@@ -84,6 +84,19 @@ impl Downloads {
         Ok((Tree::new(vec![entry])?, blob.digest))
     }
 
+    /// When a file was modified, in seconds since 1970, if the server says it.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Downloads::tree`] does.
+    pub fn modified(
+        &self,
+        source: &HttpSource,
+        fetch: &Fetch<'_>,
+    ) -> Result<Option<i64>, RemoteError> {
+        self.file(source, fetch).map(|(record, _)| record.dated())
+    }
+
     /// The blob of a file.
     ///
     /// # Errors
@@ -167,9 +180,14 @@ impl Record {
 
     /// When the file was modified, in seconds since 1970.
     fn modified(&self) -> i64 {
+        self.dated().unwrap_or(0)
+    }
+
+    /// The time that the server says.
+    fn dated(&self) -> Option<i64> {
         let parse = |text: &String| jiff::fmt::rfc2822::parse(text).ok();
         let time = self.last_modified.as_ref().and_then(parse);
-        time.map_or(0, |time| time.timestamp().as_second().max(0))
+        time.map(|time| time.timestamp().as_second().max(0))
     }
 }
 

@@ -139,7 +139,7 @@ impl Snapshotter for DirectorySnapshots {
         }
         self.hold(key)?;
         if !move_directory(&active.directory, &self.path(key))? {
-            self.complete(key, &active)?;
+            self.complete(key, &active, facts)?;
         }
         Ok(self.committed(key))
     }
@@ -174,12 +174,23 @@ impl Snapshotter for DirectorySnapshots {
 }
 
 impl DirectorySnapshots {
-    /// Gives a snapshot that has facts alone the directory that was made meanwhile.
-    fn complete(&self, key: &SnapshotKey, active: &Active) -> Result<(), SnapshotError> {
+    /// Gives a snapshot the facts that it lacks, and, if it has facts alone, the directory that was
+    /// made meanwhile.
+    fn complete(
+        &self,
+        key: &SnapshotKey,
+        active: &Active,
+        facts: &[(&str, &[u8])],
+    ) -> Result<(), SnapshotError> {
+        let snapshot = self.committed(key);
+        for (name, content) in facts {
+            if snapshot.fact(name)?.is_none() {
+                snapshot.set_fact(name, content)?;
+            }
+        }
         if !active.upper().exists() {
             return Ok(());
         }
-        let snapshot = self.committed(key);
         // Whatever was there before, this boot writes bytes now.
         snapshot.set_fact(BOOT, self.boot.as_bytes())?;
         move_directory(&active.upper(), &snapshot.directory.join("fs"))?;
@@ -305,6 +316,18 @@ mod tests {
         assert_eq!(found.fact("other").unwrap(), None);
         assert_eq!(snapshots.get(&key("b")).unwrap(), None);
         assert_eq!(snapshots.list().unwrap(), [key("a")]);
+        assert!(store.is_clean());
+    }
+
+    #[test]
+    fn what_is_committed_again_adds_the_facts_that_were_missing() {
+        let store = Store::new();
+        let snapshots = store.open("boot");
+        snapshots.commit(&key("a"), None, &[("tree", b"facts")]).unwrap();
+        let more: [(&str, &[u8]); 2] = [("tree", b"others"), ("packed", b"blob")];
+        let found = snapshots.commit(&key("a"), None, &more).unwrap();
+        assert_eq!(found.fact("tree").unwrap().as_deref(), Some(&b"facts"[..]));
+        assert_eq!(found.fact("packed").unwrap().as_deref(), Some(&b"blob"[..]));
         assert!(store.is_clean());
     }
 

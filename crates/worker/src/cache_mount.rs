@@ -21,6 +21,8 @@ use formwork_fs::{AtomicFile, FileLock, FsError, Lease, RootDir, remove_tree};
 use formwork_graph::CacheSharing;
 use formwork_oci::Digest;
 use formwork_solver::Cancel;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use crate::WorkerError;
 use crate::lent::bring_home;
@@ -187,11 +189,19 @@ fn create_filled(path: &Path, wish: &Wish<'_>) -> Result<(), WorkerError> {
     std::fs::DirBuilder::new().mode(0o700).create(&temporary).map_err(failed)?;
     let given = give(&temporary, wish.new).map_err(failed).map_err(WorkerError::from);
     let filled = given.and_then(|()| (wish.fill)(&temporary));
-    let is_there = |error: &std::io::Error| error.kind() == std::io::ErrorKind::DirectoryNotEmpty;
-    let moved = filled.and_then(|()| match fs_err::rename(&temporary, path) {
-        // Another process was faster, and its directory is no longer empty.
-        Err(error) if is_there(&error) => Ok(false),
-        result => Ok(result.map(|()| true).map_err(failed)?),
+    let moved = filled.and_then(|()| {
+        // A directory that another process has made is in use by now, also an empty one.
+        match rename(&temporary, path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            // The file system has no such flag.
+            Err(Errno::INVAL) => match rename(&temporary, path, RenameFlags::empty()) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+                Err(errno) => Err(failed(errno.into()).into()),
+            },
+            Err(errno) => Err(failed(errno.into()).into()),
+        }
     });
     if !matches!(moved, Ok(true))
         && let (Some(parent), Some(name)) = (temporary.parent(), temporary.file_name())
@@ -199,6 +209,10 @@ fn create_filled(path: &Path, wish: &Wish<'_>) -> Result<(), WorkerError> {
         remove_tree(&RootDir::open(parent)?, name.as_encoded_bytes())?;
     }
     moved.map(drop)
+}
+
+fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
+    rustix::fs::renameat_with(CWD, from, CWD, to, flags)
 }
 
 fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
@@ -209,6 +223,7 @@ fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::*;
 
@@ -242,6 +257,34 @@ mod tests {
         let again = take(dir.path(), "/root/.cache", CacheSharing::Locked);
         assert!(again.directory.join("x").exists());
         assert!(take(dir.path(), "../../etc", CacheSharing::Shared).directory.starts_with(&dir));
+    }
+
+    #[test]
+    fn several_who_make_a_directory_at_once_share_it() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let id = format!("id-{round}");
+            let (begin, all) = (std::sync::Barrier::new(4), std::sync::Barrier::new(4));
+            std::thread::scope(|scope| {
+                for number in 0..4 {
+                    let (id, begin, all) = (&id, &begin, &all);
+                    let root = dir.path();
+                    scope.spawn(move || {
+                        begin.wait();
+                        let taken = take(root, id, CacheSharing::Shared);
+                        // As a step has it mounted: whatever becomes of the name.
+                        let directory = RootDir::open(&taken.directory).unwrap();
+                        all.wait();
+                        let inside = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+                        // Who panics here lets the others wait.
+                        let written = fs_err::write(format!("{inside}/{number}"), "");
+                        all.wait();
+                        written.unwrap();
+                        assert_eq!(fs_err::read_dir(&taken.directory).unwrap().count(), 4);
+                    });
+                }
+            });
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Keeping limits while a build writes.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -25,6 +26,8 @@ pub(crate) struct Keeper {
     host: Host,
     limits: Limits,
     sink: Arc<dyn EventSink>,
+    /// Directories of temporary files that grow, too.
+    beside: Vec<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -52,15 +55,36 @@ impl Keeper {
         limits: Limits,
         sink: &Arc<dyn EventSink>,
     ) -> Result<Arc<dyn EventSink>, BuildError> {
+        Self::begin_beside(host, limits, sink, Vec::new())
+    }
+
+    /// The same for somebody who also fills directories among the temporary files of the store,
+    /// which need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read or written.
+    pub(crate) fn begin_beside(
+        host: &Host,
+        limits: Limits,
+        sink: &Arc<dyn EventSink>,
+        beside: Vec<PathBuf>,
+    ) -> Result<Arc<dyn EventSink>, BuildError> {
         if (limits.max_used, limits.min_free) == (None, None) {
             return Ok(Arc::clone(sink));
         }
         let (host, sink) = (host.clone(), Arc::clone(sink));
-        let keeper = Self { host, limits, sink, state: Mutex::default() };
+        let keeper = Self { host, limits, sink, beside, state: Mutex::default() };
         let mut state = State::default();
         keeper.measure(&mut state)?;
         keeper.keep(&mut state)?;
         Ok(Arc::new(Self { state: Mutex::new(state), ..keeper }))
+    }
+
+    /// The directories of a store that layers and blobs come into.
+    pub(crate) fn growing(host: &Host) -> [PathBuf; 2] {
+        let [snapshots, blobs, _] = directories(host);
+        [snapshots, blobs]
     }
 
     fn free(&self) -> Result<u64, BuildError> {
@@ -70,14 +94,19 @@ impl Keeper {
     fn measure(&self, state: &mut State) -> Result<(), BuildError> {
         if self.limits.max_used.is_some() {
             state.counted = self.things()?.collect();
-            state.used = used(&self.host)?;
+            // What is beside the store is in no measurement of others.
+            state.used = match self.beside.is_empty() {
+                true => used(&self.host)?,
+                false => usage(&self.host)?.total(),
+            };
         }
         Ok(())
     }
 
     /// Adds what has come since the last time.
     fn count_new(&self, state: &mut State) -> Result<(), BuildError> {
-        let changed: Vec<SystemTime> = watched(&self.host).collect();
+        let beside = self.beside.iter().filter_map(|path| modified(path));
+        let changed: Vec<SystemTime> = watched(&self.host).chain(beside).collect();
         if self.limits.max_used.is_none() || state.changed == changed {
             return Ok(());
         }
@@ -93,15 +122,26 @@ impl Keeper {
         Ok(())
     }
 
-    /// All layers and blobs.
+    /// All layers and blobs, and what is beside them.
     fn things(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, BuildError> {
-        let list = |path: PathBuf| {
-            fs_err::read_dir(&path)
-                .map_err(|error| BuildError::store(FsError::new("list the directory", path, error)))
-        };
-        let [snapshots, blobs, _] = directories(&self.host);
-        let entries = list(snapshots)?.chain(list(blobs)?);
-        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())))
+        let mut found = Vec::new();
+        for path in Self::growing(&self.host).iter().chain(&self.beside) {
+            match fs_err::read_dir(path) {
+                Ok(entries) => {
+                    found.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound && self.beside.contains(path) => {
+                }
+                Err(error) => {
+                    let error = FsError::new("list the directory", path, error);
+                    return Err(BuildError::store(error));
+                }
+            }
+        }
+        // What holds others is not counted for them.
+        let is_whole = |path: &PathBuf| !self.beside.iter().any(|inner| inner.starts_with(path));
+        found.retain(is_whole);
+        Ok(found.into_iter())
     }
 
     /// How many bytes there are too many.

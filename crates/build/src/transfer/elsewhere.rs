@@ -65,10 +65,9 @@ pub(super) fn open(
                 None => source::oci_index(&location, is_directory, one),
                 Some(_) => Ok(None),
             };
-            match (index.map_err(|error| BuildError::image(&error))?, is_directory) {
-                (Some(index), _) => Ok(Whole::Index(Box::new(index))),
-                (None, true) => source::oci_layout(&location, one).map(Whole::of),
-                (None, false) => source::oci_archive(&location, one).map(Whole::of),
+            match index.map_err(|error| BuildError::image(&error))? {
+                Some(index) => Ok(Whole::Index(Box::new(index))),
+                None => source::oci_member(&location, is_directory, one).map(Whole::from),
             }
         }
         ImageLocation::DockerArchive { path, selector } => {
@@ -102,10 +101,7 @@ pub(super) fn put(
                 host.registries.client().map_err(|error| BuildError::image(&error.into()))?;
             let options = PushOptions { origins, progress: &sending(step, &**events) };
             let names = std::slice::from_ref(name);
-            let report = match whole {
-                Whole::Image(view) => export::to_registry(client, view, names, options),
-                Whole::Index(index) => export::index_to_registry(client, index, names, options),
-            };
+            let report = export::content_to_registry(client, whole.content(), names, options);
             let report = report.map_err(|error| BuildError::image(&error))?;
             for artifact in said {
                 export::artifact_to_registry(client, artifact, name.repository())
@@ -164,7 +160,7 @@ impl OfRegistry<'_> {
         let client = self.host.registries.client()?;
         let top = client.document(self.name)?;
         if !top.descriptor.media_type.is_index() {
-            return self.one(&Platform::host());
+            return self.lone(top);
         }
         let mut origins = BTreeMap::new();
         let index = ImageIndex::read(top.descriptor, top.bytes, |entry| {
@@ -172,6 +168,14 @@ impl OfRegistry<'_> {
             self.member(entry, document, &mut origins)
         })?;
         Ok(Opened { whole: Whole::Index(Box::new(index)), origins, said: Vec::new() })
+    }
+
+    /// What has no platforms to choose from: an image, or another artifact.
+    fn lone(&self, top: Document) -> Result<Opened, ImageError> {
+        let mut origins = BTreeMap::new();
+        let entry = top.descriptor.clone();
+        let whole = Whole::from(self.member(&entry, top, &mut origins)?);
+        Ok(Opened { whole, origins, said: Vec::new() })
     }
 
     fn member(

@@ -143,6 +143,11 @@ fn open_source(
 fn entries_of(whole: &Whole) -> Vec<Entry> {
     match whole {
         Whole::Image(view) => vec![Entry::of((**view).clone())],
+        Whole::Artifact(artifact) => vec![Entry {
+            member: Member::Artifact(artifact.clone()),
+            platform: None,
+            annotations: Annotations::new(),
+        }],
         Whole::Index(index) => {
             let described = index.index().manifests.iter().zip(index.members());
             let entry = |(entry, member): (&Descriptor, &Member)| Entry {
@@ -182,6 +187,13 @@ fn listed(whole: &Whole) -> Listed {
             bytes: view.manifest_bytes().to_vec(),
             entries: Vec::new(),
             annotations: view.manifest().annotations.clone(),
+        },
+        Content::Artifact(artifact) => Listed {
+            descriptor: artifact.descriptor().clone(),
+            kind: "artifact",
+            bytes: artifact.bytes().to_vec(),
+            entries: Vec::new(),
+            annotations: artifact.manifest().annotations.clone(),
         },
         Content::Index(index) => Listed {
             descriptor: index.descriptor().clone(),

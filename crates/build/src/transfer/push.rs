@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
 use formwork_image::StoredImage;
-use formwork_image::export::{self, Content, PushOptions, PushReport};
+use formwork_image::export::{self, PushOptions, PushReport};
 use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_solver::Cancel;
@@ -36,16 +36,13 @@ pub fn push(
         let origins = image.origins();
         let options = PushOptions { origins: &origins, progress: &sending(step, &**events) };
         let names = std::slice::from_ref(name);
-        match whole.content() {
-            Content::Image(view) => export::to_registry(client, view, names, options),
-            Content::Index(index) => export::index_to_registry(client, index, names, options),
-        }
-        .and_then(|report| {
-            for artifact in said::in_store(host, image, &whole)? {
-                export::artifact_to_registry(client, &artifact, name.repository())?;
-            }
-            Ok(report)
-        })
-        .map_err(|error| BuildError::image(&error))
+        export::content_to_registry(client, whole.content(), names, options)
+            .and_then(|report| {
+                for artifact in said::in_store(host, image, &whole)? {
+                    export::artifact_to_registry(client, &artifact, name.repository())?;
+                }
+                Ok(report)
+            })
+            .map_err(|error| BuildError::image(&error))
     })
 }

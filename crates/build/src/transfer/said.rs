@@ -21,6 +21,7 @@ const LIMIT: usize = 1000;
 pub(super) fn subjects(whole: &Whole) -> Vec<Digest> {
     match whole {
         Whole::Image(view) => vec![view.descriptor().digest.clone()],
+        Whole::Artifact(artifact) => vec![artifact.descriptor().digest.clone()],
         Whole::Index(index) => {
             let members = index.members().iter().map(|member| member.descriptor());
             std::iter::once(index.descriptor())

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use formwork_diagnostics::EventSink;
 use formwork_image::export::Content;
-use formwork_image::{BlobSource, Entry, Family, ImageIndex, ImageView, StoredImage, StoredIndex};
+use formwork_image::{
+    Artifact, BlobSource, Entry, Family, ImageIndex, ImageView, Member, StoredImage, StoredIndex,
+};
 use formwork_layer::Compression;
 use formwork_oci::{Annotations, Platform};
 use formwork_solver::Cancel;
@@ -20,6 +22,17 @@ pub(super) enum Whole {
     Image(Box<ImageView>),
     /// For several.
     Index(Box<ImageIndex>),
+    /// Something that is no image.
+    Artifact(Box<Artifact>),
+}
+
+impl From<Member> for Whole {
+    fn from(member: Member) -> Self {
+        match member {
+            Member::Image(view) => Self::Image(view),
+            Member::Artifact(artifact) => Self::Artifact(artifact),
+        }
+    }
 }
 
 impl Whole {
@@ -33,6 +46,7 @@ impl Whole {
         match self {
             Self::Image(view) => Content::Image(view),
             Self::Index(index) => Content::Index(index),
+            Self::Artifact(artifact) => Content::Artifact(artifact),
         }
     }
 }

@@ -13,12 +13,11 @@ use std::io::Write;
 
 use formwork_build::{
     BuildOutcome, BuildRequest, Destination, Host, HostTrust, Network, Options, Output, Recorder,
-    StepNetwork, build, forecast,
+    StepNetwork, build, forecast, settle_epoch,
 };
 use formwork_diagnostics::SourceFile;
 use formwork_oci::{Platform, Reference};
 
-use self::epoch::Epoch;
 use crate::args::{BuildArgs, Method};
 use crate::commands::{self, call, work};
 use crate::exit::Failure;
@@ -59,7 +58,7 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let recording = recorder.clone();
     let result = work::shown(&host, args.progress_mode(), move |host, events, cancel| {
         let _held = pending.complete(host, &mut request, events, cancel)?;
-        Epoch::of(&request.options.build_args)?.settle(host, &mut request)?;
+        settle_epoch(host, &mut request, events, cancel)?;
         build(host, &request, &recording.before(events), cancel).map_err(Failure::from)
     });
     explain(args, &host, &recorder);
@@ -75,6 +74,7 @@ fn dry_run(
 ) -> Result<(), Failure> {
     let forecast = work::shown(host, args.progress_mode(), move |host, events, cancel| {
         let _held = pending.complete(host, &mut request, events, cancel)?;
+        settle_epoch(host, &mut request, events, cancel)?;
         forecast(host, &request, events, cancel).map_err(Failure::from)
     })?;
     let is_json = args.progress_mode() == Mode::Json;
@@ -146,7 +146,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
         build_args.insert(epoch::NAME.to_owned(), epoch.clone());
     }
     let inline_cache = caches::is_inline(&args.cache_to, &build_args);
-    let epoch = Epoch::of(&build_args)?.known();
+    let epoch = epoch::given(&build_args)?;
     let tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platforms = platforms(&args.platform)?;
     let (mut outputs, output_names) = outputs::outputs(args, &platforms, epoch, &tags)?;

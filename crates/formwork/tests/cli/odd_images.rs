@@ -93,3 +93,89 @@ fn what_a_name_leads_to_is_told_where_it_is_unexpected() {
     Ran::of(&mut site.formwork(&["tag", &name, &format!("a@{}", Digest::of(b""))]))
         .failed(2, "an image has its own digest");
 }
+
+#[test]
+fn what_lies_beside_images_in_an_index_stays_with_them() {
+    let site = Site::new();
+    let odd = layout(&site, |_| ());
+    let list = read(&Path::new(&odd).join("index.json"));
+    let image = list["manifests"][0].clone();
+    let manifest = blob(&odd, &image);
+    // An attestation as buildx stores it.
+    let mut attestation = json!({
+        "mediaType": image["mediaType"],
+        "platform": { "os": "unknown", "architecture": "unknown" },
+        "annotations": { "vnd.docker.reference.type": "attestation-manifest" },
+    });
+    let mut said = json!({ "mediaType": "application/vnd.in-toto+json" });
+    put(&odd, &mut said, &json!("said"));
+    let of_attestation = json!({
+        "schemaVersion": 2, "mediaType": image["mediaType"],
+        "config": manifest["config"], "layers": [said],
+    });
+    put(&odd, &mut attestation, &of_attestation);
+    let mut entry = json!({ "mediaType": "application/vnd.oci.image.index.v1+json" });
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "app:1" });
+    put(&odd, &mut entry, &json!({ "schemaVersion": 2, "manifests": [image, attestation] }));
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+    fs_err::write(Path::new(&odd).join("index.json"), index.to_string()).unwrap();
+    site.run(&["load", "-q", "-i", &odd]);
+    site.run(&["prune", "--all", "--force"]);
+    let back = site.outside("back");
+    site.run(&["save", "--format=oci-dir", "-o", &back, "app:1"]);
+    let found = read(&Path::new(&back).join("index.json"));
+    assert_eq!(found["manifests"][0]["digest"], entry["digest"]);
+    assert!(path(&back, &said["digest"]).is_file());
+    // What an index lacks does not keep the rest from being loaded.
+    fs_err::remove_file(path(&odd, &said["digest"])).unwrap();
+    site.run(&["rm", "app:1"]);
+    site.run(&["load", "-q", "-i", &odd]);
+    assert_eq!(site.inspect("app:1")["IndexDigest"], Value::Null);
+}
+
+#[test]
+fn what_is_no_image_is_copied_as_it_is() {
+    let (Some(one), Some(two)) = (Registry::start(), Registry::start()) else { return };
+    let site = Site::new();
+    let odd = layout(&site, |_| ());
+    let index = read(&Path::new(&odd).join("index.json"));
+    let signed = blob(&odd, &index["manifests"][0])["layers"][0].clone();
+    let empty = |media_type: &str| {
+        let mut config = json!({ "mediaType": media_type });
+        put(&odd, &mut config, &json!({}));
+        config
+    };
+    // A chart, and a signature, which looks like an image.
+    for config in [
+        empty("application/vnd.cncf.helm.config.v1+json"),
+        empty("application/vnd.oci.image.config.v1+json"),
+    ] {
+        let mut entry = json!({ "mediaType": "application/vnd.oci.image.manifest.v1+json" });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": entry["mediaType"],
+            "config": config,
+            "layers": [signed],
+        });
+        put(&odd, &mut entry, &manifest);
+        let list = json!({ "schemaVersion": 2, "manifests": [entry] });
+        fs_err::write(Path::new(&odd).join("index.json"), list.to_string()).unwrap();
+        let digest = format!("{}\n", entry["digest"].as_str().unwrap());
+        let (first, second) = (format!("{}/a:1", one.host()), format!("{}/b:1", two.host()));
+        let (back, archive) = (site.outside("back"), site.outside("back.tar"));
+        for (source, target) in [
+            (format!("oci:{odd}"), first.clone()),
+            (first, second.clone()),
+            (second.clone(), format!("oci-archive:{archive}:app:1")),
+            (format!("oci-archive:{archive}:app:1"), format!("oci:{back}:app:1")),
+            (format!("oci:{back}:app:1"), second.clone()),
+        ] {
+            assert_eq!(site.run(&["copy", "-q", &source, &target]), digest, "{target}");
+        }
+        assert!(site.run(&["index", "inspect", &second]).contains(digest.trim()));
+        Ran::of(&mut site.formwork(&["pull", "-q", &second])).failed(
+            if manifest["config"]["mediaType"].as_str().unwrap().contains("helm") { 3 } else { 1 },
+            &second,
+        );
+    }
+}

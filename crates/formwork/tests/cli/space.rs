@@ -232,6 +232,29 @@ fn verifying_makes_room_as_a_build_does() {
 }
 
 #[test]
+fn what_is_built_to_verify_counts_as_if_it_were_in_the_store() {
+    let site = Site::new().with_busybox();
+    let steps = |name: &str, count: usize| {
+        let steps = (0..count).map(|step| format!("RUN seq 400000 > /{name}{step}\n"));
+        format!("FROM busybox\n{}", steps.collect::<String>())
+    };
+    site.build(&ELSEWHERE, &steps("old", 1));
+    set_age(&site.store().join("snapshots-v1"), 9);
+    set_age(&site.store().join("index-v1"), 9);
+    site.build(&["-t", "app"], &steps("app", 3));
+    let used = total(&items(&site, &[]));
+    let verify = |limit: u64| {
+        site.run(&["verify", "-q", &format!("--max-used-space={limit}"), "app"]);
+        items(&site, &["description~=/old"]).len()
+    };
+    // Three steps of 2.7 MB each, and the base.
+    assert_eq!(verify(used + 40_000_000), 1);
+    assert_eq!(verify(used + 4_000_000), 0);
+    let floor = ["verify", "-q", "--min-free-space=999TB", "app"];
+    Ran::of(&mut site.formwork(&floor)).failed(4, "are to stay so");
+}
+
+#[test]
 fn a_build_keeps_its_limits_while_it_writes() {
     let site = Site::new().with_busybox();
     let steps = |name: &str| {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::case::Again;
+use crate::peers::buildkit::has_own_epoch;
 use crate::scene::Scene;
 use crate::support::{Built, Ran, Tree};
 
@@ -127,12 +128,18 @@ fn build(scene: &Scene<'_>, arguments: &[String]) -> Ran {
     let outputs = ["-t", "case", "-o", "type=image", "-o", &output];
     let own = scene.arguments(arguments);
     let arguments = own.iter().map(String::as_str).chain(outputs).collect::<Vec<_>>();
-    let Some(place) = &scene.case.place else {
-        return Ran::of(&mut scene.site.build_command(&arguments, &scene.dockerfile()));
+    let mut command = match &scene.case.place {
+        None => scene.site.build_command(&arguments, &scene.dockerfile()),
+        Some(place) => {
+            let place = scene.put_addresses(place);
+            let own = ["build", "--progress=json"];
+            scene.site.formwork(&[&own, &arguments[..], &[&place]].concat())
+        }
     };
-    let place = scene.put_addresses(place);
-    let command = [&["build", "--progress=json"], &arguments[..], &[&place]].concat();
-    Ran::of(&mut scene.site.formwork(&command))
+    if has_own_epoch(&scene.dockerfile()) {
+        command.env_remove("SOURCE_DATE_EPOCH");
+    }
+    Ran::of(&mut command)
 }
 
 fn build_again(scene: &Scene<'_>, again: &Again) -> Ran {

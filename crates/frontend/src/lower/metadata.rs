@@ -6,6 +6,9 @@ use formwork_dockerfile::{Instruction, InstructionKind, Word};
 use super::stage::StageLowerer;
 use crate::{config, ports};
 
+/// About how many bytes a port takes, in the configuration and the history.
+const COST: usize = 64;
+
 impl StageLowerer<'_, '_> {
     /// Lowers any instruction that makes no layer.
     pub(super) fn metadata(&mut self, instruction: &Instruction) {
@@ -112,7 +115,14 @@ impl StageLowerer<'_, '_> {
         for word in words {
             for text in self.expand_words(word).unwrap_or_default() {
                 match ports::expand(&text) {
-                    Ok(ports) => all.extend(ports),
+                    // A few letters can stand for all ports, in the configuration and the history.
+                    Ok(ports) => {
+                        let taken = self.lowering.budget.take(ports.len() * COST, word.span());
+                        if self.report_expansion(taken).is_none() {
+                            return;
+                        }
+                        all.extend(ports);
+                    }
                     Err(problem) => {
                         let message = format!("`{text}` {problem}");
                         let help = "write a port such as `8080` or `53/udp`, or a range";

@@ -51,10 +51,11 @@ pub fn all_to_directory(
     }
     let entries = export.entries();
     let name = |entry: &Descriptor| entry.annotations.get(ANNOTATION_REF_NAME).cloned();
-    // What is said about an image has no name, and takes the place of nothing but itself.
-    let takes_place = |new: &Descriptor, old: &Descriptor| match &new.artifact_type {
-        None => old.artifact_type.is_none() && name(new) == name(old),
-        Some(_) => new.digest == old.digest,
+    // What is said about an image mostly has no name, and takes the place of nothing but itself.
+    let takes_place = |new: &Descriptor, old: &Descriptor| match (name(new), &new.artifact_type) {
+        (Some(own), _) => name(old) == Some(own),
+        (None, None) => old.artifact_type.is_none() && name(old).is_none(),
+        (None, Some(_)) => new.digest == old.digest,
     };
     layout.update_index(|old| entries.iter().any(|new| takes_place(new, old)), &entries)?;
     if form == Form::Docker {

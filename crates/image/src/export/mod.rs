@@ -13,7 +13,10 @@ mod push;
 
 pub use archive::{all_to_file, all_to_stream, all_to_stream_without, to_file, to_stream};
 pub use directory::{all_to_directory, copy_artifact, copy_blobs, copy_index, to_directory};
-pub use push::{PushOptions, PushReport, artifact_to_registry, index_to_registry, to_registry};
+pub use push::{
+    PushOptions, PushReport, artifact_to_registry, content_to_registry, index_to_registry,
+    to_registry,
+};
 
 use formwork_oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Annotations, Descriptor, Reference, to_json,
@@ -49,6 +52,8 @@ pub enum Content<'a> {
     Image(&'a ImageView),
     /// For several.
     Index(&'a ImageIndex),
+    /// No image, but something else that is kept like one.
+    Artifact(&'a Artifact),
 }
 
 impl<'a> Named<'a> {
@@ -151,6 +156,13 @@ impl Item {
                 Ok(Self::of_image(image.in_family(Family::Docker)?, names, Vec::new()))
             }
             (Content::Index(index), Form::Oci) => Ok(Self::of_index(index, names, attached)),
+            (Content::Artifact(artifact), Form::Oci) => {
+                Ok(Self::of_artifact(artifact, names, attached))
+            }
+            (Content::Artifact(_), Form::Docker) => Err(ImageError::Unsupported {
+                what: "an artifact in a docker archive".to_owned(),
+                reason: "it has room for images alone; write an OCI archive".to_owned(),
+            }),
             (Content::Index(_), Form::Docker) => Err(ImageError::Unsupported {
                 what: "an image for several platforms in a docker archive".to_owned(),
                 reason: "`manifest.json` has room for one platform; choose one, or write an OCI \
@@ -171,6 +183,20 @@ impl Item {
             images: vec![image],
             attached: artifacts.len(),
             artifacts,
+            names,
+            left_out: 0,
+        }
+    }
+
+    fn of_artifact(artifact: &Artifact, names: Vec<Name>, attached: Vec<Artifact>) -> Self {
+        let count = attached.len();
+        let top = bare(artifact.descriptor());
+        Self {
+            top: Descriptor { artifact_type: artifact.kind(), ..top },
+            top_bytes: artifact.bytes().to_vec(),
+            images: Vec::new(),
+            artifacts: std::iter::once(artifact.clone()).chain(attached).collect(),
+            attached: count,
             names,
             left_out: 0,
         }

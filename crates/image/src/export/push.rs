@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use formwork_oci::{Algorithm, Descriptor, Digest, MediaType, Reference, Repository};
 use formwork_registry::{BlobPush, RegistryClient};
 
+use super::Content;
 use crate::{Artifact, ImageError, ImageIndex, ImageView, Member, VerifiedBytes};
 
 /// How many layers are sent at the same time.
@@ -82,6 +83,34 @@ pub fn to_registry(
         client.put_manifest(name, &image.descriptor().media_type, image.manifest_bytes())?;
     }
     Ok(report)
+}
+
+/// Pushes whatever it is under all of its names.
+///
+/// # Errors
+///
+/// Fails as [`to_registry`] does.
+pub fn content_to_registry(
+    client: &RegistryClient,
+    content: Content<'_>,
+    names: &[Reference],
+    options: PushOptions<'_>,
+) -> Result<PushReport, ImageError> {
+    match content {
+        Content::Image(image) => to_registry(client, image, names, options),
+        Content::Index(index) => index_to_registry(client, index, names, options),
+        Content::Artifact(artifact) => {
+            let own = artifact.descriptor();
+            let mut report = PushReport { manifest: own.clone(), sent: 0, mounted: 0, present: 0 };
+            for name in names {
+                let part = artifact_to_registry(client, artifact, name.repository())?;
+                report.sent += part.sent;
+                report.present += part.present;
+                client.put_manifest(name, &own.media_type, artifact.bytes())?;
+            }
+            Ok(report)
+        }
+    }
 }
 
 /// Pushes an index under all of its names: first what it leads to, by its digests, then the index

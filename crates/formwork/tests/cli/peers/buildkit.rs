@@ -1,5 +1,6 @@
 //! A BuildKit daemon for one test.
 
+use std::cell::Cell;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,13 @@ pub(crate) struct BuildKit<'a> {
     address: String,
     /// The layout with the base image, and the digest of its manifest.
     base: (String, String),
+    /// Whether the Dockerfile says what the time of the sources is.
+    own_epoch: Cell<bool>,
+}
+
+/// Whether a Dockerfile says what the time of the sources is, which tests say by the environment.
+pub(crate) fn has_own_epoch(dockerfile: &str) -> bool {
+    dockerfile.starts_with("ARG SOURCE_DATE_EPOCH=")
 }
 
 impl<'a> BuildKit<'a> {
@@ -42,7 +50,7 @@ impl<'a> BuildKit<'a> {
         let digest = json(format!("{layout}/index.json"))["manifests"][0]["digest"].clone();
         let base = (layout, digest.as_str().unwrap().to_owned());
         let program = buildctl.to_str().unwrap().to_owned();
-        let buildkit = Self { site, daemon, program, address, base };
+        let buildkit = Self { site, daemon, program, address, base, own_epoch: Cell::new(false) };
         let start = Instant::now();
         while buildkit.call(&["debug", "workers"]).code != Some(0) {
             let log = || fs_err::read_to_string(site.outside("store/buildkit.log")).unwrap();
@@ -55,6 +63,7 @@ impl<'a> BuildKit<'a> {
     /// Puts a Dockerfile, and what belongs to it, where `--local=dockerfile=../file` finds it.
     pub(crate) fn write(&self, dockerfile: &str) {
         self.site.write("../file/Dockerfile", dockerfile);
+        self.own_epoch.set(has_own_epoch(dockerfile));
         if let Ok(rules) = fs_err::read(self.site.context("../Dockerfile.dockerignore")) {
             self.site.write("../file/Dockerfile.dockerignore", rules);
         }
@@ -103,7 +112,11 @@ impl<'a> BuildKit<'a> {
 
     fn call(&self, arguments: &[&str]) -> Ran {
         let global = ["--addr", &self.address];
-        Ran::of(&mut self.site.command(&self.program, &[&global, arguments].concat()))
+        let mut command = self.site.command(&self.program, &[&global, arguments].concat());
+        if self.own_epoch.get() {
+            command.env_remove("SOURCE_DATE_EPOCH");
+        }
+        Ran::of(&mut command)
     }
 }
 
