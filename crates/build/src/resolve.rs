@@ -137,13 +137,13 @@ impl Resolver<'_> {
                 let find = || self.find(&request.key);
                 let thread = std::thread::Builder::new().spawn_scoped(scope, find);
                 // Where the machine has no thread to give, it is found right now.
-                thread.map_err(|_| self.find(&request.key))
+                thread.map_err(|_| Box::new(self.find(&request.key)))
             });
             let threads: Vec<_> = threads.collect();
             let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
             let found = |thread: Result<ScopedJoinHandle<'_, _>, _>| match thread {
                 Ok(thread) => thread.join().unwrap_or_else(failed),
-                Err(found) => found,
+                Err(found) => *found,
             };
             threads.into_iter().map(found).collect()
         })
