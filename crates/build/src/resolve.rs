@@ -141,7 +141,7 @@ impl Resolver<'_> {
             });
             let threads: Vec<_> = threads.collect();
             let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
-            let found = |thread: Result<ScopedJoinHandle<'_, _>, _>| match thread {
+            let found = |thread: Result<ScopedJoinHandle<'_, _>, Box<_>>| match thread {
                 Ok(thread) => thread.join().unwrap_or_else(failed),
                 Err(found) => *found,
             };
