@@ -65,6 +65,13 @@ fn set(mount: &mut Mount, key: &Word, value: Option<Word>, report: &mut Report<'
         }
         _ => {}
     }
+    if name.is_empty() && value.is_none() {
+        let error = report.error("bad-mount", "nothing stands behind the comma", key.span());
+        report.add(
+            error.with_help("leave it out, and write the options without blanks between them"),
+        );
+        return false;
+    }
     let Some(slot) = slot(mount, &name) else {
         let message = format!("a mount has no `{}`", excerpt(key.text()));
         let error = report.error("unknown-mount-key", message, key.span());
