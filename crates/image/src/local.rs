@@ -181,6 +181,13 @@ impl StoredImage {
         Some(Self { name, index, others, ..first })
     }
 
+    /// Whether both are the same for the same platforms, whatever they are called.
+    fn is_same(&self, other: &Self) -> bool {
+        let ids =
+            |image: &'_ Self| image.platforms().map(|one| one.config.clone()).collect::<Vec<_>>();
+        ids(self) == ids(other)
+    }
+
     fn familiar_name(&self) -> Option<String> {
         self.name.as_ref().map(Reference::familiar)
     }
@@ -201,19 +208,45 @@ impl LocalImages {
         self.read(self.path(&name.to_string()))
     }
 
-    /// Keeps an image under its name, in place of the one that had it before.
+    /// Keeps an image under its name, in place of the one that had it before. One without a name
+    /// is not kept beside the same one with a name.
     ///
     /// # Errors
     ///
     /// Fails where the store cannot be written.
     pub fn put(&self, image: &StoredImage) -> Result<(), ImageError> {
         let _lock = FileLock::exclusive(self.layout.lock(LOCK))?;
+        if image.name.is_none() && self.has_name(image)? {
+            return Ok(());
+        }
         let path = self.path(&key(image));
         let mut file = AtomicFile::create_in(self.layout.scratch()?, &path)?;
         file.write_all(&to_json(image)).map_err(|error| FsError::new("write", &path, error))?;
         file.commit()?;
+        if image.name.is_some() {
+            self.forget_nameless(image)?;
+        }
         let entry = self.entry(image)?;
         self.update_list(image, entry.as_slice())
+    }
+
+    /// Whether the same image is there under a name.
+    fn has_name(&self, image: &StoredImage) -> Result<bool, ImageError> {
+        let listing = self.list()?;
+        Ok(listing.images.iter().any(|other| other.name.is_some() && other.is_same(image)))
+    }
+
+    /// Forgets what is known of an image from when it had no name.
+    fn forget_nameless(&self, image: &StoredImage) -> Result<(), ImageError> {
+        let path = self.path(&image.config.to_string());
+        let old = self.read(path.clone());
+        match old.is_ok_and(|old| old.is_some_and(|old| old.is_same(image))) {
+            true => {
+                Ok(fs_err::remove_file(&path)
+                    .map_err(|error| FsError::new("remove", path, error))?)
+            }
+            false => Ok(()),
+        }
     }
 
     /// Forgets a name, or an image without one; tells whether it was known. Blobs stay.
@@ -475,6 +508,24 @@ mod tests {
             new.manifest.unwrap().digest
         );
         assert_eq!(listed(&sample), ["app:latest"]);
+    }
+
+    #[test]
+    fn an_image_with_a_name_is_not_there_without_one() {
+        let sample = Sample::new();
+        let images = LocalImages::of(&sample.layout);
+        let nameless = stored(&sample, None, "top");
+        images.put(&nameless).unwrap();
+        images.put(&stored(&sample, None, "other")).unwrap();
+        assert_eq!(titles(&images).len(), 2);
+        images.put(&stored(&sample, Some("app"), "top")).unwrap();
+        images.put(&nameless).unwrap();
+        let other = stored(&sample, None, "other").title();
+        assert_eq!(titles(&images), ["app:latest".to_owned(), other]);
+        // For other platforms it is another image.
+        let several = StoredImage { others: vec![stored(&sample, None, "arm")], ..nameless };
+        images.put(&several).unwrap();
+        assert_eq!(titles(&images).len(), 3);
     }
 
     #[test]

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use formwork_cache::{CacheIndex, CacheKey, CacheRecord, Components, Difference, described};
+use formwork_cache::{
+    CacheIndex, CacheKey, CacheRecord, Components, Difference, Identity, Inputs, described,
+};
 use formwork_diagnostics::Event;
-use formwork_graph::{CopySource, FileAction, Graph, Op, OpId, Source};
+use formwork_graph::{CopySource, FileAction, Graph, MountKind, Op, OpId, Source};
 
 use crate::OpRunner;
 use crate::execute::{Solving, is_shown, now, step_id};
@@ -156,6 +158,25 @@ impl<R: OpRunner> Solving<'_, '_, R> {
         Reasons { reasons, followed: followed.filter(|_| !is_own), earlier: Some(run) }
     }
 
+    /// What about the op itself is not as it was in the run that is nearest, whatever its inputs
+    /// will be.
+    pub(crate) fn own_reasons(&self) -> Vec<String> {
+        let step = self.task.step;
+        if step.no_cache {
+            return vec!["the cache is not to be used".to_owned()];
+        }
+        // What a mount shows is not known before its op has run.
+        let is_bound = match &step.op {
+            Op::Exec(exec) => {
+                exec.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Bind { .. }))
+            }
+            _ => false,
+        };
+        let now = described(&step.op, &Assumed(self));
+        let nearest = self.nearest_run(&now).filter(|_| !is_bound);
+        nearest.map(|(_, difference)| difference.others).unwrap_or_default()
+    }
+
     /// How old a result may be, as the comment may have said it.
     fn max_age(&self) -> String {
         let seconds = self.task.step.max_age.unwrap_or_default();
@@ -201,6 +222,26 @@ impl<R: OpRunner> Solving<'_, '_, R> {
             (None, Some(image)) => format!("the image `{image}` changed"),
             (None, None) => format!("{otherwise} changed"),
         }
+    }
+}
+
+/// The inputs of an op, with something in the place of those that are not known yet.
+struct Assumed<'s, 'a, 'r, R: OpRunner>(&'s Solving<'a, 'r, R>);
+
+impl<R: OpRunner> Inputs for Assumed<'_, '_, '_, R> {
+    fn root(&self, op: OpId) -> Option<Identity> {
+        match self.0.task.inputs.get(op) {
+            Some(_) => self.0.root(op),
+            None => Some(Identity::scratch()),
+        }
+    }
+
+    fn mounted(&self, mount: usize) -> Option<Identity> {
+        self.0.mounted(mount)
+    }
+
+    fn result(&self) -> Option<Identity> {
+        None
     }
 }
 

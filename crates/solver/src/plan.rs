@@ -79,7 +79,19 @@ impl<O: Clone + Send + Sync> Plan<O> {
         let inputs = step.op.inputs();
         let known = inputs.iter().map(|input| Some((*input, self.outputs.get(input)?.clone())));
         let forecast = match known.collect::<Option<BTreeMap<OpId, O>>>() {
-            None => Forecast::Follows(self.cause(run, &inputs)),
+            None => {
+                let known = inputs.iter();
+                let known = known.filter_map(|id| Some((*id, self.outputs.get(id)?.clone())));
+                let mut own = run.solving(id, OpInputs::new(known.collect())).own_reasons();
+                let cause = self.cause(run, &inputs);
+                if own.is_empty() {
+                    Forecast::Follows(cause)
+                } else {
+                    let text = cause.split_once("] ").map_or(&*cause, |(_, text)| text);
+                    own.push(format!("`{text}` would run before it"));
+                    Forecast::Runs(own)
+                }
+            }
             Some(known) => {
                 let mut solving = run.solving(id, OpInputs::new(known));
                 match solving.find()? {

@@ -130,6 +130,8 @@ pub enum ExitReason {
     TimedOut(Duration),
     /// The kernel has killed processes of it, since there was no more memory.
     OutOfMemory(OutOfMemory),
+    /// It named files of `/proc`, and there are none where nothing can be mounted.
+    NothingOfTheKernel,
 }
 
 fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
@@ -159,6 +161,10 @@ fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
                  {peak} MiB; run fewer steps at a time (`--jobs`)"
             )
         }
+        Some(ExitReason::NothingOfTheKernel) => format!(
+            "{end}; it may miss `/proc`, which steps have not where nothing can be mounted: \
+             `formwork doctor` tells what this machine lacks"
+        ),
         Some(ExitReason::TimedOut(limit)) => {
             let seconds = limit.as_secs();
             format!("the step took longer than {seconds} s and was stopped: see `--step-timeout`")

@@ -51,6 +51,13 @@ pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator
     }
 }
 
+/// The end of a process, and what it printed on the way.
+pub(crate) struct Ended {
+    pub(crate) report: ExitReport,
+    /// Whether it named files that the kernel shows where it can be mounted.
+    pub(crate) names_the_kernels: bool,
+}
+
 impl Worker {
     /// Runs a process and keeps what it changes; where the user asks for it, several times until
     /// it succeeds, from the beginning each time.
@@ -102,7 +109,7 @@ impl Worker {
         let below = root_metadata(root)?;
         set_metadata(&active, &below)?;
         let spec = self.spec(exec, root, &user, &mounts, &active)?;
-        let report = self.run_logged(task, &spec)?;
+        let report = self.run_logged(task, &spec)?.report;
         if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
             let reason = self.reason(&report, &active.upper());
@@ -197,20 +204,26 @@ impl Worker {
         &self,
         task: &Task<'_, Output>,
         spec: &ProcessSpec,
-    ) -> Result<ExitReport, WorkerError> {
+    ) -> Result<Ended, WorkerError> {
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader));
-            scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader));
+            let told = [
+                scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader)),
+                scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader)),
+            ];
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
-            Ok(self.launcher.run(spec, stdio, &self.stop)?)
+            let report = self.launcher.run(spec, stdio, &self.stop);
+            let told = told.map(|thread| thread.join().unwrap_or_default());
+            Ok(Ended { report: report?, names_the_kernels: told.contains(&true) })
         })
     }
 
-    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) {
+    /// Tells what a process writes; whether it named what the kernel shows elsewhere.
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> bool {
         let step = step(task);
+        let mut names_the_kernels = false;
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
@@ -223,9 +236,11 @@ impl Worker {
         };
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
+            names_the_kernels |= names_the_kernels_files(&buffer[..count]);
             show(mask.feed(buffer[..count].to_vec()));
         }
         show(mask.finish());
+        names_the_kernels
     }
 
     /// Keeps what a process has changed; `None` if it has changed nothing.
@@ -430,4 +445,10 @@ fn is_same(stack: &Stack<'_>, entry: &formwork_layer::tree::Entry) -> bool {
             && (old.mode, old.uid, old.gid) == (new.mode, new.uid, new.gid)
             && old.xattrs == new.xattrs
     })
+}
+
+/// Whether a text is about files of `/proc`, or about a library that Java finds by way of them.
+fn names_the_kernels_files(text: &[u8]) -> bool {
+    let words: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"libjli.so"];
+    words.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
 }

@@ -121,7 +121,7 @@ impl Worker {
         let planner = Planner::new(&self.store, file, &task.inputs);
         let tree = planner.plan()?;
         // BuildKit says nothing about either, and what was meant is missed much later.
-        for pattern in taken(planner.unmatched) {
+        for pattern in taken(planner.unmatched).into_iter().filter(|pattern| !may_lack(pattern)) {
             let warning = Diagnostic::warning("no-match", format!("`{pattern}` matches nothing"));
             self.warn(task.step, task.step.places.of_name(&pattern), warning);
         }
@@ -134,6 +134,13 @@ impl Worker {
         plans.insert(task.id, Arc::clone(&plan));
         Ok(plan)
     }
+}
+
+/// Whether a pattern is a name whose file may be missing: `go.su[m]` is written for nothing else.
+fn may_lack(pattern: &str) -> bool {
+    let parts: Vec<&str> = pattern.split('[').collect();
+    let is_letter = |part: &&str| part.find(']') == part.chars().next().map(char::len_utf8);
+    parts.len() > 1 && parts[1..].iter().all(is_letter) && !pattern.contains(['*', '?', '\\'])
 }
 
 fn taken<T>(list: Mutex<Vec<T>>) -> Vec<T> {

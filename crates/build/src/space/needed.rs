@@ -41,6 +41,9 @@ impl Needed {
             needed.add_image(image);
             let said = image.platforms().flat_map(|one| &one.attached);
             said.for_each(|entry| needed.add_document(content, entry, DEPTH));
+            // An index may lead to more than images.
+            let index = image.index.as_ref().and_then(|index| index.descriptor.as_ref());
+            index.into_iter().for_each(|entry| needed.add_document(content, entry, DEPTH));
         }
         for entry in content.index().map_err(BuildError::store)?.manifests {
             needed.add_document(content, &entry, DEPTH);

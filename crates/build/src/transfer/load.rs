@@ -7,9 +7,9 @@ use std::sync::Arc;
 use formwork_diagnostics::EventSink;
 use formwork_fs::FsError;
 use formwork_image::source::{Found, all_images};
-use formwork_image::{StoredImage, export};
+use formwork_image::{StoredImage, StoredIndex, export};
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
-use formwork_oci::{Platform, Reference};
+use formwork_oci::{Descriptor, Platform, Reference};
 use formwork_solver::Cancel;
 
 use crate::error::lack_of_machine;
@@ -20,7 +20,8 @@ use crate::{BuildError, Host};
 const SPOOLED: &str = "loaded.tar";
 
 /// Keeps all images of an archive or an image layout under the names that they have there; one for
-/// several platforms as the image for `platform`. An archive may be compressed as a whole.
+/// several platforms whole as far as it is there, or as the image for `platform` if one is asked for.
+/// An archive may be compressed as a whole.
 ///
 /// `input` is what is read where there is no `path`.
 ///
@@ -31,7 +32,7 @@ pub fn load(
     host: &Host,
     path: Option<&Path>,
     input: &mut dyn Read,
-    platform: &Platform,
+    platform: Option<&Platform>,
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Vec<StoredImage>, BuildError> {
@@ -42,9 +43,12 @@ pub fn load(
     step(title, events, cancel, |_| {
         let spooled = spool_if_needed(host, path, input)?;
         let place = spooled.as_deref().or(path).unwrap_or(Path::new(SPOOLED));
-        let found = all_images(place, platform).map_err(|error| BuildError::image(&error))?;
+        let machine = Platform::host();
+        let found = all_images(place, platform.unwrap_or(&machine));
+        let found = found.map_err(|error| named_as(BuildError::image(&error), place, path))?;
         let mut loaded = Vec::new();
-        for found in found {
+        for mut found in found {
+            found.index = found.index.filter(|_| platform.is_none());
             loaded.extend(keep(host, &found)?);
         }
         if let Some(spooled) = &spooled {
@@ -94,11 +98,35 @@ fn spool(host: &Host, input: &mut dyn Read, shown: &Path) -> Result<PathBuf, Bui
     Ok(target)
 }
 
+/// An error about an archive that came through a pipe, whose place nobody knows.
+fn named_as(mut error: BuildError, place: &Path, path: Option<&Path>) -> BuildError {
+    let shown = path.map_or("standard input".into(), Path::to_string_lossy);
+    for diagnostic in &mut error.diagnostics {
+        diagnostic.message = diagnostic.message.replace(&*place.to_string_lossy(), &shown);
+    }
+    error
+}
+
 /// Copies an image into the store and writes down its names.
 fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
-    let Found { view, names } = found;
-    export::copy_blobs(view, host.layers.content()).map_err(|error| BuildError::image(&error))?;
-    keep_under(host, &StoredImage::of(view), names)
+    let Found { view, index, names } = found;
+    let (content, failed) = (host.layers.content(), |error| BuildError::image(&error));
+    let several = index.as_ref().filter(|index| index.images().count() > 0);
+    let image = match several {
+        Some(index) => {
+            export::copy_index(index, content).map_err(failed)?;
+            let images = index.images().map(|(_, view)| StoredImage::of(view)).collect();
+            let top = index.descriptor();
+            let descriptor = Descriptor::new(top.media_type.clone(), top.digest.clone(), top.size);
+            let index = StoredIndex { descriptor: Some(descriptor) };
+            StoredImage::together(images, &Platform::host(), None, Some(index))
+        }
+        None => {
+            export::copy_blobs(view, content).map_err(failed)?;
+            Some(StoredImage::of(view))
+        }
+    };
+    keep_under(host, &image.unwrap_or_else(|| StoredImage::of(view)), names)
 }
 
 /// Writes an image down under each of its names, or without one.

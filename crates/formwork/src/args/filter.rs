@@ -30,6 +30,16 @@ pub(crate) enum Field {
     Description,
     /// Whether an image needs it: `true` or `false`.
     InUse,
+    /// Whether a step may still write to it, as to a cache mount.
+    Mutable,
+    /// Whether nobody may.
+    Immutable,
+    /// Whether it is part of an image, too.
+    Shared,
+    /// Whether it is not.
+    Private,
+    /// What it lies on; layers do not depend on what is below them, so nothing has any.
+    Parents,
 }
 
 /// How texts compare.
@@ -65,8 +75,14 @@ impl FromStr for Filter {
             "type" => Field::Type,
             "description" => Field::Description,
             "inuse" => Field::InUse,
+            "mutable" => Field::Mutable,
+            "immutable" => Field::Immutable,
+            "shared" => Field::Shared,
+            "private" => Field::Private,
+            "parents" => Field::Parents,
             _ => {
-                let known = "id, type, description, inuse and until";
+                let known = "id, type, description, inuse, mutable, immutable, shared, private, \
+                             parents and until";
                 return Err(format!("there is no filter `{text}`; there are {known}"));
             }
         };
@@ -134,6 +150,8 @@ mod tests {
             text(Field::Description, Relation::Equal, "RUN a~=b")
         );
         assert_eq!(parse("inuse"), text(Field::InUse, Relation::Equal, "true"));
+        assert_eq!(parse("mutable"), text(Field::Mutable, Relation::Equal, "true"));
+        assert_eq!(parse("parents!=x"), text(Field::Parents, Relation::Unequal, "x"));
         assert_eq!(parse("until=1h30m"), Filter::Until(Duration::from_secs(5400)));
         assert_eq!(parse("until=7d"), Filter::Until(Duration::from_secs(7 * 86400)));
         let wrong =

@@ -7,8 +7,8 @@ use super::{Filter, Format};
 /// Options of `formwork du`.
 #[derive(Debug, Args)]
 pub(crate) struct DuArgs {
-    /// Show only what fits: id=, type=, description=, inuse=, until=24h; `!=` for what does not
-    /// fit, `~=` for a part of the text; may be repeated
+    /// Show only what fits: id=, type=, description=, inuse=, mutable=, shared=, until=24h and the
+    /// rest of buildx's; `!=` for what does not fit, `~=` for a part of the text; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
     /// Show each thing on a line of its own
@@ -26,8 +26,9 @@ pub(crate) struct PruneArgs {
     /// records of their steps, known hashes of build contexts
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Remove only what fits: id=, type=layer|blob|mount|context, description=, until=24h (not
-    /// used since then); `!=` for what does not fit, `~=` for a part of the text; may be repeated
+    /// Remove only what fits: id=, type=layer|blob|mount|context, description=, mutable (cache mounts),
+    /// immutable, until=24h (not used since then) and the rest of buildx's; `!=` for what does not
+    /// fit, `~=` for a part of the text; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) filter: Vec<Filter>,
     /// How much stays.

@@ -127,7 +127,7 @@ pub(crate) struct LoadArgs {
     /// Archive or image layout to read [default: standard input]
     #[arg(short, long, value_name = "PATH")]
     pub(crate) input: Option<PathBuf>,
-    /// Platform, for images that are there for several [default: this machine's]
+    /// Platform, for images that are there for several [default: all of them]
     #[arg(long, value_name = "OS/ARCH")]
     pub(crate) platform: Option<String>,
     /// Show nothing but the names

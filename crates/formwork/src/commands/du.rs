@@ -54,9 +54,18 @@ pub(super) fn fits(item: &Item, filters: &[Filter]) -> bool {
             Field::Id => relation.holds(&item.id, value),
             Field::Type => relation.holds(kind_name(item.kind), type_name(value)),
             Field::Description => relation.holds(&item.description, value),
-            Field::InUse => relation.holds(&item.needed.to_string(), value),
+            Field::InUse | Field::Shared => relation.holds(&item.needed.to_string(), value),
+            Field::Private => relation.holds(&(!item.needed).to_string(), value),
+            Field::Mutable => relation.holds(&is_mutable(item.kind).to_string(), value),
+            Field::Immutable => relation.holds(&(!is_mutable(item.kind)).to_string(), value),
+            Field::Parents => relation.holds("", value),
         },
     })
+}
+
+/// Whether steps may write to things of a kind.
+fn is_mutable(kind: ItemKind) -> bool {
+    kind == ItemKind::CacheMount
 }
 
 /// BuildKit's names of kinds mean the nearest of ours.

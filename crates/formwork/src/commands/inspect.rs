@@ -16,12 +16,22 @@ use crate::settings::Settings;
 pub(crate) fn run(args: &InspectArgs, settings: &Settings) -> Result<(), Failure> {
     settings.enter()?;
     let host = settings.host()?;
-    let mut objects = Vec::new();
+    let (mut objects, mut missing) = (Vec::new(), None);
     for text in &args.images {
-        let image = host.images().resolve(text).map_err(Failure::input)?;
-        let image = commands::on_platform(image, args.platform.as_deref(), text)?;
-        objects.push(object(&host, &image)?);
+        let image = host.images().resolve(text).map_err(Failure::input);
+        match image.and_then(|image| commands::on_platform(image, args.platform.as_deref(), text)) {
+            Ok(image) => objects.push(object(&host, &image)?),
+            Err(failure) => missing = missing.or(Some(failure)),
+        }
     }
+    // As docker does, what is there is shown all the same.
+    if !objects.is_empty() {
+        show(args, objects)?;
+    }
+    missing.map_or(Ok(()), Err)
+}
+
+fn show(args: &InspectArgs, mut objects: Vec<Value>) -> Result<(), Failure> {
     match &args.format {
         None | Some(ListFormat::Table) => {
             let text = serde_json::to_string_pretty(&objects).map_err(Failure::machine)?;

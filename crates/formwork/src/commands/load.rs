@@ -12,7 +12,8 @@ use crate::settings::Settings;
 
 /// Reads the images of an archive or a directory into the store.
 pub(crate) fn run(args: &LoadArgs, settings: &Settings) -> Result<(), Failure> {
-    let platform = commands::platform(args.platform.as_deref())?;
+    let platform = args.platform.as_deref().map(|text| commands::platform(Some(text)));
+    let platform = platform.transpose()?;
     let path = args.input.clone().filter(|path| path.as_os_str() != "-");
     if path.is_none() && std::io::stdin().is_terminal() {
         return Err(Failure::usage("an archive is not read from a terminal")
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &LoadArgs, settings: &Settings) -> Result<(), Failure> {
     let host = commands::open(settings)?;
     let images = work::shown(&host, work::mode(true), move |host, events, cancel| {
         let stdin = &mut std::io::stdin().lock();
-        load(host, path.as_deref(), stdin, &platform, events, cancel)
+        load(host, path.as_deref(), stdin, platform.as_ref(), events, cancel)
     })?;
     let line = |image: &StoredImage| match (&image.name, args.quiet) {
         (Some(name), true) => format!("{}\n", name.familiar()),

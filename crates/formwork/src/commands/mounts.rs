@@ -36,7 +36,10 @@ fn export(
     compression: &str,
 ) -> Result<(), Failure> {
     let id = id.to_owned();
-    if let Some(directory) = output.filter(|path| path.is_dir()).map(Path::to_owned) {
+    // As with cp(1), a slash at the end means a directory, also one that has to be made.
+    let is_directory =
+        |path: &&Path| path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if let Some(directory) = output.filter(is_directory).map(Path::to_owned) {
         let host = commands::open(settings)?;
         return work::shown(&host, work::mode(true), move |host, _, _| {
             export_cache_mount_files(host, &id, &directory)

@@ -100,7 +100,7 @@ TARGET:      tools
 DESCRIPTION: to build with
 
 BUILD ARG   VALUE   DESCRIPTION
-VERSION     2       of the program
+VERSION     2
 NAME        app-2
 
 SECRET   REQUIRED
@@ -144,8 +144,11 @@ fn stages_that_are_not_built_make_no_build_fail() {
 fn what_is_dropped_in_silence_elsewhere_is_told() {
     let site = Site::new();
     site.write("a", "");
-    let text = "FROM scratch\nCOPY ../../a /\nCOPY none* /x/\nCOPY --parents no/**/f /y/\n";
+    let text = "FROM scratch\nCOPY ../../a /\nCOPY none* /x/\nCOPY --parents no/**/f /y/\n\
+                COPY go.su[m] /z/\n";
     let ran = call(&site, &[], text).succeeded();
+    // That is how people write that a file may be missing.
+    assert!(!ran.stderr.contains("`go.su[m]` matches"), "{}", ran.stderr);
     for told in [
         "`../../a` leads out of where it is looked for: `/a` is taken",
         "`none*` matches nothing",

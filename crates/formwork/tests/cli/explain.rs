@@ -158,6 +158,18 @@ fn a_dry_run_tells_what_would_happen_and_builds_nothing() {
     );
     explain(&["no such"]).failed(1, "no step with `no such`");
     Ran::of(&mut site.formwork(&["explain", "--dry-run", "--no-such", "."])).failed(2, "--no-such");
+    // What has changed about a step itself is told, too, and it runs whatever is before it.
+    let changed = dockerfile.replace("cat /src/* > /out", "cat /src/*  > /out");
+    site.write("../Dockerfile", &changed);
+    let own = dry();
+    let at = own.find("RUN sleep").unwrap_or_else(|| panic!("{own}"));
+    let lines: Vec<&str> = own[at..].lines().skip(1).take(3).collect();
+    assert!(lines[0].ends_with("as the last time, because:"), "{own}");
+    assert_eq!(
+        lines[1..],
+        ["    - the command changed", "    - `COPY src /src` would run before it"]
+    );
+    site.write("../Dockerfile", dockerfile);
     // The step that sleeps says how long the build takes.
     let last = told.lines().last().unwrap();
     assert!(last.starts_with("5 steps would run, for about 0."), "{told}");

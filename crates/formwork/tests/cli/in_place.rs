@@ -100,3 +100,22 @@ RUN mkdir /two && echo 2 > /two/f
     assert_eq!(tree.text("/two/f"), "2\n");
     assert_eq!(tree.text("/f"), "base\n");
 }
+
+#[test]
+fn a_step_that_misses_what_the_kernel_shows_is_told_so() {
+    let Some(site) = site() else { return };
+    let hint = "it may miss `/proc`, which steps have not where nothing can be mounted";
+    for (step, has_hint) in [
+        ("cat /proc/self/exe", true),
+        ("cat /dev/fd/0", true),
+        ("echo 'error while loading shared libraries: libjli.so'; false", true),
+        ("echo nothing of that; false", false),
+    ] {
+        let dockerfile = format!("FROM busybox\nRUN {step}\n");
+        let error = Ran::of(&mut site.build_command(&[], &dockerfile)).failed(1, "exit code");
+        assert_eq!(error.stderr.contains(hint), has_hint, "{}", error.stderr);
+    }
+    let text = site.run(&["doctor"]);
+    // Who may mount, and builds without all the same, is told of the machine.
+    assert!(!text.contains("secrets in memory"), "{text}");
+}

@@ -95,6 +95,45 @@ fn what_a_name_leads_to_is_told_where_it_is_unexpected() {
 }
 
 #[test]
+fn what_lies_beside_images_in_an_index_stays_with_them() {
+    let site = Site::new();
+    let odd = layout(&site, |_| ());
+    let list = read(&Path::new(&odd).join("index.json"));
+    let image = list["manifests"][0].clone();
+    let manifest = blob(&odd, &image);
+    // An attestation as buildx stores it.
+    let mut attestation = json!({
+        "mediaType": image["mediaType"],
+        "platform": { "os": "unknown", "architecture": "unknown" },
+        "annotations": { "vnd.docker.reference.type": "attestation-manifest" },
+    });
+    let mut said = json!({ "mediaType": "application/vnd.in-toto+json" });
+    put(&odd, &mut said, &json!("said"));
+    let of_attestation = json!({
+        "schemaVersion": 2, "mediaType": image["mediaType"],
+        "config": manifest["config"], "layers": [said],
+    });
+    put(&odd, &mut attestation, &of_attestation);
+    let mut entry = json!({ "mediaType": "application/vnd.oci.image.index.v1+json" });
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "app:1" });
+    put(&odd, &mut entry, &json!({ "schemaVersion": 2, "manifests": [image, attestation] }));
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+    fs_err::write(Path::new(&odd).join("index.json"), index.to_string()).unwrap();
+    site.run(&["load", "-q", "-i", &odd]);
+    site.run(&["prune", "--all", "--force"]);
+    let back = site.outside("back");
+    site.run(&["save", "--format=oci-dir", "-o", &back, "app:1"]);
+    let found = read(&Path::new(&back).join("index.json"));
+    assert_eq!(found["manifests"][0]["digest"], entry["digest"]);
+    assert!(path(&back, &said["digest"]).is_file());
+    // What an index lacks does not keep the rest from being loaded.
+    fs_err::remove_file(path(&odd, &said["digest"])).unwrap();
+    site.run(&["rm", "app:1"]);
+    site.run(&["load", "-q", "-i", &odd]);
+    assert_eq!(site.inspect("app:1")["IndexDigest"], Value::Null);
+}
+
+#[test]
 fn what_is_no_image_is_copied_as_it_is() {
     let (Some(one), Some(two)) = (Registry::start(), Registry::start()) else { return };
     let site = Site::new();

@@ -216,6 +216,22 @@ fn an_image_for_several_platforms_lives_in_the_store() {
             let tree = site.tree(&["--platform", platform, "--pull=never"], "FROM app\n").lines();
             assert!(tree[0].contains(arch), "{tree:?}");
         }
+        // There and back again, whole or for one platform.
+        let whole = site.outside("whole.tar");
+        site.run(&["save", "--format=oci-archive", "-o", &whole, "app"]);
+        let elsewhere = |arguments: &[&str]| {
+            let root = site.outside("elsewhere");
+            site.run(&[&["--root", &root], arguments].concat())
+        };
+        elsewhere(&["load", "-q", "-i", &whole]);
+        let digest = ["inspect", "-f", "{{.IndexDigest}} {{len .Platforms}}", "app"];
+        let expected = format!("{} 2\n", top["digest"].as_str().unwrap());
+        assert_eq!(elsewhere(&digest), expected);
+        elsewhere(&["prune", "--all", "--force"]);
+        elsewhere(&["save", "--format=oci-archive", "-o", &whole, "app"]);
+        elsewhere(&["load", "-q", "--platform=arm64", "-i", &whole]);
+        let architecture = ["inspect", "-f", "{{.Architecture}} {{len .Platforms}}", "app"];
+        assert_eq!(elsewhere(&architecture), "arm64 1\n");
         // What one platform needs is not removed as long as there is the name.
         site.run(&["prune", "--all", "--force"]);
         site.run(&["save", "--format=oci-dir", "-o", &site.outside("again"), "app"]);

@@ -58,6 +58,10 @@ fn a_stock_container_builds_the_same_image_as_any_machine() {
         assert_eq!(inside.code, Some(0), "{text}{}", inside.stderr);
         assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
         assert!(text.contains("Builds run without namespaces, in a chroot: "), "{text}");
+        for lack in ["/proc", "secrets in memory"] {
+            assert!(text.contains(&format!("\nno   {lack} ")), "{text}");
+        }
+        assert!(text.contains("`medium: Memory`") && text.contains("hostUsers: false"), "{text}");
         assert!(text.ends_with("\n0\n"), "{text}");
     }
 }

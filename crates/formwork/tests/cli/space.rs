@@ -160,6 +160,10 @@ fn filters_choose() {
     let mounts = items(&site, &["type=exec.cachemount"]);
     assert_eq!(mounts.len(), 1, "{mounts:?}");
     let id = mounts[0]["ID"].as_str().unwrap();
+    let count = |filter: &str| items(&site, &[filter]).len();
+    assert_eq!((count("mutable"), count("immutable=false")), (1, 1));
+    assert_eq!((count("shared=true"), count("private=false")), (count("inuse"), count("inuse")));
+    assert_eq!((count("parents=x"), count("parents!=x")), (0, items(&site, &[]).len()));
     assert!(site.run(&["prune", "--filter=id=no-such"]).contains("Freed: 0 B"));
     assert!(site.run(&["prune", "--filter=until=24h"]).contains("Freed: 0 B"));
     site.run(&["prune", &format!("--filter=id={id}"), "--filter=type=mount"]);

@@ -140,6 +140,12 @@ fn archives_pass_through_pipes_and_may_be_compressed() {
     site.write("none", "no archive");
     Ran::of(&mut site.formwork(&["load", "-i", "none"])).failed(1, "none");
     Ran::of(&mut site.formwork(&["load", "-i", "absent"])).failed(1, "absent");
+    let nothing = Ran::of(site.formwork(&["load"]).stdin(Stdio::null()));
+    nothing.failed(1, "cannot read `standard input`: it is no tar archive");
+    // What is there is shown, whatever else is asked for.
+    let some = ["inspect", "-f", "{{.Id}}", "app:1", "absent"];
+    let ran = Ran::of(&mut site.formwork(&some)).failed(1, "`absent`");
+    assert_eq!(ran.stdout.trim(), id);
     Ran::of(site.formwork(&["load"]).stdin(Stdio::null())).failed(1, "");
 }
 

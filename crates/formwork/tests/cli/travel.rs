@@ -399,6 +399,9 @@ fn a_cache_mount_goes_to_a_place_and_comes_back() {
             site.run(&["mounts", "export", "things", "-o", "plain"]);
             let log = fs_err::read_to_string(site.context("plain/log")).unwrap();
             assert_eq!(log, "once\nonce\n");
+            site.run(&["mounts", "export", "things", "-o", "made/"]);
+            assert!(fs_err::read_to_string(site.context("made/log")).is_ok());
+            fs_err::remove_dir_all(site.context("made")).unwrap();
             site.write("plain/log", "changed\n");
             site.run(&["mounts", "import", "things", "-i", "plain"]);
             assert_eq!(site.build(&["--no-cache"], FILL).log(), ["changed"]);

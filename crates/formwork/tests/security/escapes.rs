@@ -196,7 +196,7 @@ impl Drop for Host {
 }
 
 /// Puts this program, with its libraries, into an image of the name `armed`.
-fn arm(site: &Site) {
+pub(crate) fn arm(site: &Site) {
     let script = "mkdir -p \"$2\" && cd \"$2\" && cp \"$1\" attempt && chmod 755 attempt
         for lib in $(ldd attempt | grep -o '/[^ ]*'); do mkdir -p .${lib%/*} && cp -L $lib .$lib; done
         chmod -R go+rX .";

@@ -1,6 +1,8 @@
 //! Secrets: of one step, in memory, and nobody else's.
 
-use crate::support::{Built, Ran, on_each_rung_with_namespaces};
+use crate::calls::SHELL_FUNCTION;
+use crate::escapes::arm;
+use crate::support::{Built, Ran, Rung, Site, on_each_rung_with_namespaces};
 
 const SECRET: &str = "secret-of-one-step-alone";
 
@@ -57,4 +59,34 @@ RUN ls -A /run/secrets /run 2>/dev/null | grep -c S || true
             Built::from_ran(&Ran::of(&mut site.build_command(&arguments, dockerfile)).succeeded());
         assert_eq!(built.log(), ["tmpfs", "400:0", "closed", "stays", "0"]);
     });
+}
+
+/// Without namespaces, nothing but their numbers parts the processes of two steps of one user; so
+/// they do not run at the same time where one has secrets.
+#[test]
+fn a_step_of_the_same_user_does_not_run_beside_one_with_secrets() {
+    for rung in [Rung::Chroot, Rung::Pod] {
+        let Some(site) = Site::on(rung).filter(Site::make_busybox) else { continue };
+        arm(&site);
+        site.write("../secret", SECRET);
+        let dockerfile = format!(
+            "\
+FROM armed AS holder
+USER app
+RUN --mount=type=secret,id=S,uid=1000 sleep 0.5; touch /tmp/held
+FROM armed AS spy
+USER app
+RUN <<'EOF'
+{SHELL_FUNCTION}
+for i in $(seq 20); do attempt neighbours >/dev/null 2>&1 && echo reached; sleep 0.05; done; touch /tmp/spied
+EOF
+FROM armed
+COPY --from=holder /tmp/held /
+COPY --from=spy /tmp/spied /
+"
+        );
+        let arguments = ["--jobs=2", "--secret=id=S,src=../secret"];
+        let built = Built::of(&mut site.build_command(&arguments, &dockerfile));
+        assert_eq!(built.step("[spy 2/2]").log, [""; 0], "{rung:?}");
+    }
 }

@@ -46,7 +46,7 @@ pub(super) fn all(path: &Path) -> Result<Vec<Found>, ImageError> {
     let found = files.entries()?.into_iter().map(|entry| {
         // A name that makes no sense is none.
         let names = entry.names().filter_map(|name| name.parse().ok()).collect();
-        Ok(Found { view: files.view(&entry)?, names })
+        Ok(Found { view: files.view(&entry)?, index: None, names })
     });
     found.collect()
 }

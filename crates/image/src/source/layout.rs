@@ -168,12 +168,20 @@ pub(super) fn all(
     let layout = Arc::new(layout);
     let mut found: Vec<Found> = Vec::new();
     for (name, entries) in by_name {
-        let view =
-            layout.view(select(&Index::oci(entries), platform, &place)?.clone(), platform)?;
-        let digest = &view.descriptor().digest;
-        match found.iter_mut().find(|known| known.view.descriptor().digest == *digest) {
-            Some(known) => known.names.extend(name),
-            None => found.push(Found { view, names: name.into_iter().collect() }),
+        let entry = select(&Index::oci(entries), platform, &place)?.clone();
+        // An archive may have an index without all that it names.
+        let index = entry.media_type.is_index().then(|| layout.whole_index(&entry)).flatten();
+        let view = match (layout.view(entry, platform), &index) {
+            (Ok(view), _) => view,
+            (Err(error), index) => match index.as_ref().and_then(|index| index.images().next()) {
+                Some((_, view)) => view.clone(),
+                None => return Err(error),
+            },
+        };
+        let own = Found { view, index, names: name.into_iter().collect() };
+        match found.iter_mut().find(|known| known.is_same(&own)) {
+            Some(known) => known.names.extend(own.names),
+            None => found.push(own),
         }
     }
     Ok(found)
@@ -211,6 +219,18 @@ impl Layout {
             descriptor = select(&index, platform, &self.place())?.clone();
         }
         ImageView::open(descriptor, Arc::clone(self) as Arc<dyn BlobSource>)
+    }
+
+    /// An index, if all that it leads to is there.
+    fn whole_index(self: &Arc<Self>, entry: &Descriptor) -> Option<ImageIndex> {
+        let blobs = Arc::clone(self) as Arc<dyn BlobSource>;
+        let index = ImageIndex::open(entry.clone(), &blobs).ok()?;
+        let is_there = |blob: &Descriptor| self.open(blob).is_ok();
+        let is_whole = |member: &Member| match member {
+            Member::Image(view) => view.layers().all(|layer| is_there(layer.descriptor)),
+            Member::Artifact(artifact) => artifact.parts().all(is_there),
+        };
+        index.members().iter().all(is_whole).then_some(index)
     }
 
     /// Opens a file of the layout; `None` where there is none.

@@ -15,15 +15,27 @@ use std::path::Path;
 
 use formwork_oci::{Platform, Reference};
 
-use crate::{BlobBytes, ImageError, ImageView};
+use crate::{BlobBytes, ImageError, ImageIndex, ImageView};
 
 /// An image in a place that may have several.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The image.
+    /// The image; of one for several platforms that which serves the wanted one best, if any does.
     pub view: ImageView,
+    /// The image for several platforms, if all of it is there.
+    pub index: Option<ImageIndex>,
     /// The names that it has there.
     pub names: Vec<Reference>,
+}
+
+impl Found {
+    fn is_same(&self, other: &Self) -> bool {
+        let digests = |found: &Self| {
+            let index = found.index.as_ref().map(|index| index.descriptor().digest.clone());
+            (found.view.descriptor().digest.clone(), index)
+        };
+        digests(self) == digests(other)
+    }
 }
 
 /// The largest list of images that is read from a source.

@@ -26,6 +26,9 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
     if user.uid == 0 {
         features.push(chroot(trial));
     }
+    if trial.rung == Ok(Rung::Chroot) {
+        features.push(secrets());
+    }
     features.extend(system_calls());
     features.push(scopes());
     features.extend(limits::list(trial));
@@ -229,7 +232,42 @@ fn volatile(trial: &Trial) -> Feature {
     }
 }
 
+/// The remedy for what takes mounts, in a container that gives none.
+const WAY_TO_MOUNTS: &str = "let the container make namespaces and mount in them: \
+    `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt \
+    systempaths=unconfined` as an ordinary user (docker, podman); `hostUsers: false` with \
+    `procMount: Unmasked` and the capability SYS_ADMIN, which is then none of the machine's \
+    (Kubernetes)";
+
+/// What stands in for files in memory in a chroot.
+fn secrets() -> Feature {
+    Feature {
+        name: "secrets in memory".to_owned(),
+        available: false,
+        required: false,
+        found: "they are files of the store's disk as long as a step runs".to_owned(),
+        purpose: "what RUN --mount=type=secret shows; with `env=` it is a variable, on no disk"
+            .to_owned(),
+        remedy: Some(
+            "put the store (`--root`) on a file system in memory, such as a volume `emptyDir` with \
+             `medium: Memory` (Kubernetes) or a `--tmpfs` (docker, podman)"
+                .to_owned(),
+        ),
+    }
+}
+
 fn proc(trial: &Trial) -> Feature {
+    if trial.rung == Ok(Rung::Chroot) {
+        return Feature {
+            name: "/proc".to_owned(),
+            available: false,
+            required: false,
+            found: "steps have none, since nothing can be mounted".to_owned(),
+            purpose: "Java, ps, `<(…)` of bash and programs that ask for their own path need it"
+                .to_owned(),
+            remedy: Some(WAY_TO_MOUNTS.to_owned()),
+        };
+    }
     Feature {
         name: "/proc".to_owned(),
         available: trial.mounts.proc.is_ok(),

@@ -7,8 +7,8 @@
 mod fit;
 mod place;
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use formwork_diagnostics::Outcome;
 use formwork_graph::{CacheSharing, Exec, MountKind};
@@ -18,12 +18,12 @@ use formwork_sandbox::{RootFs, SandboxError};
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
-use crate::WorkerError;
-use crate::exec::{accounts, root_metadata, without_unchanged};
+use crate::exec::{Ended, accounts, root_metadata, without_unchanged};
 use crate::layer::{Layer, Source};
 use crate::mounts::{Mounts, input};
 use crate::root::{Output, Root};
 use crate::runner::Worker;
+use crate::{ExitReason, WorkerError};
 use fit::Fitting;
 pub(crate) use place::Place;
 
@@ -36,6 +36,8 @@ pub(crate) struct Places {
     idle: Mutex<Vec<Place>>,
     /// Held by the step that takes more than one cache directory.
     turn: Mutex<()>,
+    /// By user: held alone by steps with secrets, and together by others.
+    neighbours: Mutex<BTreeMap<u32, Arc<RwLock<()>>>>,
 }
 
 impl Places {
@@ -52,6 +54,13 @@ impl Places {
             Some(mut place) => place.rise_to(root, worker.store.threads).map(|()| place),
             None => Place::make(&worker.store, root),
         }
+    }
+
+    /// The lock of those steps that run as a user. Processes of one user may look into each other's
+    /// memory where nothing but their numbers parts them.
+    fn neighbours(&self, uid: u32) -> Arc<RwLock<()>> {
+        let mut all = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(uid).or_default())
     }
 
     /// Keeps a directory for the next step.
@@ -86,9 +95,17 @@ impl Worker {
         fitting.put_in(&mounts)?;
         let rootfs = RootFs::in_place(fitting.root_path());
         let spec = self.spec_of(exec, &user, &mounts, rootfs)?;
-        let report = self.run_logged(task, &spec)?;
+        // Last, since who waits here has whatever others may wait for.
+        let neighbours = self.places.neighbours(user.uid);
+        let is_alone = has_secrets(exec);
+        let alone = is_alone.then(|| neighbours.write().unwrap_or_else(PoisonError::into_inner));
+        let beside = (!is_alone).then(|| neighbours.read().unwrap_or_else(PoisonError::into_inner));
+        let ended = self.run_logged(task, &spec);
+        drop((alone, beside));
+        let Ended { report, names_the_kernels } = ended?;
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
+            let reason = reason.or(names_the_kernels.then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;
@@ -137,6 +154,16 @@ fn has_several_caches(exec: &Exec) -> Result<bool, WorkerError> {
         }
     }
     Ok(ids.len() > 1)
+}
+
+/// Whether a step gets something that is for no other one.
+fn has_secrets(exec: &Exec) -> bool {
+    exec.mounts.iter().any(|mount| {
+        matches!(
+            mount.kind,
+            MountKind::Secret { .. } | MountKind::SecretEnv { .. } | MountKind::Ssh { .. }
+        )
+    })
 }
 
 /// Does something with a place that is fitted for one process, of which nothing is kept.
