@@ -93,6 +93,8 @@ pub use formwork_registry::{
     BucketConfig, BucketKey, BucketKeys, ContainerToken, ProxyConfig, Secret,
 };
 pub use formwork_remote::{Commit, GitConfig, KeyAgent, PrivateKey, commit_of};
-pub use formwork_sandbox::{Limits as ProcessLimits, Port, Resource, ResourceLimit, Uplink};
+pub use formwork_sandbox::{
+    Limits as ProcessLimits, Port, Resource, ResourceLimit, UPLINK_HOST, Uplink,
+};
 pub use formwork_solver::Cancel;
 pub use formwork_worker::{Dns, HostTrust, Secrets, StepNetwork, StepWorld, Volume};

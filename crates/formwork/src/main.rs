@@ -16,6 +16,7 @@ mod settings;
 mod signals;
 mod template;
 mod terminal;
+mod uplink;
 
 use std::process::ExitCode;
 
@@ -67,7 +68,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Prune(args) => commands::prune::run(args, &settings),
         Command::Mounts(args) => commands::mounts::run(args, &settings),
         Command::Cache(args) => commands::cache::run(args, &settings),
-        Command::Doctor(args) => commands::doctor::run(args),
+        Command::Doctor(args) => commands::doctor::run(args, &settings),
         Command::Completion(args) => commands::completion::run(args),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -4,7 +4,7 @@
 //! machine's configuration.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -18,6 +18,7 @@ use crate::args::{
     GlobalArgs, Isolation, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes,
 };
 use crate::exit::Failure;
+use crate::uplink;
 
 /// Proxy variables, which programs read in either case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -75,6 +76,11 @@ impl Settings {
         // Once for a process.
         let _ = self.entered.set(entered);
         Ok(())
+    }
+
+    /// Where the store is, or will be.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -165,11 +171,7 @@ impl Settings {
 
 /// What a command's options ask of the world of processes.
 pub(crate) fn world(args: &WorldArgs) -> Result<StepWorld, Failure> {
-    let mut world = args.world(network(args.network)?);
-    if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
-        world.dns.servers = upstream_servers();
-    }
-    Ok(world)
+    world_in(args, network(args.network)?)
 }
 
 /// What options ask of the world of a process whose ports are published: a network of its own where
@@ -178,12 +180,24 @@ pub(crate) fn publishing_world(args: &WorldArgs, is_possible: bool) -> Result<St
     let is_open = is_possible
         && args.network == NetworkChoice::Default
         && variable("FORMWORK_NETWORK").is_none();
-    let mut world = world(args)?;
-    if let (true, Some(uplink @ Uplink::Pasta { .. })) = (is_open, uplink()) {
-        world.network = StepNetwork::Private(uplink);
-        if world.dns.servers.is_empty() {
-            world.dns.servers = upstream_servers();
+    match uplink() {
+        Some(uplink @ Uplink::Pasta { .. }) if is_open => {
+            world_in(args, StepNetwork::Private(uplink))
         }
+        _ => world(args),
+    }
+}
+
+/// What options ask of the world of processes in a network.
+fn world_in(args: &WorldArgs, mut network: StepNetwork) -> Result<StepWorld, Failure> {
+    let machine = match &mut network {
+        StepNetwork::Private(uplink) if args.names_this_machine() => uplink::open(uplink)?,
+        _ => Ipv4Addr::LOCALHOST,
+    };
+    let mut world = args.world(network, machine.into());
+    if matches!(world.network, StepNetwork::Private(_)) && world.dns.servers.is_empty() {
+        let text = |file| fs_err::read_to_string(file).unwrap_or_default();
+        world.dns.servers = uplink::name_servers(text);
     }
     Ok(world)
 }
@@ -209,29 +223,12 @@ fn network(choice: NetworkChoice) -> Result<StepNetwork, Failure> {
     }
 }
 
-/// The servers to ask for names from within a private network, where those of this machine listen on
-/// its loopback interface: those that they ask themselves.
-fn upstream_servers() -> Vec<IpAddr> {
-    let servers = |file: &str| -> Vec<IpAddr> {
-        let text = fs_err::read_to_string(file).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
-        lines.filter_map(|address| address.trim().parse().ok()).collect()
-    };
-    let own = servers("/etc/resolv.conf");
-    if own.iter().any(|server| !server.is_loopback()) {
-        return Vec::new();
-    }
-    let mut upstream = servers("/run/systemd/resolve/resolv.conf");
-    upstream.retain(|server| !server.is_loopback());
-    upstream
-}
-
 /// The way out of private networks: the program that changes nothing on this machine, or else, for
 /// root, what the kernel has.
 fn uplink() -> Option<Uplink> {
     let pasta = programs("pasta").next();
-    let pasta = pasta.map(|program| Uplink::Pasta { program, ports: Vec::new() });
-    pasta.or_else(|| is_real_root().then_some(Uplink::Veth))
+    let pasta = pasta.map(|program| Uplink::Pasta { program, ports: Vec::new(), host: None });
+    pasta.or_else(|| is_real_root().then_some(Uplink::Veth { host: false }))
 }
 
 /// Whether this is the machine's root, and not one of a user namespace.

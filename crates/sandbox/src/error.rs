@@ -158,8 +158,9 @@ impl Stage {
                 "; user namespaces are forbidden here: `formwork doctor` tells by what"
             }
             (Self::MountRoot, libc::EINVAL) => {
-                "; the store must be on ext4, xfs, btrfs or tmpfs, not on overlayfs, NFS or FUSE, \
-                 and a work directory serves one volatile mount only"
+                "; the store must be on ext4, xfs, btrfs or tmpfs, not on overlayfs (a container's \
+                 own files), NFS or FUSE: choose its place with `--root`, give the container a \
+                 volume there, or build with `--isolation=chroot`"
             }
             (Self::Mount, libc::EPERM) => {
                 "; inside a container, `/proc` must not be masked (`--security-opt unmask=ALL`, \

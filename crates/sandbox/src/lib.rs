@@ -54,7 +54,7 @@ pub use error::{
 };
 pub use launcher::{Launcher, Stdio};
 pub use limits::{Limits, Resource, ResourceLimit};
-pub use network::{Port, Uplink};
+pub use network::{HOST as UPLINK_HOST, Port, Uplink};
 pub use probe::{Feature, Probe, probe};
 pub use report::{ExitReport, ExitStatus, OutOfMemory};
 pub use spec::{

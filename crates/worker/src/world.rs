@@ -90,7 +90,12 @@ impl Dns {
             _ => false,
         };
         let machine = String::from_utf8_lossy(machine);
-        let kept = machine.lines().filter(|line| !replaced(line)).map(str::to_owned);
+        // Only of the machine's own servers it is known that their word on DNSSEC can be trusted.
+        let trusting = |line: &&str| !self.servers.is_empty() && line.starts_with("options");
+        let kept = machine.lines().filter(|line| !replaced(line)).map(|line| match line {
+            options if trusting(&options) => options.replace(" trust-ad", ""),
+            line => line.to_owned(),
+        });
         let servers = self.servers.iter().map(|server| format!("nameserver {server}"));
         let search = Some(&self.search).filter(|search| !search.is_empty() && *search != &["."]);
         let search = search.map(|search| format!("search {}", search.join(" ")));
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn what_is_given_replaces_what_the_machine_has_of_it() {
         let machine = "# by hand\nnameserver 127.0.0.53\nnameserver 10.0.0.1\nsearch a b\n\
-                       options edns0\n";
+                       options edns0 trust-ad\n";
         let text = |dns: &Dns| String::from_utf8(dns.resolv_conf(machine.as_bytes())).unwrap();
         let mut dns = Dns::default();
         assert_eq!(text(&dns), machine);

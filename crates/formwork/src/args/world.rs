@@ -1,6 +1,6 @@
 //! Options about the world of processes: names, limits, time.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,9 +13,10 @@ use super::{bytes, duration};
 /// What `docker run` and `docker build` have both.
 #[derive(Debug, Args)]
 pub(crate) struct WorldArgs {
-    /// Another line of /etc/hosts; the address `host-gateway` means this machine; may be repeated
+    /// Another line of /etc/hosts; the address `host-gateway` means this machine, which a private
+    /// network reaches only then, with all that listens here; may be repeated
     #[arg(long, value_name = "NAME:ADDRESS", value_parser = host)]
-    pub(crate) add_host: Vec<(String, IpAddr)>,
+    pub(crate) add_host: Vec<(String, HostAddress)>,
     /// Server that is asked for names, instead of this machine's; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) dns: Vec<IpAddr>,
@@ -89,12 +90,30 @@ pub(crate) enum NetworkChoice {
     None,
 }
 
+/// What a name of `/etc/hosts` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostAddress {
+    /// An address.
+    Known(IpAddr),
+    /// This machine, by the address that it has in the processes' network (`host-gateway`).
+    ThisMachine,
+}
+
 impl WorldArgs {
-    /// What these options ask for, in a network.
-    pub(crate) fn world(&self, network: StepNetwork) -> StepWorld {
+    /// Whether the processes are to reach this machine by a name.
+    pub(crate) fn names_this_machine(&self) -> bool {
+        self.add_host.iter().any(|(_, address)| *address == HostAddress::ThisMachine)
+    }
+
+    /// What these options ask for, in a network in which this machine has an address.
+    pub(crate) fn world(&self, network: StepNetwork, machine: IpAddr) -> StepWorld {
+        let address = |address: &HostAddress| match address {
+            HostAddress::Known(address) => *address,
+            HostAddress::ThisMachine => machine,
+        };
         StepWorld {
             network,
-            hosts: self.add_host.clone(),
+            hosts: self.add_host.iter().map(|(name, it)| (name.clone(), address(it))).collect(),
             dns: Dns {
                 servers: self.dns.clone(),
                 search: self.dns_search.clone(),
@@ -131,7 +150,7 @@ impl StepArgs {
 }
 
 /// `NAME:ADDRESS`, or with an equals sign between; IPv6 addresses may be in brackets.
-fn host(text: &str) -> Result<(String, IpAddr), String> {
+fn host(text: &str) -> Result<(String, HostAddress), String> {
     let wrong = || format!("`{text}` is not NAME:ADDRESS, such as db:10.0.0.7");
     let (name, address) =
         text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(wrong)?;
@@ -141,9 +160,8 @@ fn host(text: &str) -> Result<(String, IpAddr), String> {
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match bare.unwrap_or(address) {
-        // Processes are in this machine's network, where its services are.
-        "host-gateway" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        address => address.parse().map_err(|_| wrong())?,
+        "host-gateway" => HostAddress::ThisMachine,
+        address => HostAddress::Known(address.parse().map_err(|_| wrong())?),
     };
     Ok((name.to_owned(), address))
 }
@@ -206,10 +224,12 @@ mod tests {
             ("db=10.0.0.7", "db", "10.0.0.7"),
             ("db:::1", "db", "::1"),
             ("db:[fd00::1]", "db", "fd00::1"),
-            ("host.docker.internal:host-gateway", "host.docker.internal", "127.0.0.1"),
         ] {
-            assert_eq!(host(text), Ok((name.to_owned(), address.parse().unwrap())), "{text}");
+            let address = HostAddress::Known(address.parse().unwrap());
+            assert_eq!(host(text), Ok((name.to_owned(), address)), "{text}");
         }
+        let (name, address) = host("host.docker.internal:host-gateway").unwrap();
+        assert_eq!((&*name, address), ("host.docker.internal", HostAddress::ThisMachine));
         for wrong in ["", "db", ":1.2.3.4", "db:", "db:x", "a b:1.2.3.4", "a\nb:1.2.3.4", "db:[::1"]
         {
             assert!(host(wrong).is_err(), "{wrong}");

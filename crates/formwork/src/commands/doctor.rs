@@ -1,6 +1,7 @@
 //! `formwork doctor`.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use formwork_sandbox::{Feature, Probe, Rung, probe};
 use serde_json::json;
@@ -8,11 +9,13 @@ use serde_json::json;
 use crate::args::{DoctorArgs, Format};
 use crate::commands;
 use crate::exit::Failure;
-use crate::settings;
+use crate::settings::{self, Settings};
 
 /// Tells what this machine allows and what to do for more. Fails where nothing can be built.
-pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &DoctorArgs, settings: &Settings) -> Result<(), Failure> {
     let mut probe = probe().map_err(Failure::machine)?;
+    let can_mount = probe.rung.as_ref().is_ok_and(|rung| rung.can_mount());
+    probe.features.extend(can_mount.then(|| store(settings.root())));
     probe.features.extend(PROGRAMS.map(program));
     let text = match args.format {
         Format::Table => table(&probe),
@@ -33,6 +36,42 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("ssh", "repositories that are reached over SSH", "openssh-client"),
     ("busybox", "the tools of `formwork shell` in images without any", "busybox-static"),
 ];
+
+/// File systems that layers cannot be written to as such: the kernel's number (`statfs(2)`), the name.
+const UNFIT: [(u64, &str); 8] = [
+    (0x794c_7630, "overlayfs"),
+    (0x6573_5546, "FUSE"),
+    (0x6969, "NFS"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0x0102_1997, "9p"),
+    (0x4d44, "FAT"),
+    (0x2011_bab0, "exFAT"),
+];
+
+/// Whether layers can be mounted from where the store is, or will be.
+fn store(root: &Path) -> Feature {
+    let parent = root.ancestors().find(|directory| directory.exists());
+    let kind = parent.and_then(|directory| rustix::fs::statfs(directory).ok());
+    let kind = kind.map(|stat| stat.f_type as u64);
+    let unfit = UNFIT.iter().find(|(number, _)| kind == Some(*number));
+    Feature {
+        name: "store".to_owned(),
+        available: unfit.is_none(),
+        required: true,
+        found: match unfit {
+            Some((_, name)) => format!("{} is on {name}", root.display()),
+            None => root.display().to_string(),
+        },
+        purpose: "layers are mounted from there, which takes ext4, xfs, btrfs, tmpfs or the like"
+            .to_owned(),
+        remedy: unfit.map(|_| {
+            "choose its place with `--root` or $FORMWORK_ROOT, give the container a volume there, \
+             or build with `--isolation=chroot`"
+                .to_owned()
+        }),
+    }
+}
 
 fn program((name, purpose, package): (&str, &str, &str)) -> Feature {
     let found = settings::programs(name).next();

@@ -75,7 +75,7 @@ fn published_world(args: &RunArgs, host: &Host) -> Result<StepWorld, Failure> {
     let mut world = settings::publishing_world(&args.world, host.layers().can_mount())?;
     match &mut world.network {
         StepNetwork::Private(Uplink::Pasta { ports: passed, .. }) => *passed = ports,
-        StepNetwork::Private(Uplink::Veth) => {
+        StepNetwork::Private(Uplink::Veth { .. }) => {
             return Err(Failure::usage(
                 "ports of a private network are published by `pasta` alone",
             )

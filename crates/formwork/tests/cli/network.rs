@@ -95,6 +95,46 @@ fn what_listens_on_this_machine_cannot_be_reached_from_a_private_network() {
 }
 
 #[test]
+fn a_private_network_reaches_this_machine_by_the_name_that_the_user_gives_it() {
+    if own_address().is_none() {
+        return skipped("this machine has no network");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"reached\n");
+        }
+    });
+    where_private(|site| {
+        // Old versions of pasta may lose the end of a connection.
+        let look = format!(
+            "for a in machine 127.0.0.1; do timeout 3 nc -w 3 $a {port} </dev/null 2>/dev/null; done"
+        );
+        for (network, count) in [("private", 1), ("host", 2)] {
+            let network = format!("--network={network}");
+            let options = ["run", &network, "--add-host=machine:host-gateway", "busybox"];
+            let ran = Ran::of(&mut site.formwork(&[&options[..], &["sh", "-c", &look]].concat()));
+            assert_eq!(ran.stdout, "reached\n".repeat(count), "{network}: {}", ran.stderr);
+        }
+    });
+}
+
+#[test]
+fn steps_side_by_side_have_a_private_network_each() {
+    where_private(|site| {
+        let step = "readlink /proc/self/ns/net > /ns; grep -q ^[^I] /proc/net/route; sleep 0.2";
+        let stages = (0..4).map(|n| format!("FROM busybox AS s{n}\nRUN {step} # {n}\n"));
+        let copies = (0..4).map(|n| format!("COPY --from=s{n} /ns /{n}\n"));
+        let dockerfile = stages.chain(["FROM busybox\n".to_owned()]).chain(copies);
+        site.build(&["--network=private", "-t", "all"], &dockerfile.collect::<String>());
+        let seen = site.run(&["run", "all", "sh", "-c", "cat /0 /1 /2 /3"]);
+        let different: std::collections::BTreeSet<&str> = seen.lines().collect();
+        assert_eq!(different.len(), 4, "{seen}");
+    });
+}
+
+#[test]
 fn what_connects_a_private_network_goes_with_it() {
     where_private(|site| {
         // By another name, since other tests have theirs.
@@ -180,6 +220,11 @@ fn root_has_a_private_network_without_pasta_where_the_machine_routes() {
     let run = ["run", "--network=private", "busybox", "sh", "-c", look];
     let Some(ran) = on_a_machine(&site, "yes", &run) else { return };
     assert_eq!(ran.succeeded().stdout, "reached\neth0 lo over\n");
+    let look = "nc -w 5 machine 7777 </dev/null; nc -w 1 127.0.0.1 7777 </dev/null; echo over";
+    let options = ["run", "--network=private", "--add-host=machine:host-gateway"];
+    let named = [&options[..], &["busybox", "sh", "-c", look]].concat();
+    let Some(ran) = on_a_machine(&site, "yes", &named) else { return };
+    assert_eq!(ran.succeeded().stdout, "machine\nover\n");
     let Some(ran) = on_a_machine(&site, "", &run) else { return };
     ran.failed(125, "install the package `passt`, or set the sysctl net.ipv4.ip_forward to 1");
 }

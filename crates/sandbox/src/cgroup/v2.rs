@@ -62,11 +62,26 @@ fn enable(parent: &OwnedFd, needed: &[&str]) -> Result<(), Errno> {
     let enabled = read(parent, "cgroup.subtree_control");
     let missing = needed.iter().filter(|name| !has(&enabled, name));
     let text: Vec<String> = missing.map(|name| format!("+{name}")).collect();
-    if text.is_empty() { Ok(()) } else { write(parent, "cgroup.subtree_control", &text.join(" ")) }
+    if text.is_empty() {
+        return Ok(());
+    }
+    // Some controllers would take it, and no process could be moved into the group below.
+    if is_below_root(parent) && !read(parent, "cgroup.procs").is_empty() {
+        return Err(Errno::BUSY);
+    }
+    write(parent, "cgroup.subtree_control", &text.join(" "))
+}
+
+/// Whether it is not the machine's topmost group, for which other rules hold.
+fn is_below_root(group: &OwnedFd) -> bool {
+    !read(group, "cgroup.type").is_empty()
 }
 
 fn with_limits(parent: &OwnedFd, limits: &Limits, name: &str) -> Result<Group, Errno> {
     let part = Part::make(parent, name)?;
+    if read(&part.directory, "cgroup.type").trim() != "domain" {
+        return Err(Errno::BUSY);
+    }
     if let Some(bytes) = limits.memory {
         part.write("memory.max", &bytes.to_string())?;
         // Swapping is no way out, where there is any.

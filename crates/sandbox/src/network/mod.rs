@@ -8,7 +8,7 @@ mod netlink;
 mod pasta;
 mod veth;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -27,11 +27,21 @@ pub enum Uplink {
         program: PathBuf,
         /// What of the private network can be reached through this machine.
         ports: Vec<Port>,
+        /// The gateway, where it shall lead to whatever listens on this machine, also on its
+        /// loopback interface alone.
+        host: Option<Ipv4Addr>,
     },
     /// A pair of interfaces and address translation by the kernel: for real root, on machines that
     /// route between their interfaces anyway. IPv4 alone.
-    Veth,
+    Veth {
+        /// Whether [`HOST`] leads to what listens on all of this machine's interfaces.
+        host: bool,
+    },
 }
+
+/// An address of this machine in private networks that says nothing about its others. Link-local, so
+/// that it is nobody else's.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
 
 /// A port of this machine that leads into a private network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +68,11 @@ pub(crate) struct Connected {
 /// Connects the network namespace of a process, and tells it so.
 pub(crate) fn connect(uplink: &Uplink, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
     match uplink {
-        Uplink::Pasta { program, ports } => pasta::start(program, ports, pid, tell),
-        Uplink::Veth => veth::start(pid, tell),
+        Uplink::Pasta { program, ports, host } => {
+            let options = pasta::options(ports, *host);
+            pasta::start(program, options, pid, tell)
+        }
+        Uplink::Veth { host } => veth::start(*host, pid, tell),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,12 +18,10 @@ use super::{Connected, GO, Port};
 use crate::sys::{self, Fork};
 use crate::{SandboxError, Stage};
 
-/// No ports are passed in or out unless they are named, and the address of the gateway does not lead to the services on
-/// this machine's loopback, as it would by default. Root stays root: it has to enter a namespace.
-const OPTIONS: [&str; 12] = [
+/// No ports are passed in or out unless they are named. Root stays root: it has to enter a namespace.
+const OPTIONS: [&str; 11] = [
     "--config-net",
     "--quiet",
-    "--no-map-gw",
     "--runas",
     "0:0",
     "--tcp-ns",
@@ -40,7 +39,7 @@ const LONGEST: u64 = 2048;
 /// Starts it for the network namespace of a process, which it tells when it is ready.
 pub(super) fn start(
     program: &Path,
-    ports: &[Port],
+    options: Vec<String>,
     pid: Pid,
     tell: OwnedFd,
 ) -> Result<Connected, SandboxError> {
@@ -49,19 +48,19 @@ pub(super) fn start(
     match fork {
         Fork::Parent(pid, process) => Ok(Connected { pid, process }),
         Fork::Child => {
-            serve(program, ports, pid, tell);
+            serve(program, &options, pid, tell);
             sys::exit(0)
         }
     }
 }
 
 /// Starts the program, and stays until it has ended.
-fn serve(program: &Path, ports: &[Port], pid: Pid, tell: OwnedFd) {
+fn serve(program: &Path, options: &[String], pid: Pid, tell: OwnedFd) {
     let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if bound.is_err() || sys::close_all_but(&[tell.as_fd()]).is_err() {
         return;
     }
-    let word = match run(program, ports, pid) {
+    let word = match run(program, options, pid) {
         Ok(()) => vec![GO],
         Err(problem) => problem.into_bytes(),
     };
@@ -73,14 +72,13 @@ fn serve(program: &Path, ports: &[Port], pid: Pid, tell: OwnedFd) {
 }
 
 /// Starts the program; returns when it serves in the background, or what it says is wrong.
-fn run(program: &Path, ports: &[Port], pid: Pid) -> Result<(), String> {
+fn run(program: &Path, options: &[String], pid: Pid) -> Result<(), String> {
     let shown = program.display();
     // It drops the capability that it would need to look at the process, so it gets the namespaces
     // themselves, in the place of standard streams.
     let (net, user) = namespaces(pid).map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
-    command.args(OPTIONS).args(passed("--tcp-ports", ports, false));
-    command.args(passed("--udp-ports", ports, true)).env_clear().stdin(net).stderr(Stdio::piped());
+    command.args(OPTIONS).args(options).env_clear().stdin(net).stderr(Stdio::piped());
     match user {
         Some(user) => command.args(["--userns", "/proc/self/fd/1"]).stdout(user),
         None => command.arg("--netns-only").stdout(Stdio::null()),
@@ -99,6 +97,18 @@ fn run(program: &Path, ports: &[Port], pid: Pid) -> Result<(), String> {
         }
         Err(error) => Err(format!("cannot wait for `{shown}`: {error}")),
     }
+}
+
+/// The options beside those that are always the same. Unless the caller wants it, the gateway's address
+/// does not lead to this machine's loopback, as it would by default.
+pub(super) fn options(ports: &[Port], host: Option<Ipv4Addr>) -> Vec<String> {
+    let mut options = match host {
+        Some(gateway) => vec!["--gateway".to_owned(), gateway.to_string()],
+        None => vec!["--no-map-gw".to_owned()],
+    };
+    options.extend(passed("--tcp-ports", ports, false));
+    options.extend(passed("--udp-ports", ports, true));
+    options
 }
 
 /// The options that pass the ports of one kind in, one after the other.

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 use rustix::thread::LinkNameSpaceType;
 
 use super::netlink::{APPEND, Message, NEW, Netlink, attribute, nested, text};
-use super::{Connected, GO};
+use super::{Connected, GO, HOST};
 use crate::sys::{self, Fork};
 use crate::{SandboxError, Stage};
 
@@ -32,24 +32,24 @@ const NETWORKS: [(Ipv4Addr, u32); 3] = [
 const PREFIX_LENGTH: u8 = 30;
 
 /// Starts it for the network namespace of a process, which it tells when it is ready.
-pub(super) fn start(pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
+pub(super) fn start(host: bool, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
     let fork =
         sys::fork(0).map_err(|errno| SandboxError::setup(Stage::Network, "the way out", errno))?;
     match fork {
         Fork::Parent(pid, process) => Ok(Connected { pid, process }),
         Fork::Child => {
-            serve(pid, tell);
+            serve(host, pid, tell);
             sys::exit(0)
         }
     }
 }
 
-fn serve(pid: Pid, tell: OwnedFd) {
+fn serve(host: bool, pid: Pid, tell: OwnedFd) {
     let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     if bound.is_err() || sys::close_all_but(&[tell.as_fd()]).is_err() {
         return;
     }
-    let connected = connect(pid);
+    let connected = connect(host, pid);
     let word = match &connected {
         Ok(_) => vec![GO],
         Err(problem) => problem.clone().into_bytes(),
@@ -63,7 +63,7 @@ fn serve(pid: Pid, tell: OwnedFd) {
 }
 
 /// Makes the way out; returns what has to be kept for it.
-fn connect(pid: Pid) -> Result<Netlink, String> {
+fn connect(host: bool, pid: Pid) -> Result<Netlink, String> {
     let forwards = fs_err::read("/proc/sys/net/ipv4/ip_forward").unwrap_or_default();
     if !forwards.starts_with(b"1") {
         return Err(
@@ -89,10 +89,13 @@ fn connect(pid: Pid) -> Result<Netlink, String> {
     filter.order(rules(&name, inside), RULES).map_err(failed("make the filter"))?;
     let interfaces = Netlink::open(None).map_err(failed("make the interfaces"))?;
     interfaces.order(vec![pair(&name, pid)], 1).map_err(failed("make the interfaces"))?;
-    set_up(&interfaces, &name, outside).map_err(failed("set up the outer interface"))?;
+    let of_host = host.then_some((HOST, 32));
+    let addresses = [Some((outside, PREFIX_LENGTH)), of_host];
+    set_up(&interfaces, &name, &addresses).map_err(failed("set up the outer interface"))?;
     enter(pid).map_err(failed("enter the namespace"))?;
     let interfaces = Netlink::open(None).map_err(failed("set up the interface"))?;
-    set_up(&interfaces, INSIDE, inside).map_err(failed("set up the interface"))?;
+    let addresses = [Some((inside, PREFIX_LENGTH))];
+    set_up(&interfaces, INSIDE, &addresses).map_err(failed("set up the interface"))?;
     interfaces.order(vec![default_route(outside)], 1).map_err(failed("set up the route"))?;
     Ok(filter)
 }
@@ -142,19 +145,27 @@ fn pair(name: &str, pid: Pid) -> Message {
         .with(nested(INFO, &[text(KIND, "veth"), data]))
 }
 
-/// Gives an interface its address and switches it on.
-fn set_up(netlink: &Netlink, name: &str, address: Ipv4Addr) -> Result<(), Errno> {
+/// Gives an interface its addresses, each with the length of its prefix, and switches it on.
+fn set_up(
+    netlink: &Netlink,
+    name: &str,
+    addresses: &[Option<(Ipv4Addr, u8)>],
+) -> Result<(), Errno> {
     const NEW_LINK: u16 = 16;
     const NEW_ADDRESS: u16 = 20;
     const UP: u32 = 1;
     let (family, kind) = (AddressFamily::INET, SocketType::DGRAM);
     let index = netdevice::name_to_index(rustix::net::socket(family, kind, None)?, name)?;
-    let fields = [&[2, PREFIX_LENGTH, 0, 0][..], &index.to_ne_bytes()].concat();
-    let of_address = Message::new(NEW_ADDRESS, NEW, &fields)
-        .with(attribute(1, &address.octets()))
-        .with(attribute(2, &address.octets()));
-    let of_link = Message::new(NEW_LINK, 0, &interface(index, UP));
-    netlink.order(vec![of_address, of_link], 2)
+    let of_address = |(address, length): &(Ipv4Addr, u8)| {
+        let fields = [&[2, *length, 0, 0][..], &index.to_ne_bytes()].concat();
+        Message::new(NEW_ADDRESS, NEW, &fields)
+            .with(attribute(1, &address.octets()))
+            .with(attribute(2, &address.octets()))
+    };
+    let mut orders: Vec<Message> = addresses.iter().flatten().map(of_address).collect();
+    orders.push(Message::new(NEW_LINK, 0, &interface(index, UP)));
+    let answers = orders.len();
+    netlink.order(orders, answers)
 }
 
 /// Leads everything to an address.
@@ -175,10 +186,11 @@ fn enter(pid: Pid) -> Result<(), Errno> {
 }
 
 /// How many of the orders of [`rules`] are answered.
-const RULES: usize = 7;
+const RULES: usize = 8;
 
 /// A table of packet filters that ends with this process: what comes from the sandbox has the
-/// machine's address, and reaches neither the machine itself nor other sandboxes.
+/// machine's address, and reaches neither the machine itself, unless by the address that is meant for
+/// it, nor other sandboxes.
 fn rules(name: &str, inside: Ipv4Addr) -> Vec<Message> {
     const BATCH: [u16; 2] = [16, 17];
     let (input, forward, postrouting) = (1, 2, 4);
@@ -189,12 +201,15 @@ fn rules(name: &str, inside: Ipv4Addr) -> Vec<Message> {
     let from_inside = nft::compare(nft::interface(true), &whole);
     let to_another = nft::compare(nft::interface(false), PREFIX.as_bytes());
     let of_inside = nft::compare(nft::source(), &inside.octets());
+    // Unless the interface has this address, nothing arrives by it.
+    let to_host = nft::compare(nft::destination(), &HOST.octets());
     vec![
         batch(BATCH[0]),
         nft::table(name),
         nft::chain(name, "input", "filter", input, 0),
         nft::chain(name, "forward", "filter", forward, 0),
         nft::chain(name, "out", "nat", postrouting, 100),
+        nft::rule(name, "input", &[from_inside.clone(), to_host, vec![nft::accepted()]].concat()),
         nft::rule(name, "input", &[from_inside.clone(), vec![nft::dropped()]].concat()),
         nft::rule(name, "forward", &[from_inside, to_another, vec![nft::dropped()]].concat()),
         nft::rule(name, "out", &[of_inside, vec![nft::expression("masq", &[])]].concat()),
@@ -254,9 +269,23 @@ mod nft {
         expression("payload", &[number(1, 1), number(2, 1), number(3, 12), number(4, 4)])
     }
 
+    /// Loads the address that a packet goes to.
+    pub(super) fn destination() -> Vec<u8> {
+        expression("payload", &[number(1, 1), number(2, 1), number(3, 16), number(4, 4)])
+    }
+
     /// Drops the packet.
     pub(super) fn dropped() -> Vec<u8> {
-        let verdict = nested(2, &[nested(2, &[number(1, 0)])]);
+        verdict(0)
+    }
+
+    /// Lets the packet through.
+    pub(super) fn accepted() -> Vec<u8> {
+        verdict(1)
+    }
+
+    fn verdict(code: u32) -> Vec<u8> {
+        let verdict = nested(2, &[nested(2, &[number(1, code)])]);
         expression("immediate", &[number(1, 0), verdict])
     }
 }

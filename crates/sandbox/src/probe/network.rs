@@ -53,11 +53,12 @@ pub(super) fn connect(world: &mut World) -> Result<String, String> {
     let (uplink, how) = match find_tool("pasta") {
         Some(program) => {
             let how = program.display().to_string();
-            (Uplink::Pasta { program, ports: Vec::new() }, how)
+            (Uplink::Pasta { program, ports: Vec::new(), host: None }, how)
         }
-        None if is_real_root() => {
-            (Uplink::Veth, "a pair of interfaces with address translation".to_owned())
-        }
+        None if is_real_root() => (
+            Uplink::Veth { host: false },
+            "a pair of interfaces with address translation".to_owned(),
+        ),
         None => return Err("`pasta` is not installed".to_owned()),
     };
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| errno.to_string());
