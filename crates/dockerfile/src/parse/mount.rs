@@ -152,6 +152,19 @@ mod tests {
     }
 
     #[test]
+    fn blanks_end_a_mount() {
+        check_said(
+            "FROM a\nRUN --mount=type=cache, target=/x a",
+            "
+            RUN --mount=type=cache, target=/x a
+                                   ^
+            error[bad-mount]: nothing stands behind the comma
+              help: leave it out, and write the options without blanks between them
+            ",
+        );
+    }
+
+    #[test]
     fn wrong_keys_are_told() {
         check_said(
             "FROM a\nRUN --mount=tagret=/a,colour=red,target,from=$x a",
