@@ -31,7 +31,10 @@ pub enum ContentError {
     #[error(transparent)]
     File(FsError),
     /// A blob is not in the store.
-    #[error("the blob {digest} is missing in `{}`", store.display())]
+    #[error(
+        "the blob {digest} is missing in `{}`; pull or build the image that it belongs to again",
+        store.display()
+    )]
     Missing {
         /// The blob that was asked for.
         digest: Digest,

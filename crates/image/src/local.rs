@@ -447,25 +447,14 @@ mod tests {
     fn stored(sample: &Sample, name: Option<&str>, content: &str) -> StoredImage {
         let view = sample.usual_image(content);
         export::copy_blobs(&view, &sample.content).unwrap();
-        let layers = view.layers().map(|layer| StoredLayer {
-            diff_id: layer.diff_id.clone(),
-            unpacked_size: 4,
-            blob: Some(layer.descriptor.clone()),
-            snapshot: Some("snapshot".into()),
-            origin: Some("ghcr.io/owner/app".parse().unwrap()),
-        });
-        StoredImage {
-            name: name.map(|name| name.parse::<Reference>().unwrap().to_string().parse().unwrap()),
-            manifest: Some(view.descriptor().clone()),
-            config: view.id().clone(),
-            platform: view.platform(),
-            created: view.config().created.clone(),
-            layers: layers.collect(),
-            index: None,
-            others: Vec::new(),
-            recipe: None,
-            attached: Vec::new(),
+        let name = name.map(|name| name.parse::<Reference>().unwrap().to_string());
+        let name = name.map(|name| name.parse().unwrap());
+        let mut image = StoredImage { name, ..StoredImage::of(&view) };
+        for layer in &mut image.layers {
+            layer.snapshot = Some("snapshot".into());
+            layer.origin = Some("ghcr.io/owner/app".parse().unwrap());
         }
+        image
     }
 
     fn listed(sample: &Sample) -> Vec<String> {

@@ -26,7 +26,10 @@ pub enum LayerError {
         source: io::Error,
     },
     /// Bytes that are no tar archive.
-    #[error("not a valid tar archive: {problem} (byte {offset} of the uncompressed data)")]
+    #[error(
+        "not a valid tar archive: {problem} (byte {offset} of the uncompressed data); fetch or make \
+         it again"
+    )]
     Archive {
         /// Where in the uncompressed archive.
         offset: u64,
