@@ -175,6 +175,9 @@ pub(crate) fn lack_of_machine(error: &(dyn Error + 'static)) -> Option<&'static 
         _ if known.raw_os_error() == Some(TOO_MANY_FILES) => {
             Some("let formwork open more files at once, such as by `ulimit -n 4096`")
         }
+        _ if known.raw_os_error() == Some(TRY_AGAIN) => {
+            Some("let formwork have more threads, such as by `ulimit -u 4096`")
+        }
         _ => lack_of_machine(known.get_ref()?),
     }
 }
@@ -187,6 +190,8 @@ fn is_forbidden(error: &(dyn Error + 'static)) -> bool {
     matches!(known.kind(), IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem)
 }
 
+/// `EAGAIN`: there are no more threads or processes. What else may say so is asked again.
+const TRY_AGAIN: i32 = 11;
 /// `EMFILE`: the process may not open more files.
 const TOO_MANY_FILES: i32 = 24;
 

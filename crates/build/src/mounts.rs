@@ -73,7 +73,9 @@ pub fn import_cache_mount_files(host: &Host, id: &str, place: &Path) -> Result<(
     let compression = Compression::None;
     let options = PackOptions { compression, nanoseconds: true, threads, ..PackOptions::default() };
     std::thread::scope(|scope| {
-        let packing = scope.spawn(|| pack(&tree, &options, sink));
+        let packing = std::thread::Builder::new()
+            .spawn_scoped(scope, || pack(&tree, &options, sink))
+            .map_err(BuildError::store)?;
         let imported = import_cache_mount(host, id, archive);
         match packing.join() {
             Ok(Err(error)) if imported.is_ok() => Err(told(error)),

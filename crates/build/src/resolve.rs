@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_frontend::{
@@ -132,10 +133,19 @@ impl Resolver<'_> {
             return vec![self.find(&request.key)];
         }
         std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                requests.iter().map(|request| scope.spawn(|| self.find(&request.key))).collect();
+            let threads = requests.iter().map(|request| {
+                let find = || self.find(&request.key);
+                let thread = std::thread::Builder::new().spawn_scoped(scope, find);
+                // Where the machine has no thread to give, it is found right now.
+                thread.map_err(|_| Box::new(self.find(&request.key)))
+            });
+            let threads: Vec<_> = threads.collect();
             let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(failed)).collect()
+            let found = |thread: Result<ScopedJoinHandle<'_, _>, Box<_>>| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(failed),
+                Err(found) => *found,
+            };
+            threads.into_iter().map(found).collect()
         })
     }
 

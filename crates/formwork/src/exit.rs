@@ -37,6 +37,12 @@ impl Failure {
         Self::new(4, Diagnostic::error("machine", error.to_string()))
     }
 
+    /// The machine has no threads left.
+    pub(crate) fn without_threads(error: std::io::Error) -> Self {
+        Self::machine(format!("no thread can be started: {error}"))
+            .with_help("let formwork have more threads, such as by `ulimit -u 4096`")
+    }
+
     /// Something that the user named and that is not there, or is not what it should be.
     pub(crate) fn input(error: impl std::fmt::Display) -> Self {
         Self::new(1, Diagnostic::error("input", error.to_string()))

@@ -19,12 +19,14 @@ pub(crate) fn forward(ports: &[Port]) -> Result<(), Failure> {
             Failure::machine(format!("cannot publish the port {}: {error}", port.outside))
         })?;
         let inside = port.inside;
-        std::thread::spawn(move || {
+        let serve = move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away, or a service that is not there, concerns nobody else.
-                std::thread::spawn(move || drop(join(stream, inside)));
+                // So does one for whom the machine has no thread.
+                let _ = std::thread::Builder::new().spawn(move || drop(join(stream, inside)));
             }
-        });
+        };
+        std::thread::Builder::new().spawn(serve).map_err(Failure::without_threads)?;
     }
     Ok(())
 }
@@ -33,7 +35,7 @@ pub(crate) fn forward(ports: &[Port]) -> Result<(), Failure> {
 fn join(outer: TcpStream, port: u16) -> io::Result<()> {
     let inner = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     let (from, to) = (outer.try_clone()?, inner.try_clone()?);
-    let there = std::thread::spawn(move || pass(from, to));
+    let there = std::thread::Builder::new().spawn(move || pass(from, to))?;
     let back = pass(inner, outer);
     drop(there.join());
     back

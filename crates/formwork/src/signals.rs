@@ -1,5 +1,6 @@
 //! Ctrl-C and its kin stop the build; the second time, at once.
 
+use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -44,13 +45,14 @@ impl Received {
         }
     }
 
-    /// Does something on a thread of its own; fails where that panics. `None` if the signal came and
+    /// Does something on a thread of its own; fails where there is none to be had, or the work
+    /// panics. `None` if the signal came and
     /// the work does not end, since it waits for a network or a disk; it goes on, then, until the
     /// program ends.
     pub(crate) fn until_stopped<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<std::thread::Result<T>> {
+    ) -> io::Result<Option<std::thread::Result<T>>> {
         enum News {
             Ended,
             Stopped,
@@ -58,20 +60,20 @@ impl Received {
         let (sender, news) = channel();
         let stopped = sender.clone();
         self.asked.when_canceled(move || drop(stopped.send(News::Stopped)));
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             let result = std::panic::catch_unwind(AssertUnwindSafe(work));
             // Nobody listens any more where the work was given up.
             let _ = sender.send(News::Ended);
             result
-        });
+        })?;
         let gave_up = match news.recv() {
             Ok(News::Ended) | Err(RecvError) => false,
             Ok(News::Stopped) => news.recv_timeout(GRACE).is_err(),
         };
         if gave_up {
-            return None;
+            return Ok(None);
         }
-        Some(thread.join().flatten())
+        Ok(Some(thread.join().flatten()))
     }
 }
 
@@ -83,7 +85,7 @@ pub(crate) fn stop_on_signals(cancel: &Cancel) -> Result<Received, Failure> {
     let (mut signals, cancel) =
         (Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(Failure::machine)?, cancel.clone());
     let seen = received.clone();
-    std::thread::spawn(move || {
+    let listen = move || {
         for signal in &mut signals {
             if seen.signal.swap(signal, Ordering::Relaxed) != 0 {
                 // The user insists. The kernel ends what still runs, and the next build removes
@@ -93,7 +95,8 @@ pub(crate) fn stop_on_signals(cancel: &Cancel) -> Result<Received, Failure> {
             seen.asked.cancel();
             cancel.cancel();
         }
-    });
+    };
+    std::thread::Builder::new().spawn(listen).map_err(Failure::without_threads)?;
     Ok(received)
 }
 
@@ -104,10 +107,10 @@ mod tests {
     #[test]
     fn work_that_ends_gives_its_result() {
         let received = Received::default();
-        assert_eq!(received.until_stopped(|| 7).unwrap().unwrap(), 7);
+        assert_eq!(received.until_stopped(|| 7).unwrap().unwrap().unwrap(), 7);
         received.asked.cancel();
-        assert_eq!(received.until_stopped(|| 8).unwrap().unwrap(), 8);
-        assert!(received.until_stopped(|| panic!("for the test")).unwrap().is_err());
+        assert_eq!(received.until_stopped(|| 8).unwrap().unwrap().unwrap(), 8);
+        assert!(received.until_stopped(|| panic!("for the test")).unwrap().unwrap().is_err());
     }
 
     #[test]
@@ -119,6 +122,6 @@ mod tests {
             asked.cancel();
             never.recv()
         });
-        assert!(result.is_none());
+        assert!(result.unwrap().is_none());
     }
 }

@@ -43,13 +43,17 @@ impl Terminal {
         let ours = Arc::new(std::fs::File::from(ours));
         follow_size(&ours).map_err(failed)?;
         let before = if with_input { take_over_input()? } else { None };
+        let mut terminal = Self { output: None, before };
         if with_input {
             let ours = Arc::clone(&ours);
             // It waits for the user until the program ends.
-            std::thread::spawn(move || pass_input(&ours));
+            let work = move || pass_input(&ours);
+            std::thread::Builder::new().spawn(work).map_err(Failure::without_threads)?;
         }
-        let output = std::thread::spawn(move || pass(&*ours, std::io::stdout()));
-        Ok((Self { output: Some(output), before }, theirs))
+        let output = move || pass(&*ours, std::io::stdout());
+        let output = std::thread::Builder::new().spawn(output).map_err(Failure::without_threads)?;
+        terminal.output = Some(output);
+        Ok((terminal, theirs))
     }
 }
 
@@ -86,15 +90,15 @@ fn follow_size(ours: &Arc<std::fs::File>) -> std::io::Result<()> {
     copy_size(ours);
     // The thread must not keep the terminal open.
     let ours = Arc::downgrade(ours);
-    std::thread::spawn(move || {
+    let follow = move || {
         for _ in &mut signals {
             match ours.upgrade() {
                 Some(ours) => copy_size(&ours),
                 None => return,
             }
         }
-    });
-    Ok(())
+    };
+    std::thread::Builder::new().spawn(follow).map(drop)
 }
 
 fn copy_size(ours: &std::fs::File) {

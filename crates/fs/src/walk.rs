@@ -128,9 +128,12 @@ impl Walk<'_> {
         }
         std::thread::scope(|scope| {
             if !self.lock().jobs.is_empty() {
-                for _ in 1..threads {
-                    scope.spawn(|| while self.work_once() {});
-                }
+                // Where the machine has no more threads to give, those that are there do the work.
+                let start = |_| {
+                    let work = || while self.work_once() {};
+                    std::thread::Builder::new().spawn_scoped(scope, work).ok()
+                };
+                let _ = (1..threads).map_while(start).count();
             }
             while self.work_once() {}
         });

@@ -4,9 +4,11 @@
 //! fails, the channels to and from it close, and its neighbours stop.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
 use formwork_oci::{Digest, Hasher};
@@ -99,8 +101,27 @@ impl Drop for Buffer {
     }
 }
 
+/// Starts a thread that others wait for.
+pub(crate) fn start<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    std::thread::Builder::new().spawn_scoped(scope, work)
+}
+
+/// Starts up to `count` threads that do the same; fails where the machine has not even one to give.
+pub(crate) fn start_some<'scope, W: FnOnce() + Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    count: usize,
+    work: impl Fn() -> W,
+) -> io::Result<()> {
+    start(scope, work())?;
+    let _ = (1..count).map_while(|_| start(scope, work()).ok()).count();
+    Ok(())
+}
+
 /// What a thread returned; a panic goes on in the thread that waits.
-pub(crate) fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
@@ -146,7 +167,9 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
         Ok(done)
     };
     let done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.min(jobs.len())).map(|_| scope.spawn(work)).collect();
+        // Where the machine has no more threads to give, those that are there do the work.
+        let others = (1..threads.min(jobs.len())).map_while(|_| start(scope, work).ok());
+        let others: Vec<_> = others.collect();
         let mine = work();
         let others = others.into_iter().map(join);
         std::iter::once(mine).chain(others).collect::<Result<Vec<_>, E>>()
@@ -181,12 +204,12 @@ pub(crate) fn read_ahead<T: Sync, E: From<LayerError>>(
     };
     std::thread::scope(|scope| {
         let (give, results) = crossbeam_channel::unbounded();
-        let start = |_| {
+        let reader = |_| {
             let (give, next) = (give.clone(), &next);
             let work = move || while next().is_some_and(|result| give.send(result).is_ok()) {};
-            std::thread::Builder::new().spawn_scoped(scope, work).ok()
+            start(scope, work).ok()
         };
-        let is_alone = (0..threads).map_while(start).count() == 0;
+        let is_alone = (0..threads).map_while(reader).count() == 0;
         drop(give);
         // Both go before the threads are waited for, and with them the buffers in them.
         let (results, mut early) = (results, BTreeMap::new());

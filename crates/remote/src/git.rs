@@ -6,10 +6,11 @@
 //! here (see [`GitSource`]), and stands behind `--` besides.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -212,13 +213,17 @@ impl<'a> Repository<'a> {
         let failed = |error: std::io::Error| self.problem(format!("git cannot be run: {error}"));
         let mut child = command.spawn().map_err(failed)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (status, stdout, stderr) = std::thread::scope(|scope| {
-            let stdout = scope.spawn(|| read(stdout));
-            let stderr = scope.spawn(|| read(stderr));
+        let ended = std::thread::scope(|scope| {
+            let stdout = std::thread::Builder::new().spawn_scoped(scope, || read(stdout));
+            let stderr = std::thread::Builder::new().spawn_scoped(scope, || read(stderr));
             let status = self.wait(&mut child);
-            (status, stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default())
+            let said = |reader: io::Result<ScopedJoinHandle<'_, String>>| {
+                io::Result::Ok(reader?.join().unwrap_or_default())
+            };
+            Ok((status?, said(stdout)?, said(stderr)?))
         });
-        match status.map_err(failed)? {
+        let (has_succeeded, stdout, stderr) = ended.map_err(failed)?;
+        match has_succeeded {
             true => Ok(stdout),
             false => Err(self.problem(said(&stderr))),
         }

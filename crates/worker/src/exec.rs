@@ -208,10 +208,11 @@ impl Worker {
         let (out_reader, stdout) = std::io::pipe().map_err(pipe_error)?;
         let (err_reader, stderr) = std::io::pipe().map_err(pipe_error)?;
         std::thread::scope(|scope| {
-            let told = [
-                scope.spawn(|| self.tell(task, LogStream::Stdout, out_reader)),
-                scope.spawn(|| self.tell(task, LogStream::Stderr, err_reader)),
-            ];
+            let tell = |stream, reader| {
+                let tell = move || self.tell(task, stream, reader);
+                std::thread::Builder::new().spawn_scoped(scope, tell).map_err(pipe_error)
+            };
+            let told = [tell(LogStream::Stdout, out_reader)?, tell(LogStream::Stderr, err_reader)?];
             let (stdout, stderr) = (OwnedFd::from(stdout), OwnedFd::from(stderr));
             let stdio = Stdio { stdin: None, stdout, stderr };
             let report = self.launcher.run(spec, stdio, &self.stop);

@@ -170,14 +170,18 @@ fn for_all<T: Send>(
         *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
     };
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(slow.len()) {
-            scope.spawn(|| {
-                while let Some(index) = slow.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    make(*index);
-                }
-            });
+        let make_slow = || {
+            while let Some(index) = slow.get(next.fetch_add(1, Ordering::Relaxed)) {
+                make(*index);
+            }
+        };
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, make_slow).ok();
+        let started = (0..AT_ONCE.min(slow.len())).map_while(start).count();
+        ready.into_iter().for_each(&make);
+        if started == 0 {
+            // The machine had no thread to give.
+            make_slow();
         }
-        ready.into_iter().for_each(make);
     });
     let results = results.into_iter();
     results.filter_map(|it| it.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()

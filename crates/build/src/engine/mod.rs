@@ -105,8 +105,9 @@ impl Engine {
         let (reader, writer) = io::pipe().map_err(|error| self.failed(&error))?;
         let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
         std::thread::scope(|scope| {
-            let archive =
-                scope.spawn(move || export::all_to_stream_without(images, form, &writer, present));
+            let write = move || export::all_to_stream_without(images, form, &writer, present);
+            let archive = std::thread::Builder::new().spawn_scoped(scope, write);
+            let archive = archive.map_err(|error| self.failed(&error))?;
             let mut counted = Counted { reader, count: 0 };
             let answer = match self {
                 Self::Daemon(address) => load(address, &mut counted),

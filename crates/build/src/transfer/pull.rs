@@ -86,8 +86,12 @@ fn fetch_layers(
         Ok(())
     };
     let results: Vec<Result<(), ImageError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..PARALLEL.min(layers.len())).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        // Where the machine has no more threads to give, those that are there do the work.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..PARALLEL.min(layers.len())).map_while(start).collect();
+        let mine = work();
+        let others = others.into_iter().filter_map(|thread| thread.join().ok());
+        std::iter::once(mine).chain(others).collect()
     });
     let result = results.into_iter().collect::<Result<(), _>>();
     result.map_err(|error| match cancel.is_canceled() {

@@ -180,7 +180,11 @@ impl Imports {
         self.begun.get_or_init(|| {
             std::thread::scope(|scope| {
                 for source in &self.sources {
-                    scope.spawn(|| self.read_bundle(source, source.place.head(), true));
+                    let read = || self.read_bundle(source, source.place.head(), true);
+                    if std::thread::Builder::new().spawn_scoped(scope, read).is_err() {
+                        // The machine had no thread to give.
+                        read();
+                    }
                 }
             });
         });

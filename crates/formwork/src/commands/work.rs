@@ -25,7 +25,7 @@ pub(crate) fn shown<T: Send + 'static, E: Into<Failure> + Send + 'static>(
         received.until_stopped(move || work(&host, &events, &cancel))
     };
     view.close();
-    match result {
+    match result.map_err(Failure::without_threads)? {
         Some(Ok(Ok(done))) => Ok(done),
         Some(Ok(Err(error))) => {
             // A transfer that somebody's failure has stopped may be waiting for the network still.

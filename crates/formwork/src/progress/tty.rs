@@ -50,7 +50,8 @@ impl Tty {
     pub(super) fn start() -> Arc<Self> {
         let view = Arc::new(Self { state: Mutex::new(State::new()), closed: Condvar::new() });
         let weak = Arc::downgrade(&view);
-        std::thread::spawn(move || draw_until_closed(&weak));
+        // Without a thread to draw, there is nothing to be seen until the end.
+        let _ = std::thread::Builder::new().spawn(move || draw_until_closed(&weak));
         view
     }
 

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use formwork_testing::{is_root, skipped};
+use formwork_testing::{is_root, program, skipped};
 
-use crate::support::{Built, Site, on_each_rung, on_each_rung_with_namespaces};
+use crate::support::{Built, Ran, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const SECRET: &str = "correct-horse-battery-staple";
 
@@ -127,4 +127,43 @@ RUN for name in mnt pid ipc uts user; do readlink /proc/self/ns/$name; done
         }
         assert_eq!(built.step("RUN").log.len(), 5);
     });
+}
+
+/// A user of whom nothing else runs, so that the limit counts the processes of this test alone.
+const NOBODY_ELSE: &str = "1847003";
+
+#[test]
+fn a_machine_without_threads_to_give_is_worked_with_or_told() {
+    let Some(site) = Site::as_root() else { return };
+    let (Some(setpriv), Some(prlimit)) = (program("setpriv"), program("prlimit")) else { return };
+    for file in 0..200 {
+        site.write(&format!("d{}/f{file}", file % 7), file.to_string().repeat(1000));
+    }
+    site.write("Dockerfile", "FROM scratch\nCOPY . /\n");
+    let place = site.outside("place");
+    fs_err::create_dir(&place).unwrap();
+    std::os::unix::fs::chown(&place, NOBODY_ELSE.parse().ok(), None).unwrap();
+    // Where everybody may execute it.
+    let formwork = format!("{place}/formwork");
+    fs_err::copy(env!("CARGO_BIN_EXE_formwork"), &formwork).unwrap();
+    let build = |processes: u32| {
+        let store = format!("{place}/store-{processes}");
+        let output = format!("type=oci,dest={place}/out-{processes}.tar");
+        let limit = format!("--nproc={processes}");
+        let arguments = ["--reuid", NOBODY_ELSE, "--regid", NOBODY_ELSE, "--clear-groups"];
+        let mut command = site.command(setpriv.to_str().unwrap(), &arguments);
+        command.arg(&prlimit).args([&*limit, &*formwork, "--root", &*store, "build", "-q"]);
+        command.args(["--source-date-epoch=1", "-o", &*output, "."]);
+        let ran = Ran::of(&mut command);
+        assert!(!ran.stderr.contains("panicked"), "{processes}: {}", ran.stderr);
+        ran
+    };
+    let whole = build(1000).succeeded().stdout;
+    for processes in [1, 2, 3, 4, 5, 7, 12] {
+        let ran = build(processes);
+        match ran.code {
+            Some(0) => assert_eq!(ran.stdout, whole, "{processes}"),
+            _ => drop(ran.failed(4, "ulimit -u")),
+        }
+    }
 }

@@ -234,22 +234,22 @@ impl Push<'_> {
         let next = AtomicUsize::new(0);
         let results: Vec<Mutex<Option<Result<Way, ImageError>>>> =
             layers.iter().map(|_| Mutex::default()).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL.min(layers.len()) {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Ordering::Relaxed);
-                        let (Some(layer), Some(slot)) = (layers.get(at), results.get(at)) else {
-                            return;
-                        };
-                        let result = self.layer(layer);
-                        if result.is_err() {
-                            next.store(layers.len(), Ordering::Relaxed);
-                        }
-                        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-                    }
-                });
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let (Some(layer), Some(slot)) = (layers.get(at), results.get(at)) else { return };
+                let result = self.layer(layer);
+                if result.is_err() {
+                    next.store(layers.len(), Ordering::Relaxed);
+                }
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
             }
+        };
+        std::thread::scope(|scope| {
+            // Where the machine has no more threads to give, those that are there do the work.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let _ = (1..PARALLEL.min(layers.len())).map_while(start).count();
+            work();
         });
         let results = results.into_iter();
         results

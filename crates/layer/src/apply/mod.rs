@@ -24,7 +24,7 @@ pub use implied::adopt_implied;
 use crate::LayerError;
 use crate::compression::decode::{self, decode};
 use crate::disk::{Maker, Omitted, Ownership};
-use crate::flow::{Block, Pool, Stopped, Unfinished, digest_of, join};
+use crate::flow::{Block, Pool, Stopped, Unfinished, digest_of, join, start, start_some};
 use crate::tree::Tree;
 use layout::Layout;
 use unpack::{Target, Unpacker, Writers};
@@ -119,9 +119,9 @@ fn run(
     let blocks = &Pool::new(decode::buffers(threads) + 2 * QUEUED);
     std::thread::scope(|scope| {
         let (give_digest, to_digest) = bounded::<Block>(QUEUED);
-        let digest = scope.spawn(|| digest_of(to_digest));
+        let digest = start(scope, || digest_of(to_digest)).map_err(LayerError::Read)?;
         let (give_archive, archive) = bounded(QUEUED);
-        scope.spawn(move || {
+        let read = move || {
             let mut send = |block: Block| {
                 give_digest.send(Block::clone(&block)).map_err(|_| Stopped)?;
                 give_archive.send(Ok(block)).map_err(|_| Stopped)
@@ -130,13 +130,15 @@ fn run(
                 // If nobody wants to know, something else has failed before.
                 let _ = give_archive.send(Err(error));
             }
-        });
+        };
+        start(scope, read).map_err(LayerError::Read)?;
         let (give_jobs, jobs) = bounded(QUEUED);
         let (give_results, results) = unbounded();
-        for _ in 0..threads {
+        let writer = || {
             let (jobs, results) = (jobs.clone(), give_results.clone());
-            scope.spawn(move || writers::work(jobs, results, maker));
-        }
+            move || writers::work(jobs, results, maker)
+        };
+        start_some(scope, threads, writer).map_err(LayerError::Read)?;
         drop((jobs, give_results));
         let unpacker = Unpacker {
             layout: Layout::new(options.whiteouts),

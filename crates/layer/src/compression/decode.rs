@@ -10,7 +10,7 @@ use libdeflater::Decompressor;
 use super::gzip::{self, HEADER};
 use super::{Format, MAGIC_BYTES};
 use crate::LayerError;
-use crate::flow::{Block, Buffer, Pool, Stopped, Unfinished};
+use crate::flow::{self, Block, Buffer, Pool, Stopped, Unfinished};
 
 /// How much the decoders hand on at a time: large enough to be worth it, small enough to stay in
 /// a processor's cache until the next thread looks at it.
@@ -90,10 +90,11 @@ fn decode_members(
     std::thread::scope(|scope| {
         let (give, members) = bounded(in_flight(threads));
         let (done, results) = unbounded();
-        for _ in 0..threads {
+        let reader = || {
             let (members, done) = (members.clone(), done.clone());
-            scope.spawn(move || read_members(members, pool, done));
-        }
+            move || read_members(members, pool, done)
+        };
+        flow::start_some(scope, threads, reader).map_err(LayerError::Read)?;
         drop((members, done));
         let mut header = start;
         let mut early = BTreeMap::new();

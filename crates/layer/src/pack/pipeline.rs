@@ -20,7 +20,7 @@ use super::contents::Blocks;
 use super::{Compression, Packed};
 use crate::LayerError;
 use crate::compression::gzip::{MemberWriter, ZeroMember};
-use crate::flow::{Block, Pool, Stopped, Unfinished, digest_of, join};
+use crate::flow::{Block, Pool, Stopped, Unfinished, digest_of, join, start, start_some};
 
 /// How many blocks may be under way beside those that the threads work on.
 const QUEUED: usize = 4;
@@ -39,8 +39,8 @@ pub(super) fn run(
     std::thread::scope(|scope| {
         let (give_archive, archive) = bounded(QUEUED);
         let (give_to_digest, to_digest) = bounded(QUEUED);
-        let archive_digest = scope.spawn(|| digest_of(to_digest));
-        let producer = scope.spawn(|| {
+        let archive_digest = start(scope, || digest_of(to_digest)).map_err(LayerError::Write)?;
+        let producer = start(scope, || {
             let (archive, digest) = (give_archive, give_to_digest);
             let mut numbers = 0..;
             let mut send = |block: Block| {
@@ -49,9 +49,10 @@ pub(super) fn run(
                 if sent && archive.send((number, block)).is_ok() { Ok(()) } else { Err(Stopped) }
             };
             produce(Blocks::new(&pool, &mut send))
-        });
+        })
+        .map_err(LayerError::Write)?;
         let (digest, to_digest) = bounded::<Vec<u8>>(QUEUED);
-        let blob_digest = scope.spawn(|| digest_of(to_digest));
+        let blob_digest = start(scope, || digest_of(to_digest)).map_err(LayerError::Write)?;
         let mut blob = Blob { sink, digest };
         let written = match compression {
             Compression::None => write_plain(archive, &mut blob),
@@ -91,10 +92,11 @@ fn write_gzip(
     let zeros = ZeroMember::default();
     std::thread::scope(|scope| {
         let (give, members) = unbounded();
-        for _ in 0..threads {
+        let writer = || {
             let (archive, give, zeros) = (archive.clone(), give.clone(), &zeros);
-            scope.spawn(move || write_members(archive, level, zeros, give));
-        }
+            move || write_members(archive, level, zeros, give)
+        };
+        start_some(scope, threads, writer).map_err(LayerError::Write)?;
         drop((archive, give));
         write_in_order(members, blob)
     })

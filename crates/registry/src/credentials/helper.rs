@@ -142,12 +142,14 @@ fn converse(
     let late = || "did not answer in time".to_owned();
     let (sender, receiver) = mpsc::sync_channel(1);
     if let Some(stdout) = child.stdout.take() {
-        std::thread::spawn(move || {
+        let read = move || {
             let mut output = Vec::new();
             let result = stdout.take(OUTPUT_LIMIT).read_to_end(&mut output);
             // Nobody is waiting any more if the time is over.
             let _ = sender.send(result.map(|_| output));
-        });
+        };
+        let reader = std::thread::Builder::new().spawn(read);
+        reader.map_err(|error| format!("cannot be read from: {error}"))?;
     }
     let left = deadline.saturating_duration_since(Instant::now());
     let output = receiver

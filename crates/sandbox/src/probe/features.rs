@@ -23,7 +23,7 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.extend(ids.into_iter().chain([mapper("newuidmap"), mapper("newgidmap")]));
     }
     features.extend([overlay(trial), volatile(trial), proc(trial)]);
-    if user.uid == 0 {
+    if user.uid == 0 || trial.rung.is_err() {
         features.push(chroot(trial));
     }
     if trial.rung == Ok(Rung::Chroot) {
@@ -203,10 +203,15 @@ fn chroot(trial: &Trial) -> Feature {
             false => format!("this process lacks the capabilities {}", lacking.join(", ")),
         },
         purpose: "runs steps inside a container that gives no namespaces".to_owned(),
-        remedy: Some(format!(
-            "`securityContext.capabilities.add: [{}]` (Kubernetes), `--cap-add` (docker, podman)",
-            lacking.join(", ")
-        )),
+        remedy: Some(match HostUser::of_this_process().uid {
+            0 => format!(
+                "`securityContext.capabilities.add: [{}]` (Kubernetes), `--cap-add` (docker, podman)",
+                lacking.join(", ")
+            ),
+            _ => "inside a container, be its root: `--user 0` (docker, podman), `runAsUser: 0` \
+                  (Kubernetes)"
+                .to_owned(),
+        }),
     }
 }
 
