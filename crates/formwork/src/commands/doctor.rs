@@ -54,13 +54,18 @@ fn store(root: &Path) -> Feature {
     let parent = root.ancestors().find(|directory| directory.exists());
     let kind = parent.and_then(|directory| rustix::fs::statfs(directory).ok());
     let kind = kind.map(|stat| stat.f_type as u64);
-    let unfit = UNFIT.iter().find(|(number, _)| kind == Some(*number));
+    let named = UNFIT.iter().find(|(number, _)| kind == Some(*number)).map(|(_, name)| *name);
+    let attribute =
+        parent.map(|place| rustix::fs::getxattr(place, "user.overlay.opaque", &mut [0; 8]));
+    let is_plain = attribute == Some(Err(rustix::io::Errno::OPNOTSUPP));
+    let plain = is_plain.then_some("a file system without extended attributes of users");
+    let unfit = named.or(plain);
     Feature {
         name: "store".to_owned(),
         available: unfit.is_none(),
         required: true,
         found: match unfit {
-            Some((_, name)) => format!("{} is on {name}", root.display()),
+            Some(name) => format!("{} is on {name}", root.display()),
             None => root.display().to_string(),
         },
         purpose: "layers are mounted from there, which takes ext4, xfs, btrfs, tmpfs or the like"
