@@ -144,6 +144,7 @@ pub(crate) fn warnings(
     rules.sort_unstable();
     rules.dedup();
     if rules.is_empty() || !settings.findings_are_errors() {
+        said.retain(|diagnostic| !fails_anyway(diagnostic));
         return Ok(said);
     }
     let message = format!("lint violation found for rules: {}", rules.join(", "));
@@ -152,6 +153,13 @@ pub(crate) fn warnings(
         .with_help("`# check=skip=RULE` above an instruction leaves a rule out there");
     said.push(error);
     Err(BuildError::input(said))
+}
+
+/// Whether the build will say the same again, as the error that it fails for.
+fn fails_anyway(diagnostic: &Diagnostic) -> bool {
+    let place = diagnostic.labels.first().zip(diagnostic.source.as_ref());
+    let text = place.map_or("", |(label, source)| source.slice(label.span));
+    diagnostic.code == "CopyIgnoredFile" && !text.contains(['*', '?', '['])
 }
 
 fn settings(

@@ -53,6 +53,8 @@ struct Tap {
 struct State {
     under_way: BTreeMap<StepId, ExplainedStep>,
     finished: Vec<ExplainedStep>,
+    /// Where the steps are among those that have finished.
+    places: BTreeMap<StepId, usize>,
 }
 
 impl Explanation {
@@ -122,7 +124,14 @@ impl State {
                 if let Some(mut known) = self.under_way.remove(step) {
                     known.outcome = name(outcome).to_owned();
                     known.milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-                    self.finished.push(known);
+                    // A step whose result turned out to be of no use comes again.
+                    match self.places.get(step).and_then(|at| self.finished.get_mut(*at)) {
+                        Some(earlier) => *earlier = known,
+                        None => {
+                            self.places.insert(*step, self.finished.len());
+                            self.finished.push(known);
+                        }
+                    }
                 }
             }
             _ => {}

@@ -30,6 +30,7 @@ mod recipe;
 mod request;
 mod resolve;
 mod result;
+mod retold;
 mod run;
 mod sizes;
 mod solve;

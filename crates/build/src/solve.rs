@@ -17,6 +17,7 @@ use formwork_worker::{
 
 use crate::build::Place;
 use crate::resolve::Images;
+use crate::retold::Retold;
 use crate::travel::{Imports, TravelIndex};
 use crate::{BuildError, BuildRequest, Host};
 
@@ -49,7 +50,10 @@ impl Solving<'_> {
         let nothing = || BuildError::internal("there is nothing to build");
         let graph = &self.lowered.first().ok_or_else(nothing)?.graph;
         let place = Place { request: self.request, ignores: self.ignores, graph };
+        let retold = Arc::new(Retold::new(events));
+        let events = &(Arc::clone(&retold) as Arc<dyn EventSink>);
         loop {
+            retold.begin();
             let own = Cancel::default();
             let stop = own.clone();
             cancel.when_canceled(move || stop.cancel());

@@ -19,7 +19,14 @@ pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
                     "JSON arguments recommended for {name} to prevent unintended behavior related \
                      to OS signals"
                 );
-                let help = format!("write `{name} [\"program\", \"argument\"]`");
+                let help = match text.text().starts_with('[') {
+                    true => {
+                        "this is no JSON, so a shell runs it as it stands: strings are between \
+                             double quotes, with commas between them"
+                            .to_owned()
+                    }
+                    false => format!("write `{name} [\"program\", \"argument\"]`"),
+                };
                 findings.add_with_help("JSONArgsRecommended", message, text.span(), &help);
             }
             _ => {}

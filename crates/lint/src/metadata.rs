@@ -1,6 +1,7 @@
 //! What goes into the configuration: ARG, ENV, LABEL, EXPOSE.
 
 use formwork_diagnostics::Span;
+use formwork_dockerfile::instruction::Pair;
 use formwork_dockerfile::{InstructionKind, Stage, Word};
 
 use crate::Findings;
@@ -36,7 +37,12 @@ pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
                         "\"{name} key=value\" should be used instead of legacy \"{name} key \
                          value\" format"
                     );
-                    findings.add("LegacyKeyValueFormat", message, instruction.span);
+                    let has_sign = |pair: &Pair| pair.value.text().starts_with('=');
+                    let help = match pairs.pairs.iter().any(has_sign) {
+                        true => "leave out the blanks around `=`, which is part of the value now",
+                        false => "",
+                    };
+                    findings.add_with_help("LegacyKeyValueFormat", message, instruction.span, help);
                 }
                 for pair in pairs.pairs.iter().filter(|_| name == "ENV") {
                     secret(name, pair.key.text(), pair.key.span(), findings);

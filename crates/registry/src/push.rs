@@ -90,8 +90,8 @@ impl RegistryClient {
     ///
     /// # Errors
     ///
-    /// [`RegistryError::Invalid`] if the reference has a digest that is not the document's, or if
-    /// the registry has stored something else.
+    /// [`RegistryError::Unsupported`] if the reference has a digest that is not the document's, and
+    /// [`RegistryError::Invalid`] if the registry has stored something else.
     pub fn put_manifest(
         &self,
         reference: &Reference,
@@ -144,7 +144,8 @@ fn put_manifest(
     digest: &Digest,
 ) -> Result<(), RegistryError> {
     if let Some(promised) = reference.digest().filter(|promised| *promised != digest) {
-        return Err(wrong(session, promised, "nothing: the reference has", digest));
+        let problem = format!("no place under {promised} for a manifest with the digest {digest}");
+        return Err(session.unsupported(problem));
     }
     let name = reference.tag().unwrap_or(digest.as_str());
     let response = session.send(&put_request(session, name, media_type, bytes)?)?;

@@ -4,6 +4,8 @@
 //! A registry that does not know such lists has an index in their place, under a tag that is the
 //! subject's digest; whoever adds a referrer keeps it.
 
+use std::collections::BTreeSet;
+
 use formwork_oci::{Descriptor, Digest, Index, Manifest, MediaType, Repository, to_json};
 use ureq::http::{HeaderName, HeaderValue, Method, header};
 
@@ -92,8 +94,11 @@ fn listed(
         url = address::with_param(&url, "artifactType", kind);
     }
     let accepted = HeaderValue::from_static("application/vnd.oci.image.index.v1+json");
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for page in 0..PAGES {
+        if !seen.insert(url.clone()) {
+            return Err(session.invalid("a list of referrers whose pages lead in a circle"));
+        }
         let request = Request::new(Method::GET, url.clone()).with(header::ACCEPT, accepted.clone());
         let answer = match session.send(&request) {
             Err(RegistryError::NotFound { .. }) if page == 0 => {

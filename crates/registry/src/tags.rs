@@ -1,5 +1,7 @@
 //! The tags of a repository: which there are, and removing a manifest with those that it has.
 
+use std::collections::BTreeSet;
+
 use formwork_oci::{Digest, Repository};
 use serde::Deserialize;
 use ureq::http::{Method, header};
@@ -64,8 +66,11 @@ impl RegistryClient {
 
 fn tags(session: &Session<'_>) -> Result<Vec<String>, RegistryError> {
     let mut url = address::with_param(&session.url("tags/list")?, "n", PAGE);
-    let mut found = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for _ in 0..PAGES {
+        if !seen.insert(url.clone()) {
+            return Err(session.invalid("a list of tags whose pages lead in a circle"));
+        }
         let answer = session.send(&Request::new(Method::GET, url.clone()))?;
         let next = answer.header(header::LINK).and_then(next_page).map(str::to_owned);
         let bytes = answer.document(session, "a list of tags", MANIFEST_LIMIT)?;

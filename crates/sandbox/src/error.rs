@@ -162,6 +162,10 @@ impl Stage {
                  own files), NFS or FUSE: choose its place with `--root`, give the container a \
                  volume there, or build with `--isolation=chroot`"
             }
+            (Self::MountRoot, libc::EOPNOTSUPP) => {
+                "; the store's file system has no extended attributes of users, as tmpfs before \
+                 Linux 6.6: choose its place with `--root`"
+            }
             (Self::Mount, libc::EPERM) => {
                 "; inside a container, `/proc` must not be masked (`--security-opt unmask=ALL`, \
                  `procMount: Unmasked`)"

@@ -14,6 +14,9 @@ use formwork_snapshot::{SnapshotError, SnapshotKey};
 use crate::MissingSource;
 use crate::accounts::UnknownAccount;
 
+/// How the message of [`WorkerError::Imported`] begins.
+pub const UNUSABLE_LAYER: &str = "a layer of the imported cache cannot be used";
+
 /// Why an op could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -66,7 +69,7 @@ pub enum WorkerError {
         problem: BaseLayerError,
     },
     /// A layer of a cache elsewhere, which has to be built after all.
-    #[error("a layer of the imported cache cannot be used: {reason}")]
+    #[error("{UNUSABLE_LAYER}: {reason}")]
     Imported {
         /// What the layer is called.
         layer: SnapshotKey,

@@ -48,7 +48,7 @@ pub use cache_transfer::{
 pub use checkout::Checkout;
 pub use container::{ContainerSpec, Volume, inherited_stdio, run_container, terminal_stdio};
 pub use context::{Context, ContextConfig};
-pub use error::{BaseLayerError, ExitReason, StoreError, WorkerError};
+pub use error::{BaseLayerError, ExitReason, StoreError, UNUSABLE_LAYER, WorkerError};
 pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
 pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};

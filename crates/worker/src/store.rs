@@ -71,7 +71,10 @@ impl LayerStore {
     /// Why nothing can be run.
     pub(crate) fn cannot_run(&self) -> WorkerError {
         let why = match &self.entered.lack {
-            Some(lack) => lack.to_string(),
+            Some(lack) => format!(
+                "{lack}; in a container, to be its root is enough (`--user 0` of docker and podman, \
+                 `runAsUser: 0` of Kubernetes)"
+            ),
             None => "it was asked to copy only".to_owned(),
         };
         WorkerError::Sandbox(SandboxError::Unavailable(format!(

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use formwork_diagnostics::nearest;
+
 use super::command::form;
 use super::flags::{Flags, Takes};
-use super::report::{Report, excerpt, suggest};
+use super::report::{Report, excerpt};
 use super::statement::Statement;
 use crate::Word;
 use crate::instruction::{CommandLine, HealthCommand, Healthcheck};
@@ -76,7 +78,10 @@ fn report_kind(statement: &Statement<'_>, kind: &Word, report: &mut Report<'_>) 
     let message =
         format!("`HEALTHCHECK` is followed by `CMD` or `NONE`, not `{}`", excerpt(kind.text()));
     let error = report.error("bad-healthcheck", message, kind.span());
-    report.add(suggest(error, kind.text(), &["CMD", "NONE"]));
+    report.add(match nearest(kind.text(), ["CMD", "NONE"]) {
+        Some(nearest) => error.with_help(format!("did you mean `{nearest}`?")),
+        None => error.with_help("write `HEALTHCHECK CMD command`"),
+    });
 }
 
 /// The time that a flag gives; `None` if it is zero, or after reporting that it is none.

@@ -322,7 +322,7 @@ impl<'s> Parser<'s> {
         }
         let message = format!("`{}` is no instruction", excerpt(name));
         let error = self.report.error("unknown-instruction", message, statement.keyword_span());
-        self.report.add(match nearest(name, KEYWORDS) {
+        self.report.add(match in_place_of(name).or_else(|| nearest(name, KEYWORDS)) {
             Some(keyword) => error.with_help(format!("did you mean `{keyword}`?")),
             None => error.with_help(format!(
                 "if this belongs to the instruction above, end the line before it with `{}`",
@@ -348,6 +348,17 @@ impl<'s> Parser<'s> {
         };
         let error = self.report.error(code, message, Span::default());
         self.report.add(error.with_help("begin with `FROM image`, or `FROM scratch`"));
+    }
+}
+
+/// The instruction that does what a shell's command does.
+fn in_place_of(command: &str) -> Option<&'static str> {
+    match command {
+        "export" => Some("ENV"),
+        "cd" => Some("WORKDIR"),
+        "cp" => Some("COPY"),
+        "su" => Some("USER"),
+        _ => None,
     }
 }
 

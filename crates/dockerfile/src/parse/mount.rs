@@ -65,6 +65,13 @@ fn set(mount: &mut Mount, key: &Word, value: Option<Word>, report: &mut Report<'
         }
         _ => {}
     }
+    if name.is_empty() && value.is_none() {
+        let error = report.error("bad-mount", "nothing stands behind the comma", key.span());
+        report.add(
+            error.with_help("leave it out, and write the options without blanks between them"),
+        );
+        return false;
+    }
     let Some(slot) = slot(mount, &name) else {
         let message = format!("a mount has no `{}`", excerpt(key.text()));
         let error = report.error("unknown-mount-key", message, key.span());
@@ -141,6 +148,19 @@ mod tests {
         check_stage(
             "RUN --mount=target=/a,target=/b,from=a$ a",
             r#"RUN "a" mount(from=a$ target=/b)"#,
+        );
+    }
+
+    #[test]
+    fn blanks_end_a_mount() {
+        check_said(
+            "FROM a\nRUN --mount=type=cache, target=/x a",
+            "
+            RUN --mount=type=cache, target=/x a
+                                   ^
+            error[bad-mount]: nothing stands behind the comma
+              help: leave it out, and write the options without blanks between them
+            ",
         );
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use formwork_sandbox::{Feature, Probe, Rung, probe};
+use formwork_sandbox::{Feature, Probe, Rung, SandboxError, probe};
 use serde_json::json;
 
 use crate::args::{DoctorArgs, Format};
@@ -54,13 +54,18 @@ fn store(root: &Path) -> Feature {
     let parent = root.ancestors().find(|directory| directory.exists());
     let kind = parent.and_then(|directory| rustix::fs::statfs(directory).ok());
     let kind = kind.map(|stat| stat.f_type as u64);
-    let unfit = UNFIT.iter().find(|(number, _)| kind == Some(*number));
+    let named = UNFIT.iter().find(|(number, _)| kind == Some(*number)).map(|(_, name)| *name);
+    let attribute =
+        parent.map(|place| rustix::fs::getxattr(place, "user.overlay.opaque", &mut [0; 8]));
+    let is_plain = attribute == Some(Err(rustix::io::Errno::OPNOTSUPP));
+    let plain = is_plain.then_some("a file system without extended attributes of users");
+    let unfit = named.or(plain);
     Feature {
         name: "store".to_owned(),
         available: unfit.is_none(),
         required: true,
         found: match unfit {
-            Some((_, name)) => format!("{} is on {name}", root.display()),
+            Some(name) => format!("{} is on {name}", root.display()),
             None => root.display().to_string(),
         },
         purpose: "layers are mounted from there, which takes ext4, xfs, btrfs, tmpfs or the like"
@@ -110,6 +115,13 @@ fn rung_line(probe: &Probe) -> String {
         Ok(Rung::SubordinateIds) => {
             "Builds run as an ordinary user, in a user namespace with subordinate ids.".to_owned()
         }
+        Ok(Rung::SingleId) => format!(
+            "Builds run as an ordinary user, in a user namespace with a single id{}.",
+            match &probe.lack {
+                Some(SandboxError::Rootless(problem)) => format!(": {problem}"),
+                _ => String::new(),
+            }
+        ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",
             probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
@@ -135,6 +147,7 @@ fn json_text(probe: &Probe) -> String {
     let rung = match &probe.rung {
         Ok(Rung::Root) => Some("root"),
         Ok(Rung::SubordinateIds) => Some("subordinate-ids"),
+        Ok(Rung::SingleId) => Some("single-id"),
         Ok(Rung::Chroot) => Some("chroot"),
         Ok(Rung::CopyOnly) | Err(_) => None,
     };

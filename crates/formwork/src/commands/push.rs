@@ -25,7 +25,10 @@ pub(crate) fn run(args: &PushArgs, settings: &Settings) -> Result<(), Failure> {
     if let (Some(file), Some((_, digest))) = (&args.digestfile, pushed.last()) {
         fs_err::write(file, digest.as_str()).map_err(Failure::machine)?;
     }
-    let line = |(name, digest): &(Reference, _)| format!("{}@{digest}\n", name.familiar());
+    let line = |(name, digest): &(Reference, _)| match name.digest() {
+        Some(_) => format!("{}\n", name.familiar()),
+        None => format!("{}@{digest}\n", name.familiar()),
+    };
     commands::print(&pushed.iter().map(line).collect::<String>())
 }
 

@@ -66,12 +66,7 @@ fn all_files_that_are_missing_are_told_before_the_first_step_runs() {
     let missing = |place| ("error", "missing-source", place);
     assert_eq!(
         places(&site, dockerfile),
-        expected(&[
-            ("warning", "CopyIgnoredFile", "secret"),
-            missing("src/mian.rs"),
-            missing("secret"),
-            missing("none"),
-        ])
+        expected(&[missing("src/mian.rs"), missing("secret"), missing("none"),])
     );
 }
 

@@ -106,6 +106,8 @@ ENV A=b
     let text = &inside.stderr;
     assert!(text.contains("formwork cannot run anything here: "), "{text}");
     assert!(text.contains("/etc/subuid has no line for 1234"), "{text}");
+    assert!(text.contains("in a container, to be its root is enough"), "{text}");
+    assert!(text.contains("`runAsUser: 0` of Kubernetes"), "{text}");
 }
 
 #[test]

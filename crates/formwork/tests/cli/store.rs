@@ -319,6 +319,23 @@ fn doctor_tells_what_is_missing_what_that_costs_and_what_to_do() {
 }
 
 #[test]
+fn a_store_that_cannot_hold_layers_is_refused_with_the_way_out() {
+    let Some(site) = Site::as_root() else { return };
+    let site = site.with_busybox();
+    let formwork = site.formwork(&[]).get_program().to_str().unwrap().to_owned();
+    // As tmpfs was before Linux 6.6, this one has no attributes.
+    let script = "mkdir -p \"$2\" && mount -t ramfs ramfs \"$2\" && cp -a \"$1\"/. \"$2\" && \
+                  FORMWORK_ROOT=$2 \"$0\" doctor; FORMWORK_ROOT=$2 exec \"$0\" run busybox true";
+    let plain = site.context("../plain");
+    let store = site.store().to_str().unwrap().to_owned();
+    let arguments = ["--mount", "sh", "-c", script, &formwork, &store, plain.to_str().unwrap()];
+    let ran = Ran::of(&mut site.command("unshare", &arguments));
+    let ran = ran.failed(125, "no extended attributes of users");
+    assert!(ran.stdout.contains("no   store"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("choose its place with `--root`"), "{}", ran.stdout);
+}
+
+#[test]
 fn scripts_choose_images_as_with_docker() {
     let site = Site::new();
     site.write("a", "A");

@@ -91,6 +91,21 @@ fn a_push_goes_where_it_is_told_to() {
 }
 
 #[test]
+fn a_push_by_digest_goes_under_the_images_own() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    site.write("a", "A");
+    site.build(&["-t", "app:1"], "FROM scratch\nCOPY a /\n");
+    let pushed = site.run(&["push", "-q", "app:1", &format!("{}/app:1", registry.host())]);
+    let digest = pushed.trim().split_once('@').unwrap().1;
+    let name = format!("{}/other@{digest}", registry.host());
+    assert_eq!(site.run(&["push", "-q", "app:1", &name]), format!("{name}\n"));
+    let wrong = format!("{}/other@sha256:{}", registry.host(), "0".repeat(64));
+    let message = format!("for a manifest with the digest {digest}");
+    Ran::of(&mut site.formwork(&["push", "-q", "app:1", &wrong])).failed(3, &message);
+}
+
+#[test]
 fn what_is_saved_can_be_loaded_again() {
     on_each_rung(|site| {
         let Some(id) = build_app(site) else { return };

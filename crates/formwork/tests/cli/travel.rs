@@ -455,6 +455,10 @@ fn the_example_of_two_machines_works() {
     let ran_in = |part: usize| parts[part].matches("    ran for").count();
     assert_eq!((1..=5).map(ran_in).collect::<Vec<_>>(), [6, 0, 3, 0, 5], "{}", ran.stdout);
     assert!(parts[3].contains("/app/src/main changed"), "{}", ran.stdout);
+    assert!(parts[3].contains("- `COPY src src` before it changed"), "{}", ran.stdout);
+    // Nobody sees that a graph was carried out again.
+    assert!(!ran.stdout.contains("failed"), "{}", ran.stdout);
+    assert_eq!(ran.stdout.matches("[build 6/6]").count(), 5, "{}", ran.stdout);
     assert!(parts[5].contains("libfoo 1.2: already here"), "{}", ran.stdout);
     assert!(parts[5].contains("libbar 2.0: downloading"), "{}", ran.stdout);
 }
@@ -476,6 +480,8 @@ fn what_was_imported_once_is_known_without_the_cache() {
     assert!(foreseen.contains("its result is no longer in the store"), "{foreseen}");
     let third = build(&other, &[]);
     assert_eq!(third.executed().len(), 5);
+    let explained = other.run(&["explain"]);
+    assert_eq!(explained.matches("RUN head").count(), 1, "{explained}");
     let again = build(&other, &[]);
     assert_eq!((again.executed().len(), again.id), (0, third.id));
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
 use crate::calls::{ATTEMPT, SHELL_FUNCTION};
-use crate::support::{Built, Rung, Site, on_each_rung_with_namespaces};
+use crate::support::{Built, Ran, Rung, Site, on_each_rung_with_namespaces};
 use crate::target::{SECRET, Target};
 
 /// What is tried, by the name under which `docs/security.md` lists it. `@HOST@` is a directory of
@@ -264,6 +264,7 @@ on_rungs! {
     no_attempt_to_get_out_of_a_step_succeeds Root
     no_attempt_to_get_out_succeeds_without_user_namespaces RootAlone
     no_attempt_to_get_out_succeeds_for_an_ordinary_user SubordinateIds
+    no_attempt_to_get_out_succeeds_with_a_single_id SingleId
     no_attempt_to_get_out_succeeds_without_namespaces Chroot
     no_attempt_to_get_out_succeeds_in_a_stock_container Pod
 }
@@ -350,6 +351,35 @@ fn the_attempts_themselves_are_sound() {
     }
     assert_eq!(unsound, [""; 0]);
     assert!(!SECRET.is_empty());
+}
+
+/// Who builds on a terminal gives it to no step: what a step could type there would be run later, as
+/// who builds.
+#[test]
+fn a_step_has_no_terminal() {
+    if formwork_testing::program("script").is_none() {
+        return;
+    }
+    for rung in [Rung::Root, Rung::SubordinateIds, Rung::Chroot] {
+        let Some(site) = Site::on(rung).filter(Site::make_busybox) else { continue };
+        arm(&site);
+        let attempt = "attempt terminal && echo OPEN; (: < /dev/tty) && echo OPEN; tty";
+        let dockerfile =
+            format!("FROM armed\nRUN <<'EOF'\n{SHELL_FUNCTION}\n{attempt}\necho ov''er\nEOF\n");
+        site.write("../Dockerfile", &dockerfile);
+        let build = site.formwork(&["build", "--progress=plain", "-f", "../Dockerfile", "."]);
+        let words = std::iter::once(build.get_program()).chain(build.get_args());
+        let line: Vec<&str> = words.map(|word| word.to_str().unwrap()).collect();
+        let mut command = site.command("script", &["-qec", &line.join(" "), "/dev/null"]);
+        for (name, value) in build.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        // `script` has a terminal for the program, and ends when its own input does.
+        let ran = Ran::of(command.stdin(Stdio::null()));
+        assert!(ran.stdout.contains("\r\n") && ran.stdout.contains(" over"), "{}", ran.stdout);
+        assert!(!ran.stdout.contains(" OPEN"), "{rung:?}: {}", ran.stdout);
+        assert!(ran.stdout.contains(" not a tty"), "{rung:?}: {}", ran.stdout);
+    }
 }
 
 /// Nobody else on the machine gets at what a step leaves in the store, such as setuid programs.

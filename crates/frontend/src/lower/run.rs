@@ -293,7 +293,9 @@ impl StageLowerer<'_, '_> {
     fn target(&mut self, written: &str, span: Span) -> Option<String> {
         let target = clean(&self.absolute(written));
         if target == "/" {
-            let diagnostic = Diagnostic::error("bad-mount", "nothing can be mounted on `/`")
+            let missing = if written.is_empty() { ": the mount has no `target`" } else { "" };
+            let message = format!("nothing can be mounted on `/`{missing}");
+            let diagnostic = Diagnostic::error("bad-mount", message)
                 .at(&self.source, span, "")
                 .with_help("give a `target` other than the root");
             self.report(diagnostic);

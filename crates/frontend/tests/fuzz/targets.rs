@@ -36,8 +36,10 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "lowering", run: lowering, most: 16_000, flat: 2 << 30 },
 ];
 
-/// How many mistakes are enough.
-const MANY: usize = 8;
+/// How much text is enough: a build, too, gives up when its words have come to too much.
+const ENOUGH: usize = 16 << 20;
+/// What a mistake counts.
+const MISTAKE: usize = 1 << 20;
 
 /// A Dockerfile.
 fn parser(text: &str) -> u64 {
@@ -72,20 +74,24 @@ fn expansion(text: &str) -> u64 {
     let text = format!("FROM a\n{file}COPY <<EOF /\n{words}\nEOF\n");
     let parsed = parse(SourceFile::new("Dockerfile", text.as_str()));
     let mut said = parsed.diagnostics.clone();
+    let mut cost = 0;
     for instruction in instructions(&parsed.dockerfile) {
-        // A build gives up, too, when its words have come to too much.
-        if said.len() > parsed.diagnostics.len() + MANY {
-            break;
-        }
         for word in instruction.kind.expanded_words() {
+            if cost > ENOUGH {
+                break;
+            }
             let source = &parsed.dockerfile.source;
             variables_in(word, '\\');
             match (expand(word, '\\', &lookup), expand_words(word, '\\', &lookup)) {
                 (Ok(one), Ok(words)) => {
+                    cost += one.cost() + words.cost();
                     one.unknown.iter().for_each(|(_, span)| check_span(*span, &text));
                     words.unknown.iter().for_each(|(_, span)| check_span(*span, &text));
                 }
-                (Err(error), _) | (_, Err(error)) => said.push(error.to_diagnostic(source)),
+                (Err(error), _) | (_, Err(error)) => {
+                    cost += MISTAKE;
+                    said.push(error.to_diagnostic(source));
+                }
             }
         }
         for heredoc in heredocs(instruction) {

@@ -354,3 +354,20 @@ fn lists_of_referrers_are_read_to_their_last_page() {
     assert_eq!(first.path(), format!("/v2/app/referrers/{subject}"));
     assert_eq!(first.param("artifactType").as_deref(), Some("application/a"));
 }
+
+#[test]
+fn lists_whose_pages_lead_in_a_circle_are_given_up() {
+    let server = Server::start(|request| {
+        let page = if request.param("last").is_some() { "" } else { "&last=a" };
+        let next = format!("<{}?n=2{page}>; rel=\"next\"", request.path());
+        Reply::ok(r#"{"schemaVersion":2,"tags":["a"],"manifests":[]}"#).header("Link", next)
+    });
+    let name = reference(&format!("{}/app", server.host()));
+    let client = client(impatient());
+    let message = client.tags(name.repository()).unwrap_err().to_string();
+    assert!(message.contains("a list of tags whose pages lead in a circle"), "{message}");
+    let subject = Digest::of(b"");
+    let message = client.referrers(name.repository(), &subject, None).unwrap_err().to_string();
+    assert!(message.contains("a list of referrers whose pages lead in a circle"), "{message}");
+    assert!(server.requests().len() <= 6, "{}", server.requests().len());
+}

@@ -47,10 +47,22 @@ fn overlay(
         Some(upper) => Some((open_layer(&upper.upper)?, open_layer(&upper.work)?)),
         None => None,
     };
+    if let Some((upper, _)) = &upper {
+        refuse_plain(&name(upper)).map_err(&failed)?;
+    }
     let options = overlay_options(&layers, upper.as_ref(), tree.volatile);
     // A user namespace's mounts have no working devices anyway.
     let flags = MountFlags::NODEV;
     rustix::mount::mount("overlay", "/", "overlay", flags, &*options).map_err(failed)
+}
+
+/// Refuses a file system without attributes of users (`user.*`), such as tmpfs before Linux 6.6: the
+/// kernel mounts it, and then no directory of a layer below can be removed.
+fn refuse_plain(upper: &str) -> rustix::io::Result<()> {
+    match rustix::fs::getxattr(upper, c"user.overlay.opaque", &mut [0; 8]) {
+        Err(Errno::OPNOTSUPP) => Err(Errno::OPNOTSUPP),
+        _ => Ok(()),
+    }
 }
 
 /// The options of an overlay of these directories, relative to `/proc/self/fd`.

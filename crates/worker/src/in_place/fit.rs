@@ -111,9 +111,10 @@ impl<'a> Fitting<'a> {
         let touched = self.undo()?;
         let root = self.root()?;
         for path in touched.iter().chain(&restored) {
-            // The process may have put a link in the place of the directory around it.
-            if self.open(path).is_ok() {
-                after.note(&root, path)?;
+            match self.open(path) {
+                Ok(_) => after.note(&root, path)?,
+                // The directory around it was made for it, or the process has put a link there.
+                Err(_) => drop(after.cut(path)),
             }
         }
         self.place.census = after;
