@@ -91,13 +91,18 @@ impl Settings {
         let entered = self.entered.get().cloned().unwrap_or_else(Entered::nothing);
         // Where files can be given to nobody, those of layers are the user's own, which would be
         // wrong for anybody who can.
-        let root = match entered.rung {
-            Rung::CopyOnly => {
-                let name = self.root.file_name().unwrap_or_default().to_string_lossy();
-                self.root.with_file_name(format!("{name}-copy-only"))
-            }
-            _ => self.root.clone(),
+        let suffix = match entered.rung {
+            Rung::CopyOnly => Some("copy-only"),
+            Rung::SingleId => Some("single-id"),
+            _ => None,
         };
+        let root = suffix.map_or_else(
+            || self.root.clone(),
+            |suffix| {
+                let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+                self.root.with_file_name(format!("{name}-{suffix}"))
+            },
+        );
         if let Some(parent) = root.parent() {
             fs_err::create_dir_all(parent).map_err(|error| {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")
@@ -256,6 +261,7 @@ fn rung_choice(isolation: Isolation) -> RungChoice {
         Isolation::Auto => RungChoice::Auto,
         Isolation::Root => RungChoice::Only(Rung::Root),
         Isolation::SubordinateIds => RungChoice::Only(Rung::SubordinateIds),
+        Isolation::SingleId => RungChoice::Only(Rung::SingleId),
         Isolation::Chroot => RungChoice::Only(Rung::Chroot),
         Isolation::CopyOnly => RungChoice::Only(Rung::CopyOnly),
     }

@@ -4,6 +4,7 @@
 //! beneath a [`RootDir`], by the kernel (`openat2`), never by joining strings. Files that others
 //! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s
 //! and [`Lease`]s;
+//! owners that the machine cannot give are kept as data ([`Record`]);
 //! trees are listed by [`walk()`], and what they take on the disk is added up by [`DiskUsage`].
 //!
 //! This crate knows nothing of images, layers or the store's layout.
@@ -13,6 +14,7 @@ mod copy;
 mod error;
 mod lease;
 mod lock;
+mod owner;
 mod relpath;
 mod remove;
 mod root;
@@ -26,6 +28,10 @@ pub use copy::{copy_contents, copy_range};
 pub use error::FsError;
 pub use lease::{ClosedGate, Lease, held_by_anybody, keep_gate_open};
 pub use lock::FileLock;
+pub use owner::{
+    OWNER_ATTRIBUTE, Record, give, keep_owners_as_data, owners_are_data, read_record,
+    stat_with_record, write_record,
+};
 pub use relpath::{RelPath, RelPathError};
 pub use remove::remove_tree;
 pub use root::{Follow, RootDir};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use crate::FsError;
+use crate::{FsError, OWNER_ATTRIBUTE};
 
 /// An extended attribute: its name and its value.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
@@ -16,7 +16,8 @@ pub type Xattr = (Box<[u8]>, Box<[u8]>);
 /// Extended attributes, sorted by name.
 pub type Xattrs = Vec<Xattr>;
 
-/// All extended attributes of an entry; none where the file system has no such thing.
+/// All extended attributes of an entry; none where the file system has no such thing. That in
+/// which an owner is kept as data is not among them.
 ///
 /// `name` is one component, or empty for the directory itself; a symbolic link is not followed.
 ///
@@ -31,6 +32,9 @@ pub fn read_xattrs(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, FsE
         .map_err(|errno| FsError::new("list the extended attributes of", show(name), errno))?;
     let mut found = Xattrs::new();
     for attribute in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if attribute == OWNER_ATTRIBUTE {
+            continue;
+        }
         if let Some(value) = read_value(&path, attribute, name)? {
             found.push((attribute.into(), value));
         }

@@ -7,13 +7,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use formwork_fs::{Follow, FsError, RootDir, Timestamp, write_xattr, write_xattr_of};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use formwork_fs::{
+    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, owners_are_data,
+    write_xattr, write_xattr_of,
+};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::LayerError;
 use crate::flow;
-use crate::scan::OPAQUE;
+use crate::scan::{CAPABILITY, OPAQUE};
 use crate::tree::{Entry, Metadata, Node, Tree};
 
 /// Whose the entries become that are made.
@@ -105,6 +108,9 @@ impl Maker {
             Node::Symlink { target } => rustix::fs::symlinkat(&**target, directory, name),
             Node::Fifo => device(FileType::Fifo, 0, 0),
             Node::Whiteout => device(FileType::CharacterDevice, 0, 0),
+            Node::CharDevice { .. } | Node::BlockDevice { .. } if owners_are_data() => {
+                device(FileType::RegularFile, 0, 0)
+            }
             Node::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor),
             Node::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor),
             Node::File(_) | Node::Directory { .. } | Node::HardLink { .. } => Ok(()),
@@ -131,10 +137,9 @@ impl Maker {
         node: &Node,
         metadata: &Metadata,
     ) -> Result<(), LayerError> {
-        let (uid, gid) = owner(metadata);
         let is_given = self.ownership != Ownership::Exact
             || self
-                .give(rustix::fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW))
+                .give(give_node(directory, name, node, metadata))
                 .map_err(|errno| owner_error(path_of(directory, name), errno))?;
         if !matches!(node, Node::Symlink { .. }) {
             // Nobody else writes here, so the name is still what was just made.
@@ -142,6 +147,10 @@ impl Maker {
                 .map_err(|errno| failed("change the mode of", directory, name, errno))?;
         }
         self.set_xattrs(metadata, |attribute, value| {
+            // What is neither file nor directory may have its owner in the place of capabilities.
+            if attribute == CAPABILITY && owners_are_data() {
+                return Ok(());
+            }
             write_xattr(directory.as_fd(), name, attribute, value)
         })?;
         let times = times(metadata.mtime);
@@ -157,10 +166,9 @@ impl Maker {
         metadata: &Metadata,
         path: impl Fn() -> PathBuf,
     ) -> Result<(), LayerError> {
-        let (uid, gid) = owner(metadata);
         let is_given = self.ownership != Ownership::Exact
             || self
-                .give(rustix::fs::fchown(file, uid, gid))
+                .give(formwork_fs::give(file, b"", metadata.uid, metadata.gid))
                 .map_err(|errno| owner_error(path(), errno))?;
         rustix::fs::fchmod(file, mode(metadata, is_given))
             .map_err(|errno| FsError::new("change the mode of", path(), errno))?;
@@ -234,7 +242,8 @@ impl Maker {
         if self.ownership == Ownership::Caller {
             return Ok(());
         }
-        for (attribute, value) in metadata.xattrs.iter() {
+        let attributes = metadata.xattrs.iter();
+        for (attribute, value) in attributes.filter(|(name, _)| **name != *OWNER_ATTRIBUTE) {
             match set(attribute, value) {
                 Ok(()) => {}
                 Err(error) if is_refusal(&error) => {
@@ -273,8 +282,26 @@ fn is_refusal(error: &FsError) -> bool {
     matches!(errno, Some(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS))
 }
 
-fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)))
+/// Gives what is neither file nor directory its owner. Where that is data, so is a device.
+fn give_node(
+    directory: &RootDir,
+    name: &[u8],
+    node: &Node,
+    metadata: &Metadata,
+) -> rustix::io::Result<()> {
+    let Metadata { uid, gid, .. } = *metadata;
+    let device = match node {
+        Node::CharDevice { major, minor } => (false, *major, *minor),
+        Node::BlockDevice { major, minor } => (true, *major, *minor),
+        _ => return formwork_fs::give(directory.as_fd(), name, uid, gid),
+    };
+    if !owners_are_data() {
+        return formwork_fs::give(directory.as_fd(), name, uid, gid);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let record = Record { uid, gid, device: Some(device) };
+    formwork_fs::write_record(file.as_fd(), FileKind::Regular, &record)
 }
 
 /// The mode of an entry. One that is not its owner's stays the caller's to read, and lends nobody the

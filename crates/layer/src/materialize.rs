@@ -12,10 +12,11 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use formwork_fs::{
-    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, read_xattrs, remove_tree,
+    FileKind, FileStat, Follow, FsError, RelPath, RootDir, copy_contents, owners_are_data,
+    read_xattrs, remove_tree, stat_with_record,
 };
 use rustix::buffer::spare_capacity;
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::LayerError;
@@ -331,7 +332,7 @@ fn is_same(
     size: u64,
     wanted: &Metadata,
 ) -> Result<bool, LayerError> {
-    let Some(stat) = stat(directory, name)? else { return Ok(false) };
+    let Some(stat) = stat_with_owner(directory, name)? else { return Ok(false) };
     let Metadata { mode, uid, gid, mtime, xattrs } = wanted;
     if stat.kind != FileKind::Regular
         || (stat.size, stat.mode, stat.uid, stat.gid) != (size, *mode, *uid, *gid)
@@ -341,6 +342,21 @@ fn is_same(
     }
     let found = Xattrs::from(read_xattrs(directory.as_fd(), name)?);
     Ok(found.filtered(|name| !name.starts_with(b"user.overlay.")) == *xattrs)
+}
+
+/// What is known of an entry, with the owner that it has as data.
+fn stat_with_owner(directory: &RootDir, name: &[u8]) -> Result<Option<FileStat>, LayerError> {
+    if !owners_are_data() {
+        return stat(directory, name);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(file) => stat_with_record(file.as_fd())
+            .map(Some)
+            .map_err(|errno| disk::failed("examine", directory, name, errno)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(disk::failed("examine", directory, name, errno)),
+    }
 }
 
 fn is_directory(directory: &RootDir, name: &[u8]) -> Result<bool, LayerError> {

@@ -14,10 +14,11 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::idmap::IdMaps;
 use crate::rungs::power;
 use crate::subid::{HostUser, find_tool};
 use crate::sys::{self, Fork};
-use crate::{IdKind, OsError, RootlessProblem, SandboxError, wire};
+use crate::{IdKind, OsError, RootlessProblem, SandboxError, idmap, wire};
 
 /// How a machine lets the user build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub enum Rung {
     Root,
     /// As an ordinary user with subordinate ids, in a user namespace.
     SubordinateIds,
+    /// As an ordinary user without subordinate ids, in a user namespace with a single id: owners
+    /// are kept as data, and told to processes by a supervisor.
+    SingleId,
     /// As root of a container that gives no namespaces and no mounts: in a chroot.
     Chroot,
     /// As somebody who can neither change the root nor give files away: what copies files works,
@@ -36,7 +40,7 @@ pub enum Rung {
 impl Rung {
     /// Whether layers can be mounted.
     pub fn can_mount(self) -> bool {
-        matches!(self, Self::Root | Self::SubordinateIds)
+        matches!(self, Self::Root | Self::SubordinateIds | Self::SingleId)
     }
 
     /// Whether files can be given to any user, and processes be run.
@@ -48,8 +52,8 @@ impl Rung {
 /// Which rung to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RungChoice {
-    /// The best that the machine gives: root's or that of subordinate ids, which have namespaces;
-    /// else a chroot; else what can be done without running anything.
+    /// The best that the machine gives: root's, that of subordinate ids, or that of a single id,
+    /// which have namespaces; else a chroot; else what can be done without running anything.
     #[default]
     Auto,
     /// This one or none.
@@ -61,7 +65,7 @@ pub enum RungChoice {
 pub struct Entered {
     /// The rung taken.
     pub rung: Rung,
-    /// Why it is none with namespaces, where the choice was free.
+    /// Why it is none with namespaces, or one with a single id, where the choice was free.
     pub lack: Option<SandboxError>,
     /// The number that the user who started the program has outside.
     pub host_uid: u32,
@@ -90,7 +94,12 @@ impl Entered {
 pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
     refuse_threads()?;
     let user = HostUser::of_this_process();
-    let best = if user.uid == 0 { Rung::Root } else { Rung::SubordinateIds };
+    let best = match user.uid {
+        // Root of a namespace that somebody has made without subordinate ids.
+        0 if has_one_id() => Rung::SingleId,
+        0 => Rung::Root,
+        _ => Rung::SubordinateIds,
+    };
     let (rung, lack) = match choice {
         RungChoice::Only(rung) => {
             take(rung, &user)?;
@@ -98,13 +107,30 @@ pub fn enter(choice: RungChoice) -> Result<Entered, SandboxError> {
         }
         RungChoice::Auto => match foresee(best).and_then(|()| take(best, &user)) {
             Ok(()) => (best, None),
-            // Inside, nothing is left but what is inside.
-            Err(error) if is_inside(&user) => return Err(error),
-            Err(error) if may_change_root() => (Rung::Chroot, Some(error)),
-            Err(error) => (Rung::CopyOnly, Some(error)),
+            Err(lack) if best == Rung::SubordinateIds && is_about_ids(&lack) => {
+                match take(Rung::SingleId, &user) {
+                    Ok(()) => (Rung::SingleId, Some(lack)),
+                    // What the better one lacks is what there is to be done.
+                    Err(_) => without_namespaces(lack, &user)?,
+                }
+            }
+            Err(error) => without_namespaces(error, &user)?,
         },
     };
     Ok(Entered { rung, lack, host_uid: user.uid, host_gid: user.gid })
+}
+
+/// The rung for somebody who gets no namespaces, and why.
+fn without_namespaces(
+    error: SandboxError,
+    user: &HostUser,
+) -> Result<(Rung, Option<SandboxError>), SandboxError> {
+    // Inside, nothing is left but what is inside.
+    if is_inside(user) {
+        return Err(error);
+    }
+    let rung = if may_change_root() { Rung::Chroot } else { Rung::CopyOnly };
+    Ok((rung, Some(error)))
 }
 
 /// Enters what a rung has to be entered.
@@ -112,6 +138,13 @@ fn take(rung: Rung, user: &HostUser) -> Result<(), SandboxError> {
     match rung {
         Rung::Root => {}
         Rung::SubordinateIds => enter_user_namespace(user).map_err(SandboxError::Rootless)?,
+        Rung::SingleId => {
+            // Before there is no way back.
+            sys::probe_seccomp(libc::SECCOMP_RET_USER_NOTIF)
+                .map_err(step("supervise a process (seccomp notifications, Linux 5.5)"))
+                .and_then(|()| enter_with_one_id(user))
+                .map_err(SandboxError::Rootless)?;
+        }
         Rung::Chroot if may_change_root() => return Ok(()),
         Rung::Chroot => {
             return Err(SandboxError::Unavailable(
@@ -138,6 +171,12 @@ fn foresee(rung: Rung) -> Result<(), SandboxError> {
         _ => Ok(()),
     };
     is_of_use.map_err(|error| SandboxError::Rootless(RootlessProblem::UserNamespaces(error)))
+}
+
+/// Whether it is more ids that the user lacks, and not the namespace.
+fn is_about_ids(error: &SandboxError) -> bool {
+    let SandboxError::Rootless(problem) = error else { return false };
+    !matches!(problem, RootlessProblem::UserNamespaces(_) | RootlessProblem::MayNotMount(_))
 }
 
 /// Whether an ordinary user's process is in a user namespace that it has entered.
@@ -196,6 +235,32 @@ fn enter_user_namespace(user: &HostUser) -> Result<(), RootlessProblem> {
     // own any more.
     let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     result
+}
+
+/// Whether this process is in a user namespace with a single id already.
+fn has_one_id() -> bool {
+    IdMaps::of_this_process().is_ok_and(|maps| maps.is_single())
+}
+
+/// Enters a user namespace, or goes on in one that has got no ids, with the user as root and
+/// nobody else. From then on, owners are data.
+fn enter_with_one_id(user: &HostUser) -> Result<(), RootlessProblem> {
+    if has_one_id() {
+        formwork_fs::keep_owners_as_data();
+        return Ok(());
+    }
+    if !is_inside(user) {
+        sys::unshare(UnshareFlags::NEWUSER)
+            .map_err(|errno| RootlessProblem::UserNamespaces(errno.into()))?;
+    }
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
+    // Who could leave groups could reach what is closed to them.
+    idmap::write("/proc/self/setgroups", "deny")
+        .and_then(|()| idmap::write("/proc/self/uid_map", &format!("0 {} 1", user.uid)))
+        .and_then(|()| idmap::write("/proc/self/gid_map", &format!("0 {} 1", user.gid)))
+        .map_err(|error| RootlessProblem::UserNamespaces(error.into()))?;
+    formwork_fs::keep_owners_as_data();
+    Ok(())
 }
 
 /// Finds out what can be found out before there is no way back.

@@ -22,6 +22,7 @@ use crate::cgroup::Group;
 use crate::init::{self, Job};
 use crate::network::{self, Connected};
 use crate::rungs::{chroot, forbidden};
+use crate::supervisor::{self, Supervisor};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
@@ -152,6 +153,8 @@ struct Started {
 /// What a sandbox has outside.
 #[derive(Default)]
 struct Provided {
+    /// What answers its questions, if it has a single id.
+    _supervisor: Option<Supervisor>,
     /// The way out of its network, if it has one of its own.
     _connected: Option<Connected>,
     /// The control group, if it has limits.
@@ -161,8 +164,13 @@ struct Provided {
 /// Forks the first process of a sandbox, and gives its user namespace its ids. A process may map
 /// only its own id by itself; more takes power over the namespace outside, which is here.
 fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
-    let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-        .map_err(|errno| SandboxError::setup(Stage::Messages, "the sandbox", errno))?;
+    let messages = |errno| SandboxError::setup(Stage::Messages, "the sandbox", errno);
+    let channel = match world.ids.is_single() {
+        true => Some(wire::channel().map_err(messages)?),
+        false => None,
+    };
+    let (supervisors, supervised) = channel.unzip();
+    let (go, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(messages)?;
     let network = if outside.uplink.is_some() { libc::CLONE_NEWNET } else { 0 };
     let group = match outside.limits == Limits::default() {
         true => None,
@@ -173,12 +181,16 @@ fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, San
     let (pid, process) = match fork {
         Fork::Child => {
             drop(tell);
-            init::main(world, job, go)
+            init::main(world, job, go, supervised)
         }
         Fork::Parent(pid, process) => (pid, process),
     };
-    drop(go);
-    match provide(world, outside, group, pid, tell) {
+    drop((go, supervised));
+    let supervisor = supervisors.map(|channel| supervisor::start(pid, channel)).transpose();
+    let provided = supervisor.map_err(messages).and_then(|_supervisor| {
+        Ok(Provided { _supervisor, ..provide(world, outside, group, pid, tell)? })
+    });
+    match provided {
         Ok(provided) => Ok(Started { pid, process, provided, end: Signal::KILL }),
         Err(error) => {
             // Without the word it ends by itself.
@@ -210,7 +222,7 @@ fn provide(
             None
         }
     };
-    Ok(Provided { _connected, group })
+    Ok(Provided { _supervisor: None, _connected, group })
 }
 
 /// A sandbox that is running.

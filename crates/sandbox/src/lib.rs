@@ -42,6 +42,7 @@ mod seccomp;
 mod spec;
 mod stubs;
 mod subid;
+mod supervisor;
 mod sys;
 mod wire;
 mod world;

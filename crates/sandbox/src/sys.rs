@@ -4,6 +4,8 @@
 
 #![expect(unsafe_code, reason = "system calls without a safe wrapper elsewhere")]
 
+pub(crate) mod notify;
+
 use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -408,9 +410,8 @@ pub(crate) fn probe_mount_setattr() -> Result<()> {
     expect_refusal(result, Errno::INVAL)
 }
 
-/// Whether system call filters can be loaded.
-pub(crate) fn probe_seccomp() -> Result<()> {
-    let action = libc::SECCOMP_RET_ERRNO;
+/// Whether system call filters can be loaded that have some action.
+pub(crate) fn probe_seccomp(action: u32) -> Result<()> {
     // SAFETY: the pointer is to a number of the size that this operation reads.
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action)

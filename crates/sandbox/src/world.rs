@@ -71,6 +71,9 @@ impl World {
     pub(crate) fn prepare() -> Result<Self, SandboxError> {
         let ids = IdMaps::of_this_process()
             .map_err(|error| SandboxError::setup(Stage::IdMaps, "the builder", error))?;
+        if ids.is_single() {
+            formwork_fs::keep_owners_as_data();
+        }
         sys::unshare(UnshareFlags::NEWNS)
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "the helper", errno))?;
         jail::become_namespace_root()

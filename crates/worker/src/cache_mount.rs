@@ -216,7 +216,8 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> Result<(), Errno> {
 }
 
 fn give(path: &Path, new: NewDirectory) -> std::io::Result<()> {
-    std::os::unix::fs::lchown(path, Some(new.uid), Some(new.gid))?;
+    let name = path.as_os_str().as_encoded_bytes();
+    formwork_fs::give(rustix::fs::CWD, name, new.uid, new.gid)?;
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(new.mode))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use formwork_sandbox::{
 };
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Cancel, Done, Task};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 
 use crate::accounts::{Accounts, ProcessUser};
@@ -302,8 +302,8 @@ pub(crate) fn root_metadata(root: &Root) -> Result<Metadata, WorkerError> {
 pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), WorkerError> {
     let upper = active.upper();
     let failed = |errno| formwork_fs::FsError::new("prepare", &upper, errno);
-    let (uid, gid) = (Uid::from_raw(below.uid), Gid::from_raw(below.gid));
-    rustix::fs::chownat(CWD, &upper, Some(uid), Some(gid), AtFlags::empty()).map_err(failed)?;
+    let directory = RootDir::open(&upper)?;
+    formwork_fs::give(directory.as_fd(), b"", below.uid, below.gid).map_err(failed)?;
     let mode = Mode::from_raw_mode(below.mode);
     rustix::fs::chmodat(CWD, &upper, mode, AtFlags::empty()).map_err(failed)?;
     Ok(())

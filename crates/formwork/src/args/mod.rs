@@ -96,6 +96,8 @@ pub(crate) enum Isolation {
     Root,
     /// As an ordinary user, in namespaces, with the user's subordinate ids
     SubordinateIds,
+    /// As an ordinary user, in namespaces with a single id; all other owners are kept as data
+    SingleId,
     /// As root of a container that gives no namespaces: in a chroot
     Chroot,
     /// Not at all: nothing is run, and files can be copied

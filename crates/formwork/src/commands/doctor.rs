@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use formwork_sandbox::{Feature, Probe, Rung, probe};
+use formwork_sandbox::{Feature, Probe, Rung, SandboxError, probe};
 use serde_json::json;
 
 use crate::args::{DoctorArgs, Format};
@@ -115,6 +115,13 @@ fn rung_line(probe: &Probe) -> String {
         Ok(Rung::SubordinateIds) => {
             "Builds run as an ordinary user, in a user namespace with subordinate ids.".to_owned()
         }
+        Ok(Rung::SingleId) => format!(
+            "Builds run as an ordinary user, in a user namespace with a single id{}.",
+            match &probe.lack {
+                Some(SandboxError::Rootless(problem)) => format!(": {problem}"),
+                _ => String::new(),
+            }
+        ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",
             probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
@@ -140,6 +147,7 @@ fn json_text(probe: &Probe) -> String {
     let rung = match &probe.rung {
         Ok(Rung::Root) => Some("root"),
         Ok(Rung::SubordinateIds) => Some("subordinate-ids"),
+        Ok(Rung::SingleId) => Some("single-id"),
         Ok(Rung::Chroot) => Some("chroot"),
         Ok(Rung::CopyOnly) | Err(_) => None,
     };

@@ -38,6 +38,7 @@ mod registries;
 mod reproducible;
 mod round_trip;
 mod sent;
+mod single_id;
 mod sources;
 mod space;
 mod ssh;

@@ -264,6 +264,7 @@ on_rungs! {
     no_attempt_to_get_out_of_a_step_succeeds Root
     no_attempt_to_get_out_succeeds_without_user_namespaces RootAlone
     no_attempt_to_get_out_succeeds_for_an_ordinary_user SubordinateIds
+    no_attempt_to_get_out_succeeds_with_a_single_id SingleId
     no_attempt_to_get_out_succeeds_without_namespaces Chroot
     no_attempt_to_get_out_succeeds_in_a_stock_container Pod
 }

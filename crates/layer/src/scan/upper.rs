@@ -4,7 +4,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use formwork_fs::{
-    FileKind, FileStat, Follow, FsError, RelPath, Verdict, WalkEntry, read_xattr_of, walk,
+    FileKind, FileStat, Follow, FsError, RelPath, RootDir, Verdict, WalkEntry, owners_are_data,
+    read_record, read_xattr_of, walk,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -39,6 +40,7 @@ pub fn scan_upper(
 ) -> Result<Tree, LayerError> {
     let directory = origin.directory();
     let entries = walk(directory, &|_: &RelPath, _| Verdict::Keep, threads)?;
+    let entries = with_owners(directory, entries, threads)?;
     let further_names = further_names(&entries);
     let examined =
         flow::map(&entries, threads, is_large, |entry| match further_names.get(&entry.path) {
@@ -55,6 +57,29 @@ pub fn scan_upper(
         Some(Entry { path: entry.path, node, metadata: metadata(&entry.stat, xattrs) })
     }));
     Tree::new(tree)
+}
+
+/// The entries with the owners that they have as data, where owners are data.
+fn with_owners(
+    directory: &RootDir,
+    entries: Vec<WalkEntry>,
+    threads: usize,
+) -> Result<Vec<WalkEntry>, LayerError> {
+    if !owners_are_data() {
+        return Ok(entries);
+    }
+    flow::map(&entries, threads, |_| false, |entry| with_owner(directory, entry.clone()))
+}
+
+fn with_owner(directory: &RootDir, entry: WalkEntry) -> Result<WalkEntry, LayerError> {
+    if !owners_are_data() {
+        return Ok(entry);
+    }
+    let file = directory.open_raw(&entry.path, OFlags::PATH, Mode::empty(), Follow::Never)?;
+    let record = read_record(file.as_fd(), entry.stat.kind)
+        .map_err(|errno| FsError::new("examine", directory.path_of(&entry.path), errno))?;
+    let stat = record.map_or(entry.stat, |record| record.correct(entry.stat));
+    Ok(WalkEntry { stat, ..entry })
 }
 
 pub(super) fn examine(
@@ -105,6 +130,7 @@ fn without_root_id(capability: &[u8]) -> Box<[u8]> {
 pub(super) fn root(origin: &Origin, below: &Metadata) -> Result<Option<Entry>, LayerError> {
     let path = RelPath::root();
     let Some(stat) = origin.directory().stat(&path, Follow::Never)? else { return Ok(None) };
+    let stat = with_owner(origin.directory(), WalkEntry { path: path.clone(), stat })?.stat;
     if (stat.mode, stat.uid, stat.gid) == (below.mode, below.uid, below.gid) {
         return Ok(None);
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use formwork_fs::{FsError, RootDir};
-use rustix::fs::{AtFlags, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, Mode};
 
 /// The longest message, as in OpenSSH.
 const LONGEST: usize = 256 << 10;
@@ -112,8 +112,7 @@ fn short_path(directory: &RootDir, name: &str) -> String {
 fn set_owner(directory: &RootDir, name: &str, owner: SocketOwner) -> rustix::io::Result<()> {
     let SocketOwner { mode, owner } = owner;
     if let Some((uid, gid)) = owner {
-        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-        rustix::fs::chownat(directory, name, uid, gid, AtFlags::empty())?;
+        formwork_fs::give(directory.as_fd(), name.as_bytes(), uid, gid)?;
     }
     rustix::fs::chmodat(directory, name, Mode::from_raw_mode(mode & 0o777), AtFlags::empty())
 }

@@ -27,6 +27,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::rungs::forbidden;
 use crate::seccomp::CAPABILITIES;
+use crate::supervisor::Questions;
 use crate::sys::{self, Waited};
 use crate::wire::{self, Answer};
 use crate::world::World;
@@ -65,9 +66,9 @@ impl Job {
 }
 
 /// Runs the job and tells the builder; `go` is where the helper says that the ids are mapped.
-pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
+pub(crate) fn main(world: &World, job: &Job, go: OwnedFd, supervised: Option<OwnedFd>) -> ! {
     // A panic must not go on in the helper's frames: there is one helper already.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(world, job, go)));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(world, job, go, supervised)));
     let outcome = outcome.unwrap_or_else(|_| {
         Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
     });
@@ -78,15 +79,22 @@ pub(crate) fn main(world: &World, job: &Job, go: OwnedFd) -> ! {
     sys::exit(0)
 }
 
-fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError> {
+fn run(
+    world: &World,
+    job: &Job,
+    go: OwnedFd,
+    supervised: Option<OwnedFd>,
+) -> Result<ExitReport, SandboxError> {
     await_word(go)?;
     if world.cgroup2 {
         sys::unshare(UnshareFlags::NEWCGROUP)
             .map_err(|errno| SandboxError::setup(Stage::Namespaces, "/sys/fs/cgroup", errno))?;
     }
-    let scope: Vec<_> = world.scope.iter().map(AsFd::as_fd).collect();
-    job.keep_only(&scope)?;
+    let kept: Vec<_> = world.scope.iter().chain(&supervised).map(AsFd::as_fd).collect();
+    job.keep_only(&kept)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
+    let questions = supervised.as_ref().map(|channel| Questions::of(&spec, channel.as_fd()));
+    let questions = questions.transpose().map_err(messages)?;
     world.ids.check(&spec.user)?;
     forbidden::check(world, &spec)?;
     // Where the kernel has none for a sandbox, the machine's own may do; whatever does not run then
@@ -98,7 +106,7 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
     });
     let created = make_world(world, &spec)?;
     let started = Instant::now();
-    let result = process::start(&confinement(world, &spec), &spec, &job.stdio);
+    let result = process::start(&confinement(world, &spec, questions.as_ref()), &spec, &job.stdio);
     let process = result.map_err(|error| match &emulator {
         Some(Err(errno)) => program::without_emulator(error, *errno),
         _ => error,
@@ -117,7 +125,11 @@ fn run(world: &World, job: &Job, go: OwnedFd) -> Result<ExitReport, SandboxError
 }
 
 /// What a process is confined by, beside its namespaces.
-fn confinement<'a>(world: &'a World, spec: &ProcessSpec) -> process::Confinement<'a> {
+fn confinement<'a>(
+    world: &'a World,
+    spec: &ProcessSpec,
+    questions: Option<&'a Questions<'a>>,
+) -> process::Confinement<'a> {
     let capabilities = match world.has_user_namespaces() {
         true => CAPABILITIES,
         false => forbidden::without_reach(CAPABILITIES, spec),
@@ -131,6 +143,7 @@ fn confinement<'a>(world: &'a World, spec: &ProcessSpec) -> process::Confinement
         rules,
         filter: &world.filter,
         further_filter: None,
+        questions,
         is_contained: false,
     }
 }

@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use formwork_fs::{RelPath, RootDir};
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::root::{self, name};
@@ -86,7 +87,11 @@ fn file(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(dev, SCRATCH, flags, Mode::empty())?);
     file.write_all(data)?;
-    rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    // Before Linux 6.6, memory keeps no records.
+    match formwork_fs::give(file.as_fd(), b"", uid, gid) {
+        Err(Errno::OPNOTSUPP) if formwork_fs::owners_are_data() => {}
+        given => given?,
+    }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | read_only_if(read_only);
     Ok(clone_with(&file, attributes)?)

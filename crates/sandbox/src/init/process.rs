@@ -12,6 +12,7 @@ use rustix::thread::{Gid, Uid};
 
 use super::target::is_dir;
 use super::{program, root, target};
+use crate::supervisor::Questions;
 use crate::sys::{self, Strings};
 use crate::{ProcessSpec, SandboxError, Stage};
 
@@ -28,6 +29,8 @@ pub(crate) struct Confinement<'a> {
     pub(crate) filter: &'a [libc::sock_filter],
     /// One more, which has to be loaded.
     pub(crate) further_filter: Option<&'a [libc::sock_filter]>,
+    /// What is asked of a supervisor, where there is a single id.
+    pub(crate) questions: Option<&'a Questions<'a>>,
     /// Whether the builder is in a container that confines it in the same ways: what it may not do
     /// itself then counts as done.
     pub(crate) is_contained: bool,
@@ -130,7 +133,11 @@ fn become_process(
     if let Some(filter) = confinement.further_filter {
         sys::set_seccomp_filter(filter).map_err(at(Stage::Confine))?;
     }
-    become_user(spec).map_err(at(Stage::User))?;
+    match confinement.questions {
+        // Who it is, the supervisor knows.
+        Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
+        None => become_user(spec).map_err(at(Stage::User))?,
+    }
     if confinement.is_contained {
         // No PID namespace ends it should the first process be killed.
         let signal = Some(rustix::process::Signal::KILL);

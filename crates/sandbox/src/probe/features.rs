@@ -35,6 +35,9 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
     features.extend([network::private(trial), emulators::list()]);
     for feature in &mut features {
         // What only sandboxes with namespaces use.
+        let is_about_ids = matches!(feature.name.as_str(), "newuidmap" | "newgidmap")
+            || feature.name.starts_with("subordinate");
+        feature.required &= trial.rung != Ok(Rung::SingleId) || !is_about_ids;
         let needs_mounts = !matches!(feature.name.as_str(), "kernel" | "chroot" | "openat2");
         feature.required &= trial.rung != Ok(Rung::Chroot) || !needs_mounts;
         // What was not tried may be there.
@@ -140,7 +143,7 @@ fn subordinate_ids(user: &HostUser, kind: IdKind) -> Feature {
             }
             Err(problem) => problem.to_string(),
         },
-        purpose: "the users and groups of an image".to_owned(),
+        purpose: "the users and groups of an image, which are kept as data without them".to_owned(),
         remedy: Some(format!("as root: echo '{user}:100000:65536' >> {file}")),
     }
 }
@@ -297,7 +300,11 @@ fn system_calls() -> [Feature; 4] {
         system_call("openat2", openat2, "paths that cannot leave a directory"),
         system_call("pidfd_open", pidfd.map(drop), "waiting for the end of steps"),
         system_call("mount_setattr", sys::probe_mount_setattr(), "read-only mounts"),
-        system_call("seccomp", sys::probe_seccomp(), "a filter of system calls for RUN"),
+        system_call(
+            "seccomp",
+            sys::probe_seccomp(libc::SECCOMP_RET_ERRNO),
+            "a filter of system calls for RUN",
+        ),
     ]
 }
 

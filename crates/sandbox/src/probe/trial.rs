@@ -72,6 +72,7 @@ fn try_all() -> Trial {
         Ok(Entered { rung: Rung::CopyOnly, lack: Some(lack), .. }) => Err(lack),
         entered => entered,
     };
+    let lack = entered.as_ref().ok().and_then(|entered| entered.lack.clone());
     let mut world = entered.and_then(|entered| Ok((entered.rung, World::prepare()?)));
     let mounts = match &mut world {
         Ok((_, world)) => try_sandbox(world),
@@ -89,7 +90,7 @@ fn try_all() -> Trial {
     };
     Trial {
         rung: world.map(|(rung, _)| rung),
-        lack: None,
+        lack,
         namespaces,
         user_namespaces,
         mounts: mounts.unwrap_or_else(Mounts::none),

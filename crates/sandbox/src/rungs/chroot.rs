@@ -83,6 +83,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         rules: rules.as_ref().map(AsFd::as_fd),
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
+        questions: None,
         is_contained: true,
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;

@@ -17,10 +17,22 @@ pub(super) enum Action {
     Personality,
     /// See [`Rule::NoNamespaces`](super::table::Rule::NoNamespaces).
     NoNamespaces,
+    /// Asking a supervisor.
+    Ask(Ask),
     /// Sockets within the machine, and those that ask about its interfaces.
     NoNetwork,
     /// Of processes, only the one that calls, which is number 0.
     OwnProcess,
+}
+
+/// When a supervisor is asked about a call; else it is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Always,
+    /// If an argument has any of some bits.
+    IfAny(u32, u32),
+    /// If an argument is one of two numbers.
+    IfOneOf(u32, [u32; 2]),
 }
 
 /// The offsets in `struct seccomp_data`; the argument's is that of its lower half, on the
@@ -97,6 +109,20 @@ fn act(action: Action) -> Vec<sock_filter> {
             code.extend([errno(libc::EAFNOSUPPORT), allow]);
             code
         }
+        Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
+        Action::Ask(Ask::IfAny(argument, bits)) => vec![
+            load(FIRST_ARGUMENT + 8 * argument),
+            jump_if(libc::BPF_JSET, bits, 0, 1),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
+        Action::Ask(Ask::IfOneOf(argument, [one, other])) => vec![
+            load(FIRST_ARGUMENT + 8 * argument),
+            jump_if(libc::BPF_JEQ, one, 1, 0),
+            jump_if(libc::BPF_JEQ, other, 0, 1),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
         Action::OwnProcess => {
             vec![load(FIRST_ARGUMENT), jump_if(libc::BPF_JEQ, 0, 0, 1), allow, refuse]
         }

@@ -9,6 +9,7 @@ mod table;
 use std::collections::BTreeMap;
 
 use bpf::Action;
+pub(crate) use bpf::Ask;
 use table::{CAP_SYS_ADMIN, NONE, Rule, SYSCALLS};
 
 /// The capabilities that Docker leaves to a process: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL,
@@ -17,9 +18,9 @@ pub(crate) const CAPABILITIES: u64 = 0xa804_25fb;
 
 /// Two instruction sets that one kernel runs, as `AUDIT_ARCH_…` and the column of the table.
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_003e, 0), (0x4000_0003, 1)];
+pub(crate) const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_003e, 0), (0x4000_0003, 1)];
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_00b7, 2), (0x4000_0028, 3)];
+pub(crate) const ARCHITECTURES: [(u32, usize); 2] = [(0xc000_00b7, 2), (0x4000_0028, 3)];
 
 /// Where the private system calls of arm begin: far beyond the others, and no newest ones.
 const ARM_PRIVATE: u32 = 0x000f_0000;
@@ -70,6 +71,35 @@ pub(crate) fn without_network() -> Vec<libc::sock_filter> {
         (ARCHITECTURES[at].0, ranges)
     });
     bpf::assemble(&trees)
+}
+
+/// A further filter that asks a supervisor about some calls and lets all others through. Calls
+/// that docker's filter refuses are refused, whatever this one says.
+pub(crate) fn asking<'a>(
+    calls: impl Iterator<Item = (&'a str, Ask)> + Clone,
+) -> Vec<libc::sock_filter> {
+    let trees = ARCHITECTURES.map(|(audit, column)| {
+        let asked = calls.clone().filter_map(|(name, ask)| Some((number(name, column)?, ask)));
+        let asked: BTreeMap<u32, Ask> = asked.collect();
+        let mut ranges = Vec::new();
+        let mut next = 0;
+        for (number, ask) in asked {
+            if number > next {
+                ranges.push((next, Action::Allow));
+            }
+            ranges.push((number, Action::Ask(ask)));
+            next = number + 1;
+        }
+        ranges.push((next, Action::Allow));
+        (audit, ranges)
+    });
+    bpf::assemble(&trees)
+}
+
+/// The number of a call in a column of the table.
+pub(crate) fn number(name: &str, column: usize) -> Option<u32> {
+    let call = SYSCALLS.iter().find(|call| call.name == name)?;
+    Some(call.numbers[column]).filter(|number| *number != NONE)
 }
 
 /// What happens to the system calls of an architecture: for each range its first number, up to the

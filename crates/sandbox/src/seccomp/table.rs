@@ -9,10 +9,6 @@
 /// A system call: its name, and its number on x86-64, x86, aarch64 and arm.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Syscall {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for readers: numbers alone are hard to check")
-    )]
     pub(super) name: &'static str,
     pub(super) numbers: [u32; 4],
     pub(super) rule: Rule,

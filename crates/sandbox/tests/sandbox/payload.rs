@@ -42,7 +42,7 @@ pub(crate) fn spawn(payload: &str, arena: &Arena) -> Child {
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(program).env(PAYLOAD, payload);
     // It is user 0 already where this process is, and leaves its files where this one cleans up.
-    command.env_remove(rungs::ENTERED).env("TMPDIR", arena.path(""));
+    command.env_remove(rungs::ENTERED).env_remove(rungs::SINGLE).env("TMPDIR", arena.path(""));
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.spawn().unwrap()
 }

@@ -228,7 +228,10 @@ fn the_upper_directory_is_nobodys_when_the_run_returns() {
         let script = "exec \"$0\" --exact payload::run --nocapture";
         let mut command = std::process::Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(arena.program());
-        command.env(payload::PAYLOAD, "unmounted").env_remove(rungs::ENTERED);
+        command
+            .env(payload::PAYLOAD, "unmounted")
+            .env_remove(rungs::ENTERED)
+            .env_remove(rungs::SINGLE);
         let output = command.output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(text.contains("while it runs: true\nafterwards: false\n"), "{text}");

@@ -3,7 +3,7 @@
 //! As root, the test itself runs as root; then this program is executed once more where no user
 //! namespaces can be made, and once more as the user
 //! `formwork-test`, enters a user namespace before anything else happens, and runs the same test
-//! there. As an ordinary user, only the second half happens.
+//! there, once with subordinate ids and once with a single id. As an ordinary user, only the second half happens.
 
 #![expect(unsafe_code, reason = "entering has to happen before the test harness starts threads")]
 
@@ -20,6 +20,9 @@ const USER: &str = "formwork-test";
 /// Set in the processes that enter.
 pub(crate) const ENTERED: &str = "FORMWORK_TEST_ENTERED";
 
+/// The same in a namespace with a single id.
+pub(crate) const SINGLE: &str = "FORMWORK_TEST_SINGLE_ID";
+
 /// Set in the processes that can make no user namespaces.
 pub(crate) const FORBIDDEN: &str = "FORMWORK_TEST_NO_USER_NAMESPACES";
 
@@ -32,8 +35,11 @@ extern "C" fn enter_if_asked() {
     if std::env::var_os(FORBIDDEN).is_some() {
         forbid_user_namespaces();
     }
-    if std::env::var_os(ENTERED).is_some() {
-        let entered = formwork_sandbox::enter(RungChoice::Only(Rung::SubordinateIds));
+    for (variable, rung) in [(ENTERED, Rung::SubordinateIds), (SINGLE, Rung::SingleId)] {
+        if std::env::var_os(variable).is_none() {
+            continue;
+        }
+        let entered = formwork_sandbox::enter(RungChoice::Only(rung));
         assert!(entered.is_ok(), "{entered:?}");
     }
 }
@@ -72,9 +78,11 @@ pub(crate) fn has_user_namespaces() -> bool {
 
 /// The rung that this process is on.
 pub(crate) fn rung() -> Rung {
-    match std::env::var_os(ENTERED) {
-        Some(_) => Rung::SubordinateIds,
-        None => Rung::Root,
+    let is_set = |variable| std::env::var_os(variable).is_some();
+    match (is_set(ENTERED), is_set(SINGLE)) {
+        (true, _) => Rung::SubordinateIds,
+        (_, true) => Rung::SingleId,
+        _ => Rung::Root,
     }
 }
 
@@ -89,7 +97,10 @@ pub(crate) fn on_each_rung<T: Fn(&Arena)>(test: T) {
             again(None, FORBIDDEN, test_name::<T>());
         }
         match user() {
-            Ok(user) => again(Some(user), ENTERED, test_name::<T>()),
+            Ok(user) => {
+                again(Some(user), ENTERED, test_name::<T>());
+                again(Some(user), SINGLE, test_name::<T>());
+            }
             Err(problem) => eprintln!("skipped: the rootless half: {problem}"),
         }
     }

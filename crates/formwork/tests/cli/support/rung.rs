@@ -11,6 +11,8 @@ pub(crate) enum Rung {
     RootAlone,
     /// As an ordinary user with subordinate ids.
     SubordinateIds,
+    /// As an ordinary user who has no other id than the own.
+    SingleId,
     /// As root in a chroot, with nothing around it.
     Chroot,
     /// As root of a container that docker or Kubernetes has started.
@@ -19,10 +21,11 @@ pub(crate) enum Rung {
 
 impl Rung {
     /// All, in the order of their columns in `docs/security.md`, with what these are called there.
-    pub(crate) const ALL: [(Self, &str); 5] = [
+    pub(crate) const ALL: [(Self, &str); 6] = [
         (Self::Root, "(a)"),
         (Self::RootAlone, "(a')"),
         (Self::SubordinateIds, "(b)"),
+        (Self::SingleId, "(c)"),
         (Self::Chroot, "(d)"),
         (Self::Pod, "(d) in a pod"),
     ];
@@ -34,7 +37,11 @@ impl Rung {
 
     /// What the user asks for.
     pub(super) fn isolation(self) -> &'static str {
-        if self == Self::Chroot { "chroot" } else { "auto" }
+        match self {
+            Self::Chroot => "chroot",
+            Self::SingleId => "single-id",
+            _ => "auto",
+        }
     }
 
     /// What the machine refuses.
@@ -47,14 +54,14 @@ impl Rung {
 }
 
 /// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
-/// user.
+/// user, with subordinate ids and with a single id.
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
-    on(&[Rung::Root, Rung::SubordinateIds, Rung::Chroot], test);
+    on(&[Rung::Root, Rung::SubordinateIds, Rung::SingleId, Rung::Chroot], test);
 }
 
 /// As [`on_each_rung`], for what a process in a chroot cannot be kept from or given.
 pub(crate) fn on_each_rung_with_namespaces(test: impl Fn(&Site)) {
-    on(&[Rung::Root, Rung::SubordinateIds], test);
+    on(&[Rung::Root, Rung::SubordinateIds, Rung::SingleId], test);
 }
 
 /// Runs a test in every way and on every kind of machine, for what enemies do.

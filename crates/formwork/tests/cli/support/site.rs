@@ -58,7 +58,7 @@ impl Site {
     /// A place on a rung; `None` if that takes root and the tests do not run as root, or after
     /// noting what else is missing.
     pub(crate) fn on(rung: Rung) -> Option<Self> {
-        if rung == Rung::SubordinateIds {
+        if matches!(rung, Rung::SubordinateIds | Rung::SingleId) {
             return OrdinaryUser::find().map(|user| Self::as_user(Some(user), rung));
         }
         if !is_root() {
@@ -158,7 +158,8 @@ impl Site {
 
     /// The store.
     pub(crate) fn store(&self) -> PathBuf {
-        self.directory.path().join("store")
+        let is_single = self.rung == Rung::SingleId;
+        self.directory.path().join(if is_single { "store-single-id" } else { "store" })
     }
 
     /// Writes a file of the build context, with the directories above it.
@@ -206,7 +207,8 @@ impl Site {
     /// A call of the program in the build context, with an environment that says nothing.
     pub(crate) fn formwork(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(self.program.to_str().unwrap(), arguments);
-        command.env("FORMWORK_ROOT", self.store()).env("FORMWORK_ISOLATION", self.rung.isolation());
+        let store = self.directory.path().join("store");
+        command.env("FORMWORK_ROOT", store).env("FORMWORK_ISOLATION", self.rung.isolation());
         command
     }
 

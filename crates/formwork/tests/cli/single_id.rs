@@ -1,0 +1,102 @@
+//! A user namespace with a single id: what steps are told of owners, and what comes of them.
+
+use crate::support::{Rung, Site};
+
+/// A place on that rung with the base image.
+fn site() -> Option<Site> {
+    Site::on(Rung::SingleId).filter(Site::make_busybox)
+}
+
+/// Runs a script as root in the base image, and returns the lines that it prints.
+fn lines(site: &Site, script: &str) -> Vec<String> {
+    let dockerfile = format!("FROM busybox\nRUN <<'end'\nset -e\n{script}\nend\n");
+    site.build(&["--no-cache"], &dockerfile).log().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn owners_are_told_as_they_were_given() {
+    let Some(site) = site() else { return };
+    let script = "cd /tmp && echo > f && mkdir d && ln -s f l && mkfifo p
+chown 1000:50 f d p && chown -h 7:8 l && stat -c '%n %u:%g' f d l p
+mv f g && ln g h && stat -c '%n %u:%g' g h && chown :0 h && stat -c '%u:%g %a' g
+chmod 6755 g && stat -c %a g && chown 0:0 g && stat -c '%u:%g %a' g
+chmod 2775 d && echo > d/f && mkdir d/d && stat -c '%n %u:%g %a' d/f d/d";
+    let expected = [
+        "f 1000:50",
+        "d 1000:50",
+        "l 7:8",
+        "p 1000:50",
+        "g 1000:50",
+        "h 1000:50",
+        "1000:0 644",
+        "6755",
+        "0:0 755",
+        "d/f 0:50 644",
+        "d/d 0:50 2755",
+    ];
+    assert_eq!(lines(&site, script), expected);
+}
+
+#[test]
+fn a_process_that_becomes_somebody_else_is_held_to_it() {
+    let Some(site) = site() else { return };
+    let script =
+        "mkdir /home /home/app && chown app:app /home/app && echo x > /secret && chmod 600 /secret
+cat > /tmp/as <<'script'
+id -u && id -g && umask 027 && echo > /home/app/f && mkdir /home/app/d && ln -s f /home/app/l
+stat -c '%n %u:%g %a' /home/app/f /home/app/d; stat -c '%u:%g' /home/app/l
+for attempt in 'echo > /new' 'mkdir /d' 'chown 0 /home/app/f' 'mknod /tmp/n c 1 3'; do
+    sh -c \"$attempt\" 2> /dev/null && echo did $attempt
+done
+echo over
+script
+su -s /bin/sh app /tmp/as; id -u";
+    let expected = [
+        "1000",
+        "1000",
+        "/home/app/f 1000:1000 640",
+        "/home/app/d 1000:1000 750",
+        "1000:1000",
+        "over",
+        "0",
+    ];
+    assert_eq!(lines(&site, script), expected);
+}
+
+#[test]
+fn attributes_of_records_are_out_of_reach_and_of_no_effect_in_archives() {
+    let Some(site) = site() else { return };
+    // An archive that brings the attribute of a record along, which says that 9:9 owns the file.
+    let value = "\u{9}\0\0\0\u{9}\0\0\0";
+    let mut record = format!(" SCHILY.xattr.user.formwork={value}\n");
+    record.insert_str(0, &(record.len() + 2).to_string());
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_size(record.len() as u64);
+    header.set_cksum();
+    archive.append(&header, record.as_bytes()).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_path("file").unwrap();
+    header.set_mode(0o644);
+    header.set_size(0);
+    header.set_cksum();
+    archive.append(&header, &b""[..]).unwrap();
+    site.write("a.tar", archive.into_inner().unwrap());
+    let dockerfile = "FROM busybox\nADD a.tar /\nRUN stat -c %u:%g /file\n";
+    assert_eq!(site.build(&[], dockerfile).log(), ["0:0"]);
+}
+
+#[test]
+fn processes_that_die_while_they_ask_harm_nobody() {
+    let Some(site) = site() else { return };
+    let script = "cd /tmp
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    for worker in 1 2 3 4; do
+        (while :; do echo > f$worker; chown 5:6 f$worker; ls -ln / > /dev/null; done) &
+    done
+    sleep 0.05; kill -9 $(jobs -p); wait || true
+done 2> /dev/null
+echo > g; chown 3:4 g; stat -c %u:%g g";
+    assert_eq!(lines(&site, script), ["3:4"]);
+}

@@ -1,0 +1,287 @@
+//! Answers the questions of a process that runs with a single id.
+//!
+//! ```text
+//! process ──chown, stat, setuid…──▶ kernel ──notification──▶ supervisor (outside, some threads)
+//!    ▲                                │                          │  looks the file up inside,
+//!    └──── result, or the kernel's ◀──┴──── answer, or "go on" ◀─┘  reads and writes its record
+//! ```
+//!
+//! Owners and devices are records on the files themselves ([`formwork_fs::Record`]), so nothing is
+//! lost by renames, links and copies, and the layer has them; who a process is, it carries itself
+//! ([`credentials`]). So there is no state here that could be forgotten or become wrong.
+//!
+//! The supervisor is one process for each sandbox, with the builder's power over it and outside of
+//! its namespaces, except that it shares its files: its root directory is the sandbox's, so that
+//! nothing that a process says can make it touch anything else. It answers what only it knows; all
+//! else goes on in the kernel, with the kernel's checks. Where it is of two minds, the kernel
+//! decides: an answer of its own is never a right that the process does not have anyway, since to
+//! the kernel the process owns all files that it can reach.
+
+mod attributes;
+mod calls;
+mod credentials;
+mod files;
+mod identity;
+mod permissions;
+mod place;
+mod process;
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use rustix::process::{Pid, Signal};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::{self, Fork, notify};
+use crate::{ProcessSpec, User, wire};
+use calls::{Call, Calls};
+use credentials::{Credentials, Sets};
+use permissions::{EXECUTE, WRITE};
+use process::Caller;
+
+/// How many threads answer. Most steps have one process that works.
+const THREADS: usize = 4;
+/// The word that the supervisor is ready.
+const READY: u8 = b'r';
+
+/// The supervisor of a sandbox. It ends, at the latest, with this.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pid: Pid,
+    process: OwnedFd,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = rustix::process::pidfd_send_signal(&self.process, Signal::KILL);
+        let _ = sys::wait(Some(self.pid), true);
+    }
+}
+
+/// Starts the supervisor of a sandbox whose first process is `first`; the process that is to be
+/// supervised sends its listener through the other end of `channel`.
+///
+/// Only for the helper, which has one thread.
+pub(crate) fn start(first: Pid, channel: OwnedFd) -> Result<Supervisor> {
+    match sys::fork(0)? {
+        Fork::Parent(pid, process) => Ok(Supervisor { pid, process }),
+        Fork::Child => {
+            let outcome = std::panic::catch_unwind(|| serve(first, &channel));
+            sys::exit(i32::from(!matches!(outcome, Ok(Ok(())))))
+        }
+    }
+}
+
+/// What a process needs to be supervised.
+pub(crate) struct Questions<'a> {
+    filter: Vec<libc::sock_filter>,
+    channel: BorrowedFd<'a>,
+}
+
+impl<'a> Questions<'a> {
+    /// Prepares a process, and tells its supervisor what it begins as.
+    pub(crate) fn of(spec: &ProcessSpec, channel: BorrowedFd<'a>) -> Result<Self> {
+        wire::send(channel, &Begin { user: spec.user.clone(), privileged: spec.privileged })?;
+        Ok(Self { filter: calls::filter(spec.user.uid != 0), channel })
+    }
+
+    /// Has this process, and all that it becomes or makes, ask the supervisor. Does not allocate.
+    pub(crate) fn ask(&self) -> Result<()> {
+        notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
+        let listener = notify::set_asking_filter(&self.filter)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [listener.as_fd()];
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(Errno::INVAL);
+        }
+        let slices = [std::io::IoSlice::new(&[READY])];
+        rustix::net::sendmsg(self.channel, &slices, &mut control, SendFlags::NOSIGNAL)?;
+        let mut word = [0];
+        match rustix::io::read(self.channel, &mut word)? {
+            1 => Ok(()),
+            _ => Err(Errno::PIPE),
+        }
+    }
+}
+
+/// What a process begins as.
+#[derive(Serialize, Deserialize)]
+struct Begin {
+    user: User,
+    /// Whether it may change mounts and roots as it likes.
+    privileged: bool,
+}
+
+/// What all threads share.
+struct Session {
+    listener: OwnedFd,
+    sets: Sets,
+    calls: Calls,
+    /// Whether a process may have another root directory than the sandbox's.
+    roots_differ: AtomicBool,
+}
+
+impl Session {
+    fn roots_differ(&self) {
+        self.roots_differ.store(true, Ordering::Release);
+    }
+}
+
+/// What becomes of a call.
+enum Outcome {
+    /// The kernel carries it out.
+    Continue,
+    /// It succeeds.
+    Value(i64),
+    /// It fails.
+    Error(Errno),
+    /// The process gets a descriptor, which ends with the next program or does not.
+    Descriptor(OwnedFd, bool),
+}
+
+fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    sys::close_all_but(&[channel.as_fd()])?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
+    let Some(Begin { user, privileged }) = wire::receive(channel.as_fd())? else {
+        return Err(Errno::PIPE);
+    };
+    let listener = receive_listener(channel)?;
+    // Its first process has made the root what it shall be.
+    let first = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())?;
+    rustix::thread::move_into_link_name_space(first.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    rustix::process::fchdir(&proc)?;
+    rustix::process::umask(Mode::empty());
+    notify::wake_synchronously(listener.as_fd());
+    let session = Session {
+        listener,
+        sets: Sets::new(Credentials::of(&user)),
+        calls: Calls::new(),
+        roots_differ: AtomicBool::new(privileged),
+    };
+    rustix::io::write(channel, &[READY])?;
+    std::thread::scope(|scope| {
+        for _ in 1..THREADS {
+            scope.spawn(|| attend(&session, &proc));
+        }
+        attend(&session, &proc);
+    });
+    Ok(())
+}
+
+/// Receives the listener of the process.
+fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
+    let mut word = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    wire::retry(|| {
+        let mut slices = [std::io::IoSliceMut::new(&mut word)];
+        rustix::net::recvmsg(channel, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    let listener = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut received) => received.next(),
+        _ => None,
+    });
+    listener.ok_or(Errno::PIPE)
+}
+
+/// Answers one call after the other, until the sandbox is gone.
+fn attend(session: &Session, proc: &OwnedFd) {
+    // Each thread has directories of its own, since it may have to go into another root.
+    if sys::unshare(UnshareFlags::FS).is_err() {
+        return;
+    }
+    let listener = session.listener.as_fd();
+    loop {
+        let notification = match notify::receive(listener) {
+            Ok(notification) => notification,
+            // The process has gone on in the meantime, or has ended.
+            Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
+            Err(_) => return,
+        };
+        let id = notification.id;
+        let Some(meaning) = session.calls.get(notification.audit, notification.number) else {
+            let _ = notify::let_go_on(listener, id);
+            continue;
+        };
+        let caller = Caller { session, notification, meaning };
+        let in_root = !session.roots_differ.load(Ordering::Acquire) || caller.enter_root(proc);
+        // Who is gone needs no answer, and one who cannot be followed gets the kernel's.
+        let _ = match caller.outcome() {
+            Ok(Outcome::Value(value)) if in_root => notify::answer(listener, id, Ok(value)),
+            Ok(Outcome::Error(errno)) if in_root => notify::answer(listener, id, Err(errno)),
+            Ok(Outcome::Descriptor(file, closes)) if in_root => {
+                notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
+                    // An old kernel cannot: the file is there, and can be opened.
+                    .or_else(|_| notify::let_go_on(listener, id))
+            }
+            _ => notify::let_go_on(listener, id),
+        };
+    }
+}
+
+impl Caller<'_> {
+    /// Goes into the root directory of the process, as far as it is another one.
+    fn enter_root(&self, proc: &OwnedFd) -> bool {
+        let enter = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::openat(CWD, self.own("root"), flags, Mode::empty())?;
+            rustix::process::fchdir(&root)?;
+            rustix::process::chroot(".")
+        };
+        let entered: Result<()> = enter();
+        rustix::process::fchdir(proc).is_ok() && entered.is_ok()
+    }
+
+    /// What becomes of the call. An error means that the kernel shall find out what is wrong.
+    fn outcome(&self) -> Result<Outcome> {
+        match self.meaning.call {
+            Call::Stat(place, buffer) => self.stat(place, buffer, false),
+            Call::Stat64(place, buffer) => self.stat(place, buffer, true),
+            Call::Statx => self.statx(),
+            Call::Chown(place, owner) => self.chown(place, owner),
+            Call::GetAttribute(place, name) => self.get_attribute(place, name),
+            Call::ChangeAttribute(place, name) => self.change_attribute(place, name),
+            Call::ListAttributes(place, buffer) => self.list_attributes(place, buffer),
+            Call::Open(place, flags) => self.open(place, flags),
+            Call::Create => self.create(),
+            Call::Open2 => self.open2(),
+            Call::MakeDirectory(place, mode) => self.make_directory(place, mode),
+            Call::MakeNode(place, mode) => self.make_node(place, mode),
+            Call::MakeLink(place) => self.make_link(place),
+            Call::Execute(place) => self.execute(place),
+            Call::ChangeRoot => self.change_root(),
+            Call::Id(kind, effective) => self.id_of(kind, effective),
+            Call::Ids(kind) => self.ids_of(kind),
+            Call::Groups => self.groups_of(),
+            Call::SetId(kind) => self.set_id(kind),
+            Call::SetTwoIds(kind) => self.set_two_ids(kind),
+            Call::SetThreeIds(kind) => self.set_three_ids(kind),
+            Call::SetFileId(kind) => self.set_file_id(kind),
+            Call::SetGroups => self.set_groups(),
+            Call::Capabilities => self.capabilities(),
+            Call::SetCapabilities => self.set_capabilities(),
+            Call::KeepCapabilities => self.keep_capabilities(),
+            Call::Limit { set } => self.limit(set),
+            Call::LimitOf => self.limit_of(),
+            Call::OwnersBusiness(place) => self.owners_business(place),
+            Call::ChangeEntry(from, to) => self.change_entry(from, to),
+            Call::Name(_, to) => self.name(to),
+            Call::Access(place, rights, flags) => self.access(place, rights, flags),
+            Call::Connect => self.connect(),
+            Call::Truncate(place) => self.with_rights(place, WRITE),
+            Call::ChangeDirectory(place) => self.with_rights(place, EXECUTE),
+        }
+    }
+}

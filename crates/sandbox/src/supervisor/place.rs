@@ -1,0 +1,330 @@
+//! Which file a process means.
+//!
+//! The supervisor's root directory is that of the process, so paths and links lead where they lead
+//! for the process, and nowhere else. The supervisor's working directory is the machine's `/proc`,
+//! which is in no process's reach: from there it goes by numbers alone. What `/proc` inside would
+//! lead to by magic is not followed, but for the descriptors of the process itself.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use formwork_fs::{FileKind, Record};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::{Errno, Result};
+
+use super::calls::Place;
+use super::process::Caller;
+use crate::sys::notify;
+
+const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+const AT_EMPTY_PATH: u32 = 0x1000;
+
+/// A file that was found, held so that it stays the same.
+pub(super) struct Found {
+    /// A path to it from `/proc`.
+    place: CString,
+    _file: Option<OwnedFd>,
+}
+
+/// What the kernel says of a file, corrected by its record.
+pub(super) struct Known {
+    pub(super) raw: RawStat,
+    pub(super) kind: FileKind,
+    pub(super) record: Option<Record>,
+}
+
+impl Known {
+    pub(super) fn owner(&self) -> (u32, u32) {
+        self.record.map_or((self.raw.uid(), self.raw.gid()), |record| (record.uid, record.gid))
+    }
+}
+
+/// A name in a directory.
+pub(super) struct Entry {
+    pub(super) directory: Found,
+    pub(super) descriptor: OwnedFd,
+    pub(super) name: CString,
+}
+
+impl Found {
+    pub(super) fn open(file: OwnedFd) -> Self {
+        let place = format!("self/fd/{}", file.as_raw_fd());
+        Self { place: CString::new(place).unwrap_or_default(), _file: Some(file) }
+    }
+
+    /// A path to it, for calls that follow links, from the working directory.
+    pub(super) fn place(&self) -> &CStr {
+        &self.place
+    }
+
+    /// What is known of it.
+    pub(super) fn examine(&self) -> Result<Known> {
+        let raw = RawStat(notify::raw_stat(&self.place, 0)?);
+        let kind = FileKind::from(FileType::from_raw_mode(raw.mode()));
+        Ok(Known { record: self.record(kind)?, raw, kind })
+    }
+
+    /// The record of a file of this kind.
+    pub(super) fn record(&self, kind: FileKind) -> Result<Option<Record>> {
+        let mut value = [0; 32];
+        match rustix::fs::getxattr(&*self.place, Record::attribute(kind), &mut value) {
+            Ok(length) => Ok(Record::decode(kind, &value[..length])),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Gives it a record; `false` where its file system keeps none.
+    pub(super) fn set_record(&self, kind: FileKind, record: &Record) -> Result<bool> {
+        let attribute = Record::attribute(kind);
+        let flags = rustix::fs::XattrFlags::empty();
+        let result = match record.is_plain() {
+            true => rustix::fs::removexattr(&*self.place, attribute),
+            false => rustix::fs::setxattr(&*self.place, attribute, &record.encode(kind), flags),
+        };
+        match result {
+            Ok(()) | Err(Errno::NODATA) => Ok(true),
+            Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl Caller<'_> {
+    /// The file that a call is about; fails where the kernel shall find out what is wrong.
+    pub(super) fn find(&self, place: Place) -> Result<Found> {
+        let (base, path, flags) = match place {
+            Place::Path(path) => (None, path, 0),
+            Place::Link(path) => (None, path, AT_SYMLINK_NOFOLLOW),
+            Place::Open(descriptor) => return Ok(self.descriptor(self.int(descriptor))),
+            Place::At(base, path) => (Some(base), path, 0),
+            Place::LinkAt(base, path) => (Some(base), path, AT_SYMLINK_NOFOLLOW),
+            Place::AtWith(base, path, flags) => (Some(base), path, self.int(flags)),
+        };
+        let address = self.long(path);
+        let path = match address {
+            0 if flags & AT_EMPTY_PATH != 0 => CString::default(),
+            _ => self.string(address)?,
+        };
+        let base = base.map_or(libc::AT_FDCWD, |base| self.int(base) as i32);
+        if !path.is_empty() {
+            let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+            return self.find_path(base, &path, follow);
+        }
+        match (flags & AT_EMPTY_PATH != 0, base) {
+            (true, libc::AT_FDCWD) => Ok(Found::open(self.base(base)?)),
+            (true, descriptor) => Ok(self.descriptor(descriptor as u32)),
+            (false, _) => Err(Errno::NOENT),
+        }
+    }
+
+    /// The file of a path.
+    pub(super) fn find_path(&self, base: i32, path: &CStr, follow: bool) -> Result<Found> {
+        if let Some(descriptor) = own_descriptor(path.to_bytes()).filter(|_| follow) {
+            return Ok(self.descriptor(descriptor));
+        }
+        let link = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        Ok(Found::open(self.open_path(base, path, OFlags::PATH | link, Mode::empty())?))
+    }
+
+    /// The place of a call as a name in a directory that there is; for calls that make or remove.
+    pub(super) fn find_entry(&self, place: Place) -> Result<Entry> {
+        let (base, path) = match place {
+            Place::Path(path) | Place::Link(path) => (libc::AT_FDCWD, path),
+            Place::At(base, path) | Place::LinkAt(base, path) | Place::AtWith(base, path, _) => {
+                (self.int(base) as i32, path)
+            }
+            Place::Open(_) => return Err(Errno::INVAL),
+        };
+        let path = self.string(self.long(path))?;
+        self.entry_of(base, &path)
+    }
+
+    /// A path as a name in a directory that there is.
+    pub(super) fn entry_of(&self, base: i32, path: &CStr) -> Result<Entry> {
+        let path = path.to_bytes();
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+        let (way, name) = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(slash) => (&path[..=slash], &path[slash + 1..end]),
+            None => (&b"."[..], &path[..end]),
+        };
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(Errno::EXIST);
+        }
+        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let descriptor = self.open_path(base, &text(way)?, flags, Mode::empty())?;
+        let place = format!("self/fd/{}", descriptor.as_raw_fd());
+        let directory = Found { place: text(place.as_bytes())?, _file: None };
+        Ok(Entry { directory, descriptor, name: text(name)? })
+    }
+
+    /// Opens a path as the process would, but without magic.
+    pub(super) fn open_path(
+        &self,
+        base: i32,
+        path: &CStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
+        let resolve = ResolveFlags::NO_MAGICLINKS;
+        let directory = match path.to_bytes().first() {
+            Some(b'/') => None,
+            _ => Some(self.base(base)?),
+        };
+        let from = directory.as_ref().map_or(CWD, AsFd::as_fd);
+        loop {
+            match rustix::fs::openat2(from, path, flags | OFlags::CLOEXEC, mode, resolve) {
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The directory that relative paths begin in.
+    fn base(&self, base: i32) -> Result<OwnedFd> {
+        let place = match base {
+            libc::AT_FDCWD => self.own("cwd"),
+            descriptor => self.own(&format!("fd/{descriptor}")),
+        };
+        rustix::fs::openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// A file that the process has open.
+    fn descriptor(&self, descriptor: u32) -> Found {
+        let place = self.own(&format!("fd/{}", descriptor as i32));
+        Found { place: CString::new(place).unwrap_or_default(), _file: None }
+    }
+}
+
+/// The descriptor whose name in `/proc` or `/dev` a path is.
+fn own_descriptor(path: &[u8]) -> Option<u32> {
+    let places = [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"];
+    let number = places.iter().find_map(|place| path.strip_prefix(*place))?;
+    let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(number).ok()?.parse().ok()).flatten()
+}
+
+/// What the kernel says of a file, as it says it to programs of this machine.
+pub(super) struct RawStat(pub(super) [u8; 144]);
+
+/// Where in that structure things are; from the size on, it is the same on all machines.
+#[cfg(target_arch = "x86_64")]
+mod layout {
+    pub(super) const LENGTH: usize = 144;
+    pub(super) const LINKS: usize = 16;
+    pub(super) const MODE: usize = 24;
+    pub(super) const UID: usize = 28;
+    pub(super) const GID: usize = 32;
+    pub(super) const RDEV: usize = 40;
+}
+#[cfg(target_arch = "aarch64")]
+mod layout {
+    pub(super) const LENGTH: usize = 128;
+    pub(super) const LINKS: usize = 20;
+    pub(super) const MODE: usize = 16;
+    pub(super) const UID: usize = 24;
+    pub(super) const GID: usize = 28;
+    pub(super) const RDEV: usize = 32;
+}
+const SIZE: usize = 48;
+
+impl RawStat {
+    pub(super) fn mode(&self) -> u32 {
+        self.word(layout::MODE)
+    }
+
+    fn uid(&self) -> u32 {
+        self.word(layout::UID)
+    }
+
+    fn gid(&self) -> u32 {
+        self.word(layout::GID)
+    }
+
+    /// The file's device and number, which tell it from all others.
+    pub(super) fn identity(&self) -> [u64; 2] {
+        [self.long(0), self.long(8)]
+    }
+
+    /// The same with what a record says.
+    pub(super) fn correct(&mut self, record: &Record) {
+        self.put(layout::UID, &record.uid.to_le_bytes());
+        self.put(layout::GID, &record.gid.to_le_bytes());
+        if let Some((block, major, minor)) = record.device {
+            let mode = self.mode() & 0o7777 | device_type(block);
+            self.put(layout::MODE, &mode.to_le_bytes());
+            self.put(layout::RDEV, &rustix::fs::makedev(major, minor).to_le_bytes());
+            self.put(SIZE, &[0; 8]);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0[..layout::LENGTH]
+    }
+
+    /// The same in the structure `stat64` of 32-bit programs.
+    pub(super) fn bytes_of_32_bits(&self) -> Vec<u8> {
+        // Arm aligns numbers of 64 bits, and x86 does not.
+        let shift = if cfg!(target_arch = "aarch64") { 4 } else { 0 };
+        let mut bytes = vec![0; 96 + 2 * shift];
+        let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+        put(0, &self.0[0..8]);
+        put(12, &self.0[8..12]);
+        put(16, &self.mode().to_le_bytes());
+        put(20, &self.word(layout::LINKS).to_le_bytes());
+        put(24, &self.uid().to_le_bytes());
+        put(28, &self.gid().to_le_bytes());
+        put(32, &self.0[layout::RDEV..layout::RDEV + 8]);
+        put(44 + shift, &self.0[SIZE..SIZE + 8]);
+        put(52 + shift, &self.0[56..60]);
+        put(56 + 2 * shift, &self.0[64..72]);
+        for (index, from) in (72..120).step_by(8).enumerate() {
+            put(64 + 2 * shift + 4 * index, &self.0[from..from + 4]);
+        }
+        put(88 + 2 * shift, &self.0[8..16]);
+        bytes
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        let mut word = [0; 4];
+        word.copy_from_slice(&self.0[at..at + 4]);
+        u32::from_le_bytes(word)
+    }
+
+    fn long(&self, at: usize) -> u64 {
+        let mut long = [0; 8];
+        long.copy_from_slice(&self.0[at..at + 8]);
+        u64::from_le_bytes(long)
+    }
+
+    fn put(&mut self, at: usize, value: &[u8]) {
+        self.0[at..at + value.len()].copy_from_slice(value);
+    }
+}
+
+/// The type of a device, as modes have it.
+pub(super) fn device_type(block: bool) -> u32 {
+    if block { libc::S_IFBLK } else { libc::S_IFCHR }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_descriptor;
+
+    #[test]
+    fn own_descriptors_are_known_by_their_names() {
+        for (path, descriptor) in [
+            ("/proc/self/fd/7", Some(7)),
+            ("/proc/thread-self/fd/0", Some(0)),
+            ("/dev/fd/12", Some(12)),
+            ("/proc/self/fd/", None),
+            ("/proc/self/fd/7/..", None),
+            ("/proc/self/fd/-1", None),
+            ("/proc/self/fd/99999999999", None),
+            ("/proc/1/fd/7", None),
+        ] {
+            assert_eq!(own_descriptor(path.as_bytes()), descriptor, "{path}");
+        }
+    }
+}
