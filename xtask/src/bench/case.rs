@@ -10,6 +10,9 @@ use super::bases::{BUSYBOX, LARGE};
 use super::peers::Peer;
 use super::random::Random;
 
+/// How long files must have been left alone for formwork to remember what they hold.
+const SETTLED: Duration = Duration::from_secs(61);
+
 /// One thing to measure.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -62,8 +65,19 @@ pub(crate) struct Measured {
     pub(crate) name: &'static str,
     pub(crate) budget: f64,
     pub(crate) times: BTreeMap<Peer, Vec<Duration>>,
-    /// formwork's peak memory in bytes, the largest of its processes.
+    /// What formwork took of the machine in one more run.
+    pub(crate) taken: Taken,
+}
+
+/// What a run takes of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Taken {
+    /// The peak memory in bytes, the largest of its processes.
     pub(crate) peak_memory: u64,
+    /// From its start to its end, in seconds.
+    pub(crate) wall: f64,
+    /// The time of all processors, for the program and for the kernel, in seconds.
+    pub(crate) processors: f64,
 }
 
 /// All cases, in the order of the design's budgets; `pulled` is the large base in a registry, and
@@ -169,6 +183,10 @@ impl Case {
                 )?;
             }
             fs_err::create_dir_all(&context)?;
+            if self.files >= 1000 {
+                // What has just been written is read again for a minute, as it may still change.
+                std::thread::sleep(SETTLED);
+            }
         }
         Ok(context)
     }
@@ -203,7 +221,12 @@ fn large_file(work: &Path, gigabytes: u64) -> Result<PathBuf> {
 impl Measured {
     /// A case without figures.
     pub(crate) fn new(case: &Case) -> Self {
-        Self { name: case.name, budget: case.budget, times: BTreeMap::new(), peak_memory: 0 }
+        Self {
+            name: case.name,
+            budget: case.budget,
+            times: BTreeMap::new(),
+            taken: Taken::default(),
+        }
     }
 
     /// Adds a run.

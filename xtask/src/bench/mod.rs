@@ -138,7 +138,7 @@ fn measure(
         }
     }
     if let Some(tool) = ready.iter().find(|tool| tool.peer() == Peer::Formwork) {
-        measured.peak_memory = tool.peak_memory(case, &context, bases)?;
+        measured.taken = tool.taken(case, &context, bases)?;
     }
     // Small cases leave little; what large ones leave would fill the disk.
     if case.is_large() {

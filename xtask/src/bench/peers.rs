@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::bases::{BUSYBOX, Bases, LARGE};
-use super::case::{Case, Kind};
+use super::case::{Case, Kind, Taken};
 use super::crowd;
 use crate::formwork::Formwork;
 
@@ -143,13 +143,13 @@ impl Tool {
         time
     }
 
-    /// The largest resident set of a run, in bytes.
-    pub(crate) fn peak_memory(&self, case: &Case, context: &Path, bases: &Bases) -> Result<u64> {
+    /// What one run takes of the machine.
+    pub(crate) fn taken(&self, case: &Case, context: &Path, bases: &Bases) -> Result<Taken> {
         self.begin(case, bases)?;
         let log = self.work.join("memory");
         let script = self.write(case, context, bases)?;
         let status = Command::new("/usr/bin/time")
-            .args(["-f", "%M", "-o"])
+            .args(["-f", "%M %e %U %S", "-o"])
             .arg(&log)
             .args(["sh", "-c", &script])
             .stdout(Stdio::null())
@@ -158,8 +158,12 @@ impl Tool {
         if !status.success() {
             bail!("{} failed", self.name());
         }
-        let kilobytes: u64 = fs_err::read_to_string(&log)?.trim().parse()?;
-        Ok(kilobytes * 1024)
+        let text = fs_err::read_to_string(&log)?;
+        let figures: Vec<f64> =
+            text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [kilobytes, wall, user, system] = figures[..] else { bail!("time says `{text}`") };
+        let peak_memory = kilobytes as u64 * 1024;
+        Ok(Taken { peak_memory, wall, processors: user + system })
     }
 
     /// Brings the tool to where each run of a case begins; this is not measured.

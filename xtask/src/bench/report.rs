@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::case::Measured;
+use super::case::{Measured, Taken};
 use super::peers::{Peer, Tool};
 
 /// What no case should need more memory than, in bytes.
@@ -35,20 +35,21 @@ pub(crate) fn line(measured: &Measured) -> String {
 /// All cases.
 pub(crate) fn table(results: &[Measured]) -> String {
     let mut text = format!(
-        "{:36} {:>9} {:>9} {:>3} {:>8} {:>18} {:>18}\n",
-        "case (medians)", "formwork", "budget", "", "memory", "buildkit", "buildah"
+        "{:36} {:>9} {:>9} {:>3} {:>8} {:>16} {:>18} {:>18}\n",
+        "case (medians)", "formwork", "budget", "", "memory", "processors", "buildkit", "buildah"
     );
     for measured in results {
         let ours = measured.median(Peer::Formwork).unwrap_or(0.0);
-        let is_within = ours <= measured.budget && measured.peak_memory <= MEMORY_BUDGET;
+        let is_within = ours <= measured.budget && measured.taken.peak_memory <= MEMORY_BUDGET;
         let mark = if is_within { "ok" } else { "—" };
         let _ = write!(
             text,
-            "{:36} {:>9} {:>9} {mark:>3} {:>5} MB",
+            "{:36} {:>9} {:>9} {mark:>3} {:>5} MB {:>16}",
             measured.name,
             seconds(ours),
             seconds(measured.budget),
-            measured.peak_memory / 1_000_000
+            measured.taken.peak_memory / 1_000_000,
+            processors(measured)
         );
         for peer in PEERS {
             let cell = measured
@@ -78,13 +79,24 @@ pub(crate) fn json(results: &[Measured], tools: &[Tool]) -> String {
             json!({
                 "case": measured.name,
                 "budget": measured.budget,
-                "peak_memory": measured.peak_memory,
+                "peak_memory": measured.taken.peak_memory,
+                "processors": { "seconds": measured.taken.processors, "wall": measured.taken.wall },
                 "tools": times,
             })
         })
         .collect();
     let report = json!({ "machine": machine(tools), "cases": cases });
     format!("{}\n", serde_json::to_string_pretty(&report).unwrap_or_default())
+}
+
+/// The time of all processors, and how many of them a run kept busy.
+fn processors(measured: &Measured) -> String {
+    let Taken { wall, processors, .. } = measured.taken;
+    // `time` counts hundredths of a second.
+    match wall >= 0.1 {
+        true => format!("{} ({:.1})", seconds(processors), processors / wall),
+        false => seconds(processors),
+    }
 }
 
 fn seconds(seconds: f64) -> String {

@@ -2,11 +2,13 @@
 //!
 //! A row is a base with so many files and, for each rung, the median time of one `RUN true` as
 //! formwork tells it: from the step's start to its layer, without the first one, which makes the
-//! sandbox ready (and, without namespaces, writes all files of the base).
+//! sandbox ready (and, without namespaces, writes all files of the base). What the same process
+//! takes by itself is taken off.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -31,20 +33,39 @@ const STEPS: usize = 15;
 
 /// Measures all rungs that there are, and prints the table.
 pub(super) fn run(formwork: &Formwork, work: &Path) -> Result<()> {
-    println!("\nrungs: one RUN true, in milliseconds (budget)");
+    let bare = bare_process()?;
+    println!(
+        "\nrungs: one RUN true over its process, which takes {:.1} ms by itself, in milliseconds \
+         (budget)",
+        bare * 1000.0
+    );
     for (files, budgets) in ROWS {
         let place = work.join(format!("rungs-{files}"));
         make_context(&place, files)?;
         let mut line = format!("  base of {files:>6} files");
         for ((name, isolation), budget) in RUNGS.iter().zip(budgets) {
             match step(formwork, &place, isolation) {
-                Ok(time) => line += &format!("   {name} {:.1} ({budget})", time * 1000.0),
+                Ok(time) => {
+                    line += &format!("   {name} {:.1} ({budget})", (time - bare) * 1000.0);
+                }
                 Err(error) => println!("  {name} is skipped: {error:#}"),
             }
         }
         println!("{line}");
     }
     Ok(())
+}
+
+/// The median time of the process that a step is, in seconds.
+fn bare_process() -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let start = Instant::now();
+        Command::new("/bin/busybox").args(["sh", "-c", ":"]).status()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().context("nothing was measured")
 }
 
 fn make_context(place: &Path, files: usize) -> Result<()> {
