@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use formwork_testing::{program, skipped};
 
@@ -26,7 +27,10 @@ CMD ["hello", "--greeting=works"]
 /// The root file system of Debian 12's required packages, made once for all test runs; `None`
 /// after noting that the running test is skipped.
 pub(crate) fn root_file_system() -> Option<PathBuf> {
+    static MAKING: Mutex<()> = Mutex::new(());
     program("mmdebstrap")?;
+    // Who comes second finds what the first has made.
+    let _turn = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let archive = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-bookworm.tar.gz");
     if !archive.exists() {

@@ -92,9 +92,12 @@ fn serve(registry: &Path, config: &str, dir: &Path, host: &str) -> Option<Child>
     None
 }
 
-/// Runs a program that has to succeed; what it wrote.
+/// Runs a program that has to succeed, without the credentials of whoever tests; what it wrote.
 fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let Output { status, stdout, stderr } = Command::new(program).args(arguments).output().unwrap();
+    let nothing = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command.env("XDG_RUNTIME_DIR", nothing.path()).env("HOME", nothing.path());
+    let Output { status, stdout, stderr } = command.args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{program} {arguments:?}: {said}");
     stdout
