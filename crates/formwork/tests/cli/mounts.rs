@@ -101,7 +101,7 @@ fn together_or_alone(options: &str) -> String {
     format!(
         "RUN --mount=type=cache,target={options} cd $DIR; echo >> in; \
          for i in $(seq $WAIT); do sleep 0.05; [ $(wc -l < in) -gt 1 ] && break; done; \
-         wc -l < in; sleep 0.1; rm -f in"
+         wc -l < in; sleep 0.1; rm -f in || true"
     )
 }
 
