@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use formwork_diagnostics::{Event, EventSink, LogStream, StepId};
-use formwork_fs::{AtomicFile, FsError, RootDir, remove_tree};
+use formwork_fs::{AtomicFile, FsError, RootDir, Target, remove_tree};
 use formwork_image::copy_blob;
 use formwork_image::export::{self, Content, Form, Named, PushOptions};
 use formwork_layer::{
@@ -359,19 +359,31 @@ pub(crate) fn archive(
         Destination::Stdout => {
             pack(tree, options, stdout()?)?;
         }
-        Destination::File(path) => {
-            let mut file = AtomicFile::create(path)?;
-            let mut writer = BufWriter::with_capacity(1 << 20, &mut file);
-            pack(tree, options, &mut writer).map_err(|error| match error {
-                LayerError::Write(error) => FsError::new("write", path, error).into(),
-                other => WorkerError::from(other),
-            })?;
-            writer.flush().map_err(|error| FsError::new("write", path, error))?;
-            drop(writer);
-            file.commit()?;
-        }
+        Destination::File(path) => match Target::of(path)? {
+            Target::Special(file) => pack_to(tree, options, path, file)?,
+            Target::File(path) => {
+                let mut file = AtomicFile::create(&path)?;
+                pack_to(tree, options, &path, &mut file)?;
+                file.commit()?;
+            }
+        },
     }
     Ok(())
+}
+
+fn pack_to(
+    tree: &Tree,
+    options: &PackOptions,
+    path: &Path,
+    target: impl Write,
+) -> Result<(), WorkerError> {
+    let failed = |error| FsError::new("write", path, error);
+    let mut writer = BufWriter::with_capacity(1 << 20, target);
+    pack(tree, options, &mut writer).map_err(|error| match error {
+        LayerError::Write(error) => failed(error).into(),
+        other => WorkerError::from(other),
+    })?;
+    Ok(writer.flush().map_err(failed)?)
 }
 
 /// Makes a directory of the user's, and those above it, unless it is there.

@@ -1,6 +1,9 @@
 //! Where results go, and in which form.
 
+use std::io::Read;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use formwork_testing::{Registry, program};
 use serde_json::Value;
@@ -368,4 +371,23 @@ fn a_place_that_is_not_there_is_told_of_before_anything_is_built() {
     // A directory is made with those above it.
     let output = format!("type=local,dest={missing}");
     site.build(&["-o", &output], "FROM scratch\nCOPY . /\n");
+}
+
+#[test]
+fn pipes_and_devices_are_written_to_and_never_replaced() {
+    let site = Site::new();
+    site.write("f", "x");
+    let pipe = site.outside("pipe");
+    for output in ["type=oci", "type=docker", "type=tar"] {
+        let _ = fs_err::remove_file(&pipe);
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let mut reader =
+            Command::new("tar").args(["-tf", &pipe]).stdout(Stdio::piped()).spawn().unwrap();
+        let output = format!("{output},dest={pipe}");
+        site.build(&["-o", &output], "FROM scratch\nCOPY f /\n");
+        let mut names = String::new();
+        reader.stdout.take().unwrap().read_to_string(&mut names).unwrap();
+        assert!(reader.wait().unwrap().success() && !names.is_empty(), "{output}");
+        assert!(fs_err::metadata(&pipe).unwrap().file_type().is_fifo(), "{output}");
+    }
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use formwork_fs::{AtomicFile, FsError};
+use formwork_fs::{AtomicFile, Target};
 use formwork_oci::{Descriptor, IMAGE_LAYOUT, Index, Reference, to_json};
-use rustix::fs::{CWD, Mode, OFlags};
 
 use super::{Export, Form, Item, Named, path_of};
 use crate::archive::ArchiveWriter;
@@ -93,34 +92,6 @@ pub fn all_to_stream_without(
         item.left_out = lowest;
     }
     export.write(target, Path::new("the output"))
-}
-
-/// Where an archive goes.
-enum Target {
-    /// A new file, or an old one that is replaced; links to it have been followed.
-    File(PathBuf),
-    /// Something that cannot be replaced by a file.
-    Special(File),
-}
-
-impl Target {
-    fn of(path: &Path) -> Result<Self, ImageError> {
-        let metadata = match fs_err::metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::File(path.to_owned()));
-            }
-            Err(error) => return Err(FsError::new("examine", path, error).into()),
-        };
-        if metadata.is_file() {
-            let failed = |error| FsError::new("resolve", path, error);
-            return Ok(Self::File(fs_err::canonicalize(path).map_err(failed)?));
-        }
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
-        let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
-            .map_err(|errno| FsError::new("write the archive to", path, errno))?;
-        Ok(Self::Special(File::from(file)))
-    }
 }
 
 impl Export {
