@@ -396,9 +396,15 @@ fn make_directory(parent: &RootDir, name: &[u8], mode: u32) -> Result<(), Worker
 
 fn no_device(name: &str) -> impl Fn(Errno) -> WorkerError {
     move |errno| {
+        let way_out = match errno {
+            Errno::NOSPC => "free some space where the store (`--root`) is",
+            _ => {
+                "that takes the capability MKNOD, and a store (`--root`) on a file system that is \
+                 not mounted with `nodev`"
+            }
+        };
         WorkerError::Sandbox(SandboxError::Unavailable(format!(
-            "the device /dev/{name} cannot be made for a step ({errno}): that takes the capability \
-             MKNOD, and a store (`--root`) on a file system that is not mounted with `nodev`"
+            "the device /dev/{name} cannot be made for a step ({errno}): {way_out}"
         )))
     }
 }
