@@ -19,6 +19,8 @@ pub(super) enum Action {
     NoNamespaces,
     /// Asking a supervisor.
     Ask(Ask),
+    /// Asking a tracer.
+    Trace,
     /// Sockets within the machine, and those that ask about its interfaces.
     NoNetwork,
     /// Of processes, only the one that calls, which is number 0.
@@ -109,6 +111,7 @@ fn act(action: Action) -> Vec<sock_filter> {
             code.extend([errno(libc::EAFNOSUPPORT), allow]);
             code
         }
+        Action::Trace => vec![answer(libc::SECCOMP_RET_TRACE)],
         Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
         Action::Ask(Ask::IfAny(argument, bits)) => vec![
             load(FIRST_ARGUMENT + 8 * argument),

@@ -20,15 +20,17 @@ use crate::sys::notify;
 /// The flags of `statx` that say how, and not which file.
 const STATX_HOW: u32 = 0x6000;
 /// `S_ISUID`, `S_ISGID`, and the group's right to execute, without which the second means locks.
-const SET_USER: u32 = 0o4000;
-const SET_GROUP: u32 = 0o2000;
-const GROUP_EXECUTES: u32 = 0o010;
+pub(super) const SET_USER: u32 = 0o4000;
+pub(super) const SET_GROUP: u32 = 0o2000;
+pub(super) const GROUP_EXECUTES: u32 = 0o010;
 
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
     pub(super) fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
         let mut known = self.find(place)?.examine()?;
-        let Some(record) = known.record else { return Ok(Outcome::Continue) };
+        let Some(record) = known.record.or(self.record_of_all()) else {
+            return Ok(Outcome::Continue);
+        };
         known.raw.correct(&record);
         let address = self.long(buffer);
         match for_32_bits {
@@ -40,12 +42,20 @@ impl Caller<'_> {
 
     pub(super) fn statx(&self) -> Result<Outcome> {
         let found = self.find(Place::AtWith(0, 1, 2))?;
-        let Some(record) = found.examine()?.record else { return Ok(Outcome::Continue) };
+        let known = found.examine()?;
+        let Some(record) = known.record.or(self.record_of_all()) else {
+            return Ok(Outcome::Continue);
+        };
+        let (uid, gid) = known.owner();
         let (how, mask) = (self.int(2) & STATX_HOW, self.int(3));
         let mut bytes = notify::raw_statx(found.place(), how as i32, mask)?;
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(20, &record.uid.to_le_bytes());
-        put(24, &record.gid.to_le_bytes());
+        put(20, &uid.to_le_bytes());
+        put(24, &gid.to_le_bytes());
+        if let Some(mode) = record.mode {
+            let mode = (known.raw.mode() & !0o7777 | mode) as u16;
+            put(28, &mode.to_le_bytes());
+        }
         if let Some((block, major, minor)) = record.device {
             put(40, &[0; 8]);
             put(128, &major.to_le_bytes());
@@ -58,6 +68,11 @@ impl Caller<'_> {
         Ok(Outcome::Value(0))
     }
 
+    /// What the files have that have no record, where the kernel's answer is not for the process.
+    fn record_of_all(&self) -> Option<Record> {
+        self.session.inside.is_some().then(Record::default)
+    }
+
     /// `chown` and its kin.
     pub(super) fn chown(&self, place: Place, owner: usize) -> Result<Outcome> {
         let (uid, gid) = (self.id(owner), self.id(owner + 1));
@@ -66,7 +81,8 @@ impl Caller<'_> {
         let old = known.owner();
         let changed = |new, old| if new == u32::MAX { old } else { new };
         let (new_uid, new_gid) = (changed(uid, old.0), changed(gid, old.1));
-        if known.record.is_none() && (new_uid, new_gid) == (0, 0) && old == (0, 0) {
+        let is_plain = known.record.is_none() && (new_uid, new_gid) == (0, 0) && old == (0, 0);
+        if is_plain && self.session.inside.is_none() {
             // The one id may be given to itself.
             return Ok(Outcome::Continue);
         }
@@ -82,16 +98,19 @@ impl Caller<'_> {
         }
         // The kernel's part: rights to execute as the owner are lost, times change.
         let none = (uid, gid) == (u32::MAX, u32::MAX);
-        let id = if none { None } else { Some(0) };
-        let (owner, group) = (id.map(Uid::from_raw), id.map(Gid::from_raw));
+        let (uid, gid) = formwork_fs::lone_ids().unwrap_or_default();
+        let (owner, group) = match none {
+            true => (None, None),
+            false => (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
+        };
         let given =
             rustix::fs::chownat(rustix::fs::CWD, found.place(), owner, group, AtFlags::empty());
         if let Err(errno) = given {
             return Ok(Outcome::Error(errno));
         }
-        let device = known.record.and_then(|record| record.device);
+        let Record { device, mode, .. } = known.record.unwrap_or_default();
         // Where nothing can be kept (a pipe, a terminal), nobody will look for it either.
-        found.set_record(known.kind, &Record { uid: new_uid, gid: new_gid, device })?;
+        found.set_record(known.kind, &Record { uid: new_uid, gid: new_gid, device, mode })?;
         Ok(Outcome::Value(0))
     }
 
@@ -257,7 +276,7 @@ impl Caller<'_> {
     }
 
     /// The group that a directory hands down to what is made in it, other than root's.
-    fn inherited_group(&self, entry: &Entry) -> Result<Option<u32>> {
+    pub(super) fn inherited_group(&self, entry: &Entry) -> Result<Option<u32>> {
         let known = entry.directory.examine()?;
         let hands_down = known.raw.mode() & SET_GROUP != 0;
         Ok(Some(known.owner().1).filter(|group| hands_down && *group != 0))
@@ -300,24 +319,25 @@ impl Caller<'_> {
 }
 
 /// How a file is to be opened.
-struct How {
-    flags: u32,
-    mode: u32,
-    resolve: u64,
+pub(super) struct How {
+    pub(super) flags: u32,
+    pub(super) mode: u32,
+    pub(super) resolve: u64,
 }
 
 impl How {
-    fn is_nameless(&self) -> bool {
+    pub(super) fn is_nameless(&self) -> bool {
         self.flags & libc::O_TMPFILE as u32 == libc::O_TMPFILE as u32
     }
 
-    fn creates(&self) -> bool {
+    pub(super) fn creates(&self) -> bool {
         self.flags & libc::O_CREAT as u32 != 0 || self.is_nameless()
     }
 }
 
-fn new_record(who: &Credentials, group: Option<u32>) -> Record {
-    Record { uid: who.users.file, gid: group.unwrap_or(who.groups.file), device: None }
+pub(super) fn new_record(who: &Credentials, group: Option<u32>) -> Record {
+    let (uid, gid) = (who.users.file, group.unwrap_or(who.groups.file));
+    Record { uid, gid, ..Record::default() }
 }
 
 /// Whether a file is on a mount whose programs lend nothing.

@@ -25,6 +25,7 @@ mod identity;
 mod permissions;
 mod place;
 mod process;
+mod traced;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -47,6 +48,7 @@ use calls::{Call, Calls};
 use credentials::{Credentials, Sets};
 use permissions::{EXECUTE, WRITE};
 use process::Caller;
+pub(crate) use traced::{Traced, is_possible, starter};
 
 /// How many threads answer. Most steps have one process that works.
 const THREADS: usize = 4;
@@ -94,6 +96,11 @@ impl<'a> Questions<'a> {
         Ok(Self { filter: calls::filter(spec.user.uid != 0), channel })
     }
 
+    /// As [`Questions::of`], for a process whose supervisor is [`Traced`].
+    pub(crate) fn of_traced(channel: BorrowedFd<'a>) -> Self {
+        Self { filter: traced::filter(), channel }
+    }
+
     /// Has this process, and all that it becomes or makes, ask the supervisor. Does not allocate.
     pub(crate) fn ask(&self) -> Result<()> {
         notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
@@ -129,6 +136,8 @@ struct Session {
     calls: Calls,
     /// Whether a process may have another root directory than the sandbox's.
     roots_differ: AtomicBool,
+    /// Where the process has its root, if no kernel does what it asks for.
+    inside: Option<traced::Inside>,
 }
 
 impl Session {
@@ -147,6 +156,8 @@ enum Outcome {
     Error(Errno),
     /// The process gets a descriptor, which ends with the next program or does not.
     Descriptor(OwnedFd, bool),
+    /// The same with what a file that is open as a path is when it can be opened with these flags.
+    Later(OwnedFd, OFlags, bool),
 }
 
 fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
@@ -169,6 +180,7 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
         sets: Sets::new(Credentials::of(&user)),
         calls: Calls::new(),
         roots_differ: AtomicBool::new(privileged),
+        inside: None,
     };
     rustix::io::write(channel, &[READY])?;
     std::thread::scope(|scope| {
