@@ -41,7 +41,7 @@ pub(crate) fn copy_bytes(
 ) -> Result<(), ImageError> {
     let bytes = source.open(descriptor)?;
     let copied = match bytes.as_range() {
-        Some((file, offset, length)) if source.is_trusted() => {
+        Some((file, offset, length)) if source.is_trusted(&descriptor.digest) => {
             sink.append_range(file, offset, length)
         }
         _ => {
