@@ -30,8 +30,8 @@ pub use error::FsError;
 pub use lease::{ClosedGate, Lease, held_by_anybody, keep_gate_open};
 pub use lock::FileLock;
 pub use owner::{
-    OWNER_ATTRIBUTE, Record, give, keep_owners_as_data, owners_are_data, read_record,
-    stat_with_record, write_record,
+    DEVICE_STAND_IN, OWNER_ATTRIBUTE, Record, give, keep_owners_as_data, owners_are_data,
+    read_record, stat_with_record, write_record,
 };
 pub use relpath::{RelPath, RelPathError};
 pub use remove::remove_tree;
