@@ -131,7 +131,7 @@ fn run_in_place(
     fit_once(&mut place, root, mounts, store.threads(), |directory| {
         let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
         make_missing(root, &cwd, directory)?;
-        let process = process(spec, RootFs::in_place(directory), user);
+        let process = process(spec, store.root_in_place(directory), user);
         Ok(Launcher::new().run(&process, stdio, cancel)?)
     })
 }

@@ -4,15 +4,16 @@
 //! the layer. A cache directory moves in and out as it is. Paths are resolved as a process in there
 //! would, by the lists of files; nothing here follows a link on the disk.
 
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use formwork_fs::{Follow, FsError, RelPath, RootDir, Timestamp, remove_tree};
+use formwork_fs::{FileKind, Follow, FsError, Record, RelPath, RootDir, Timestamp, remove_tree};
 use formwork_layer::tree::{Last, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{MountKind, SandboxError, Stub};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
 };
 use rustix::io::Errno;
 
@@ -137,6 +138,10 @@ impl<'a> Fitting<'a> {
         }
         let dev = root.open_dir(&RelPath::new("dev").unwrap_or_default(), Follow::Never)?;
         for (name, major, minor) in DEVICES {
+            if formwork_fs::owners_are_data() {
+                make_stand_in(&dev, name, major, minor).map_err(no_device(name))?;
+                continue;
+            }
             let device = rustix::fs::makedev(major, minor);
             let mode = Mode::from_raw_mode(0o666);
             rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, device)
@@ -144,8 +149,10 @@ impl<'a> Fitting<'a> {
                 .map_err(no_device(name))?;
         }
         // A file system may have devices without effect.
-        rustix::fs::openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(no_device("null"))?;
+        if !formwork_fs::owners_are_data() {
+            rustix::fs::openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+                .map_err(no_device("null"))?;
+        }
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(no_device(name))?;
         }
@@ -162,9 +169,8 @@ impl<'a> Fitting<'a> {
                     let file = rustix::fs::openat(&parent, &name[..], flags, Mode::empty())?;
                     let mut file = std::fs::File::from(file);
                     std::io::Write::write_all(&mut file, &data.0)?;
-                    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-                    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
-                    Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?)
+                    formwork_fs::give(file.as_fd(), b"", *uid, *gid)?;
+                    Ok(formwork_fs::give_mode(file.as_fd(), FileKind::Regular, mode & 0o7777)?)
                 };
                 write().map_err(|error| FsError::new("write", parent.path(), error))?;
                 self.settle(&target)
@@ -389,9 +395,22 @@ fn make_directory(parent: &RootDir, name: &[u8], mode: u32) -> Result<(), Worker
         FsError::new("create the directory", path, errno)
     };
     rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(failed)?;
-    let mode = Mode::from_raw_mode(mode & 0o7777);
-    rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failed)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
+    formwork_fs::give_mode(made.as_fd(), FileKind::Directory, mode & 0o7777).map_err(failed)?;
     Ok(())
+}
+
+/// Makes what stands for a device where nobody may make one.
+fn make_stand_in(dev: &RootDir, name: &str, major: u32, minor: u32) -> rustix::io::Result<()> {
+    let kind = formwork_fs::device_stand_in();
+    rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), 0)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(dev, name, flags, Mode::empty())?;
+    let device = Some((false, major, minor));
+    let kind = FileKind::from(kind);
+    formwork_fs::write_record(file.as_fd(), kind, &Record { device, ..Record::default() })?;
+    formwork_fs::give_mode(file.as_fd(), kind, 0o666)
 }
 
 fn no_device(name: &str) -> impl Fn(Errno) -> WorkerError {

@@ -14,7 +14,7 @@ use formwork_diagnostics::Outcome;
 use formwork_graph::{CacheSharing, Exec, MountKind};
 use formwork_layer::tree::Origin;
 use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
-use formwork_sandbox::{RootFs, SandboxError};
+use formwork_sandbox::SandboxError;
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
@@ -93,7 +93,7 @@ impl Worker {
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
         let mut fitting = Fitting::new(&mut place, &stack, self.store.threads);
         fitting.put_in(&mounts)?;
-        let rootfs = RootFs::in_place(fitting.root_path());
+        let rootfs = self.store.root_in_place(fitting.root_path());
         let spec = self.spec_of(exec, &user, &mounts, rootfs)?;
         // Last, since who waits here has whatever others may wait for.
         let neighbours = self.places.neighbours(user.uid);
