@@ -165,8 +165,9 @@ impl<'a> Fitting<'a> {
                 let target = self.clear(target)?;
                 let (parent, name) = self.open(&target)?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let own = Mode::RUSR | Mode::WUSR;
                 let write = || -> std::io::Result<()> {
-                    let file = rustix::fs::openat(&parent, &name[..], flags, Mode::empty())?;
+                    let file = rustix::fs::openat(&parent, &name[..], flags, own)?;
                     let mut file = std::fs::File::from(file);
                     std::io::Write::write_all(&mut file, &data.0)?;
                     formwork_fs::give(file.as_fd(), b"", *uid, *gid)?;

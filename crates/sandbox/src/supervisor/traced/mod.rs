@@ -68,7 +68,7 @@ pub(crate) fn is_possible() -> Result<()> {
 fn may_trace() -> Result<()> {
     match sys::fork(0)? {
         sys::Fork::Child => loop {
-            std::thread::sleep(std::time::Duration::from_secs(1));
+            std::thread::sleep(std::time::Duration::from_secs(60));
         },
         sys::Fork::Parent(child, process) => {
             let result = trace::seize(child.as_raw_nonzero().get());
@@ -112,6 +112,8 @@ impl Traced {
     ) -> std::result::Result<Self, SandboxError> {
         let failed = |errno| SandboxError::setup(Stage::Confine, "the process", errno);
         let number = process.as_raw_nonzero().get();
+        let mut word = [0];
+        rustix::io::read(&channel, &mut word).map_err(failed)?;
         trace::seize(number).map_err(failed)?;
         rustix::io::write(&channel, &[READY]).map_err(failed)?;
         let inside = Inside::new(root, starter, !spec.no_new_privileges).map_err(failed)?;
