@@ -17,7 +17,7 @@ use formwork_sandbox::{
     Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
 };
 use formwork_snapshot::{Active, Snapshotter};
-use formwork_solver::{Cancel, Done, Task};
+use formwork_solver::{Cancel, Done, Task, step_id};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 
@@ -271,7 +271,7 @@ impl Worker {
 
 /// A step as events name it.
 pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
-    StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
+    step_id(task.id)
 }
 
 /// Waits before another attempt, twice as long as before the last one.
