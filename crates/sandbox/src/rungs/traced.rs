@@ -223,5 +223,6 @@ fn wait_for(traced: &mut Traced, process: Pid) -> ExitStatus {
         traced.attend(waited.pid, waited.status);
         traced.kill_all();
     }
+    traced.remove_shared();
     status
 }

@@ -32,7 +32,7 @@ const WHITEOUT: Device = (false, 0, 0);
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
     pub(super) fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
-        let mut known = self.find(place)?.examine()?;
+        let mut known = self.find_shown(place)?.examine()?;
         let Some(record) = known.record.or(self.record_of_all()) else {
             return Ok(Outcome::Continue);
         };
@@ -46,7 +46,7 @@ impl Caller<'_> {
     }
 
     pub(super) fn statx(&self) -> Result<Outcome> {
-        let found = self.find(Place::AtWith(0, 1, 2))?;
+        let found = self.find_shown(Place::AtWith(0, 1, 2))?;
         let known = found.examine()?;
         let Some(record) = known.record.or(self.record_of_all()) else {
             return Ok(Outcome::Continue);

@@ -40,6 +40,12 @@ pub(super) enum Deed {
     WorkingDirectory,
     /// About a process in an argument, which has to be one of the step's.
     Process(usize),
+    /// The priority of a process, a group or a user, whose kinds begin with a number.
+    Priority(u32),
+    /// A piece of memory, a queue or some semaphores by a key that is the step's own.
+    Shared,
+    /// The same by a number.
+    SharedUse,
     /// `kill`.
     Signal,
     Control,
@@ -145,8 +151,14 @@ pub(super) const DEEDS: &[(&str, Deed, Path)] = {
         ("sched_setattr", Process(0), ALWAYS),
         ("sched_setparam", Process(0), ALWAYS),
         ("sched_setscheduler", Process(0), ALWAYS),
-        ("setpriority", Process(1), ALWAYS),
-        ("ioprio_set", Process(1), ALWAYS),
+        ("setpriority", Priority(0), ALWAYS),
+        ("ioprio_set", Priority(1), ALWAYS),
+        ("shmget", Shared, ALWAYS), ("msgget", Shared, ALWAYS), ("semget", Shared, ALWAYS),
+        ("shmat", SharedUse, ALWAYS), ("shmctl", SharedUse, ALWAYS),
+        ("msgsnd", SharedUse, ALWAYS), ("msgrcv", SharedUse, ALWAYS),
+        ("msgctl", SharedUse, ALWAYS),
+        ("semop", SharedUse, ALWAYS), ("semtimedop", SharedUse, ALWAYS),
+        ("semctl", SharedUse, ALWAYS),
         ("execve", Same, Path::Trace),
         ("execveat", Same, Path::Trace),
         ("chdir", Same, Path::Trace),
@@ -156,7 +168,8 @@ pub(super) const DEEDS: &[(&str, Deed, Path)] = {
         // without, as on old kernels.
         ("inotify_add_watch", Same, NOT_THERE), ("fanotify_mark", Same, NOT_THERE),
         ("name_to_handle_at", Same, NOT_THERE), ("statmount", Same, NOT_THERE),
-        ("listmount", Same, NOT_THERE),
+        ("listmount", Same, NOT_THERE), ("mq_open", Same, NOT_THERE),
+        ("mq_unlink", Same, NOT_THERE),
         ("getxattrat", Same, NOT_THERE), ("setxattrat", Same, NOT_THERE),
         ("removexattrat", Same, NOT_THERE), ("listxattrat", Same, NOT_THERE),
         // The kernel's own root is not the process's.

@@ -23,6 +23,7 @@ mod kernels;
 mod open;
 mod paths;
 mod processes;
+mod shared;
 mod program;
 mod sockets;
 mod tracer;
@@ -94,6 +95,7 @@ pub(super) struct Inside {
     /// What threads that are about to begin with a program may open.
     beginning: Mutex<HashMap<u32, [Option<OwnedFd>; 2]>>,
     sockets: Mutex<sockets::Sockets>,
+    shared: Mutex<shared::Shared>,
 }
 
 /// What the first thread of a supervisor waits for.
@@ -147,6 +149,11 @@ impl Traced {
         self.tracer.attend(process.as_raw_nonzero().get(), status);
     }
 
+    /// Removes what processes have shared, which would outlive them.
+    pub(crate) fn remove_shared(&self) {
+        self.tracer.remove_shared();
+    }
+
     /// Kills all that is left.
     pub(crate) fn kill_all(&self) {
         self.tracer.kill_all();
@@ -170,11 +177,16 @@ impl Inside {
             programs: Mutex::default(),
             beginning: Mutex::default(),
             sockets: Mutex::default(),
+            shared: Mutex::default(),
         })
     }
 
     fn sockets(&self) -> MutexGuard<'_, sockets::Sockets> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, shared::Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn programs(&self) -> MutexGuard<'_, HashMap<u32, Vec<u8>>> {
@@ -196,8 +208,8 @@ fn deeds() -> HashMap<u32, Deed> {
 /// What a call is for those parts of the supervisor that know it by another name.
 fn meaning(session: &Session, number: u32, deed: Deed) -> Meaning {
     let known = match deed {
-        Deed::Process(1) => None,
-        _ => session.calls.get(ARCHITECTURES[0].0, number),
+        Deed::Same => session.calls.get(ARCHITECTURES[0].0, number),
+        _ => None,
     };
     let call = Call::Limit { set: false };
     known.unwrap_or(Meaning { call, is_32_bit: false, has_short_ids: false })

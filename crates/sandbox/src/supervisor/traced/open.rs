@@ -129,6 +129,19 @@ impl Caller<'_> {
         text(&[&inside.path_of(entry.descriptor.as_fd())?[..], b"/", &target].concat())
     }
 
+    /// The file that a call is about, or the device of the container's that it stands for: who
+    /// opens it finds the same.
+    pub(in crate::supervisor) fn find_shown(&self, place: Place) -> Result<Found> {
+        let found = self.find(place)?;
+        if self.session.inside.is_none() {
+            return Ok(found);
+        }
+        let device = found.examine()?.record.and_then(|record| record.device);
+        Ok(device.and_then(usable).map_or(found, |device| {
+            Found::at(device.to_string_lossy().into_owned())
+        }))
+    }
+
     /// Opens what is there.
     fn open_found(
         &self,
@@ -150,10 +163,9 @@ impl Caller<'_> {
             return Err(Errno::LOOP);
         }
         let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
-        if let Some((block, major, minor)) = known.record.and_then(|record| record.device) {
-            let device = DEVICES.iter().find(|(a, b, _)| (*a, *b) == (major, minor) && !block);
-            let (_, _, device) = device.ok_or(Errno::NXIO)?;
-            let file = rustix::fs::open(*device, flags - OFlags::TRUNC, Mode::empty())?;
+        if let Some(device) = known.record.and_then(|record| record.device) {
+            let device = usable(device).ok_or(Errno::NXIO)?;
+            let file = rustix::fs::open(device, flags - OFlags::TRUNC, Mode::empty())?;
             return Ok(Outcome::Descriptor(file, closes));
         }
         if known.kind == FileKind::Fifo && !flags.contains(OFlags::NONBLOCK) {
@@ -222,6 +234,12 @@ impl Caller<'_> {
         self.settle(&of(&file), FileKind::Regular, mode, new_record(who, None))?;
         Ok(Outcome::Descriptor(file, closes))
     }
+}
+
+/// The name of a device that everybody may use.
+fn usable((block, major, minor): (bool, u32, u32)) -> Option<&'static CStr> {
+    let found = DEVICES.iter().find(|(a, b, _)| (*a, *b) == (major, minor) && !block);
+    found.map(|(_, _, name)| *name)
 }
 
 /// An open file, for as long as it is.

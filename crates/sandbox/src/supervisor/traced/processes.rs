@@ -7,7 +7,6 @@ use super::kernels::is_ours;
 use crate::seccomp::CAPABILITIES;
 use crate::supervisor::Outcome;
 use crate::supervisor::process::Caller;
-use crate::supervisor::calls::Call;
 
 /// `PR_GET_DUMPABLE`, `PR_SET_DUMPABLE`, `PR_GET_KEEPCAPS`, `PR_SET_KEEPCAPS`, `PR_CAPBSET_READ`,
 /// `PR_CAPBSET_DROP`, `PR_SET_MM`, `PR_CAP_AMBIENT`.
@@ -28,12 +27,22 @@ impl Caller<'_> {
     /// A call about a process, which the kernel carries out if that is one of the step's.
     pub(super) fn about_process(&self, at: usize) -> Result<Outcome> {
         let process = self.int(at);
-        // Numbers of groups and of users come from the same session, or are all the same.
-        let is_group = matches!(self.meaning.call, Call::Limit { .. });
-        if process == 0 || process == self.notification.thread || is_group || is_ours(process) {
+        if process == 0 || process == self.notification.thread || is_ours(process) {
             return Ok(Outcome::Continue);
         }
         Err(Errno::SRCH)
+    }
+
+    /// A change of priorities, which concerns processes, groups or users.
+    pub(super) fn priority(&self, first: u32) -> Result<Outcome> {
+        let (kind, whose) = (self.int(0).wrapping_sub(first), self.int(1));
+        match kind {
+            0 => self.about_process(1),
+            1 if whose == 0 || self.has_group(whose as i32) => Ok(Outcome::Continue),
+            1 => Err(Errno::SRCH),
+            2 => Err(Errno::PERM),
+            _ => Err(Errno::INVAL),
+        }
     }
 
     pub(super) fn signal(&self) -> Result<Outcome> {

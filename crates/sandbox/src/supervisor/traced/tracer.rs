@@ -69,6 +69,12 @@ impl Tracer {
         Self { session, processes, calls: Numbers::new() }
     }
 
+    pub(super) fn remove_shared(&self) {
+        if let Some(inside) = self.inside() {
+            inside.shared().remove_all();
+        }
+    }
+
     pub(super) fn kill_all(&self) {
         for process in self.processes.keys() {
             if let Some(process) = rustix::process::Pid::from_raw(*process) {
