@@ -125,25 +125,31 @@ impl BlobSource for PulledBlobs {
         self.content.place()
     }
 
-    fn is_trusted(&self) -> bool {
-        self.content.is_trusted()
+    fn is_trusted(&self, digest: &Digest) -> bool {
+        self.content.is_trusted(digest)
     }
 }
 
 impl BlobSource for ResultBlobs {
     fn open(&self, descriptor: &Descriptor) -> Result<BlobBytes, ImageError> {
-        match self.base.get(&descriptor.digest) {
-            Some(base) => base.open(descriptor),
-            None => self.content.open(descriptor),
-        }
+        self.place_of(&descriptor.digest).open(descriptor)
     }
 
     fn place(&self) -> String {
         self.content.place()
     }
 
-    fn is_trusted(&self) -> bool {
-        self.content.is_trusted() && self.base.values().all(|base| base.is_trusted())
+    fn is_trusted(&self, digest: &Digest) -> bool {
+        self.place_of(digest).is_trusted(digest)
+    }
+}
+
+impl ResultBlobs {
+    fn place_of(&self, digest: &Digest) -> &dyn BlobSource {
+        match self.base.get(digest) {
+            Some(base) => &**base,
+            None => &self.content,
+        }
     }
 }
 

@@ -3,12 +3,16 @@
 //! In a user namespace with a single id, every file belongs to that id, and nobody can make a
 //! device. There, the owner that a file is meant to have, and the device that it stands for, are a
 //! [`Record`] in an attribute of the file: it goes with the file through renames, further names and
-//! the copies that overlayfs makes. An empty file stands for a device. Without a record, a file is
-//! root's.
+//! the copies that overlayfs makes. Without a record, a file is root's.
 //!
 //! Only regular files and directories may have attributes of users. For all others, the one
 //! attribute that a user namespace may set on them is used: file capabilities, which mean nothing
 //! on what cannot be executed.
+//!
+//! A socket that nobody listens at stands for a device ([`DEVICE_STAND_IN`]): the kernel lets nobody
+//! open, truncate, map or execute one, as it lets nobody use a device on a mount without devices, so
+//! nobody has to watch over it. Where sockets can have no record, an empty file can stand for one,
+//! too; then it is up to others that nobody opens it.
 //!
 //! Whether owners are data is a property of the whole process, as its user namespace is; whoever
 //! enters that says so, once.
@@ -17,7 +21,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::{Errno, Result};
 
 use crate::{FileKind, FileStat};
@@ -33,6 +37,11 @@ const CAPABILITY_FLAGS: [u8; 4] = [0, 0, 0, 2];
 const CAPABILITY_FLAGS_3: [u8; 4] = [0, 0, 0, 3];
 /// What tells a record from capabilities.
 const MARK: &[u8; 8] = b"formwork";
+/// The same for one of a device, whose numbers are before it: a character device and a block device.
+const DEVICE_MARKS: [&[u8; 4]; 2] = [b"fwkc", b"fwkb"];
+
+/// What is made in the place of a device.
+pub const DEVICE_STAND_IN: FileType = FileType::Socket;
 
 static KEPT_AS_DATA: AtomicBool = AtomicBool::new(false);
 
@@ -53,8 +62,8 @@ pub struct Record {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// The device that an empty regular file stands for: whether it is a block device, its major
-    /// and its minor number.
+    /// The device that a socket or an empty file stands for: whether it is a block device, its
+    /// major and its minor number, of 12 and 20 bits.
     pub device: Option<(bool, u32, u32)>,
 }
 
@@ -71,7 +80,14 @@ impl Record {
     pub fn encode(&self, kind: FileKind) -> Vec<u8> {
         let owner = [self.uid.to_le_bytes(), self.gid.to_le_bytes()].concat();
         if Self::attribute(kind) == CAPABILITY {
-            return [&CAPABILITY_FLAGS[..], &owner, MARK].concat();
+            let mark = match self.device {
+                None => MARK.to_vec(),
+                Some((block, major, minor)) => {
+                    let number = (major << 20 | minor & 0xf_ffff).to_le_bytes();
+                    [number, *DEVICE_MARKS[usize::from(block)]].concat()
+                }
+            };
+            return [&CAPABILITY_FLAGS[..], &owner, &mark].concat();
         }
         match self.device {
             None => owner,
@@ -90,9 +106,18 @@ impl Record {
         };
         if Self::attribute(kind) == CAPABILITY {
             let flags = value.get(..4)?;
-            let is_one = (flags == CAPABILITY_FLAGS || flags == CAPABILITY_FLAGS_3)
-                && value.get(12..20)? == MARK;
-            return is_one.then_some(Self { uid: number(4)?, gid: number(8)?, device: None });
+            if flags != CAPABILITY_FLAGS && flags != CAPABILITY_FLAGS_3 {
+                return None;
+            }
+            let device = match value.get(12..20)? {
+                mark if mark == MARK => None,
+                mark if kind == FileKind::Socket => {
+                    let block = DEVICE_MARKS.iter().position(|device| mark[4..] == device[..])?;
+                    Some((block == 1, number(12)? >> 20, number(12)? & 0xf_ffff))
+                }
+                _ => return None,
+            };
+            return Some(Self { uid: number(4)?, gid: number(8)?, device });
         }
         let device = match (value.len(), kind) {
             (8, _) => None,
@@ -209,6 +234,9 @@ mod tests {
             (FileKind::Directory, OWNER),
             (FileKind::Symlink, OWNER),
             (FileKind::Fifo, OWNER),
+            (FileKind::Socket, OWNER),
+            (FileKind::Socket, device),
+            (FileKind::Socket, Record { device: Some((false, 1, 3)), ..OWNER }),
         ] {
             assert_eq!(Record::decode(kind, &record.encode(kind)), Some(record), "{kind:?}");
         }
@@ -219,6 +247,8 @@ mod tests {
         assert_eq!(OWNER.encode(FileKind::Directory), [0xe8, 3, 0, 0, 0xfe, 0xff, 0xff, 0xff]);
         let link = [&[0, 0, 0, 2][..], &OWNER.encode(FileKind::Regular), b"formwork"].concat();
         assert_eq!(OWNER.encode(FileKind::Symlink), link);
+        let device = Record { device: Some((true, 8, 1)), ..OWNER }.encode(FileKind::Socket);
+        assert_eq!(device[12..], *b"\x01\0\x80\0fwkb");
         let seen_elsewhere = [&[0, 0, 0, 3], &link[4..], &[0; 4]].concat();
         assert_eq!(Record::decode(FileKind::Symlink, &seen_elsewhere), Some(OWNER));
     }
@@ -226,8 +256,11 @@ mod tests {
     #[test]
     fn what_is_no_record_is_none() {
         let capability = [&[1, 0, 0, 2][..], &[0; 16]].concat();
+        let device = Record { device: Some((false, 1, 3)), ..OWNER }.encode(FileKind::Socket);
         for (kind, value) in [
             (FileKind::Symlink, &capability[..]),
+            (FileKind::Socket, &capability[..]),
+            (FileKind::Fifo, &device[..]),
             (FileKind::Symlink, b""),
             (FileKind::Regular, b""),
             (FileKind::Regular, &[0; 9]),

@@ -26,9 +26,9 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
     /// What the place is called in messages.
     fn place(&self) -> String;
 
-    /// Whether every blob was verified when it came to this place, and only formwork writes there,
-    /// so that it may be copied without computing its digest once more.
-    fn is_trusted(&self) -> bool {
+    /// Whether a blob was verified when it came to this place, and only formwork writes there, so
+    /// that it may be copied without computing its digest once more.
+    fn is_trusted(&self, _digest: &Digest) -> bool {
         false
     }
 }
@@ -224,7 +224,7 @@ impl BlobSource for ContentStore {
         format!("`{}`", self.directory().display())
     }
 
-    fn is_trusted(&self) -> bool {
+    fn is_trusted(&self, _digest: &Digest) -> bool {
         self.is_own()
     }
 }

@@ -23,6 +23,12 @@ impl RangeSink for StagedBlob {
     }
 }
 
+impl<S: RangeSink> RangeSink for &mut S {
+    fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
+        S::append_range(self, source, offset, length)
+    }
+}
+
 impl RangeSink for &File {
     fn append_range(&mut self, source: &File, offset: u64, length: u64) -> io::Result<()> {
         let copied = copy_range(source, offset, length, self)?;
@@ -41,7 +47,7 @@ pub(crate) fn copy_bytes(
 ) -> Result<(), ImageError> {
     let bytes = source.open(descriptor)?;
     let copied = match bytes.as_range() {
-        Some((file, offset, length)) if source.is_trusted() => {
+        Some((file, offset, length)) if source.is_trusted(&descriptor.digest) => {
             sink.append_range(file, offset, length)
         }
         _ => {

@@ -126,7 +126,7 @@ impl BlobSource for FetchedBlobs {
         self.content.place()
     }
 
-    fn is_trusted(&self) -> bool {
-        self.content.is_trusted()
+    fn is_trusted(&self, digest: &Digest) -> bool {
+        self.content.is_trusted(digest)
     }
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use formwork_fs::{
-    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, owners_are_data,
-    write_xattr, write_xattr_of,
+    DEVICE_STAND_IN, FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp,
+    owners_are_data, write_xattr, write_xattr_of,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -109,7 +109,7 @@ impl Maker {
             Node::Fifo => device(FileType::Fifo, 0, 0),
             Node::Whiteout => device(FileType::CharacterDevice, 0, 0),
             Node::CharDevice { .. } | Node::BlockDevice { .. } if owners_are_data() => {
-                device(FileType::RegularFile, 0, 0)
+                device(DEVICE_STAND_IN, 0, 0)
             }
             Node::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor),
             Node::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor),
@@ -301,7 +301,7 @@ fn give_node(
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     let record = Record { uid, gid, device: Some(device) };
-    formwork_fs::write_record(file.as_fd(), FileKind::Regular, &record)
+    formwork_fs::write_record(file.as_fd(), FileKind::from(DEVICE_STAND_IN), &record)
 }
 
 /// The mode of an entry. One that is not its owner's stays the caller's to read, and lends nobody the

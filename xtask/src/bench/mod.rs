@@ -100,9 +100,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         results.push(measured);
     }
     tools.iter().try_for_each(Tool::clean)?;
-    println!("\n{}", report::table(&results));
+    if !results.is_empty() {
+        println!("\n{}", report::table(&results));
+    }
     if options.filters.is_empty() || options.filters.iter().any(|filter| filter == "rungs") {
-        rungs::run(&formwork, &work)?;
+        rungs::run(root, &formwork, &tools, &work)?;
     }
     if let Some(file) = &options.json {
         fs_err::write(file, report::json(&results, &tools))?;

@@ -1,6 +1,7 @@
 //! The tools, and how each of them builds a case.
 
 mod images;
+mod step;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use super::bases::{BUSYBOX, Bases, LARGE};
 use super::case::{Case, Kind, Taken};
 use super::crowd;
 use crate::formwork::Formwork;
+
+pub(crate) use step::Layout;
 
 /// A tool, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -174,18 +174,21 @@ impl BlobSource for Both {
         &self,
         descriptor: &Descriptor,
     ) -> Result<formwork_image::BlobBytes, formwork_image::ImageError> {
-        match self.digests.contains(&descriptor.digest) {
-            true => self.first.open(descriptor),
-            false => self.second.open(descriptor),
-        }
+        self.place_of(&descriptor.digest).open(descriptor)
     }
 
     fn place(&self) -> String {
         self.second.place()
     }
 
-    fn is_trusted(&self) -> bool {
-        self.first.is_trusted() && self.second.is_trusted()
+    fn is_trusted(&self, digest: &Digest) -> bool {
+        self.place_of(digest).is_trusted(digest)
+    }
+}
+
+impl Both {
+    fn place_of(&self, digest: &Digest) -> &dyn BlobSource {
+        if self.digests.contains(digest) { &*self.first } else { &*self.second }
     }
 }
 

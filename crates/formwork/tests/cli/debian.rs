@@ -24,6 +24,48 @@ USER app
 CMD ["hello", "--greeting=works"]
 "#;
 
+/// A package with files of several owners, a program of another user's, one with capabilities, links,
+/// a directory that hands its group on, a user made before, and a file made after.
+const PACKAGE: &str = "\
+Name: thing
+Version: 1
+Release: 1
+Summary: A thing
+License: none
+%description
+A thing.
+%install
+mkdir -p %{buildroot}/opt/thing/shared %{buildroot}/var/lib/thing
+cd %{buildroot}/opt/thing
+echo file > file; ln file hard; ln -s file link
+for program in setuid capable; do echo $program > $program; chmod 755 $program; done
+%pre
+useradd --system --uid 777 --no-create-home thing
+%post
+install -m 640 -o thing -g mail /dev/null /var/lib/thing/ghost
+%files
+%attr(640,thing,mail) /opt/thing/file
+%attr(640,thing,mail) /opt/thing/hard
+%attr(-,thing,thing) /opt/thing/link
+%attr(4755,games,root) /opt/thing/setuid
+%caps(cap_net_bind_service=ep) /opt/thing/capable
+%dir %attr(2770,thing,mail) /opt/thing/shared
+%dir %attr(750,thing,thing) /var/lib/thing
+%ghost %attr(640,thing,mail) /var/lib/thing/ghost
+";
+
+/// rpm itself finds that all is as the package says, capabilities and owners included.
+const INSTALLATION: &str = "\
+FROM rpm AS build
+COPY thing.spec /
+RUN rpmbuild -bb --define '_rpmdir /rpms' /thing.spec
+FROM rpm AS installed
+RUN --mount=from=build,source=/rpms,target=/rpms rpm --install --nodeps /rpms/*/thing-*.rpm
+RUN rpm --verify --nodeps thing
+FROM scratch
+COPY --from=installed --parents /opt/thing /var/lib/thing /
+";
+
 /// The root file system of Debian 12's required packages, made once for all test runs; `None`
 /// after noting that the running test is skipped.
 pub(crate) fn root_file_system() -> Option<PathBuf> {
@@ -61,6 +103,50 @@ fn packages_users_and_setuid_programs() {
         assert_eq!(again.executed(), [""; 0]);
         assert_eq!(site.run(&["run", "greeter"]), "works\n");
         assert_eq!(site.run(&["run", "greeter", "id", "-u"]), "1234\n");
+    });
+}
+
+/// A file system with rpm and little else in it, made once for all test runs.
+fn with_rpm(debian: &Path) -> PathBuf {
+    let archive = debian.with_file_name("debian-bookworm-rpm.tar");
+    if !archive.exists() {
+        let (site, partial) = (Site::new(), debian.with_file_name("debian-bookworm-rpm.partial"));
+        make_debian(&site, debian);
+        let made = site.outside("rpm.tar");
+        let dockerfile = "FROM debian\nRUN apt-get update \\
+         && apt-get install -y --no-install-recommends rpm
+RUN rm -r /usr/share/perl* /usr/lib/*/perl* /usr/lib/*/gconv /usr/share/doc /var/lib/apt /var/lib/dpkg\n";
+        site.build(&["-o", &format!("type=tar,dest={made}")], dockerfile);
+        fs_err::copy(made, &partial).unwrap();
+        fs_err::rename(partial, &archive).unwrap();
+    }
+    archive
+}
+
+#[test]
+fn rpm_gives_files_their_owners_and_capabilities() {
+    let Some(archive) = root_file_system() else { return };
+    let archive = with_rpm(&archive);
+    on_each_rung(|site| {
+        fs_err::copy(&archive, site.context("rpm.tar")).unwrap();
+        site.write("thing.spec", PACKAGE);
+        site.write("../rpm.Dockerfile", "FROM scratch\nADD rpm.tar /\n");
+        site.run(&["build", "-q", "-t", "rpm", "-f", "../rpm.Dockerfile", "."]);
+        let expected = [
+            "drwxr-xr-x 0:0 /opt",
+            "drwxr-xr-x 0:0 /opt/thing",
+            "-rwxr-xr-x 0:0 /opt/thing/capable \"capable\\n\" [security.capability]",
+            "-rw-r----- 777:8 /opt/thing/file \"file\\n\"",
+            "-rw-r----- 777:8 /opt/thing/hard = /opt/thing/file",
+            "lrwxrwxrwx 777:777 /opt/thing/link -> file",
+            "-rwsr-xr-x 5:0 /opt/thing/setuid \"setuid\\n\"",
+            "drwxrws--- 777:8 /opt/thing/shared",
+            "drwxr-xr-x 0:0 /var",
+            "drwxr-xr-x 0:0 /var/lib",
+            "drwxr-x--- 777:777 /var/lib/thing",
+            "-rw-r----- 777:8 /var/lib/thing/ghost \"\"",
+        ];
+        assert_eq!(site.tree(&[], INSTALLATION).lines(), expected, "{:?}", site.rung());
     });
 }
 

@@ -1,6 +1,6 @@
 //! A user namespace with a single id: what steps are told of owners, and what comes of them.
 
-use crate::support::{Rung, Site};
+use crate::support::{Ran, Rung, Site};
 
 /// A place on that rung with the base image.
 fn site() -> Option<Site> {
@@ -99,4 +99,71 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
 done 2> /dev/null
 echo > g; chown 3:4 g; stat -c %u:%g g";
     assert_eq!(lines(&site, script), ["3:4"]);
+}
+
+/// Devices are made as everywhere else, found by all that comes after, and of no use.
+#[test]
+fn devices_are_data_that_nobody_can_open() {
+    let Some(site) = site() else { return };
+    let dockerfile = "FROM busybox AS made
+RUN mkdir /d && cd /d && umask 027 && mknod n c 1 3 && mknod -m 600 disk b 254 1048575 && \\
+    ln n h && chown 5:6 h && chmod 640 disk && mv disk b && cp -a n c && : > f
+RUN <<'end'
+cd /d && stat -c '%n %F %t:%T %u:%g %a' n h b c f
+for f in n b; do
+    cat $f 2> /dev/null && echo read $f; (: > $f) 2> /dev/null && echo wrote $f
+    truncate -s 9 $f 2> /dev/null && echo truncated $f
+done
+[ -c n ] && [ -b b ] && [ ! -f n ] && [ ! -S n ] && tar c n b | tar tv | cut -c 1-10
+mknod n c 1 3 2> /dev/null || mknod /none/n c 1 3 2> /dev/null || echo refused
+mknod /dev/own c 1 3 && test -c /dev/own && rm /dev/own c && ls
+end
+RUN su -s /bin/sh app -c 'mknod /tmp/n c 1 3' 2> /dev/null || echo refused
+FROM busybox
+COPY --from=made /d /e
+RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
+";
+    let built = site.build(&["--no-cache"], dockerfile);
+    let expected = [
+        "n character special file 1:3 5:6 640",
+        "h character special file 1:3 5:6 640",
+        "b block special file fe:fffff 0:0 640",
+        "c character special file 1:3 5:6 640",
+        "f regular empty file 0:0 0:0 640",
+        "crw-r-----",
+        "brw-r-----",
+        "refused",
+        "b",
+        "f",
+        "h",
+        "n",
+        "refused",
+        "n character special file 1:3",
+        "b block special file fe:fffff",
+    ];
+    assert_eq!(built.log(), expected);
+    let tree = site.tree(&["--target=made"], dockerfile);
+    assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h");
+    assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
+    assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b");
+}
+
+#[test]
+fn a_store_with_owners_as_data_is_told_to_others_and_not_opened_by_them() {
+    let Some(site) = site() else { return };
+    site.build(&["-t", "app"], "FROM busybox\nRUN echo > /f && chown 3:4 /f\n");
+    let as_others = |arguments: &[&str]| {
+        let mut command = site.formwork(arguments);
+        command.env("FORMWORK_ISOLATION", "subordinate-ids");
+        command
+    };
+    let listed = Ran::of(&mut as_others(&["images"])).succeeded().stderr;
+    assert!(listed.contains("`formwork --isolation=single-id save … | formwork load`"), "{listed}");
+    let (archive, store) = (site.outside("app.tar"), site.outside("store-single-id"));
+    let message = "have no owners that count here: it was made with `--isolation=single-id`";
+    Ran::of(&mut as_others(&["--root", &store, "images"])).failed(4, message);
+    site.run(&["--root", &store, "save", "-o", &archive, "app"]);
+    Ran::of(&mut as_others(&["load", "-i", &archive])).succeeded();
+    let owner = Ran::of(&mut as_others(&["run", "app", "stat", "-c", "%u:%g", "/f"])).succeeded();
+    assert_eq!(owner.stdout, "3:4\n");
 }

@@ -2,21 +2,19 @@
 //!
 //! The bytes depend on the names and the contents alone: owner 0, time 0, fixed modes.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 
 use formwork_fs::FsError;
 use formwork_oci::Descriptor;
 use formwork_tar::{END, Entry, Node, padding, put_header};
 
-use crate::copy::copy_bytes;
+use crate::copy::{RangeSink, copy_bytes};
 use crate::{BlobSource, ImageError};
 
-/// An archive that is being written to a file or a pipe.
+/// An archive that is being written to a file or a pipe, or compared with one.
 #[derive(Debug)]
-pub(crate) struct ArchiveWriter<'a> {
-    target: &'a File,
+pub(crate) struct ArchiveWriter<'a, S> {
+    target: S,
     /// What the target is called in messages.
     path: &'a Path,
     /// Headers, small files and padding that come before the next blob: collected, so that they
@@ -24,9 +22,9 @@ pub(crate) struct ArchiveWriter<'a> {
     pending: Vec<u8>,
 }
 
-impl<'a> ArchiveWriter<'a> {
-    /// Begins an archive at the file's position.
-    pub(crate) fn new(target: &'a File, path: &'a Path) -> Self {
+impl<'a, S: RangeSink> ArchiveWriter<'a, S> {
+    /// Begins an archive where the target is.
+    pub(crate) fn new(target: S, path: &'a Path) -> Self {
         Self { target, path, pending: Vec::new() }
     }
 
@@ -52,7 +50,7 @@ impl<'a> ArchiveWriter<'a> {
     ) -> Result<(), ImageError> {
         self.file_header(name, descriptor.size);
         self.flush()?;
-        copy_bytes(source, descriptor, &mut &*self.target, self.path)?;
+        copy_bytes(source, descriptor, &mut self.target, self.path)?;
         self.pad(descriptor.size);
         Ok(())
     }
@@ -82,6 +80,7 @@ impl<'a> ArchiveWriter<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Read, Seek};
 
     use super::*;

@@ -8,7 +8,8 @@ use formwork_fs::{AtomicFile, Target};
 use formwork_oci::{Descriptor, IMAGE_LAYOUT, Index, Reference, to_json};
 
 use super::{Export, Form, Item, Named, path_of};
-use crate::archive::ArchiveWriter;
+use crate::archive::{ArchiveWriter, Comparison};
+use crate::copy::RangeSink;
 use crate::{BlobSource, ImageError, ImageView};
 
 /// Writes an image as an archive to a file, which appears when it is complete; returns the
@@ -48,7 +49,9 @@ pub fn to_stream(
 /// Writes several images as one archive to a file, which appears when it is complete; what they
 /// share is in it once.
 ///
-/// A path that leads to a pipe or a device is written to as it is.
+/// A path that leads to a pipe or a device is written to as it is. A file that holds this very
+/// archive is left as it is, but for its time: to free the space of an old file takes longer than all
+/// else.
 ///
 /// # Errors
 ///
@@ -58,9 +61,10 @@ pub fn all_to_file(images: &[Named<'_>], form: Form, path: &Path) -> Result<(), 
     let export = Export::new(images, form)?;
     match Target::of(path)? {
         Target::Special(file) => export.write(&file, path),
+        Target::File(path) if export.is_in(&path) => Ok(()),
         Target::File(path) => {
             let mut file = AtomicFile::create(&path)?;
-            export.write(file.file(), &path)?;
+            export.write(&*file.file(), &path)?;
             Ok(file.commit()?)
         }
     }
@@ -95,8 +99,15 @@ pub fn all_to_stream_without(
 }
 
 impl Export {
+    /// Whether a file holds the archive already, and is as new as if it had been written now.
+    fn is_in(&self, path: &Path) -> bool {
+        let Some(mut comparison) = Comparison::with(path) else { return false };
+        // Whatever fails is told when the archive is written.
+        self.write(&mut comparison, path).is_ok() && comparison.finish()
+    }
+
     /// Writes the archive, with its entries sorted by name.
-    fn write(&self, target: &File, path: &Path) -> Result<(), ImageError> {
+    fn write(&self, target: impl RangeSink, path: &Path) -> Result<(), ImageError> {
         let mut archive = ArchiveWriter::new(target, path);
         archive.directory("blobs/");
         let mut directory = String::new();

@@ -414,6 +414,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_file_that_has_the_archive_already_stays() {
+        use std::os::unix::fs::MetadataExt;
+        let sample = Sample::new();
+        let path = sample.dir.path().join("archive");
+        let write = |content: &str, form| {
+            to_file(&sample.usual_image(content), &names(&["app:1"]), form, &path).unwrap();
+            (fs_err::metadata(&path).unwrap().ino(), fs_err::read(&path).unwrap())
+        };
+        let (inode, bytes) = write("one", Form::Oci);
+        if crate::archive::is_told_here() {
+            assert_eq!(write("one", Form::Oci).0, inode);
+        }
+        assert_eq!(write("one", Form::Oci).1, bytes);
+        fs_err::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+        assert_eq!(write("one", Form::Oci).1, bytes);
+        let (_, docker) = write("one", Form::Docker);
+        let (_, other) = write("two", Form::Docker);
+        assert!(bytes != docker && docker != other);
+    }
+
     /// Changing these means that archives differ from those of the version before.
     #[test]
     fn archives_have_the_same_bytes_for_ever() {

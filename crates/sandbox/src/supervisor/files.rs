@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use formwork_fs::{FileKind, Record};
+use formwork_fs::{DEVICE_STAND_IN, FileKind, Record};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid, XattrFlags,
 };
@@ -23,6 +23,11 @@ const STATX_HOW: u32 = 0x6000;
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTES: u32 = 0o010;
+
+/// Whether it is a block device, and its numbers.
+type Device = (bool, u32, u32);
+/// What overlayfs takes for the lack of a file.
+const WHITEOUT: Device = (false, 0, 0);
 
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
@@ -205,17 +210,44 @@ impl Caller<'_> {
         })
     }
 
-    /// A pipe, a socket or an empty file. Nobody makes devices in a step, on no rung: the kernel
-    /// says so.
+    /// A pipe, a socket or an empty file; or what stands for a device.
     pub(super) fn make_node(&self, place: Place, mode: usize) -> Result<Outcome> {
-        let bits = self.int(mode);
+        let (bits, number) = (self.int(mode), self.int(mode + 1));
         let kind = FileType::from_raw_mode(bits);
+        let mode = bits & 0o7777;
         if matches!(kind, FileType::BlockDevice | FileType::CharacterDevice) {
-            return Ok(Outcome::Continue);
+            let (major, minor) =
+                (rustix::fs::major(number.into()), rustix::fs::minor(number.into()));
+            return self.make_device(place, mode, (kind == FileType::BlockDevice, major, minor));
         }
         self.make(place, |entry| {
-            let mode = Mode::from_raw_mode(bits & 0o7777 & !self.umask()?);
+            let mode = Mode::from_raw_mode(mode & !self.umask()?);
             rustix::fs::mknodat(&entry.descriptor, &*entry.name, kind, mode, 0)
+        })
+    }
+
+    /// A device, as data: what is made is something that nobody can open.
+    fn make_device(&self, place: Place, mode: u32, device: Device) -> Result<Outcome> {
+        let who = self.credentials()?;
+        let entry = self.find_entry(place)?;
+        if device == WHITEOUT {
+            // It would remove a file of the layer below; the kernel refuses it there.
+            return Ok(Outcome::Continue);
+        }
+        if self.look_at(&entry).is_ok() {
+            return Ok(Outcome::Error(Errno::EXIST));
+        }
+        if !self.may_change(&who, &entry, None)? {
+            return Ok(Outcome::Error(Errno::ACCESS));
+        }
+        if !who.is_capable {
+            return Ok(Outcome::Error(Errno::PERM));
+        }
+        let group = self.inherited_group(&entry)?;
+        let record = Record { device: Some(device), ..new_record(&who, group) };
+        let mode = Mode::from_raw_mode(mode & !self.umask()?);
+        self.make_with(&entry, &record, |entry| {
+            rustix::fs::mknodat(&entry.descriptor, &*entry.name, DEVICE_STAND_IN, mode, 0)
         })
     }
 
@@ -237,15 +269,29 @@ impl Caller<'_> {
         if !self.may_change(&who, &entry, None)? {
             return Ok(Outcome::Error(Errno::ACCESS));
         }
+        self.make_with(&entry, &new_record(&who, group), make)
+    }
+
+    /// Makes something that has a record.
+    fn make_with(
+        &self,
+        entry: &Entry,
+        record: &Record,
+        make: impl Fn(&Entry) -> Result<()>,
+    ) -> Result<Outcome> {
         if !self.is_waiting() {
             return Err(Errno::SRCH);
         }
-        if let Err(errno) = make(&entry) {
+        if let Err(errno) = make(entry) {
             return Ok(Outcome::Error(errno));
         }
-        let made = self.made(&entry)?;
-        let kind = made.examine()?.kind;
-        made.set_record(kind, &new_record(&who, group))?;
+        let made = self.made(entry)?;
+        let is_kept = made.set_record(made.examine()?.kind, record)?;
+        if record.device.is_some() && !is_kept {
+            // Its file system keeps no records: no devices are made there.
+            let _ = rustix::fs::unlinkat(&entry.descriptor, &*entry.name, AtFlags::empty());
+            return Ok(Outcome::Error(Errno::PERM));
+        }
         Ok(Outcome::Value(0))
     }
 

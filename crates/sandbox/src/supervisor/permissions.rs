@@ -200,7 +200,7 @@ impl Caller<'_> {
     }
 
     /// What a name stands for now.
-    fn look_at(&self, entry: &Entry) -> Result<Found> {
+    pub(super) fn look_at(&self, entry: &Entry) -> Result<Found> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&entry.descriptor, &*entry.name, flags, Mode::empty())?;
         Ok(Found::open(file))
