@@ -22,12 +22,14 @@ mod calls;
 mod credentials;
 mod files;
 mod identity;
+pub(crate) mod kernel;
 mod permissions;
 mod place;
 mod process;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -41,6 +43,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::notify::Notification;
 use crate::sys::{self, Fork, notify};
 use crate::{ProcessSpec, User, wire};
 use calls::{Call, Calls};
@@ -98,14 +101,7 @@ impl<'a> Questions<'a> {
     pub(crate) fn ask(&self) -> Result<()> {
         notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
         let listener = notify::set_asking_filter(&self.filter)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [listener.as_fd()];
-        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(Errno::INVAL);
-        }
-        let slices = [std::io::IoSlice::new(&[READY])];
-        rustix::net::sendmsg(self.channel, &slices, &mut control, SendFlags::NOSIGNAL)?;
+        send_listener(self.channel, &listener)?;
         let mut word = [0];
         match rustix::io::read(self.channel, &mut word)? {
             1 => Ok(()),
@@ -180,6 +176,18 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+/// Sends the listener of this process. Does not allocate.
+fn send_listener(channel: BorrowedFd<'_>, listener: &OwnedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(Errno::INVAL);
+    }
+    let slices = [std::io::IoSlice::new(&[READY])];
+    rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
 /// Receives the listener of the process.
 fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
     let mut word = [0];
@@ -202,7 +210,18 @@ fn attend(session: &Session, proc: &OwnedFd) {
     if sys::unshare(UnshareFlags::FS).is_err() {
         return;
     }
-    let listener = session.listener.as_fd();
+    answer_all(session.listener.as_fd(), |notification| {
+        let meaning = session.calls.get(notification.audit, notification.number);
+        let Some(meaning) = meaning else { return Outcome::Continue };
+        let caller = Caller { session, notification, meaning };
+        let in_root = !session.roots_differ.load(Ordering::Acquire) || caller.enter_root(proc);
+        // One who cannot be followed gets the kernel's answer.
+        caller.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
+    });
+}
+
+/// Answers one call after the other, until nobody can ask any more.
+fn answer_all(listener: BorrowedFd<'_>, outcome: impl Fn(Notification) -> Outcome) {
     loop {
         let notification = match notify::receive(listener) {
             Ok(notification) => notification,
@@ -211,22 +230,18 @@ fn attend(session: &Session, proc: &OwnedFd) {
             Err(_) => return,
         };
         let id = notification.id;
-        let Some(meaning) = session.calls.get(notification.audit, notification.number) else {
-            let _ = notify::let_go_on(listener, id);
-            continue;
-        };
-        let caller = Caller { session, notification, meaning };
-        let in_root = !session.roots_differ.load(Ordering::Acquire) || caller.enter_root(proc);
-        // Who is gone needs no answer, and one who cannot be followed gets the kernel's.
-        let _ = match caller.outcome() {
-            Ok(Outcome::Value(value)) if in_root => notify::answer(listener, id, Ok(value)),
-            Ok(Outcome::Error(errno)) if in_root => notify::answer(listener, id, Err(errno)),
-            Ok(Outcome::Descriptor(file, closes)) if in_root => {
+        // A bug must not let all wait for ever.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(notification)));
+        // Who is gone needs no answer.
+        let _ = match outcome.unwrap_or(Outcome::Continue) {
+            Outcome::Continue => notify::let_go_on(listener, id),
+            Outcome::Value(value) => notify::answer(listener, id, Ok(value)),
+            Outcome::Error(errno) => notify::answer(listener, id, Err(errno)),
+            Outcome::Descriptor(file, closes) => {
                 notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
                     // An old kernel cannot: the file is there, and can be opened.
                     .or_else(|_| notify::let_go_on(listener, id))
             }
-            _ => notify::let_go_on(listener, id),
         };
     }
 }
