@@ -4,14 +4,15 @@
 //! is a registry asked, and what it says is kept, so that the next build needs no network.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::ScopedJoinHandle;
 
 use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_frontend::{
     ImageKey, ImageLocation, ImageRequest, ResolvedImage, ResolvedImages, image_requests,
 };
+use formwork_fs::map_in_parallel;
 use formwork_image::{
     BlobSource, Choice, ImageError, ImageView, Location, StoredImage, StoredLayer, source,
 };
@@ -129,24 +130,9 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     /// Finds several images side by side; the results are in the order of the requests.
     fn find_all(&self, requests: &[ImageRequest]) -> Vec<Result<Found, Failure>> {
-        if let [request] = requests {
-            return vec![self.find(&request.key)];
-        }
-        std::thread::scope(|scope| {
-            let threads = requests.iter().map(|request| {
-                let find = || self.find(&request.key);
-                let thread = std::thread::Builder::new().spawn_scoped(scope, find);
-                // Where the machine has no thread to give, it is found right now.
-                thread.map_err(|_| Box::new(self.find(&request.key)))
-            });
-            let threads: Vec<_> = threads.collect();
-            let failed = |_| Err(Failure::Store("a thread that looked for it panicked".to_owned()));
-            let found = |thread: Result<ScopedJoinHandle<'_, _>, Box<_>>| match thread {
-                Ok(thread) => thread.join().unwrap_or_else(failed),
-                Err(found) => *found,
-            };
-            threads.into_iter().map(found).collect()
-        })
+        let find = |request: &ImageRequest| Ok::<_, Infallible>(self.find(&request.key));
+        let Ok(found) = map_in_parallel(requests, requests.len(), find);
+        found
     }
 
     fn find(&self, key: &ImageKey) -> Result<Found, Failure> {

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_frontend::{HistoryEntry, Lowered};
+use formwork_fs::map_in_parallel;
 use formwork_graph::{Op, OpId};
 use formwork_image::export::Content;
 use formwork_image::{
@@ -360,35 +360,9 @@ pub(crate) fn pack_all(
     epoch: Option<i64>,
     cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
-    let layers = root.layers();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(layer) = layers.get(at) else { return done };
-            done.push((at, forms(layer, packings, epoch, cancel)));
-        }
-    };
-    let mut done = std::thread::scope(|scope| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        // Where the machine has no more threads to give, those that are there do the work.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads.min(layers.len())).map_while(start).collect();
-        let mut done = work();
-        done.extend(others.into_iter().filter_map(|thread| thread.join().ok()).flatten());
-        done
-    });
-    done.sort_by_key(|(at, _)| *at);
-    let forms: Result<Vec<Forms>, WorkerError> = done.into_iter().map(|(_, forms)| forms).collect();
-    match forms {
-        Ok(forms) if forms.len() == layers.len() => Ok(forms),
-        Ok(_) => {
-            let problem = "a thread that packed layers panicked".to_owned();
-            Err(BuildError::worker(&WorkerError::Internal(problem)))
-        }
-        Err(error) => Err(BuildError::worker(&error)),
-    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    map_in_parallel(root.layers(), threads, |layer| forms(layer, packings, epoch, cancel))
+        .map_err(|error| BuildError::worker(&error))
 }
 
 fn forms(

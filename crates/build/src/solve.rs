@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_diagnostics::{Diagnostic, EventSink};
 use formwork_dockerfile::IgnoreFile;
 use formwork_frontend::Lowered;
+use formwork_fs::map_in_parallel;
 use formwork_graph::{Graph, Op, OpId, RemoteSource, Source, Step};
 use formwork_remote::Downloads;
 use formwork_snapshot::SnapshotKey;
@@ -203,23 +203,7 @@ fn fetch_layers(outputs: &Outputs, targets: &[OpId]) -> Result<(), WorkerError> 
     let layers = roots.flat_map(|root| root.layers());
     let layers: Vec<&Arc<Layer>> =
         layers.filter(|layer| layer.base_descriptor().is_none()).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            layer.fetch()?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..FETCHES.min(layers.len())).map_while(start).collect();
-        let panicked =
-            || WorkerError::Internal("a thread that fetched a layer panicked".to_owned());
-        let others = others.into_iter().map(|thread| thread.join());
-        std::iter::once(Ok(work()))
-            .chain(others)
-            .try_for_each(|result| result.unwrap_or_else(|_| Err(panicked())))
-    })
+    map_in_parallel(&layers, FETCHES, |layer| layer.fetch()).map(drop)
 }
 
 /// What tells steps of this Dockerfile from steps of the same name elsewhere.

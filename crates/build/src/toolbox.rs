@@ -62,15 +62,19 @@ impl Toolbox {
     ///
     /// Fails where the image has none, and as [`Toolbox::of`] does.
     pub fn of_image(host: &Host, image: &StoredImage) -> Result<PathBuf, BuildError> {
-        let events = Arc::new(NoEvents) as Arc<dyn EventSink>;
+        let (events, cancel) = (Arc::new(NoEvents) as Arc<dyn EventSink>, Cancel::default());
+        let trees = trees(host, image, false, &events, &cancel)?;
+        let stack = Stack::new(trees.iter().map(|tree| &**tree));
         let scratch = host.layout.scratch().map_err(BuildError::store)?;
         for path in ["/bin/busybox", "/busybox", "/usr/bin/busybox", "/bin/busybox.static"] {
+            if !has_program(&stack, path)? {
+                continue;
+            }
             let source = ImagePath { path: path.to_owned(), follow: true };
-            let name = path.trim_start_matches('/').replace('/', "-");
-            let file = scratch.join(name);
+            let file = scratch.join(path.trim_start_matches('/').replace('/', "-"));
             let target = Destination::File(file.clone());
-            let copied = copy_out(host, image, &source, &target, &events, &Cancel::default());
-            if copied.is_ok() && Self::is_static(&file) {
+            copy_out(host, image, &source, &target, &events, &cancel)?;
+            if Self::is_static(&file) {
                 return Self::of(host, &file);
             }
         }
@@ -86,10 +90,7 @@ impl Toolbox {
     pub fn is_needless(host: &Host, image: &StoredImage) -> Result<bool, BuildError> {
         let events = Arc::new(NoEvents) as Arc<dyn EventSink>;
         let trees = trees(host, image, false, &events, &Cancel::default())?;
-        let stack = Stack::new(trees.iter().map(|tree| &**tree));
-        let shell = RelPath::clean("/bin/sh").map_err(BuildError::input_error)?;
-        let found = stack.resolve(&shell, Last::Follow);
-        Ok(found.is_ok_and(|resolved| resolved.found.is_some() && !resolved.is_directory()))
+        has_program(&Stack::new(trees.iter().map(|tree| &**tree)), "/bin/sh")
     }
 
     /// Whether a file is a program for Linux that needs no loader.
@@ -100,6 +101,13 @@ impl Toolbox {
             .is_ok();
         read && has_no_interpreter(&head).unwrap_or(false)
     }
+}
+
+/// Whether something that may be run is at a path of an image.
+fn has_program(stack: &Stack<'_>, path: &str) -> Result<bool, BuildError> {
+    let path = RelPath::clean(path).map_err(BuildError::input_error)?;
+    let found = stack.resolve(&path, Last::Follow);
+    Ok(found.is_ok_and(|resolved| resolved.found.is_some() && !resolved.is_directory()))
 }
 
 /// Whether no program header of an ELF file asks for an interpreter; `None` for what is no such

@@ -32,7 +32,6 @@ pub struct PartialBlob {
     path: PathBuf,
     store: ContentStore,
     size: u64,
-    keep: bool,
     /// Held until the file has its place.
     _lock: FileLock,
 }
@@ -57,7 +56,7 @@ impl PartialBlob {
         let mut file = File::from(file);
         let failed = |error| FsError::new("examine", &path, error);
         let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        Ok(Some(Self { file, path, store: store.clone(), size, keep: true, _lock: lock }))
+        Ok(Some(Self { file, path, store: store.clone(), size, _lock: lock }))
     }
 
     /// How many bytes are there.
@@ -92,7 +91,7 @@ impl PartialBlob {
 
     /// Says that what is there is of no use to anybody.
     pub fn discard(mut self) {
-        self.keep = false;
+        self.size = 0;
     }
 
     /// Puts the blob into the store, in place of one with the same digest.
@@ -102,7 +101,7 @@ impl PartialBlob {
     /// # Errors
     ///
     /// Fails where the store cannot be written.
-    pub fn commit_hashed(mut self, digest: Digest) -> Result<Blob, ContentError> {
+    pub fn commit_hashed(self, digest: Digest) -> Result<Blob, ContentError> {
         let path = self.store.path(&digest);
         if digest.algorithm() != Algorithm::Sha256 {
             make_directory(&self.store.algorithm_directory(digest.algorithm()), 0o755)?;
@@ -110,9 +109,7 @@ impl PartialBlob {
         self.store.hold(&digest)?;
         rustix::fs::renameat(CWD, &self.path, CWD, &path)
             .map_err(|errno| FsError::new("move a file to", &path, errno))?;
-        self.keep = true;
-        let size = std::mem::replace(&mut self.size, u64::MAX);
-        Ok(Blob { digest, size, path })
+        Ok(Blob { digest, size: self.size, path })
     }
 }
 
@@ -130,8 +127,9 @@ impl Write for PartialBlob {
 
 impl Drop for PartialBlob {
     fn drop(&mut self) {
-        if !self.keep || self.size < WORTH_KEEPING {
-            // What is left all the same goes after a day.
+        if self.size < WORTH_KEEPING {
+            // A blob that has its place is no longer here, and nobody else's part is as long as the
+            // lock is held. What is left all the same goes after a day.
             let _ = rustix::fs::unlinkat(CWD, &self.path, AtFlags::empty());
         }
     }

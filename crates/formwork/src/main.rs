@@ -14,6 +14,7 @@ mod progress;
 mod render;
 mod settings;
 mod signals;
+mod stores;
 mod template;
 mod terminal;
 mod uplink;

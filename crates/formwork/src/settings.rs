@@ -18,7 +18,7 @@ use crate::args::{
     GlobalArgs, Isolation, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes,
 };
 use crate::exit::Failure;
-use crate::uplink;
+use crate::{stores, uplink};
 
 /// Proxy variables, which programs read in either case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -78,9 +78,14 @@ impl Settings {
         Ok(())
     }
 
-    /// Where the store is, or will be.
+    /// Where the store is, or will be, with what the user calls its place.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The rung that the process is on.
+    pub(crate) fn rung(&self) -> Option<Rung> {
+        self.entered.get().map(|entered| entered.rung)
     }
 
     /// Opens the store, and knows where registries are configured.
@@ -89,20 +94,7 @@ impl Settings {
         let resolv_conf = fs_err::read("/etc/resolv.conf").unwrap_or_default();
         let registries = self.registries();
         let entered = self.entered.get().cloned().unwrap_or_else(Entered::nothing);
-        // Where files can be given to nobody, those of layers are the user's own, which would be
-        // wrong for anybody who can.
-        let suffix = match entered.rung {
-            Rung::CopyOnly => Some("copy-only"),
-            Rung::SingleId => Some("single-id"),
-            _ => None,
-        };
-        let root = suffix.map_or_else(
-            || self.root.clone(),
-            |suffix| {
-                let name = self.root.file_name().unwrap_or_default().to_string_lossy();
-                self.root.with_file_name(format!("{name}-{suffix}"))
-            },
-        );
+        let root = stores::of(&self.root, entered.rung)?;
         if let Some(parent) = root.parent() {
             fs_err::create_dir_all(parent).map_err(|error| {
                 Failure::machine(error).with_help("choose a place for the store with `--root`")

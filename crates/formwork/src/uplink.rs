@@ -59,7 +59,8 @@ pub(crate) fn open(uplink: &mut Uplink) -> Result<Ipv4Addr, Failure> {
 
 /// The gateway of the best default route, given `/proc/net/route`.
 fn gateway(routes: &str) -> Option<Ipv4Addr> {
-    let address = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::swap_bytes);
+    // The kernel writes what is in the network's order as a number of the machine's.
+    let address = |text: &str| u32::from_str_radix(text, 16).ok().map(u32::from_be);
     let default = routes.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (destination, mask) = (address(fields.get(1)?)?, address(fields.get(7)?)?);

@@ -114,14 +114,13 @@ impl<'a> Plan<'a> {
 }
 
 /// What is wrong with a stage shows again in each stage that builds on it.
-fn each_once(errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
-    let mut all: Vec<Diagnostic> = Vec::new();
-    for error in errors {
-        if !all.contains(&error) {
-            all.push(error);
-        }
-    }
-    all
+fn each_once(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut told = BTreeSet::new();
+    errors.retain(|error| {
+        let places = error.labels.iter().map(|label| label.span);
+        told.insert((error.message.clone(), places.collect::<Vec<_>>()))
+    });
+    errors
 }
 
 /// The number of the target stage, and the name that the user gave.

@@ -3,9 +3,9 @@
 //! Paths that come from an image, an archive or a build context are [`RelPath`]s and are opened
 //! beneath a [`RootDir`], by the kernel (`openat2`), never by joining strings. Files that others
 //! may read at any time are written as [`AtomicFile`]s; processes agree through [`FileLock`]s
-//! and [`Lease`]s;
-//! owners that the machine cannot give are kept as data ([`Record`]);
-//! trees are listed by [`walk()`], and what they take on the disk is added up by [`DiskUsage`].
+//! and [`Lease`]s; owners that the machine cannot give are kept as data ([`Record`]); trees are
+//! listed by [`walk()`], and what they take on the disk is added up by [`DiskUsage`]. Threads share
+//! work by [`map_in_parallel`].
 //!
 //! This crate knows nothing of images, layers or the store's layout.
 
@@ -15,6 +15,7 @@ mod error;
 mod lease;
 mod lock;
 mod owner;
+mod parallel;
 mod relpath;
 mod remove;
 mod root;
@@ -33,6 +34,7 @@ pub use owner::{
     DEVICE_STAND_IN, OWNER_ATTRIBUTE, Record, give, keep_owners_as_data, owners_are_data,
     read_record, stat_with_record, write_record,
 };
+pub use parallel::map_in_parallel;
 pub use relpath::{RelPath, RelPathError};
 pub use remove::remove_tree;
 pub use root::{Follow, RootDir};

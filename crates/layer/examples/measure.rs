@@ -67,7 +67,7 @@ fn timed<T>(
 fn scan(directory: &str, cache: Option<&mut StatCache>) -> Result<Tree, Box<dyn Error>> {
     let origin = Origin::context(RootDir::open(directory)?);
     let everything = |_: &RelPath, _: bool| Verdict::Keep;
-    Ok(scan_context(&origin, &everything, cache, threads())?)
+    Ok(scan_context(&origin, &everything, cache, threads(), &|_| {})?)
 }
 
 fn measure_scan(directory: &str, cache: Option<&str>) -> Outcome {

@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use crossbeam_channel::{Receiver, Sender};
+use formwork_fs::map_in_parallel;
 use formwork_oci::{Digest, Hasher};
 
 use crate::LayerError;
@@ -149,30 +149,8 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     let (large, small): (Vec<usize>, Vec<usize>) =
         (0..items.len()).partition(|at| is_large(&items[*at]));
     let jobs: Vec<&[usize]> = large.chunks(1).chain(small.chunks(CHUNK)).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            for at in *job {
-                match apply(&items[*at]) {
-                    Ok(result) => done.push((*at, result)),
-                    Err(error) => {
-                        // The others find nothing more to do.
-                        next.store(jobs.len(), Ordering::Relaxed);
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(done)
-    };
-    let done = std::thread::scope(|scope| {
-        // Where the machine has no more threads to give, those that are there do the work.
-        let others = (1..threads.min(jobs.len())).map_while(|_| start(scope, work).ok());
-        let others: Vec<_> = others.collect();
-        let mine = work();
-        let others = others.into_iter().map(join);
-        std::iter::once(mine).chain(others).collect::<Result<Vec<_>, E>>()
+    let done = map_in_parallel(&jobs, threads, |job| {
+        job.iter().map(|at| Ok((*at, apply(&items[*at])?))).collect::<Result<Vec<_>, E>>()
     })?;
     let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
     for (at, result) in done.into_iter().flatten() {

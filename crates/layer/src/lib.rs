@@ -31,6 +31,8 @@ pub use disk::{Omitted, Ownership};
 pub use error::LayerError;
 pub use materialize::{MaterializeOptions, materialize};
 pub use pack::{PackOptions, Packed, pack, recompress};
-pub use scan::{Census, StatCache, is_intact, scan_changes, scan_context, scan_upper};
+pub use scan::{
+    Census, Listener, Reading, StatCache, is_intact, scan_changes, scan_context, scan_upper,
+};
 pub use times::{is_packed_form, set_times};
 pub use tree::{Stack, Tree, TreeDigest};

@@ -62,7 +62,8 @@ pub(crate) fn is_shown(op: &Op) -> bool {
     !matches!(op, Op::Source(Source::Scratch | Source::Context { .. }))
 }
 
-pub(crate) fn step_id(op: OpId) -> StepId {
+/// As which step an op is told of.
+pub fn step_id(op: OpId) -> StepId {
     StepId(u32::try_from(op.index()).unwrap_or(u32::MAX))
 }
 

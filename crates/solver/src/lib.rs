@@ -27,6 +27,6 @@ mod schedule;
 
 pub use cancel::Cancel;
 pub use error::SolveError;
-pub use execute::{Settings, execute};
+pub use execute::{Settings, execute, step_id};
 pub use plan::{Forecast, PlannedStep, plan};
 pub use runner::{Done, Examined, OpInputs, OpRunner, Task};

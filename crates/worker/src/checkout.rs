@@ -69,7 +69,8 @@ impl Checkout {
             remove_git(&directory, store.threads)?;
         }
         normalise(&directory, time, store.threads)?;
-        let tree = scan_context(&Origin::layer(directory), &everything, None, store.threads)?;
+        let tree =
+            scan_context(&Origin::layer(directory), &everything, None, store.threads, &|_| {})?;
         let (tree, count) = (tree.encode(), pointers.to_string());
         let facts = [(TREE, &*tree), (POINTERS, count.as_bytes())];
         store.snapshots.commit(&key, Some(active), &facts)?;

@@ -11,6 +11,7 @@ use formwork_layer::{StatCache, Tree, scan_context};
 use formwork_pattern::{Ignore, IgnorePatterns};
 
 use crate::WorkerError;
+use crate::loading::{Audience, Loading};
 use crate::missing::{MissingSource, Reason};
 
 /// A context as the caller knows it.
@@ -32,6 +33,7 @@ pub struct Context {
     /// The parts that the build uses.
     parts: Vec<RelPath>,
     threads: usize,
+    audience: Audience,
     tree: Mutex<Option<Arc<Tree>>>,
 }
 
@@ -42,12 +44,13 @@ impl Context {
         config: ContextConfig,
         patterns: &[&str],
         threads: usize,
+        audience: Audience,
     ) -> Result<Self, WorkerError> {
         let directory = RootDir::open(&config.directory)?;
         let parts = parts(&directory, patterns, threads);
         let origin = Origin::context(directory);
         let name = name.to_owned();
-        Ok(Self { name, config, origin, parts, threads, tree: Mutex::new(None) })
+        Ok(Self { name, config, origin, parts, threads, audience, tree: Mutex::new(None) })
     }
 
     /// The files of the parts that the build uses, without what is left out.
@@ -57,9 +60,18 @@ impl Context {
             return Ok(Arc::clone(tree));
         }
         let mut cache = StatCache::load(&self.config.stat_cache);
-        let judge = |path: &RelPath, is_dir: bool| self.judge(path, is_dir);
-        let scanned = scan_context(&self.origin, &judge, Some(&mut cache), self.threads)?;
-        Ok(Arc::clone(tree.insert(Arc::new(scanned))))
+        let loading = Loading::new(&self.audience);
+        let judge = |path: &RelPath, is_dir: bool| {
+            if is_dir {
+                loading.comes_across();
+            }
+            self.judge(path, is_dir)
+        };
+        let listener = |reading| loading.reads(reading);
+        let (cache, threads) = (Some(&mut cache), self.threads);
+        let scanned = scan_context(&self.origin, &judge, cache, threads, &listener);
+        loading.end(scanned.is_ok());
+        Ok(Arc::clone(tree.insert(Arc::new(scanned?))))
     }
 
     fn judge(&self, path: &RelPath, is_dir: bool) -> Verdict {
@@ -136,6 +148,7 @@ impl Context {
             config: self.config.clone(),
             origin: Arc::clone(&self.origin),
             threads: self.threads,
+            audience: self.audience.clone(),
         };
         let entries = formwork_fs::walk(
             self.origin.directory(),
@@ -238,6 +251,8 @@ impl fmt::Debug for Context {
 
 #[cfg(test)]
 mod tests {
+    use formwork_diagnostics::{NoEvents, StepId};
+
     use super::*;
 
     fn context(dir: &std::path::Path, ignore: &[&str], patterns: &[&str]) -> Context {
@@ -246,7 +261,9 @@ mod tests {
             ignore: IgnorePatterns::new(ignore.iter().copied()).unwrap(),
             stat_cache: dir.join("stat"),
         };
-        Context::open("context", config, patterns, 2).unwrap()
+        let (events, step) = (Arc::new(NoEvents), StepId(0));
+        let audience = Audience { events, step, title: "load build context".to_owned() };
+        Context::open("context", config, patterns, 2, audience).unwrap()
     }
 
     fn tree() -> tempfile::TempDir {

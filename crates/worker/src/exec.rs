@@ -17,7 +17,7 @@ use formwork_sandbox::{
     Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
 };
 use formwork_snapshot::{Active, Snapshotter};
-use formwork_solver::{Cancel, Done, Task};
+use formwork_solver::{Cancel, Done, Task, step_id};
 use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::io::Errno;
 
@@ -224,6 +224,8 @@ impl Worker {
     /// Tells what a process writes; whether it named what the kernel shows elsewhere.
     fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> bool {
         let step = step(task);
+        // Where it can be mounted, nobody misses it.
+        let can_miss = !self.store.can_mount();
         let mut names_the_kernels = false;
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
@@ -237,7 +239,8 @@ impl Worker {
         };
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
-            names_the_kernels |= names_the_kernels_files(&buffer[..count]);
+            names_the_kernels =
+                names_the_kernels || can_miss && names_the_kernels_files(&buffer[..count]);
             show(mask.feed(buffer[..count].to_vec()));
         }
         show(mask.finish());
@@ -268,7 +271,7 @@ impl Worker {
 
 /// A step as events name it.
 pub(crate) fn step(task: &Task<'_, Output>) -> StepId {
-    StepId(u32::try_from(task.id.index()).unwrap_or(u32::MAX))
+    step_id(task.id)
 }
 
 /// Waits before another attempt, twice as long as before the last one.

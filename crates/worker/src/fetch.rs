@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use formwork_diagnostics::{Event, StepId};
+use formwork_diagnostics::Event;
 use formwork_graph::{HttpSource, OpId, RemoteSource};
 use formwork_remote::{Fetch, Material, RemoteError};
-use formwork_solver::Task;
+use formwork_solver::{Task, step_id};
 
 use crate::root::Output;
 use crate::runner::Worker;
@@ -44,7 +44,7 @@ impl Worker {
         let (source, events, cancel) =
             (source.clone(), Arc::clone(&self.events), self.cancel.clone());
         let authorization = self.config.secrets.authorization_for(&source.url);
-        let step = StepId(u32::try_from(id.index()).unwrap_or(u32::MAX));
+        let step = step_id(id);
         self.unless_canceled(move || {
             let label: Arc<str> = source.name.as_str().into();
             let progress = |current, total| {

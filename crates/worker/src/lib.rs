@@ -28,6 +28,7 @@ mod imported;
 mod in_place;
 mod layer;
 mod lent;
+mod loading;
 mod mask;
 mod missing;
 mod mounts;

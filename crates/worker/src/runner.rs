@@ -16,7 +16,7 @@ use formwork_oci::{ChainId, Descriptor, DiffId, Digest};
 use formwork_remote::{Downloads, GitConfig};
 use formwork_sandbox::{Launcher, MAX_LAYERS, SandboxError};
 use formwork_snapshot::SnapshotKey;
-use formwork_solver::{Cancel, Done, Examined, OpRunner, Task};
+use formwork_solver::{Cancel, Done, Examined, OpRunner, Task, step_id};
 
 use crate::compare::differences;
 use crate::context::{Context, ContextConfig};
@@ -24,6 +24,7 @@ use crate::files::PlannedFiles;
 use crate::imported::unusable;
 use crate::in_place::Places;
 use crate::layer::{Layer, Source, stored_layer};
+use crate::loading::Audience;
 use crate::mounts::{StubLayers, input};
 use crate::root::{Output, Root};
 use crate::store::LayerStore;
@@ -165,11 +166,18 @@ impl Worker {
         cancel: &Cancel,
     ) -> Result<Self, WorkerError> {
         let mut contexts = BTreeMap::new();
-        for (name, patterns) in used_contexts(graph) {
+        let used = used_contexts(graph);
+        let is_only = used.len() == 1;
+        for (name, UsedContext { op, patterns }) in used {
             let Some(context) = config.contexts.get(name) else {
                 return Err(WorkerError::Internal(format!("the context `{name}` is unknown")));
             };
-            let context = Context::open(name, context.clone(), &patterns, store.threads)?;
+            let title = match is_only {
+                true => "load build context".to_owned(),
+                false => format!("load build context `{name}`"),
+            };
+            let audience = Audience { events: Arc::clone(&events), step: step_id(op), title };
+            let context = Context::open(name, context.clone(), &patterns, store.threads, audience)?;
             contexts.insert(name.to_owned(), Arc::new(context));
         }
         let stop = formwork_sandbox::Cancel::new()?;
@@ -391,23 +399,29 @@ impl OpRunner for Worker {
 }
 
 /// The contexts that a graph uses, with the paths and patterns that are taken from them.
-fn used_contexts(graph: &Graph) -> BTreeMap<&str, Vec<&str>> {
-    let mut used: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let context = |op: OpId| match &graph.step(op).op {
-        Op::Source(GraphSource::Context { name }) => Some(name.as_str()),
-        _ => None,
-    };
+fn used_contexts(graph: &Graph) -> BTreeMap<&str, UsedContext<'_>> {
+    let mut used = BTreeMap::new();
+    for (op, step) in graph.steps() {
+        if let Op::Source(GraphSource::Context { name }) = &step.op {
+            used.insert(name.as_str(), UsedContext { op, patterns: Vec::new() });
+        }
+    }
     for (_, step) in graph.steps() {
         for (op, pattern) in taken(&step.op) {
-            if let Some(name) = context(op) {
-                used.entry(name).or_default().push(pattern);
+            if let Op::Source(GraphSource::Context { name }) = &graph.step(op).op
+                && let Some(context) = used.get_mut(name.as_str())
+            {
+                context.patterns.push(pattern);
             }
-        }
-        if let Op::Source(GraphSource::Context { name }) = &step.op {
-            used.entry(name).or_default();
         }
     }
     used
+}
+
+/// A context of a graph: its op, and what others take from it.
+struct UsedContext<'g> {
+    op: OpId,
+    patterns: Vec<&'g str>,
 }
 
 /// What an op looks for in others whenever it is asked for, even if its result is known.

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink};
-use formwork_image::{BlobSource, ImageError, StoredImage};
+use formwork_fs::map_in_parallel;
+use formwork_image::{BlobSource, StoredImage};
 use formwork_oci::{Descriptor, Platform, Reference, Repository};
 use formwork_solver::Cancel;
 
@@ -75,26 +75,8 @@ fn fetch_layers(
     let mut seen = BTreeSet::new();
     let layers = image.layers.iter().filter_map(|layer| layer.blob.as_ref());
     let layers: Vec<&Descriptor> = layers.filter(|layer| seen.insert(&layer.digest)).collect();
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<(), ImageError> {
-        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = source.open(layer) {
-                next.store(layers.len(), Ordering::Relaxed);
-                return Err(error);
-            }
-        }
-        Ok(())
-    };
-    let results: Vec<Result<(), ImageError>> = std::thread::scope(|scope| {
-        // Where the machine has no more threads to give, those that are there do the work.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..PARALLEL.min(layers.len())).map_while(start).collect();
-        let mine = work();
-        let others = others.into_iter().filter_map(|thread| thread.join().ok());
-        std::iter::once(mine).chain(others).collect()
-    });
-    let result = results.into_iter().collect::<Result<(), _>>();
-    result.map_err(|error| match cancel.is_canceled() {
+    let result = map_in_parallel(&layers, PARALLEL, |layer| source.open(layer).map(drop));
+    result.map(drop).map_err(|error| match cancel.is_canceled() {
         true => BuildError::canceled(),
         false => BuildError::image(&error),
     })

@@ -5,6 +5,7 @@
 //! fails is told once and not asked again; nothing here fails a build.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use formwork_cache::{CacheKey, CacheRecord};
 use formwork_content::ContentStore;
 use formwork_diagnostics::{Diagnostic, Event, EventSink};
-use formwork_fs::FsError;
+use formwork_fs::{FsError, map_in_parallel};
 use formwork_image::{BlobBytes, BlobSource, ImageError};
 use formwork_oci::{Descriptor, Digest};
 use formwork_snapshot::SnapshotKey;
@@ -178,15 +179,11 @@ impl Imports {
 
     fn read_heads(&self) {
         self.begun.get_or_init(|| {
-            std::thread::scope(|scope| {
-                for source in &self.sources {
-                    let read = || self.read_bundle(source, source.place.head(), true);
-                    if std::thread::Builder::new().spawn_scoped(scope, read).is_err() {
-                        // The machine had no thread to give.
-                        read();
-                    }
-                }
-            });
+            let read = |source: &Source| {
+                self.read_bundle(source, source.place.head(), true);
+                Ok::<_, Infallible>(())
+            };
+            let Ok(_) = map_in_parallel(&self.sources, self.sources.len(), read);
         });
     }
 

@@ -61,10 +61,9 @@ mod upload;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use formwork_fs::map_in_parallel;
 use formwork_layer::Compression;
 use formwork_oci::Reference;
 use formwork_registry::BucketConfig;
@@ -180,22 +179,5 @@ fn in_parallel<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<(), place::PlaceError> + Sync,
 ) -> Result<(), place::PlaceError> {
-    let next = AtomicUsize::new(0);
-    let failure = Mutex::new(None);
-    let work_on = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = work(item) {
-                next.store(items.len(), Ordering::Relaxed);
-                let mut slot = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                slot.get_or_insert(error);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        // Where the machine has no more threads to give, those that are there do the work.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work_on).ok();
-        let _ = (1..PARALLEL.min(items.len())).map_while(start).count();
-        work_on();
-    });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    map_in_parallel(items, PARALLEL, work).map(drop)
 }

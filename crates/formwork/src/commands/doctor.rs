@@ -10,12 +10,15 @@ use crate::args::{DoctorArgs, Format};
 use crate::commands;
 use crate::exit::Failure;
 use crate::settings::{self, Settings};
+use crate::stores;
 
 /// Tells what this machine allows and what to do for more. Fails where nothing can be built.
 pub(crate) fn run(args: &DoctorArgs, settings: &Settings) -> Result<(), Failure> {
     let mut probe = probe().map_err(Failure::machine)?;
-    let can_mount = probe.rung.as_ref().is_ok_and(|rung| rung.can_mount());
-    probe.features.extend(can_mount.then(|| store(settings.root())));
+    let rung = probe.rung.as_ref().ok().copied().filter(|rung| rung.can_mount());
+    if let Some(rung) = rung {
+        probe.features.push(store(&stores::of(settings.root(), rung)?));
+    }
     probe.features.extend(PROGRAMS.map(program));
     let text = match args.format {
         Format::Table => table(&probe),

@@ -79,9 +79,12 @@ pub(crate) fn foretold(forecast: &Forecast, wanted: &str, is_json: bool) -> Stri
     let running = forecast.steps.iter().filter(|step| step.outcome != "cached").count();
     let estimate = forecast.estimate.as_secs_f64();
     // Writing into a string cannot fail.
+    let steps = if running == 1 { "step" } else { "steps" };
     let _ = match (running, forecast.unknown) {
         (0, _) => writeln!(text, "everything comes from the cache"),
-        (_, 0) => writeln!(text, "{running} steps would run, for about {estimate:.1}s"),
+        (_, 0) => writeln!(text, "{running} {steps} would run, for about {estimate:.1}s"),
+        (1, _) => writeln!(text, "1 step would run, for how long is not known: it is new"),
+        (_, 1) => writeln!(text, "{running} steps would run, for {estimate:.1}s or more: 1 is new"),
         (_, unknown) => {
             writeln!(
                 text,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::args::{ImageFilter, ImagesArgs, ListFormat, Pattern};
 use crate::commands::{self, list};
 use crate::exit::Failure;
-use crate::render;
 use crate::settings::Settings;
+use crate::{render, stores};
 
 /// Lists the images in the store.
 pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure> {
@@ -18,6 +18,9 @@ pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure>
     if args.quiet {
         let id = |image: &StoredImage| format!("{}\n", shown_id(image, args.no_trunc));
         return commands::print(&images.iter().map(id).collect::<String>());
+    }
+    if images.is_empty() {
+        tell_of_others(settings);
     }
     let mut rows = Vec::new();
     for image in images {
@@ -35,6 +38,20 @@ pub(crate) fn run(args: &ImagesArgs, settings: &Settings) -> Result<(), Failure>
             let objects: Vec<Value> = rows.iter().map(fields).collect();
             list::print_lines(&objects, line, *table)
         }
+    }
+}
+
+/// Tells of the stores of other rungs, for those who miss what they have built before their machine
+/// allowed more, or less.
+fn tell_of_others(settings: &Settings) {
+    for (isolation, store) in
+        settings.rung().iter().flat_map(|rung| stores::others(settings.root(), *rung))
+    {
+        render::warning(&format!(
+            "{} has the images of builds with `--isolation={isolation}`, which keep files in their \
+             own way; `formwork --isolation={isolation} save … | formwork load` brings one here",
+            store.display()
+        ));
     }
 }
 

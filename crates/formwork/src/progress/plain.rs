@@ -33,6 +33,28 @@ struct State {
 struct Shown {
     step: StepState,
     number: Option<usize>,
+    /// When it was told last how far the step is.
+    counted: Option<Instant>,
+}
+
+/// After which time it is told how far a step is, and how often after that.
+const FIRST: Duration = Duration::from_secs(1);
+const OFTEN: Duration = Duration::from_secs(5);
+
+impl Shown {
+    /// Whether it is time to tell how far the step is.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = match (self.counted, self.step.started) {
+            (Some(last), _) => last + OFTEN,
+            (None, Some(started)) => started + FIRST,
+            (None, None) => return false,
+        };
+        let is_due = now >= due;
+        if is_due {
+            self.counted = Some(now);
+        }
+        is_due
+    }
 }
 
 impl EventSink for Plain {
@@ -58,7 +80,10 @@ impl State {
         let mut text = String::new();
         match event {
             Event::StepAdded { step, name } => {
-                self.steps.insert(step, Shown { step: StepState::new(name), number: None });
+                self.steps.insert(
+                    step,
+                    Shown { step: StepState::new(name), number: None, counted: None },
+                );
             }
             Event::StepStarted { step } => {
                 if let Some(shown) = self.steps.get_mut(&step) {
@@ -79,7 +104,7 @@ impl State {
                 self.finish(&mut text, step, &outcome, duration, now);
             }
             Event::StepProgress { step, label, current, total } => {
-                self.progress(&mut text, step, label, current, total);
+                self.progress(&mut text, step, (label, current, total), now);
             }
             Event::Message(_) => {}
         }
@@ -128,14 +153,13 @@ impl State {
         self.lines(text, id, &lines);
     }
 
-    /// Counted things are told once, when they are complete.
+    /// Counted things are told when they are complete, and now and then before.
     fn progress(
         &mut self,
         text: &mut String,
         id: StepId,
-        label: Arc<str>,
-        current: u64,
-        total: Option<u64>,
+        (label, current, total): (Arc<str>, u64, Option<u64>),
+        now: Instant,
     ) {
         let Some(shown) = self.steps.get_mut(&id) else { return };
         let before = shown.step.transfers.iter().find(|(known, ..)| *known == label);
@@ -143,6 +167,9 @@ impl State {
         shown.step.count(Arc::clone(&label), current, total);
         if total == Some(current) && !was_complete {
             self.lines(text, id, &[format!("{label} {}", render::bytes(current))]);
+        } else if total != Some(current) && shown.is_due(now) {
+            let counted = shown.step.counted();
+            self.lines(text, id, counted.as_slice());
         }
     }
 
@@ -253,5 +280,24 @@ mod tests {
             count("a", 2000),
         ]);
         assert_eq!(text, "#1 pull\n#1 b 2.0 kB\n#1 a 2.0 kB\n");
+    }
+
+    #[test]
+    fn what_takes_long_is_told_now_and_then() {
+        let mut state = State::default();
+        let start = Instant::now();
+        state.take(added(1, "pull"), start);
+        state.take(Event::StepStarted { step: StepId(1) }, start);
+        let mut told = |milliseconds, current, total| {
+            let label = "a".into();
+            let event = Event::StepProgress { step: StepId(1), label, current, total };
+            state.take(event, start + Duration::from_millis(milliseconds))
+        };
+        assert_eq!(told(900, 10, Some(2000)), "");
+        assert_eq!(told(1100, 20, Some(2000)), "#1 20 B / 2.0 kB\n");
+        assert_eq!(told(6000, 30, Some(2000)), "");
+        assert_eq!(told(6200, 1500, Some(2000)), "#1 1.5 kB / 2.0 kB\n");
+        assert_eq!(told(6300, 2000, Some(2000)), "#1 a 2.0 kB\n");
+        assert_eq!(told(20_000, 2001, None), "#1 2.0 kB\n");
     }
 }

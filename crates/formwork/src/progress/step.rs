@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::lines::{Lines, fit};
+use crate::render;
 
 /// How many of a step's last lines are kept, to be shown again if the step fails.
 const KEPT_LINES: usize = 30;
@@ -60,11 +61,18 @@ impl StepState {
         }
     }
 
-    /// The sum of all that is counted: done, and of how much if that is known for all of it.
-    pub(super) fn counted(&self) -> (u64, Option<u64>) {
+    /// The sum of all that is counted, in words: done, and of how much if that is known for all of
+    /// it.
+    pub(super) fn counted(&self) -> Option<String> {
         let current = self.transfers.iter().map(|(_, current, _)| current).sum();
         let total = self.transfers.iter().map(|(_, _, total)| *total).sum();
-        (current, total)
+        match (current, total) {
+            (0, None | Some(0)) => None,
+            (current, Some(total)) => {
+                Some(format!("{} / {}", render::bytes(current), render::bytes(total)))
+            }
+            (current, None) => Some(render::bytes(current)),
+        }
     }
 }
 

@@ -234,11 +234,8 @@ impl State {
         for step in running.iter().take(screen.rows.saturating_sub(2)) {
             let start = step.started.unwrap_or(now);
             let name = match step.counted() {
-                (0, None | Some(0)) => step.name.to_string(),
-                (current, Some(total)) => {
-                    format!("{} {} / {}", step.name, render::bytes(current), render::bytes(total))
-                }
-                (current, None) => format!("{} {}", step.name, render::bytes(current)),
+                None => step.name.to_string(),
+                Some(counted) => format!("{} {counted}", step.name),
             };
             text.push_str(&step_line("", &name, now.duration_since(start), screen.columns));
             let skip = step.last_lines.len().saturating_sub(shown);

@@ -185,15 +185,24 @@ on ip link set lo up
 on ip addr add 198.51.100.2/24 dev h0
 on ip link set h0 up
 on ip route add default via 198.51.100.1
+if [ -e /proc/sys/net/ipv6 ]; then
+    ip addr add 2001:db8::1/64 dev w0 nodad
+    on ip addr add 2001:db8::2/64 dev h0 nodad
+    on ip route add default via 2001:db8::1
+fi
 busybox nc -ll -p 7777 -e echo reached >/dev/null 2>&1 &
 on busybox nc -ll -p 7777 -e echo machine >/dev/null 2>&1 &
-[ -z \"$FORWARD\" ] || on sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'
+for switch in $FORWARD; do on sh -c \"echo 1 > /proc/sys/net/$switch\"; done
 on env PATH=/nowhere \"$@\"
 code=$?
 for i in $(seq 200); do on ip -o link | grep -q fwk || break; sleep 0.02; done
 on ip -o link | grep fwk
 exit $code
 ";
+
+/// Routing between interfaces, as a file below `/proc/sys/net`.
+const FORWARD: &str = "ipv4/ip_forward";
+const FORWARD_SIX: &str = "ipv6/conf/all/forwarding";
 
 /// A run of the program on the machine of [`MACHINES`].
 fn on_a_machine(site: &Site, forward: &str, arguments: &[&str]) -> Option<Ran> {
@@ -219,15 +228,36 @@ fn root_has_a_private_network_without_pasta_where_the_machine_routes() {
                 for a in 127.0.0.1 198.51.100.2 $gateway; do nc -w 1 $a 7777 </dev/null; done; \
                 ls /sys/class/net | tr '\\n' ' '; echo over";
     let run = ["run", "--network=private", "busybox", "sh", "-c", look];
-    let Some(ran) = on_a_machine(&site, "yes", &run) else { return };
+    let Some(ran) = on_a_machine(&site, FORWARD, &run) else { return };
     assert_eq!(ran.succeeded().stdout, "reached\neth0 lo over\n");
     let look = "nc -w 5 machine 7777 </dev/null; nc -w 1 127.0.0.1 7777 </dev/null; echo over";
     let options = ["run", "--network=private", "--add-host=machine:host-gateway"];
     let named = [&options[..], &["busybox", "sh", "-c", look]].concat();
-    let Some(ran) = on_a_machine(&site, "yes", &named) else { return };
+    let Some(ran) = on_a_machine(&site, FORWARD, &named) else { return };
     assert_eq!(ran.succeeded().stdout, "machine\nover\n");
     let Some(ran) = on_a_machine(&site, "", &run) else { return };
     ran.failed(125, "install the package `passt`, or set the sysctl net.ipv4.ip_forward to 1");
+}
+
+#[test]
+fn a_private_network_of_roots_has_ipv6_where_the_machine_has_and_routes_it() {
+    let Some(site) = Site::as_root() else { return };
+    if !Path::new("/proc/sys/net/ipv6").exists() {
+        return skipped("this kernel has no IPv6");
+    }
+    let site = site.with_busybox();
+    // All that listens on the next link is asked for its address, too: that is this machine.
+    let look = "nc -w 5 2001:db8::1 7777 </dev/null; \
+                for a in 2001:db8::2 $(ip -6 route | awk '$1 == \"default\" { print $3 }') \
+                    $(ping -c 2 -w 1 ff02::1%eth0 | sed -n 's/.* from \\(fe80[0-9a-f:]*\\): seq.*/\\1%eth0/p'); \
+                do nc -w 1 $a 7777 </dev/null; done; \
+                ip -6 addr show dev eth0 | grep -c fd66; echo over";
+    let run = ["run", "--network=private", "busybox", "sh", "-c", look];
+    let forward = format!("{FORWARD} {FORWARD_SIX}");
+    let Some(ran) = on_a_machine(&site, &forward, &run) else { return };
+    assert_eq!(ran.succeeded().stdout, "reached\n1\nover\n");
+    let Some(ran) = on_a_machine(&site, FORWARD, &run) else { return };
+    assert_eq!(ran.succeeded().stdout, "0\nover\n");
 }
 
 #[test]

@@ -45,7 +45,9 @@ fn two_machines_make_the_same_bytes() {
                 let own = build.get_args().map(|a| a.to_owned()).collect::<Vec<_>>();
                 let program = build.get_program().to_owned();
                 let mut command = site.command(taskset, &["-c", processors]);
-                command.arg(program).args(own).env("FORMWORK_ROOT", site.store());
+                command.arg(program).args(own);
+                let settings = build.get_envs().filter_map(|(name, value)| Some((name, value?)));
+                command.envs(settings);
                 // What a machine is set to does not matter.
                 command.env("TZ", "Asia/Kathmandu").env("LC_ALL", "C.UTF-8");
                 let built = Built::of(&mut command);

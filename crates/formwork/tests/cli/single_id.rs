@@ -1,6 +1,6 @@
 //! A user namespace with a single id: what steps are told of owners, and what comes of them.
 
-use crate::support::{Rung, Site};
+use crate::support::{Ran, Rung, Site};
 
 /// A place on that rung with the base image.
 fn site() -> Option<Site> {
@@ -193,4 +193,24 @@ RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
     assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h");
     assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
     assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b");
+}
+
+#[test]
+fn a_store_with_owners_as_data_is_told_to_others_and_not_opened_by_them() {
+    let Some(site) = site() else { return };
+    site.build(&["-t", "app"], "FROM busybox\nRUN echo > /f && chown 3:4 /f\n");
+    let as_others = |arguments: &[&str]| {
+        let mut command = site.formwork(arguments);
+        command.env("FORMWORK_ISOLATION", "subordinate-ids");
+        command
+    };
+    let listed = Ran::of(&mut as_others(&["images"])).succeeded().stderr;
+    assert!(listed.contains("`formwork --isolation=single-id save … | formwork load`"), "{listed}");
+    let (archive, store) = (site.outside("app.tar"), site.outside("store-single-id"));
+    let message = "have no owners that count here: it was made with `--isolation=single-id`";
+    Ran::of(&mut as_others(&["--root", &store, "images"])).failed(4, message);
+    site.run(&["--root", &store, "save", "-o", &archive, "app"]);
+    Ran::of(&mut as_others(&["load", "-i", &archive])).succeeded();
+    let owner = Ran::of(&mut as_others(&["run", "app", "stat", "-c", "%u:%g", "/f"])).succeeded();
+    assert_eq!(owner.stdout, "3:4\n");
 }

@@ -286,26 +286,75 @@ fn with_the_least_cache_earlier_stages_run_where_they_are_needed() {
     });
 }
 
+/// What the rungs keep in different ways: owners, special modes, capabilities, and what is gone or new
+/// in the place of something else. The last step is new to whoever gives it another argument.
+const OWNED: &str = r#"
+FROM scratch
+COPY busybox /bin/
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN mkdir -p /d/sub/gone /e/gone && touch /e/file && cd /d && chown 7:8 . && chmod 3775 . \
+ && echo > own && chown 9:10 own && chmod 600 own && ln own hard && ln -s own link && chown -h 11:12 link \
+ && echo > setuid && chown 13:14 setuid && chmod 6755 setuid && mkfifo pipe && chown 15 pipe
+ADD capable.tar /d/
+RUN rm -r /e && mkdir /e && chown 16:17 /e && rmdir /d/sub/gone && chmod 711 /d/pipe
+ARG WORD
+RUN mkdir /new && chown 18:19 /new && mv /d/capable /d/setuid /new \
+ && find /d /e /new | sort | xargs stat -c '%n %F %u:%g %a' > /list
+"#;
+
+/// Makes the context of [`OWNED`].
+fn write_owned(site: &Site) -> bool {
+    let Some(busybox) = program("busybox") else { return false };
+    site.write("busybox", fs_err::read(busybox).unwrap());
+    site.chmod("busybox", 0o755);
+    let mut archive = tar::Builder::new(Vec::new());
+    let capability = b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let attributes = [("SCHILY.xattr.security.capability", &capability[..])];
+    archive.append_pax_extensions(attributes).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_path("capable").unwrap();
+    header.set_mode(0o755);
+    header.set_size(0);
+    header.set_cksum();
+    archive.append(&header, &b""[..]).unwrap();
+    site.write("capable.tar", archive.into_inner().unwrap());
+    true
+}
+
 #[test]
 fn rungs_share_a_cache() {
-    let shared = directory();
-    let id = std::cell::OnceCell::new();
+    let written = std::cell::RefCell::new(Vec::new());
     on_each_rung(|site| {
-        if !site.make_busybox() {
-            return;
-        }
-        site.write("src/a", "1");
-        site.write("src/b", "2");
-        let arguments = [shared.from(), shared.to(",mode=max")];
-        let built = build(site, &[&arguments[0], &arguments[1]]);
-        match id.get() {
-            None => id.set(built.id).unwrap(),
-            Some(id) => {
-                assert_eq!(built.executed(), [""; 0]);
-                assert_eq!(built.id, *id);
-            }
+        if write_owned(site) {
+            let shared = directory();
+            let id = site.build(&["--build-arg=WORD=1", &shared.to(",mode=max")], OWNED).id;
+            written.borrow_mut().push((shared, id));
         }
     });
+    let trees = std::cell::RefCell::new(Vec::new());
+    on_each_rung(|site| {
+        write_owned(site);
+        for (number, (shared, id)) in written.borrow().iter().enumerate() {
+            let store = format!("--root={}", site.outside(&format!("store-{number}")));
+            let arguments = [&store, &shared.from()];
+            let built = site.build(&[arguments[0], arguments[1], "--build-arg=WORD=1"], OWNED);
+            assert_eq!((built.executed().len(), &built.id), (0, id), "{:?}", site.rung());
+            // The files themselves come now, and a step looks at them.
+            let built = site.build(&[arguments[0], arguments[1], "--build-arg=WORD=2"], OWNED);
+            assert_eq!(built.executed().len(), 1, "{:?}", site.rung());
+            trees.borrow_mut().push(site.tree(&[arguments[0], "--build-arg=WORD=2"], OWNED));
+        }
+    });
+    let trees = trees.into_inner();
+    for line in
+        ["-rwsr-sr-x 13:14 /new/setuid", "-rwxr-xr-x 0:0 /new/capable \"\" [security.capability]"]
+    {
+        let lines = trees[0].lines();
+        assert!(lines.iter().any(|known| known.starts_with(line)), "{lines:?}");
+    }
+    for tree in &trees {
+        assert_eq!(tree.lines_without(&trees[0]), [""; 0]);
+    }
 }
 
 #[test]

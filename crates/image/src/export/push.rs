@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
+use formwork_fs::map_in_parallel;
 use formwork_oci::{Algorithm, Descriptor, Digest, MediaType, Reference, Repository};
 use formwork_registry::{BlobPush, RegistryClient};
 
@@ -231,30 +230,7 @@ impl Push<'_> {
 
     /// Pushes layers, several at a time, in their order; after a failure none is begun.
     fn layers(&self, layers: &[&Descriptor]) -> Result<Vec<Way>, ImageError> {
-        let next = AtomicUsize::new(0);
-        let results: Vec<Mutex<Option<Result<Way, ImageError>>>> =
-            layers.iter().map(|_| Mutex::default()).collect();
-        let work = || {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let (Some(layer), Some(slot)) = (layers.get(at), results.get(at)) else { return };
-                let result = self.layer(layer);
-                if result.is_err() {
-                    next.store(layers.len(), Ordering::Relaxed);
-                }
-                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
-            }
-        };
-        std::thread::scope(|scope| {
-            // Where the machine has no more threads to give, those that are there do the work.
-            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-            let _ = (1..PARALLEL.min(layers.len())).map_while(start).count();
-            work();
-        });
-        let results = results.into_iter();
-        results
-            .filter_map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
-            .collect()
+        map_in_parallel(layers, PARALLEL, |layer| self.layer(layer))
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<Way, ImageError> {

@@ -1,11 +1,13 @@
 //! Scanning a directory of the user's.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use formwork_fs::{FileKind, Follow, FsError, RelPath, Timestamp, WalkEntry, WalkFilter, walk};
 
+use super::pace::{Listener, Pace};
 use super::stat_cache::{StatCache, keeps_change_times, now};
-use super::{further_names, hash, is_large, plain_node};
+use super::{further_names, hash_telling, is_large, plain_node};
 use crate::LayerError;
 use crate::flow;
 use crate::tree::{Bytes, ContentHash, Entry, File, Metadata, Node, Origin, Tree, Xattrs};
@@ -25,7 +27,8 @@ struct Examined {
 /// left out, and a socket is an empty file. Names of one file are hard links, as far as the filter
 /// lists them.
 ///
-/// With a cache, only files that are new or have changed are read; see [`StatCache`].
+/// With a cache, only files that are new or have changed are read; see [`StatCache`]. If that takes
+/// longer than a second, `listener` is told how far it is.
 ///
 /// # Errors
 ///
@@ -36,8 +39,9 @@ pub fn scan_context(
     filter: &dyn WalkFilter,
     cache: Option<&mut StatCache>,
     threads: usize,
+    listener: &Listener<'_>,
 ) -> Result<Tree, LayerError> {
-    scan(origin, filter, cache, threads, now())
+    scan(origin, filter, cache, threads, listener, now())
 }
 
 /// The scan, which began at some time: by that, the cache decides what to remember.
@@ -46,8 +50,10 @@ fn scan(
     filter: &dyn WalkFilter,
     cache: Option<&mut StatCache>,
     threads: usize,
+    listener: &Listener<'_>,
     started: Timestamp,
 ) -> Result<Tree, LayerError> {
+    let begun = Instant::now();
     let directory = origin.directory();
     let entries = walk(directory, filter, threads)?;
     let further_names = further_names(&entries);
@@ -59,13 +65,24 @@ fn scan(
         Some((cache, device)) if entry.stat.device == *device => cache.content(&entry.stat),
         _ => None,
     };
+    let count = || {
+        let is_read = |entry: &&WalkEntry| {
+            entry.stat.kind == FileKind::Regular
+                && known(entry).is_none()
+                && !further_names.contains_key(&entry.path)
+        };
+        let sizes = entries.iter().filter(is_read).map(|entry| entry.stat.size);
+        sizes.fold((0, 0_u64), |(files, bytes), size| (files + 1, bytes.saturating_add(size)))
+    };
+    let pace = Pace::new(listener, begun, &count);
     let examined = flow::map(&entries, threads, is_large, |entry| {
         match (further_names.get(&entry.path), entry.stat.kind) {
             (Some(first), _) => Ok(Examined::new(Node::HardLink { target: (*first).clone() })),
-            (None, FileKind::Regular) => examine_file(origin, entry, known(entry)),
+            (None, FileKind::Regular) => examine_file(origin, entry, known(entry), &pace),
             (None, kind) => examine_other(origin, entry, kind),
         }
     })?;
+    pace.finish();
     if let Some((cache, device)) = cache {
         let files = entries.iter().zip(&examined).filter(|(entry, _)| entry.stat.device == device);
         let read = files.clone().filter_map(|(entry, examined)| match &examined.node {
@@ -121,10 +138,11 @@ fn examine_file(
     origin: &Arc<Origin>,
     entry: &WalkEntry,
     known: Option<ContentHash>,
+    pace: &Pace<'_>,
 ) -> Result<Examined, LayerError> {
     let (size, content, was_read) = match known {
         Some(content) => (entry.stat.size, content, false),
-        None => match read_file(origin, entry) {
+        None => match read_file(origin, entry, pace) {
             Ok(read) => read,
             Err(error) if is_gone(&error) => return Ok(Examined::GONE),
             Err(error) => return Err(error),
@@ -141,11 +159,16 @@ fn is_gone(error: &LayerError) -> bool {
 }
 
 /// Size and hash of what a file holds, and whether it is still the file that the walk saw.
-fn read_file(origin: &Origin, entry: &WalkEntry) -> Result<(u64, ContentHash, bool), LayerError> {
+fn read_file(
+    origin: &Origin,
+    entry: &WalkEntry,
+    pace: &Pace<'_>,
+) -> Result<(u64, ContentHash, bool), LayerError> {
     let directory = origin.directory();
     let failed = |operation, error| FsError::new(operation, directory.path_of(&entry.path), error);
     let file = directory.open_file(&entry.path, Follow::Never)?;
-    let (size, content) = hash(&file).map_err(|error| failed("read", error))?;
+    let (size, content) =
+        hash_telling(&file, &|bytes| pace.add(bytes)).map_err(|error| failed("read", error))?;
     let after = rustix::fs::fstat(&file).map_err(|errno| failed("examine", errno.into()))?;
     Ok((size, content, entry.stat == after.into() && size == entry.stat.size))
 }
@@ -194,7 +217,7 @@ mod tests {
         fn scan(&self) -> Tree {
             let origin = Origin::context(RootDir::open(self.at("")).unwrap());
             let keep = |_: &RelPath, _: bool| Verdict::Keep;
-            scan(&origin, &keep, Some(&mut self.cache()), 2, later()).unwrap()
+            scan(&origin, &keep, Some(&mut self.cache()), 2, &|_| {}, later()).unwrap()
         }
 
         fn hash(&self, name: &str) -> ContentHash {
@@ -248,7 +271,7 @@ mod tests {
         fs_err::write(cached.at("a"), "a").unwrap();
         let keep = |_: &RelPath, _: bool| Verdict::Keep;
         let origin = Origin::context(RootDir::open(cached.at("")).unwrap());
-        scan(&origin, &keep, Some(&mut cached.cache()), 1, now()).unwrap();
+        scan(&origin, &keep, Some(&mut cached.cache()), 1, &|_| {}, now()).unwrap();
         assert_eq!(cached.cache().content(&cached.stat("a")), None);
     }
 }

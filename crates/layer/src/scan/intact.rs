@@ -53,7 +53,7 @@ mod tests {
         let root = || RootDir::open(directory.path()).unwrap();
         let origin: Arc<Origin> = Origin::context(root());
         let keep = |_: &RelPath, _: bool| formwork_fs::Verdict::Keep;
-        let tree = scan_context(&origin, &keep, None, 1).unwrap();
+        let tree = scan_context(&origin, &keep, None, 1, &|_| {}).unwrap();
         assert!(is_intact(&tree, &root(), 2).unwrap());
         fs_err::write(directory.path().join("d/a"), "\0\0\0").unwrap();
         assert!(!is_intact(&tree, &root(), 2).unwrap());

@@ -9,6 +9,7 @@
 mod changes;
 mod context;
 mod intact;
+mod pace;
 mod stat_cache;
 mod upper;
 
@@ -25,6 +26,7 @@ use rustix::io::retry_on_intr;
 pub use changes::{Census, scan_changes};
 pub use context::scan_context;
 pub use intact::is_intact;
+pub use pace::{Listener, Reading};
 pub use stat_cache::StatCache;
 pub use upper::scan_upper;
 pub(crate) use upper::{CAPABILITY, OPAQUE};
@@ -41,6 +43,11 @@ fn is_large(entry: &WalkEntry) -> bool {
 
 /// The content of an open file: how many bytes there were, and their hash.
 fn hash(file: &File) -> io::Result<(u64, ContentHash)> {
+    hash_telling(file, &|_| {})
+}
+
+/// The same, telling somebody of each piece how many bytes it has.
+fn hash_telling(file: &File, told: &dyn Fn(u64)) -> io::Result<(u64, ContentHash)> {
     thread_local! {
         static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(256 << 10));
     }
@@ -54,6 +61,7 @@ fn hash(file: &File) -> io::Result<(u64, ContentHash)> {
             }
             hasher.update(buffer);
             size += buffer.len() as u64;
+            told(buffer.len() as u64);
         }
     })
 }

@@ -22,7 +22,7 @@ fn everything(_: &RelPath, _: bool) -> Verdict {
 }
 
 fn scan(directory: &Path) -> Tree {
-    scan_context(&context(directory), &everything, None, 4).unwrap()
+    scan_context(&context(directory), &everything, None, 4, &|_| {}).unwrap()
 }
 
 fn names(tree: &Tree) -> Vec<String> {
@@ -76,7 +76,7 @@ fn filters_decide_what_is_read() {
         b"no" => Verdict::Prune,
         _ => Verdict::Keep,
     };
-    let tree = scan_context(&context(dir.path()), &filter, None, 2).unwrap();
+    let tree = scan_context(&context(dir.path()), &filter, None, 2, &|_| {}).unwrap();
     assert_eq!(names(&tree), ["/yes"]);
 }
 
@@ -89,7 +89,7 @@ fn a_link_to_a_file_that_is_left_out_is_a_file() {
         b"a" => Verdict::Prune,
         _ => Verdict::Keep,
     };
-    let tree = scan_context(&context(dir.path()), &filter, None, 2).unwrap();
+    let tree = scan_context(&context(dir.path()), &filter, None, 2, &|_| {}).unwrap();
     assert_eq!(content(&tree.entries()[0]), b"text");
 }
 
@@ -102,8 +102,8 @@ fn many_files_are_the_same_with_any_number_of_threads() {
         fs_err::write(sub.join(format!("{i}")), format!("content {i}").repeat(i % 100)).unwrap();
     }
     fs_err::write(dir.path().join("large"), vec![7; 3 << 20]).unwrap();
-    let one = scan_context(&context(dir.path()), &everything, None, 1).unwrap();
-    let four = scan_context(&context(dir.path()), &everything, None, 4).unwrap();
+    let one = scan_context(&context(dir.path()), &everything, None, 1, &|_| {}).unwrap();
+    let four = scan_context(&context(dir.path()), &everything, None, 4, &|_| {}).unwrap();
     assert_eq!(one, four);
     let Node::File(large) = &four.get(&path("large")).unwrap().node else { panic!() };
     assert_eq!(large.content, ContentHash::of(&vec![7; 3 << 20]));
@@ -127,7 +127,7 @@ impl Cached {
     fn scan(&self) -> Tree {
         // Each scan begins a new process's life.
         let mut cache = StatCache::load(&self.cache);
-        scan_context(&context(&self.context), &everything, Some(&mut cache), 2).unwrap()
+        scan_context(&context(&self.context), &everything, Some(&mut cache), 2, &|_| {}).unwrap()
     }
 
     fn hash(&self, name: &str) -> ContentHash {

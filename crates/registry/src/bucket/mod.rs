@@ -32,6 +32,8 @@ pub type OpenObject<'a> = dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync
 const NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// The most that a page of a listing may have.
 const LISTING_LIMIT: u64 = 8 << 20;
+/// The most that an answer may have that says how something went.
+const ANSWER_LIMIT: u64 = 1 << 20;
 /// How many pages of a listing are read.
 const PAGES: usize = 4096;
 /// The longest pause before a request is repeated.
@@ -255,12 +257,7 @@ impl Bucket<'_> {
             query.extend(next.take().map(|token| ("continuation-token", token)));
             query.push(("list-type", "2".to_owned()));
             query.push(("prefix", prefix.to_owned()));
-            let answer = self.send(&Call { query, ..Call::new(Method::GET, "") })?;
-            let answer = self.check(prefix, answer)?;
-            let mut page = String::new();
-            let read = answer.into_body().into_reader().take(LISTING_LIMIT);
-            let read = { read }.read_to_string(&mut page);
-            read.map_err(|error| self.failed(prefix, &format!("an unreadable list: {error}")))?;
+            let page = self.listed(prefix, query)?;
             objects.extend(elements(&page, "Contents").filter_map(object));
             next = elements(&page, "NextContinuationToken").next().map(unescaped);
             if next.is_none() {
@@ -273,6 +270,30 @@ impl Bucket<'_> {
     fn done(&self, call: &Call<'_>) -> Result<(), DownloadError> {
         let answer = self.send(call)?;
         self.check(call.key, answer).map(drop)
+    }
+
+    /// What the service answers to a request about an object.
+    fn told(&self, call: &Call<'_>) -> Result<String, DownloadError> {
+        self.text(call.key, self.send(call)?, ANSWER_LIMIT)
+    }
+
+    /// A page of a list of what begins with a text.
+    fn listed(&self, prefix: &str, query: Vec<(&str, String)>) -> Result<String, DownloadError> {
+        let answer = self.send(&Call { query, ..Call::new(Method::GET, "") })?;
+        self.text(prefix, answer, LISTING_LIMIT)
+    }
+
+    fn text(
+        &self,
+        key: &str,
+        answer: http::Response<Body>,
+        limit: u64,
+    ) -> Result<String, DownloadError> {
+        let mut body = self.check(key, answer)?.into_body().into_reader().take(limit);
+        let mut text = String::new();
+        body.read_to_string(&mut text)
+            .map_err(|error| self.failed(key, &format!("an unreadable answer: {error}")))?;
+        Ok(text)
     }
 
     /// The answer, unless there is no such object.

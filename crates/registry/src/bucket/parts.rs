@@ -12,15 +12,13 @@ use std::sync::{Mutex, PoisonError};
 use formwork_oci::{Algorithm, Hasher};
 use ureq::http::Method;
 
-use super::{Bucket, Call, LISTING_LIMIT, OpenObject, PAGES, Payload, elements, sign, unescaped};
+use super::{Bucket, Call, OpenObject, PAGES, Payload, elements, sign, unescaped};
 use crate::{DownloadError, text};
 
 /// The most parts that an object may have, as Amazon has it.
 const MOST_PARTS: u64 = 10_000;
 /// The largest object that is copied in one request.
 pub(super) const LARGEST_COPY: u64 = 5 << 30;
-/// The most that an answer may have that says how something went.
-const ANSWER_LIMIT: u64 = 1 << 20;
 
 /// An object that somebody has begun to send in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +113,9 @@ impl Bucket<'_> {
         size: u64,
         send: &(dyn Fn(Part) -> Result<String, DownloadError> + Sync),
     ) -> Result<Vec<String>, DownloadError> {
-        let left = Mutex::new(parts(size, self.config.part_size.min(LARGEST_COPY)));
+        let parts: Vec<Part> = parts(size, self.config.part_size.min(LARGEST_COPY)).collect();
+        let threads = self.config.parallel.min(parts.len());
+        let left = Mutex::new(parts.into_iter());
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
         let results = Mutex::new(Vec::new());
         let failure = Mutex::new(None);
@@ -137,10 +137,9 @@ impl Bucket<'_> {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..self.config.parallel {
-                // Where there is no thread to give, those that are there do the work.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-            }
+            // Where there is no thread to give, those that are there do the work.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let _ = (1..threads).map_while(start).count();
             work();
         });
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -204,7 +203,7 @@ impl Bucket<'_> {
             query.push(("prefix", prefix.to_owned()));
             query.extend(upload.map(|upload| ("upload-id-marker", upload)));
             query.push(("uploads", String::new()));
-            let page = self.told(&Call { query, ..Call::new(Method::GET, "") })?;
+            let page = self.listed(prefix, query)?;
             found.extend(elements(&page, "Upload").filter_map(unfinished));
             let marker = |name| elements(&page, name).next().map(unescaped);
             let is_cut = marker("IsTruncated").is_some_and(|is_cut| is_cut == "true");
@@ -214,17 +213,6 @@ impl Bucket<'_> {
             }
         }
         Err(self.failed(prefix, "a list of too many pages"))
-    }
-
-    /// What the service answers to a request.
-    fn told(&self, call: &Call<'_>) -> Result<String, DownloadError> {
-        let answer = self.check(call.key, self.send(call)?)?;
-        let limit = if call.key.is_empty() { LISTING_LIMIT } else { ANSWER_LIMIT };
-        let mut told = String::new();
-        let read = answer.into_body().into_reader().take(limit);
-        let read = { read }.read_to_string(&mut told);
-        read.map_err(|error| self.failed(call.key, &format!("an unreadable answer: {error}")))?;
-        Ok(told)
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Uplink {
         host: Option<Ipv4Addr>,
     },
     /// A pair of interfaces and address translation by the kernel: for real root, on machines that
-    /// route between their interfaces anyway. IPv4 alone.
+    /// route between their interfaces anyway; IPv6 where they have and route that, too.
     Veth {
         /// Whether [`HOST`] leads to what listens on all of this machine's interfaces.
         host: bool,

@@ -147,7 +147,7 @@ fn the_devices_work_and_stay_as_they_are() {
                       chmod $(stat -c %a /dev/null) /dev/null 2>/dev/null && echo set the mode
                       chown $(stat -c %u /dev/null) /dev/null 2>/dev/null && echo set the owner
                       touch -r /dev/null /dev/null 2>/dev/null && echo set the time
-                      (mknod /dev/disk b 254 0 && : < /dev/disk) 2>/dev/null && echo used a device
+                      mknod /dev/disk b 254 0 2>/dev/null && head -c 0 /dev/disk && echo opened a device
                       mkdir /dev/new && touch /dev/new/x /dev/shm/y && ls /dev/new";
         let expected = "2\n2\n1\ncore fd full mqueue null ptmx pts random shm stderr stdin stdout \
                         tty urandom zero x\n";
@@ -268,7 +268,7 @@ fn power_over_the_builders_namespaces_cannot_be_had() {
         let mut spec = arena.script(
             "grep CapEff /proc/self/status
              mount -t tmpfs x /tmp && echo mounted
-             (mknod /tmp/disk b 254 0 && : < /tmp/disk) 2>/dev/null && echo used a device",
+             mknod /tmp/disk b 254 0 2>/dev/null && head -c 0 /tmp/disk && echo opened a device",
         );
         spec.privileged = true;
         if !has_user_namespaces() {

@@ -49,9 +49,7 @@ impl Layer {
         let mut staged = self.store.content.stage()?;
         let packed = self.pack_into(&mut staged, form, cancel)?;
         staged.commit_hashed(packed.digest.clone())?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.into_layer(form.compression))
+        Ok(self.remember(&fact, packed)?.into_layer(form.compression))
     }
 
     /// The layer of a base image in another compression, with the bytes of its archive as they
@@ -86,9 +84,7 @@ impl Layer {
             return Err(WorkerError::BaseLayer { diff_id, problem });
         }
         staged.commit_hashed(packed.digest.clone())?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.into_layer(form.compression))
+        Ok(self.remember(&fact, packed)?.into_layer(form.compression))
     }
 
     /// The layer's diff ID, without keeping a blob.
@@ -105,9 +101,7 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
-        let packed = self.pack_into(std::io::sink(), form, cancel)?;
-        let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
+        let packed = self.remember(&fact, self.pack_into(std::io::sink(), form, cancel)?)?;
         Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
     }
 
@@ -123,9 +117,14 @@ impl Layer {
             return Ok(packed.size);
         }
         let packed = self.pack_into(std::io::sink(), form, &Cancel::default())?;
+        Ok(self.remember(&fact, packed)?.size)
+    }
+
+    /// Keeps what came of packing, for whoever asks next.
+    fn remember(&self, fact: &str, packed: Packed) -> Result<PackedFact, WorkerError> {
         let packed = PackedFact::from(packed);
-        self.set_fact(&fact, &packed)?;
-        Ok(packed.size)
+        self.set_fact(fact, &packed)?;
+        Ok(packed)
     }
 
     fn pack_into(
