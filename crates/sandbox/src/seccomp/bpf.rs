@@ -29,6 +29,8 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Always,
+    /// Unless an argument has any of some bits.
+    Unless(u32, u32),
     /// If an argument is one of two numbers.
     IfOneOf(u32, [u32; 2]),
 }
@@ -108,6 +110,12 @@ fn act(action: Action) -> Vec<sock_filter> {
             code
         }
         Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
+        Action::Ask(Ask::Unless(argument, bits)) => vec![
+            load(FIRST_ARGUMENT + 8 * argument),
+            jump_if(libc::BPF_JSET, bits, 1, 0),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
         Action::Ask(Ask::IfOneOf(argument, [one, other])) => vec![
             load(FIRST_ARGUMENT + 8 * argument),
             jump_if(libc::BPF_JEQ, one, 1, 0),

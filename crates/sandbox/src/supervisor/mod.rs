@@ -23,6 +23,7 @@ mod credentials;
 mod crew;
 mod files;
 mod identity;
+pub(crate) mod kernel;
 mod permissions;
 mod place;
 mod process;
@@ -30,6 +31,7 @@ mod sockets;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
@@ -102,14 +104,7 @@ impl<'a> Questions<'a> {
     pub(crate) fn ask(&self) -> Result<()> {
         notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
         let listener = notify::set_asking_filter(&self.filter)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [listener.as_fd()];
-        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(Errno::INVAL);
-        }
-        let slices = [std::io::IoSlice::new(&[READY])];
-        rustix::net::sendmsg(self.channel, &slices, &mut control, SendFlags::NOSIGNAL)?;
+        send_listener(self.channel, &listener)?;
         let mut word = [0];
         match rustix::io::read(self.channel, &mut word)? {
             1 => Ok(()),
@@ -179,6 +174,18 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
     rustix::io::write(channel, &[READY])?;
     std::thread::scope(|scope| attend(scope, &session, &proc));
     Ok(())
+}
+
+/// Sends the listener of this process. Does not allocate.
+fn send_listener(channel: BorrowedFd<'_>, listener: &OwnedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [listener.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(Errno::INVAL);
+    }
+    let slices = [std::io::IoSlice::new(&[READY])];
+    rustix::net::sendmsg(channel, &slices, &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Receives the listener of the process.
@@ -255,6 +262,29 @@ fn next(listener: BorrowedFd<'_>) -> Option<Notification> {
     }
 }
 
+/// Answers one call after the other, until nobody can ask any more.
+fn answer_all(listener: BorrowedFd<'_>, outcome: impl Fn(Notification) -> Outcome) {
+    while let Some(notification) = next(listener) {
+        answer(listener, notification.id, || outcome(notification));
+    }
+}
+
+fn answer(listener: BorrowedFd<'_>, id: u64, outcome: impl FnOnce() -> Outcome) {
+    // A bug must not let all wait for ever.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(outcome));
+    // Who is gone needs no answer.
+    let _ = match outcome.unwrap_or(Outcome::Continue) {
+        Outcome::Continue => notify::let_go_on(listener, id),
+        Outcome::Value(value) => notify::answer(listener, id, Ok(value)),
+        Outcome::Error(errno) => notify::answer(listener, id, Err(errno)),
+        Outcome::Descriptor(file, closes) => {
+            notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
+                // An old kernel cannot: the file is there, and can be opened.
+                .or_else(|_| notify::let_go_on(listener, id))
+        }
+    };
+}
+
 impl Caller<'_> {
     /// Whether this is a call that root is not asked about, and the caller root.
     fn may_do_all(&self) -> bool {
@@ -268,19 +298,12 @@ impl Caller<'_> {
 
     /// Answers it.
     fn attend(&self, proc: &OwnedFd) {
-        let (listener, id) = (self.session.listener.as_fd(), self.notification.id);
-        let in_root = !self.session.roots_differ.load(Ordering::Acquire) || self.enter_root(proc);
-        // Who is gone needs no answer, and one who cannot be followed gets the kernel's.
-        let _ = match self.outcome() {
-            Ok(Outcome::Value(value)) if in_root => notify::answer(listener, id, Ok(value)),
-            Ok(Outcome::Error(errno)) if in_root => notify::answer(listener, id, Err(errno)),
-            Ok(Outcome::Descriptor(file, closes)) if in_root => {
-                notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
-                    // An old kernel cannot: the file is there, and can be opened.
-                    .or_else(|_| notify::let_go_on(listener, id))
-            }
-            _ => notify::let_go_on(listener, id),
-        };
+        answer(self.session.listener.as_fd(), self.notification.id, || {
+            let roots_differ = self.session.roots_differ.load(Ordering::Acquire);
+            let in_root = !roots_differ || self.enter_root(proc);
+            // One who cannot be followed gets the kernel's answer.
+            self.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
+        });
     }
 
     /// Goes into the root directory of the process, as far as it is another one.

@@ -4,13 +4,15 @@
 //! the layer. A cache directory moves in and out as it is. Paths are resolved as a process in there
 //! would, by the lists of files; nothing here follows a link on the disk.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use formwork_fs::{Follow, FsError, RelPath, RootDir, Timestamp, remove_tree};
-use formwork_layer::tree::{Last, Tree};
+use formwork_layer::tree::{Last, Node, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
-use formwork_sandbox::{MountKind, SandboxError, Stub};
+use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
@@ -44,6 +46,10 @@ pub(super) struct Fitting<'a> {
     place: &'a mut Place,
     stack: &'a Stack<'a>,
     threads: usize,
+    /// Whether a supervisor shows the process what is not there.
+    has_supervisor: bool,
+    /// What it is to show.
+    shown: Vec<MountPoint>,
     /// What was done, in order.
     done: Vec<Step>,
     /// What was known of what has been put aside.
@@ -61,8 +67,22 @@ enum Step {
 }
 
 impl<'a> Fitting<'a> {
-    pub(super) fn new(place: &'a mut Place, stack: &'a Stack<'a>, threads: usize) -> Self {
-        Self { place, stack, threads, done: Vec::new(), hidden: Vec::new() }
+    pub(super) fn new(
+        place: &'a mut Place,
+        stack: &'a Stack<'a>,
+        threads: usize,
+        has_supervisor: bool,
+    ) -> Self {
+        let (shown, done, hidden) = (Vec::new(), Vec::new(), Vec::new());
+        Self { place, stack, threads, has_supervisor, shown, done, hidden }
+    }
+
+    /// Has a process shown what could not be put in.
+    pub(super) fn show(&self, spec: &mut ProcessSpec, layers: &[Arc<Tree>]) {
+        if self.has_supervisor {
+            spec.mounts = self.shown.clone();
+            spec.shown = Some(links_to(&spec.mounts, layers));
+        }
     }
 
     pub(super) fn root_path(&self) -> &Path {
@@ -86,7 +106,10 @@ impl<'a> Fitting<'a> {
             while let Some((_, target, tree, stub)) = copies.next_if(|copy| copy.0 <= number) {
                 self.copy(target, tree, *stub)?;
             }
-            self.put(&point.target, &point.kind)?;
+            match self.has_supervisor && mounts.secrets.contains(&number) {
+                true => self.put_stub(point)?,
+                false => self.put(&point.target, &point.kind)?,
+            }
         }
         for (_, target, tree, stub) in copies {
             self.copy(target, tree, *stub)?;
@@ -136,16 +159,12 @@ impl<'a> Fitting<'a> {
             make_directory(&root, name.as_bytes(), 0o755)?;
         }
         let dev = root.open_dir(&RelPath::new("dev").unwrap_or_default(), Follow::Never)?;
-        for (name, major, minor) in DEVICES {
-            let device = rustix::fs::makedev(major, minor);
-            let mode = Mode::from_raw_mode(0o666);
-            rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, device)
-                .and_then(|()| rustix::fs::chmodat(&dev, name, mode, AtFlags::empty()))
-                .map_err(no_device(name))?;
+        let made = make_devices(&dev);
+        match made {
+            Err((_, Errno::PERM | Errno::ACCESS)) if self.has_supervisor => make_stand_ins(&dev),
+            made => made,
         }
-        // A file system may have devices without effect.
-        rustix::fs::openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(no_device("null"))?;
+        .map_err(|(name, errno)| no_device(name)(errno))?;
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(no_device(name))?;
         }
@@ -190,6 +209,16 @@ impl<'a> Fitting<'a> {
                 Err(WorkerError::Internal("layers are mounted where nothing can be".to_owned()))
             }
         }
+    }
+
+    /// What a supervisor shows has an empty file in its place, which nobody else can read.
+    fn put_stub(&mut self, point: &MountPoint) -> Result<(), WorkerError> {
+        let target = self.clear(&point.target)?;
+        let (parent, name) = self.open(&target)?;
+        rustix::fs::mknodat(&parent, &name[..], FileType::RegularFile, Mode::empty(), 0)
+            .map_err(|errno| FsError::new("write", parent.path(), errno))?;
+        self.shown.push(MountPoint { target: target.clone(), kind: point.kind.clone() });
+        self.settle(&target)
     }
 
     fn copy(&mut self, target: &RelPath, tree: &Tree, stub: Stub) -> Result<(), WorkerError> {
@@ -343,6 +372,68 @@ impl Drop for Fitting<'_> {
     fn drop(&mut self) {
         // After a failure the place goes, and what was only lent to it has to come home before.
         let _ = self.undo();
+    }
+}
+
+/// Makes the devices, and sees that they work: a file system may have devices without effect.
+fn make_devices(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, major, minor) in DEVICES {
+        let device = rustix::fs::makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, device)
+            .and_then(|()| rustix::fs::chmodat(dev, name, mode, AtFlags::empty()))
+            .map_err(|errno| (name, errno))?;
+    }
+    rustix::fs::openat(dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| ("null", errno))?;
+    Ok(())
+}
+
+/// Makes plain files in the places of the devices, which a supervisor shows instead.
+fn make_stand_ins(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, _, _) in DEVICES {
+        let make = || {
+            match rustix::fs::unlinkat(dev, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(dev, name, FileType::RegularFile, mode, 0)?;
+            rustix::fs::chmodat(dev, name, mode, AtFlags::empty())
+        };
+        make().map_err(|errno| (name, errno))?;
+    }
+    Ok(())
+}
+
+/// The last words of all links that may lead to what a supervisor shows, by way of other links or
+/// not: those whose texts have the last word of such a file, or of such a link.
+fn links_to(shown: &[MountPoint], layers: &[Arc<Tree>]) -> Vec<Vec<u8>> {
+    let devices = DEVICES.iter().map(|(name, ..)| name.as_bytes());
+    let files = shown.iter().map(|point| point.target.name());
+    let mut words: BTreeSet<Vec<u8>> =
+        devices.chain([&b"proc"[..]]).chain(files).map(<[u8]>::to_vec).collect();
+    let links: Vec<(&[u8], &[u8])> = layers
+        .iter()
+        .flat_map(|layer| layer.entries())
+        .filter_map(|entry| match &entry.node {
+            Node::Symlink { target } => Some((entry.path.name(), &target[..])),
+            _ => None,
+        })
+        .collect();
+    let mut found = Vec::new();
+    loop {
+        let leads = |text: &[u8]| text.split(|byte| *byte == b'/').any(|it| words.contains(it));
+        let new: BTreeSet<Vec<u8>> = links
+            .iter()
+            .filter(|(name, text)| !words.contains(*name) && leads(text))
+            .map(|(name, _)| name.to_vec())
+            .collect();
+        if new.is_empty() {
+            return found;
+        }
+        found.extend(new.iter().cloned());
+        words.extend(new);
     }
 }
 
