@@ -74,7 +74,7 @@ pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use toolbox::Toolbox;
 pub use transfer::{
     CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
-    import, inspect_index, load, pull, push, save, tags,
+    import, inspect_index, load, pull, pull_whole, push, save, tags,
 };
 
 pub use travel::{

@@ -45,6 +45,32 @@ pub(crate) mod list {
     }
 }
 
+/// For `#[serde(with = "encoding::optional_list")]`: any number of values, or nothing.
+pub(crate) mod optional_list {
+    use super::*;
+
+    pub(crate) fn serialize<T: Octets, S: Serializer>(
+        list: &Option<Vec<T>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let bytes = |list: &Vec<T>| -> Vec<Vec<u8>> {
+            list.iter().map(|one| one.octets().to_vec()).collect()
+        };
+        let list = list.as_ref().map(bytes);
+        list.as_ref()
+            .map(|list| list.iter().map(|one| Bytes(Cow::Borrowed(one))).collect::<Vec<_>>())
+            .serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, T: Octets, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Vec<T>>, D::Error> {
+        let list = Option::<Vec<Bytes<'static>>>::deserialize(from)?;
+        let octets = |one: Bytes<'_>| T::from_octets(one.0.into_owned()).map_err(D::Error::custom);
+        list.map(|list| list.into_iter().map(octets).collect()).transpose()
+    }
+}
+
 /// What is bytes in the end.
 pub(crate) trait Octets: Sized {
     fn octets(&self) -> &[u8];

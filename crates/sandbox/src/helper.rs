@@ -26,7 +26,7 @@ use crate::supervisor::{self, Supervisor};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::world::World;
-use crate::{Limits, SandboxError, Stage, probe};
+use crate::{Limits, OsError, SandboxError, Stage, probe};
 
 /// Serves requests from standard input until its other end is closed; then kills everything.
 pub(crate) fn serve() -> ! {
@@ -100,6 +100,13 @@ impl Helper {
             Ok(Some((Request::Probe, descriptors))) => {
                 if let Some(channel) = descriptors.first() {
                     let _ = wire::send(channel.as_fd(), &Answer::Probe(probe::look()));
+                }
+            }
+            Ok(Some((Request::Show, descriptors))) => {
+                if let Some(channel) = descriptors.first() {
+                    let tried = supervisor::kernel::trial::run();
+                    let tried = tried.map_err(OsError::from);
+                    let _ = wire::send(channel.as_fd(), &Answer::Show(tried));
                 }
             }
             // The descriptors are gone, and with them the channel: the builder's thread sees that.

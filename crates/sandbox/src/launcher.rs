@@ -6,14 +6,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as CommandStdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
+use crate::supervisor::kernel;
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::{
     Cancel, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, OutOfMemory, ProcessSpec,
@@ -31,6 +32,8 @@ const KILLED: i32 = 137;
 pub struct Launcher {
     program: PathBuf,
     helper: Mutex<Option<Arc<Helper>>>,
+    /// Whether processes without mounts can be shown anything, once it was tried.
+    shows: OnceLock<bool>,
 }
 
 /// The standard input, output and error of a process. They are closed here as soon as the process
@@ -61,7 +64,7 @@ impl Launcher {
     /// A launcher whose helper is another program that calls
     /// [`init_if_child`](crate::init_if_child) first in `main`.
     pub fn with_program(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), helper: Mutex::new(None) }
+        Self { program: program.into(), helper: Mutex::new(None), shows: OnceLock::new() }
     }
 
     /// Runs a process and waits until nothing of its sandbox is left.
@@ -95,6 +98,23 @@ impl Launcher {
             self.forget(&helper);
         }
         result
+    }
+
+    /// Whether a process of a user can be shown in a tree what cannot be mounted there
+    /// ([`ProcessSpec::shown`](crate::ProcessSpec::shown)): where the kernel and whatever confines
+    /// this program allow it, and unless it would take `sudo` or `doas`, which the tree has, from a
+    /// user.
+    pub fn shows(&self, root: &Path, uid: u32) -> bool {
+        let shows = *self.shows.get_or_init(|| matches!(self.try_to_show(), Ok(Ok(()))));
+        shows && kernel::suits(root, uid)
+    }
+
+    fn try_to_show(&self) -> Result<Result<(), OsError>, SandboxError> {
+        let channel = self.helper()?.request(&Request::Show, &[])?;
+        match wire::receive(channel.as_fd()).map_err(messages)? {
+            Some(Answer::Show(tried)) => Ok(tried),
+            _ => Err(gone()),
+        }
     }
 
     /// The running helper, started where there is none yet.
@@ -236,10 +256,14 @@ impl Run {
                     let result = outcome.unwrap_or_else(|| self.killed(end));
                     return result.map(|report| {
                         let out_of_memory = self.out_of_memory(&report, end);
-                        ExitReport { timed_out, out_of_memory, ..report }
+                        let of_group = end.group.map_or(0, |group| group.peak);
+                        let peak_memory = report.peak_memory.max(of_group);
+                        ExitReport { timed_out, out_of_memory, peak_memory, ..report }
                     });
                 }
-                Ok(Some(Answer::Probe(_)) | None) | Err(Errno::CONNRESET) => return Err(gone()),
+                Ok(Some(Answer::Probe(_) | Answer::Show(_)) | None) | Err(Errno::CONNRESET) => {
+                    return Err(gone());
+                }
                 Err(errno) => return Err(messages(errno)),
             }
         }

@@ -23,6 +23,11 @@ pub struct ProcessSpec {
     pub root: RootFs,
     /// What is mounted in it, in this order, after `/proc`, `/sys` and `/dev`.
     pub mounts: Vec<MountPoint>,
+    /// Where nothing can be mounted: that a supervisor shows the process `/proc`, the files of
+    /// `mounts`, and the devices that are plain files in the tree. Holds the last words of all
+    /// symbolic links in the tree that may lead to any of these.
+    #[serde(with = "encoding::optional_list")]
+    pub shown: Option<Vec<Vec<u8>>>,
     /// The program and its arguments. A program without a slash is looked up along `PATH` of
     /// `env`, inside.
     pub args: Vec<OsString>,
@@ -70,6 +75,7 @@ impl ProcessSpec {
         Self {
             root,
             mounts: Vec::new(),
+            shown: None,
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: RelPath::root(),
@@ -105,7 +111,10 @@ impl ProcessSpec {
             return Err(problem("the host name is longer than 64 bytes"));
         }
         self.root.check()?;
-        if self.root.in_place && !self.mounts.is_empty() {
+        let is_shown = |point: &MountPoint| {
+            self.shown.is_some() && matches!(point.kind, MountKind::File { read_only: true, .. })
+        };
+        if self.root.in_place && !self.mounts.iter().all(is_shown) {
             return Err(problem("nothing can be mounted where the root is a plain directory"));
         }
         self.mounts.iter().try_for_each(MountPoint::check)

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::GroupUsage;
-use crate::{ExitReport, Limits, Probe, ResourceLimit, SandboxError, Uplink};
+use crate::{ExitReport, Limits, OsError, Probe, ResourceLimit, SandboxError, Uplink};
 
 /// From the builder to the helper, on the helper's standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,9 @@ pub(crate) enum Request {
     Run(Outside),
     /// Look at the machine. Comes with one descriptor: the channel for the answer.
     Probe,
+    /// Try whether a process can be shown what cannot be mounted for it. Comes with one descriptor,
+    /// as above.
+    Show,
 }
 
 /// What the helper does for a run from outside of its sandbox. Nothing of it is secret, since the
@@ -70,6 +73,8 @@ pub(crate) enum Answer {
     Gone(Gone),
     /// What the machine can do.
     Probe(Probe),
+    /// Whether it could be shown something.
+    Show(Result<(), OsError>),
 }
 
 /// How the first process of a sandbox ended.

@@ -128,11 +128,14 @@ fn run_in_place(
         return Err(SandboxError::Unavailable(text.to_owned()).into());
     }
     let mut place = Place::make(store, root)?;
-    fit_once(&mut place, root, mounts, store.threads(), |directory| {
+    let launcher = Launcher::new();
+    let is_shown = store.is_shown(&launcher, place.root(), user.uid);
+    fit_once(&mut place, root, mounts, (store.threads(), is_shown), |directory, show| {
         let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
         make_missing(root, &cwd, directory)?;
-        let process = process(spec, store.root_in_place(directory), user);
-        Ok(Launcher::new().run(&process, stdio, cancel)?)
+        let mut process = process(spec, store.root_in_place(directory), user);
+        show(&mut process);
+        Ok(launcher.run(&process, stdio, cancel)?)
     })
 }
 

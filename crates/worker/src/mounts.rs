@@ -1,6 +1,6 @@
 //! What a RUN sees beside its root file system.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +36,8 @@ pub(crate) struct Mounts {
     /// Where nothing can be mounted: parts of trees to be copied, each with the number of the point
     /// that it comes before.
     pub(crate) copies: Vec<(usize, RelPath, Tree, Stub)>,
+    /// Which points are secrets.
+    pub(crate) secrets: BTreeSet<usize>,
     /// Locks of cache directories, directories for what is thrown away, sockets.
     _kept: (Vec<CacheMount>, Vec<Active>, Vec<AgentSocket>),
 }
@@ -90,6 +92,7 @@ impl Worker {
                 let Some(value) = self.secret(id, *required)? else { return Ok(true) };
                 let data = FileData(value.to_vec());
                 let (mode, uid, gid) = (*mode, *uid, *gid);
+                mounts.secrets.insert(mounts.points.len());
                 sandbox::MountKind::File { data, mode, uid, gid, read_only: true }
             }
             MountKind::SecretEnv { id, required } => {

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_content::{ContentError, ContentStore, StoreLayout};
 use formwork_fs::{FsError, free_space};
-use formwork_sandbox::{Entered, RootFs, Rung, SandboxError};
+use formwork_sandbox::{Entered, Launcher, RootFs, Rung, SandboxError};
 use formwork_snapshot::DirectorySnapshots;
 
 use crate::WorkerError;
@@ -74,6 +74,12 @@ impl LayerStore {
             Rung::Traced => RootFs::traced(directory),
             _ => RootFs::in_place(directory),
         }
+    }
+
+    /// Whether a process in a directory is shown what nobody can mount there. One that is traced is
+    /// shown what it needs in any case.
+    pub(crate) fn is_shown(&self, launcher: &Launcher, root: &std::path::Path, uid: u32) -> bool {
+        self.entered.rung != Rung::Traced && launcher.shows(root, uid)
     }
 
     /// Why nothing can be run.

@@ -20,6 +20,6 @@ pub use copy::{CopyTarget, copy};
 pub use import::{ImportRequest, import};
 pub use index::{IndexRequest, IndexSource, Listed, create_index, inspect_index};
 pub use load::load;
-pub use pull::{pull, tags};
+pub use pull::{pull, pull_whole, tags};
 pub use push::push;
 pub use save::{SaveForm, save};

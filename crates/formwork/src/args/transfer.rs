@@ -13,9 +13,13 @@ pub(crate) struct PullArgs {
     /// Fetch all tags of the repositories
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// Platform, such as linux/arm64 [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platform, such as linux/arm64; may be repeated or separated by commas [default: this
+    /// machine's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// Fetch images for all platforms, with their indexes as they are
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
     /// Show nothing but the names
     #[arg(short, long)]
     pub(crate) quiet: bool,

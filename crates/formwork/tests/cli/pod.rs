@@ -58,12 +58,58 @@ fn a_stock_container_builds_the_same_image_as_any_machine() {
         assert_eq!(inside.code, Some(0), "{text}{}", inside.stderr);
         assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
         assert!(text.contains("Builds run without namespaces, in a chroot: "), "{text}");
-        for lack in ["/proc", "secrets in memory"] {
-            assert!(text.contains(&format!("\nno   {lack} ")), "{text}");
+        for shown in ["/proc", "secrets in memory"] {
+            assert!(text.contains(&format!("\nyes  {shown} ")), "{text}");
         }
-        assert!(text.contains("`medium: Memory`") && text.contains("hostUsers: false"), "{text}");
         assert!(text.ends_with("\n0\n"), "{text}");
     }
+}
+
+#[test]
+fn a_container_without_devices_of_its_own_builds_the_same_image() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    // Podman's default for root.
+    pod.capabilities.retain(|name| !["CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE"].contains(name));
+    let inside = pod.sh("echo -n sesame > /root/s
+        formwork build -q --secret id=s,src=/root/s /context && formwork doctor");
+    let text = &inside.stdout;
+    assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
+    assert!(text.contains("\nyes  chroot "), "{text}");
+}
+
+#[test]
+fn a_step_that_misses_what_the_kernel_shows_is_told_so() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    pod.is_mute = true;
+    let inside = pod.sh("echo -n sesame > /root/s
+        formwork build -q --secret id=s,src=/root/s /context && formwork doctor");
+    let text = &inside.stdout;
+    assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
+    for lack in ["/proc", "secrets in memory"] {
+        assert!(text.contains(&format!("\nno   {lack} ")), "{text}");
+    }
+    assert!(text.contains("`medium: Memory`") && text.contains("hostUsers: false"), "{text}");
+    let steps = [
+        ("cat /proc/self/exe", true),
+        ("cat /dev/fd/0", true),
+        ("echo 'error while loading shared libraries: libjli.so'; false", true),
+        ("echo nothing of that; false", false),
+    ];
+    let steps_text = steps.map(|(step, _)| {
+        format!("printf 'FROM scratch\\nADD base.tar /\\nRUN %s\\n' \"{step}\" | formwork build -f - /context; echo END >&2")
+    });
+    let told = pod.sh(&steps_text.join("\n")).stderr;
+    let hint = "it may miss `/proc`, which steps have not where nothing can be mounted";
+    let told: Vec<bool> = told.split("END\n").map(|text| text.contains(hint)).collect();
+    assert_eq!(told[..4], steps.map(|(_, has_hint)| has_hint));
 }
 
 #[test]

@@ -80,6 +80,8 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
             .any(|family| socket(*family, libc::SOCK_STREAM)),
         "watch" => watches(),
         "ports-of-the-machine" => reaches_ports(),
+        "go-on-in-proc" => crate::shown::goes_on_to(number),
+        "race-in-proc" => crate::shown::races_to(number),
         other => panic!("what is {other}?"),
     }
 }

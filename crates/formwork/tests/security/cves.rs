@@ -203,7 +203,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
             RUN for p in 1 self; do cp /proc/$p/exe /copy-$p; (echo x > /proc/$p/exe); done 2>/dev/null; ls /copy-1; \
                 cmp /copy-self /bin/busybox && echo own\n",
         end: Printed(&["own"]),
-        in_place: Some(Refused(1, "exit code 2")),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2021-30465",
@@ -233,7 +233,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         arguments: &[],
         dockerfile: "FROM busybox\nCOPY --from=links / /dev/\nRUN ls /dev/console 2>/dev/null; (: > /proc/sysrq-trigger) 2>/dev/null || echo closed\n",
         end: Printed(&["closed"]),
-        in_place: Some(Printed(&[])),
+        in_place: None,
     },
     Attack {
         cve: "CVE-2025-52881",

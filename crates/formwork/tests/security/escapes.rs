@@ -38,6 +38,18 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("read the environment of process 1", "cat /proc/1/environ | grep -q ."),
     ("overwrite the program of process 1", "echo x > /proc/1/exe"),
     ("see processes of the host", "ls -d /proc/@PID@ || ps -o args | grep -q '[2]71828'"),
+    (
+        "see the builder",
+        "[ $PPID != 1 ] && { ls -d /proc/$PPID || ls /proc/$PPID/root/ || cat /proc/$PPID/environ; }",
+    ),
+    (
+        "go on from a directory of /proc to a process of the host",
+        "attempt go-on-in-proc @PID@ || { [ $PPID != 1 ] && attempt go-on-in-proc $PPID; }",
+    ),
+    (
+        "change a path of /proc while it is looked at",
+        "attempt race-in-proc @PID@ || { [ $PPID != 1 ] && attempt race-in-proc $PPID; }",
+    ),
     ("signal a process of the host", "kill -0 @PID@ || attempt signal @PID@"),
     ("signal the builder", "[ $PPID != 1 ] && attempt signal $PPID"),
     ("trace a process of the host", "attempt trace @PID@"),
@@ -135,21 +147,12 @@ pub(crate) const NETWORK_ATTEMPTS: &[(&str, &str)] = &[
 const USERS: [&str; 3] = ["root", "app", "4242:4242"];
 
 /// What succeeds, on which rungs, for whom, and why it does.
-pub(crate) const OPEN: &[(&str, &[Rung], &[&str], &str)] = &[
-    (
-        "reach memory that a process of the host shares",
-        &[Rung::Chroot, Rung::Pod],
-        &["root"],
-        "there is no IPC namespace: root reaches what processes of root share, in this container",
-    ),
-    (
-        "reach an abstract socket of the host (--network=default)",
-        &[Rung::Pod],
-        &["app", "4242:4242"],
-        "rules against it would take `sudo` from users; the sockets are those of the container's \
-         network",
-    ),
-];
+pub(crate) const OPEN: &[(&str, &[Rung], &[&str], &str)] = &[(
+    "reach memory that a process of the host shares",
+    &[Rung::Chroot, Rung::Pod],
+    &["root"],
+    "there is no IPC namespace: root reaches what processes of root share, in this container",
+)];
 
 /// A process outside, and a socket of an agent.
 struct Host {
@@ -328,6 +331,8 @@ fn the_attempts_themselves_are_sound() {
     let works = [
         "read a file of the host",
         "see processes of the host",
+        "go on from a directory of /proc to a process of the host",
+        "change a path of /proc while it is looked at",
         "list formwork's store",
         "talk to an SSH agent that was not given",
         "reach a service on the host's loopback interface (--network=none)",

@@ -12,6 +12,7 @@ mod documented;
 mod escapes;
 mod hostile;
 mod secrets;
+mod shown;
 #[expect(dead_code, unused_imports, reason = "the tests of the command line need more of it")]
 #[path = "../cli/support/mod.rs"]
 mod support;

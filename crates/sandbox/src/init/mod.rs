@@ -144,6 +144,7 @@ fn confinement<'a>(
         filter: &world.filter,
         further_filter: None,
         questions,
+        asking: None,
         is_contained: false,
     }
 }

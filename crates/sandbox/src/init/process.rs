@@ -13,6 +13,7 @@ use rustix::thread::{Gid, Uid};
 use super::target::is_dir;
 use super::{program, root, target};
 use crate::supervisor::Questions;
+use crate::supervisor::kernel::{self, Asking};
 use crate::sys::{self, Strings};
 use crate::{ProcessSpec, SandboxError, Stage};
 
@@ -31,6 +32,8 @@ pub(crate) struct Confinement<'a> {
     pub(crate) further_filter: Option<&'a [libc::sock_filter]>,
     /// What is asked of a supervisor, where there is a single id.
     pub(crate) questions: Option<&'a Questions<'a>>,
+    /// What a process without mounts asks about what is shown to it.
+    pub(crate) asking: Option<&'a Asking>,
     /// Whether the builder is in a container that confines it in the same ways: what it may not do
     /// itself then counts as done.
     pub(crate) is_contained: bool,
@@ -159,6 +162,9 @@ pub(crate) fn become_process(
     if let Some(filter) = confinement.further_filter {
         sys::set_seccomp_filter(filter).map_err(at(Stage::Confine))?;
     }
+    if let Some(asking) = confinement.asking {
+        asking.ask().map_err(at(Stage::Confine))?;
+    }
     match confinement.questions {
         // Who it is, the supervisor knows.
         Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
@@ -179,7 +185,8 @@ impl Confinement<'_> {
     /// nothing by that.
     fn needs_no_new_privileges(&self, spec: &ProcessSpec) -> bool {
         let is_root = spec.user.uid == 0;
-        self.is_contained && (is_root || self.further_filter.is_some())
+        let asks = self.asking.is_some() && !kernel::may_filter();
+        self.is_contained && (is_root || asks || self.further_filter.is_some())
     }
 
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {

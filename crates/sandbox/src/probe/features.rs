@@ -27,7 +27,7 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.push(chroot(trial));
     }
     if trial.rung == Ok(Rung::Chroot) {
-        features.push(secrets());
+        features.push(secrets(trial));
     }
     features.extend(system_calls());
     features.push(scopes());
@@ -194,6 +194,8 @@ fn chroot(trial: &Trial) -> Feature {
         ("DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
         ("FOWNER", CapabilitySet::FOWNER),
     ];
+    let is_needed = |name: &str| name != "MKNOD" || trial.shown.is_err();
+    let needed: Vec<_> = needed.into_iter().filter(|(name, _)| is_needed(name)).collect();
     let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |s| s.effective);
     let lacking = needed.iter().filter(|(_, bit)| !own.contains(*bit));
     let lacking: Vec<&str> = lacking.map(|(name, _)| *name).collect();
@@ -247,20 +249,27 @@ const WAY_TO_MOUNTS: &str = "let the container make namespaces and mount in them
     `procMount: Unmasked` and the capability SYS_ADMIN, which is then none of the machine's \
     (Kubernetes)";
 
+/// How to have a supervisor, without which there is nothing in the place of mounts.
+const WAY_TO_A_SUPERVISOR: &str = "allow `seccomp` with notifications in the container's seccomp \
+    profile, as docker's own does, on Linux 5.14 or later";
+
 /// What stands in for files in memory in a chroot.
-fn secrets() -> Feature {
+fn secrets(trial: &Trial) -> Feature {
+    let is_shown = trial.shown.is_ok();
     Feature {
         name: "secrets in memory".to_owned(),
-        available: false,
+        available: is_shown,
         required: false,
-        found: "they are files of the store's disk as long as a step runs".to_owned(),
+        found: match is_shown {
+            true => "a supervisor shows them, on no disk".to_owned(),
+            false => "they are files of the store's disk as long as a step runs".to_owned(),
+        },
         purpose: "what RUN --mount=type=secret shows; with `env=` it is a variable, on no disk"
             .to_owned(),
-        remedy: Some(
-            "put the store (`--root`) on a file system in memory, such as a volume `emptyDir` with \
-             `medium: Memory` (Kubernetes) or a `--tmpfs` (docker, podman)"
-                .to_owned(),
-        ),
+        remedy: Some(format!(
+            "{WAY_TO_A_SUPERVISOR}; or put the store (`--root`) on a file system in memory, such as \
+             a volume `emptyDir` with `medium: Memory` (Kubernetes) or a `--tmpfs` (docker, podman)"
+        )),
     }
 }
 
@@ -268,12 +277,17 @@ fn proc(trial: &Trial) -> Feature {
     if trial.rung == Ok(Rung::Chroot) {
         return Feature {
             name: "/proc".to_owned(),
-            available: false,
+            available: trial.shown.is_ok(),
             required: false,
-            found: "steps have none, since nothing can be mounted".to_owned(),
+            found: match trial.shown {
+                Ok(()) => "a supervisor shows steps their own processes".to_owned(),
+                Err(error) => {
+                    format!("steps have none, since nothing can be mounted, or shown ({error})")
+                }
+            },
             purpose: "Java, ps, `<(…)` of bash and programs that ask for their own path need it"
                 .to_owned(),
-            remedy: Some(WAY_TO_MOUNTS.to_owned()),
+            remedy: Some(format!("{WAY_TO_A_SUPERVISOR}; or {WAY_TO_MOUNTS}")),
         };
     }
     Feature {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{features, network};
 use crate::rungs::forbidden;
+use crate::supervisor::kernel;
 use crate::sys::{self, Fork};
 use crate::world::World;
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Trial {
     pub(super) user_namespaces: Result<(), OsError>,
     /// Mounting there.
     pub(super) mounts: Mounts,
+    /// Showing a process what cannot be mounted for it.
+    pub(super) shown: Result<(), OsError>,
     /// Connecting a private network: by what, or why not.
     pub(super) network: Result<String, String>,
 }
@@ -59,6 +62,7 @@ pub(super) fn run() -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: Err(NOT_TRIED),
         mounts: Mounts::none(NOT_TRIED),
+        shown: Err(NOT_TRIED),
         network: not_connected(),
     };
     let fork = || sys::fork(0);
@@ -94,6 +98,7 @@ fn try_all() -> Trial {
         namespaces,
         user_namespaces,
         mounts: mounts.unwrap_or_else(Mounts::none),
+        shown: Err(NOT_TRIED),
         network,
     }
 }
@@ -109,6 +114,7 @@ fn without_namespaces(lack: Option<SandboxError>) -> Trial {
         namespaces: Err(NOT_TRIED),
         user_namespaces: try_user_namespace(),
         mounts: Mounts::none(NOT_TRIED),
+        shown: kernel::trial::run().map_err(OsError::from),
         network: not_connected(),
     }
 }

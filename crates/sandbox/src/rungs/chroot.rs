@@ -26,6 +26,7 @@ use crate::init::process::{self, Confinement};
 use crate::init::{Job, Usage, reap};
 use crate::rungs::forbidden;
 use crate::seccomp::{self, CAPABILITIES};
+use crate::supervisor::kernel::{Devices, Show};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer};
 use crate::{ExitReport, ExitStatus, Limits, NetworkMode, ProcessSpec, SandboxError, Stage};
@@ -65,6 +66,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     job.keep_only(&[proc.as_fd()])?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(failed)?;
     refuse(&spec)?;
+    let devices = Devices::of_container();
     let root = spec.root.topmost().to_owned();
     let enter = || {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -75,6 +77,8 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     };
     let directory = enter()
         .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
+    let show = Show::new(&spec, devices)
+        .map_err(|errno| SandboxError::setup(Stage::Private, "/proc", errno))?;
     let started = Instant::now();
     let rules = sys::landlock_beneath(directory.as_fd()).ok();
     let (filter, no_network) = (seccomp::program_among_others(), seccomp::without_network());
@@ -84,9 +88,14 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: None,
+        asking: show.as_ref().map(|show| &show.asking),
         is_contained: true,
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;
+    if let Some(show) = show {
+        let begin = || rustix::process::fchdir(&proc).and_then(|()| show.begin(&proc));
+        begin().map_err(|errno| SandboxError::setup(Stage::Messages, "/proc", errno))?;
+    }
     let (status, usage) = wait_for(process, &proc);
     Ok(ExitReport {
         status,

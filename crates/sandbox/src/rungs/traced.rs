@@ -136,6 +136,7 @@ fn become_program(
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: Some(&questions),
+        asking: None,
         is_contained: true,
     };
     let Ok((candidates, args, env)) = process::words(spec) else {

@@ -31,6 +31,8 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Always,
+    /// Unless an argument has any of some bits.
+    Unless(u32, u32),
     /// If an argument has any of some bits.
     IfAny(u32, u32),
     /// If an argument is one of two numbers.
@@ -113,6 +115,12 @@ fn act(action: Action) -> Vec<sock_filter> {
         }
         Action::Trace => vec![answer(libc::SECCOMP_RET_TRACE)],
         Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
+        Action::Ask(Ask::Unless(argument, bits)) => vec![
+            load(FIRST_ARGUMENT + 8 * argument),
+            jump_if(libc::BPF_JSET, bits, 1, 0),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
         Action::Ask(Ask::IfAny(argument, bits)) => vec![
             load(FIRST_ARGUMENT + 8 * argument),
             jump_if(libc::BPF_JSET, bits, 0, 1),

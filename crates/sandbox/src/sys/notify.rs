@@ -5,6 +5,7 @@
 use std::ffi::c_long;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, Result};
 
 use super::check;
@@ -105,6 +106,23 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification> {
     check(c_long::from(result)).map(|_| notification)
 }
 
+/// Whether there is a call that nobody has received yet.
+pub(crate) fn is_pending(listener: BorrowedFd<'_>) -> bool {
+    state(listener).contains(PollFlags::IN)
+}
+
+/// Whether all are gone who could ask.
+pub(crate) fn is_over(listener: BorrowedFd<'_>) -> bool {
+    state(listener).contains(PollFlags::HUP)
+}
+
+fn state(listener: BorrowedFd<'_>) -> PollFlags {
+    let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = rustix::event::poll(&mut polled, Some(&now));
+    polled[0].revents()
+}
+
 /// Whether the thread still waits for the answer; else its number may be another's by now.
 pub(crate) fn is_valid(listener: BorrowedFd<'_>, id: u64) -> bool {
     // SAFETY: the pointer is to the number that this ioctl reads.
@@ -182,6 +200,16 @@ fn remote(address: u64, length: usize) -> Result<libc::iovec> {
     Ok(libc::iovec { iov_base: std::ptr::without_provenance_mut(address), iov_len: length })
 }
 
+/// Lets this thread act on files as another user (`setfsuid`), as far as it may.
+pub(crate) fn act_on_files_as(uid: u32, gid: u32) {
+    // SAFETY: no pointers. The calls tell nothing about whether they have succeeded; without, what
+    // follows is refused or allowed as to oneself.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+}
+
 /// What `stat` of this machine's kernel says of a path, as its bytes; the path is relative to the
 /// working directory, or empty for what is open there.
 pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
@@ -214,6 +242,14 @@ pub(crate) fn raw_statx(path: &std::ffi::CStr, flags: i32, mask: u32) -> Result<
         )
     })?;
     Ok(bytes)
+}
+
+/// Gives a socket an address, as the bytes of its structure.
+pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
+    let length = u32::try_from(address.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel only reads the bytes, as many as is said.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
+    check(c_long::from(result)).map(drop)
 }
 
 /// The limit in which a process carries the number of its credentials (`RLIMIT_RSS`): what

@@ -13,4 +13,5 @@ mod process;
 mod programs;
 mod root;
 mod rungs;
+mod shown;
 mod syscalls;

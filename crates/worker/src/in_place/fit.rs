@@ -4,14 +4,16 @@
 //! the layer. A cache directory moves in and out as it is. Paths are resolved as a process in there
 //! would, by the lists of files; nothing here follows a link on the disk.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use formwork_fs::{FileKind, Follow, FsError, Record, RelPath, RootDir, Timestamp, remove_tree};
-use formwork_layer::tree::{Last, Tree};
+use formwork_layer::tree::{Last, Node, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
-use formwork_sandbox::{MountKind, SandboxError, Stub};
+use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
 };
@@ -45,6 +47,10 @@ pub(super) struct Fitting<'a> {
     place: &'a mut Place,
     stack: &'a Stack<'a>,
     threads: usize,
+    /// Whether a supervisor shows the process what is not there.
+    has_supervisor: bool,
+    /// What it is to show.
+    shown: Vec<MountPoint>,
     /// What was done, in order.
     done: Vec<Step>,
     /// What was known of what has been put aside.
@@ -62,8 +68,22 @@ enum Step {
 }
 
 impl<'a> Fitting<'a> {
-    pub(super) fn new(place: &'a mut Place, stack: &'a Stack<'a>, threads: usize) -> Self {
-        Self { place, stack, threads, done: Vec::new(), hidden: Vec::new() }
+    pub(super) fn new(
+        place: &'a mut Place,
+        stack: &'a Stack<'a>,
+        threads: usize,
+        has_supervisor: bool,
+    ) -> Self {
+        let (shown, done, hidden) = (Vec::new(), Vec::new(), Vec::new());
+        Self { place, stack, threads, has_supervisor, shown, done, hidden }
+    }
+
+    /// Has a process shown what could not be put in.
+    pub(super) fn show(&self, spec: &mut ProcessSpec, layers: &[Arc<Tree>]) {
+        if self.has_supervisor {
+            spec.mounts = self.shown.clone();
+            spec.shown = Some(links_to(&spec.mounts, layers));
+        }
     }
 
     pub(super) fn root_path(&self) -> &Path {
@@ -87,7 +107,10 @@ impl<'a> Fitting<'a> {
             while let Some((_, target, tree, stub)) = copies.next_if(|copy| copy.0 <= number) {
                 self.copy(target, tree, *stub)?;
             }
-            self.put(&point.target, &point.kind)?;
+            match self.has_supervisor && mounts.secrets.contains(&number) {
+                true => self.put_stub(point)?,
+                false => self.put(&point.target, &point.kind)?,
+            }
         }
         for (_, target, tree, stub) in copies {
             self.copy(target, tree, *stub)?;
@@ -137,22 +160,15 @@ impl<'a> Fitting<'a> {
             make_directory(&root, name.as_bytes(), 0o755)?;
         }
         let dev = root.open_dir(&RelPath::new("dev").unwrap_or_default(), Follow::Never)?;
-        for (name, major, minor) in DEVICES {
-            if formwork_fs::owners_are_data() {
-                make_stand_in(&dev, name, major, minor).map_err(no_device(name))?;
-                continue;
-            }
-            let device = rustix::fs::makedev(major, minor);
-            let mode = Mode::from_raw_mode(0o666);
-            rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, mode, device)
-                .and_then(|()| rustix::fs::chmodat(&dev, name, mode, AtFlags::empty()))
-                .map_err(no_device(name))?;
+        let made = match formwork_fs::owners_are_data() {
+            true => make_records(&dev),
+            false => make_devices(&dev),
+        };
+        match made {
+            Err((_, Errno::PERM | Errno::ACCESS)) if self.has_supervisor => make_stand_ins(&dev),
+            made => made,
         }
-        // A file system may have devices without effect.
-        if !formwork_fs::owners_are_data() {
-            rustix::fs::openat(&dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-                .map_err(no_device("null"))?;
-        }
+        .map_err(|(name, errno)| no_device(name)(errno))?;
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(no_device(name))?;
         }
@@ -197,6 +213,16 @@ impl<'a> Fitting<'a> {
                 Err(WorkerError::Internal("layers are mounted where nothing can be".to_owned()))
             }
         }
+    }
+
+    /// What a supervisor shows has an empty file in its place, which nobody else can read.
+    fn put_stub(&mut self, point: &MountPoint) -> Result<(), WorkerError> {
+        let target = self.clear(&point.target)?;
+        let (parent, name) = self.open(&target)?;
+        rustix::fs::mknodat(&parent, &name[..], FileType::RegularFile, Mode::empty(), 0)
+            .map_err(|errno| FsError::new("write", parent.path(), errno))?;
+        self.shown.push(MountPoint { target: target.clone(), kind: point.kind.clone() });
+        self.settle(&target)
     }
 
     fn copy(&mut self, target: &RelPath, tree: &Tree, stub: Stub) -> Result<(), WorkerError> {
@@ -353,6 +379,87 @@ impl Drop for Fitting<'_> {
     }
 }
 
+/// Makes the devices, and sees that they work: a file system may have devices without effect.
+fn make_devices(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, major, minor) in DEVICES {
+        let device = rustix::fs::makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, device)
+            .and_then(|()| rustix::fs::chmodat(dev, name, mode, AtFlags::empty()))
+            .map_err(|errno| (name, errno))?;
+    }
+    rustix::fs::openat(dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| ("null", errno))?;
+    Ok(())
+}
+
+/// Makes what stands for the devices where they are data.
+fn make_records(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, major, minor) in DEVICES {
+        let make = || {
+            let kind = formwork_fs::device_stand_in();
+            rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), 0)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(dev, name, flags, Mode::empty())?;
+            let device = Some((false, major, minor));
+            let kind = FileKind::from(kind);
+            let record = Record { device, ..Record::default() };
+            formwork_fs::write_record(file.as_fd(), kind, &record)?;
+            formwork_fs::give_mode(file.as_fd(), kind, 0o666)
+        };
+        make().map_err(|errno| (name, errno))?;
+    }
+    Ok(())
+}
+
+/// Makes plain files in the places of the devices, which a supervisor shows instead.
+fn make_stand_ins(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, _, _) in DEVICES {
+        let make = || {
+            match rustix::fs::unlinkat(dev, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(dev, name, FileType::RegularFile, mode, 0)?;
+            rustix::fs::chmodat(dev, name, mode, AtFlags::empty())
+        };
+        make().map_err(|errno| (name, errno))?;
+    }
+    Ok(())
+}
+
+/// The last words of all links that may lead to what a supervisor shows, by way of other links or
+/// not: those whose texts have the last word of such a file, or of such a link.
+fn links_to(shown: &[MountPoint], layers: &[Arc<Tree>]) -> Vec<Vec<u8>> {
+    let devices = DEVICES.iter().map(|(name, ..)| name.as_bytes());
+    let files = shown.iter().map(|point| point.target.name());
+    let mut words: BTreeSet<Vec<u8>> =
+        devices.chain([&b"proc"[..]]).chain(files).map(<[u8]>::to_vec).collect();
+    let links: Vec<(&[u8], &[u8])> = layers
+        .iter()
+        .flat_map(|layer| layer.entries())
+        .filter_map(|entry| match &entry.node {
+            Node::Symlink { target } => Some((entry.path.name(), &target[..])),
+            _ => None,
+        })
+        .collect();
+    let mut found = Vec::new();
+    loop {
+        let leads = |text: &[u8]| text.split(|byte| *byte == b'/').any(|it| words.contains(it));
+        let new: BTreeSet<Vec<u8>> = links
+            .iter()
+            .filter(|(name, text)| !words.contains(*name) && leads(text))
+            .map(|(name, _)| name.to_vec())
+            .collect();
+        if new.is_empty() {
+            return found;
+        }
+        found.extend(new.iter().cloned());
+        words.extend(new);
+    }
+}
+
 /// Waits until the clock that files get their times from has gone on, so that every change from now
 /// on shows in a time.
 fn await_tick() {
@@ -400,18 +507,6 @@ fn make_directory(parent: &RootDir, name: &[u8], mode: u32) -> Result<(), Worker
     let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
     formwork_fs::give_mode(made.as_fd(), FileKind::Directory, mode & 0o7777).map_err(failed)?;
     Ok(())
-}
-
-/// Makes what stands for a device where nobody may make one.
-fn make_stand_in(dev: &RootDir, name: &str, major: u32, minor: u32) -> rustix::io::Result<()> {
-    let kind = formwork_fs::device_stand_in();
-    rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), 0)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dev, name, flags, Mode::empty())?;
-    let device = Some((false, major, minor));
-    let kind = FileKind::from(kind);
-    formwork_fs::write_record(file.as_fd(), kind, &Record { device, ..Record::default() })?;
-    formwork_fs::give_mode(file.as_fd(), kind, 0o666)
 }
 
 fn no_device(name: &str) -> impl Fn(Errno) -> WorkerError {

@@ -14,7 +14,7 @@ use formwork_diagnostics::Outcome;
 use formwork_graph::{CacheSharing, Exec, MountKind};
 use formwork_layer::tree::Origin;
 use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
-use formwork_sandbox::SandboxError;
+use formwork_sandbox::{ProcessSpec, Rung, SandboxError};
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
@@ -91,10 +91,12 @@ impl Worker {
         let mut place = self.places.take(self, root)?;
         let trees = root.trees()?;
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
-        let mut fitting = Fitting::new(&mut place, &stack, self.store.threads);
+        let is_shown = self.store.is_shown(&self.launcher, &place.root, user.uid);
+        let mut fitting = Fitting::new(&mut place, &stack, self.store.threads, is_shown);
         fitting.put_in(&mounts)?;
         let rootfs = self.store.root_in_place(fitting.root_path());
-        let spec = self.spec_of(exec, &user, &mounts, rootfs)?;
+        let mut spec = self.spec_of(exec, &user, &mounts, rootfs)?;
+        fitting.show(&mut spec, &trees);
         // Last, since who waits here has whatever others may wait for.
         let neighbours = self.places.neighbours(user.uid);
         let is_alone = has_secrets(exec);
@@ -105,7 +107,8 @@ impl Worker {
         let Ended { report, names_the_kernels } = ended?;
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
-            let reason = reason.or(names_the_kernels.then_some(ExitReason::NothingOfTheKernel));
+            let reason = reason
+                .or((names_the_kernels && !is_shown && self.store.rung() != Rung::Traced).then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;
@@ -171,12 +174,12 @@ pub(crate) fn fit_once<T>(
     place: &mut Place,
     root: &Root,
     mounts: &Mounts,
-    threads: usize,
-    run: impl FnOnce(&std::path::Path) -> Result<T, WorkerError>,
+    (threads, is_shown): (usize, bool),
+    run: impl FnOnce(&std::path::Path, &dyn Fn(&mut ProcessSpec)) -> Result<T, WorkerError>,
 ) -> Result<T, WorkerError> {
     let trees = root.trees()?;
     let stack = Stack::new(trees.iter().map(|tree| &**tree));
-    let mut fitting = Fitting::new(place, &stack, threads);
+    let mut fitting = Fitting::new(place, &stack, threads, is_shown);
     fitting.put_in(mounts)?;
-    run(fitting.root_path())
+    run(fitting.root_path(), &|spec| fitting.show(spec, &trees))
 }

@@ -49,6 +49,11 @@ impl Place {
         Ok(place)
     }
 
+    /// Where the process has its root.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The temporary directory that this is in, and the way from there to a path of the root.
     pub(super) fn way_to(&self, path: &RelPath) -> (&Path, RelPath) {
         let place = self.directory.parent().unwrap_or(&self.directory);

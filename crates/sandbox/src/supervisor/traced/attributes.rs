@@ -20,7 +20,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 impl Caller<'_> {
     pub(super) fn get_attribute_traced(&self, place: Place, name: usize) -> Result<Outcome> {
         let (found, text) = self.attribute(place, name)?;
-        if self.is_of_users(&text) && !self.may(&self.credentials()?, &found, READ)? {
+        if self.is_of_users(&text) && !self.may(&*self.credentials()?, &found, READ)? {
             return Err(Errno::ACCESS);
         }
         let mut value = vec![0; LONGEST];

@@ -68,7 +68,7 @@ impl Caller<'_> {
             Deed::ChangeMode(place, mode) => self.change_mode(place, self.int(mode) & 0o7777),
             Deed::Access(place, rights, flags) => self.access_traced(place, rights, flags),
             Deed::Truncate(place) => self.truncate(place),
-            Deed::Times | Deed::OldTimes | Deed::MicroTimes(..) => self.set_times(deed),
+            Deed::Times | Deed::OldTimes | Deed::MicroTimes(..) => self.set_times_traced(deed),
             Deed::ReadLink(place, buffer) => self.read_link(inside, place, buffer),
             Deed::StatFs(place) => {
                 let found = self.find(place)?;
@@ -91,7 +91,7 @@ impl Caller<'_> {
             Deed::Signal => self.signal(),
             Deed::Control => self.control(),
             Deed::Socket => self.make_socket(inside),
-            Deed::Bind => self.bind(inside),
+            Deed::Bind => self.bind_traced(inside),
             Deed::Connect => self.connect_traced(inside),
             Deed::SendTo => self.send_to(inside),
             Deed::Peer => self.peer(),
@@ -234,7 +234,7 @@ impl Caller<'_> {
 
     fn truncate(&self, place: Place) -> Result<Outcome> {
         let found = self.find(place)?;
-        if !self.may(&self.credentials()?, &found, WRITE)? {
+        if !self.may(&*self.credentials()?, &found, WRITE)? {
             return Err(Errno::ACCESS);
         }
         let mut arguments = [Argument::Text(found.place()), Argument::Number(self.long(1))];
@@ -243,12 +243,12 @@ impl Caller<'_> {
     }
 
     /// Sets the times of a file, which stay those of its owner where its owner is in them.
-    fn set_times(&self, deed: Deed) -> Result<Outcome> {
+    fn set_times_traced(&self, deed: Deed) -> Result<Outcome> {
         let (place, times) = match deed {
-            Deed::OldTimes => (Place::Path(0), self.times(self.long(1), 1)?),
-            Deed::MicroTimes(place, at) => (place, self.times(self.long(at), 1_000)?),
-            _ if self.long(1) == 0 => (Place::Open(0), self.times(self.long(2), 1_000_000_000)?),
-            _ => (Place::AtWith(0, 1, 3), self.times(self.long(2), 1_000_000_000)?),
+            Deed::OldTimes => (Place::Path(0), self.stamps(self.long(1), 1)?),
+            Deed::MicroTimes(place, at) => (place, self.stamps(self.long(at), 1_000)?),
+            _ if self.long(1) == 0 => (Place::Open(0), self.stamps(self.long(2), 1_000_000_000)?),
+            _ => (Place::AtWith(0, 1, 3), self.stamps(self.long(2), 1_000_000_000)?),
         };
         let found = self.find(place)?;
         let known = found.examine()?;
@@ -277,7 +277,7 @@ impl Caller<'_> {
     }
 
     /// Two times, in seconds and parts of which so many are one; `None` for now.
-    fn times(&self, address: u64, parts: i64) -> Result<Option<[i64; 4]>> {
+    fn stamps(&self, address: u64, parts: i64) -> Result<Option<[i64; 4]>> {
         let number = |bytes: &[u8]| i64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         match (address, parts) {
             (0, _) => Ok(None),
@@ -370,7 +370,7 @@ impl Caller<'_> {
         if found.examine()?.kind != FileKind::Directory {
             return Err(Errno::NOTDIR);
         }
-        match self.may(&self.credentials()?, &found, SEARCH)? {
+        match self.may(&*self.credentials()?, &found, SEARCH)? {
             true => found.file(),
             false => Err(Errno::ACCESS),
         }

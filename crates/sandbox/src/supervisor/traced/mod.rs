@@ -128,6 +128,7 @@ impl Traced {
                 sets: Sets::new(Credentials::of(&user)),
                 calls: Calls::new(),
                 roots_differ: AtomicBool::new(false),
+                crew: super::Crew::new(),
                 inside: Some(inside),
             };
             let session = session.get_or_init(|| made);

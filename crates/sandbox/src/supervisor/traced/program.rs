@@ -86,7 +86,7 @@ impl Caller<'_> {
             let length = file.read_at(&mut start, 0).map_err(|_| Errno::NOEXEC)?;
             let start = &start[..length];
             if !start.starts_with(b"#!") {
-                return self.plan_binary(inside, (found, file), before, name, (old, lends));
+                return self.plan_binary(inside, (found, file), before, name, (&old, lends));
             }
             let (interpreter, argument) = script(&start[2..]).ok_or(Errno::NOEXEC)?;
             let path = text(&interpreter)?;
@@ -125,7 +125,7 @@ impl Caller<'_> {
         (found, file): (Found, File),
         before: Option<Vec<CString>>,
         name: CString,
-        (old, lends): (Credentials, bool),
+        (old, lends): (&Credentials, bool),
     ) -> Result<Plan> {
         let program = Elf::read(file)?;
         let interpreter = match &program.interpreter {
@@ -133,7 +133,7 @@ impl Caller<'_> {
             Some(path) => {
                 let path = text(path)?;
                 let found = self.find_path(libc::AT_FDCWD, &path, true)?;
-                Some(Elf::read(self.open_program(&old, &found)?)?)
+                Some(Elf::read(self.open_program(old, &found)?)?)
             }
         };
         let known = found.examine()?;

@@ -75,7 +75,7 @@ impl Caller<'_> {
         Ok(Outcome::Descriptor(socket, closes))
     }
 
-    pub(super) fn bind(&self, inside: &Inside) -> Result<Outcome> {
+    pub(super) fn bind_traced(&self, inside: &Inside) -> Result<Outcome> {
         let Address::Path(path) = self.address(1, 2)? else { return Ok(Outcome::Continue) };
         let (socket, name) = self.socket(inside)?;
         let who = self.credentials()?;
@@ -167,8 +167,8 @@ impl Caller<'_> {
 
     fn socket_at(&self, path: &CStr) -> Result<Found> {
         let found = self.find_path(libc::AT_FDCWD, path, true)?;
-        let may = self.may(&self.credentials()?, &found, WRITE)?
-            && self.may_go(&self.credentials()?, libc::AT_FDCWD, path)?;
+        let may = self.may(&*self.credentials()?, &found, WRITE)?
+            && self.may_go(&*self.credentials()?, libc::AT_FDCWD, path)?;
         if !may {
             return Err(Errno::ACCESS);
         }

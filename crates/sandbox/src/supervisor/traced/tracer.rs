@@ -200,7 +200,7 @@ fn start(session: &'static Session, inside: &Inside, process: i32, plan: Plan) -
     let registers = Registers::of(process)?;
     image::fill(thread, registers.stack(), &plan)?;
     let caller = caller(session, thread, 0, [0; 6]);
-    if caller.credentials()? != plan.credentials {
+    if *caller.credentials()? != plan.credentials {
         caller.become_other(&plan.credentials)?;
     }
     inside.programs().insert(thread, plan.path);

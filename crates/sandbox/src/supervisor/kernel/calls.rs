@@ -1,0 +1,99 @@
+//! Which system calls are asked about, and what they are.
+//!
+//! Only those that look a path up, and two that make paths lead elsewhere later. Pure data; the
+//! numbers of the calls are those of the table of the filter.
+
+use std::collections::HashMap;
+
+use crate::seccomp::{self, ARCHITECTURES, Ask};
+use crate::supervisor::calls::Place;
+
+/// What a call does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Opens a file, with these flags.
+    Open(Place, usize),
+    /// `creat`.
+    Create,
+    /// `openat2`.
+    Open2,
+    /// Tells about a file, in the machine's own structure, at the address in an argument.
+    Stat(Place, usize),
+    /// The same in the structure that 32-bit programs use.
+    Stat64(Place, usize),
+    /// `statx`.
+    Statx,
+    /// Reads a link into the buffer and size of two arguments.
+    ReadLink(Place, usize),
+    /// Asks for the rights in an argument.
+    Access(Place, usize),
+    /// Makes a link whose text is the first argument.
+    MakeLink,
+    /// Changes the working directory.
+    ChangeDirectory,
+}
+
+/// `AT_EMPTY_PATH`: it is about an open file, and the kernel knows best.
+const OF_OPEN_FILE: u32 = 0x1000;
+
+#[rustfmt::skip]
+const CALLS: &[(&str, Call, Ask)] = {
+    use Call::*;
+    use Place::{At, AtWith, Link, LinkAt, Path};
+    const ALWAYS: Ask = Ask::Always;
+    &[
+        ("open", Open(Path(0), 1), ALWAYS),
+        ("openat", Open(At(0, 1), 2), ALWAYS),
+        ("openat2", Open2, ALWAYS),
+        ("creat", Create, ALWAYS),
+        ("stat", Stat(Path(0), 1), ALWAYS),
+        ("lstat", Stat(Link(0), 1), ALWAYS),
+        ("newfstatat", Stat(AtWith(0, 1, 3), 2), Ask::Unless(3, OF_OPEN_FILE)),
+        ("stat64", Stat64(Path(0), 1), ALWAYS),
+        ("lstat64", Stat64(Link(0), 1), ALWAYS),
+        ("fstatat64", Stat64(AtWith(0, 1, 3), 2), Ask::Unless(3, OF_OPEN_FILE)),
+        ("statx", Statx, Ask::Unless(2, OF_OPEN_FILE)),
+        ("readlink", ReadLink(Link(0), 1), ALWAYS),
+        ("readlinkat", ReadLink(LinkAt(0, 1), 2), ALWAYS),
+        ("access", Access(Path(0), 1), ALWAYS),
+        ("faccessat", Access(At(0, 1), 2), ALWAYS),
+        ("faccessat2", Access(AtWith(0, 1, 3), 2), ALWAYS),
+        ("symlink", MakeLink, ALWAYS),
+        ("symlinkat", MakeLink, ALWAYS),
+        ("chdir", ChangeDirectory, ALWAYS),
+    ]
+};
+
+/// The filter that asks.
+pub(super) fn filter() -> Vec<libc::sock_filter> {
+    seccomp::asking(CALLS.iter().map(|(name, _, ask)| (*name, *ask)))
+}
+
+/// What the calls are, by the instruction set and the number, and whether they are of 32 bits.
+pub(super) fn meanings() -> HashMap<(u32, u32), (Call, bool)> {
+    let mut meanings = HashMap::new();
+    for (audit, column) in ARCHITECTURES {
+        let is_32_bit = (audit, column) != ARCHITECTURES[0];
+        for (name, call, _) in CALLS {
+            // The oldest structure of 32-bit programs stays the kernel's.
+            let is_old = is_32_bit && matches!(call, Call::Stat(..));
+            if let (Some(number), false) = (seccomp::number(name, column), is_old) {
+                meanings.insert((audit, number), (*call, is_32_bit));
+            }
+        }
+    }
+    meanings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_in_the_table_of_the_filter() {
+        for (name, call, _) in CALLS {
+            let found = ARCHITECTURES.iter().any(|(_, at)| seccomp::number(name, *at).is_some());
+            assert!(found, "{name} {call:?}");
+        }
+    }
+}
