@@ -66,7 +66,9 @@ pub fn write_xattr(
 /// Fails where the attribute may not be read.
 pub fn read_xattr_of(file: BorrowedFd<'_>, attribute: &[u8]) -> Result<Option<Box<[u8]>>, FsError> {
     let mut value = vec![0; 256];
-    match grow(&mut value, |buffer| rustix::fs::fgetxattr(file, attribute_on_disk(attribute), buffer)) {
+    match grow(&mut value, |buffer| {
+        rustix::fs::fgetxattr(file, attribute_on_disk(attribute), buffer)
+    }) {
         Ok(length) => Ok(Some(value[..length].into())),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(FsError::new("read an extended attribute", show(attribute), errno)),

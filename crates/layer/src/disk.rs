@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use formwork_fs::{
-    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp,
-    owners_are_data, write_xattr, write_xattr_of,
+    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, owners_are_data,
+    write_xattr, write_xattr_of,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -311,12 +311,7 @@ fn mode(metadata: &Metadata, is_given: bool) -> Mode {
 }
 
 /// Sets the mode of what is neither file nor directory nor link. Nobody else writes there.
-fn set_mode(
-    directory: &RootDir,
-    name: &[u8],
-    node: &Node,
-    mode: Mode,
-) -> rustix::io::Result<()> {
+fn set_mode(directory: &RootDir, name: &[u8], node: &Node, mode: Mode) -> rustix::io::Result<()> {
     let is_device = matches!(node, Node::CharDevice { .. } | Node::BlockDevice { .. });
     if formwork_fs::lone_ids().is_none() || !is_device {
         return rustix::fs::chmodat(directory, name, mode, AtFlags::empty());

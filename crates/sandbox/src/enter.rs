@@ -56,7 +56,8 @@ impl Rung {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RungChoice {
     /// The best that the machine gives: root's, that of subordinate ids, or that of a single id,
-    /// which have namespaces; else a chroot; else what can be done without running anything.
+    /// which have namespaces; else a chroot; else tracing;
+    /// else what can be done without running anything.
     #[default]
     Auto,
     /// This one or none.
@@ -132,7 +133,11 @@ fn without_namespaces(
     if is_inside(user) {
         return Err(error);
     }
-    let rung = if may_change_root() { Rung::Chroot } else { Rung::CopyOnly };
+    let rung = match may_change_root() {
+        true => Rung::Chroot,
+        false if take(Rung::Traced, user).is_ok() => Rung::Traced,
+        false => Rung::CopyOnly,
+    };
     Ok((rung, Some(error)))
 }
 

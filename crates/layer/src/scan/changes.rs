@@ -69,9 +69,7 @@ impl Census {
     pub fn note(&mut self, directory: &RootDir, path: &RelPath) -> Result<(), LayerError> {
         let stat = match directory.stat(path, Follow::Never)? {
             None => None,
-            Some(stat) => {
-                Some(with_owner(directory, WalkEntry { path: path.clone(), stat })?.stat)
-            }
+            Some(stat) => Some(with_owner(directory, WalkEntry { path: path.clone(), stat })?.stat),
         };
         match (self.position(path), stat) {
             (Ok(at), Some(stat)) => self.0[at].entry.stat = stat,

@@ -106,7 +106,11 @@ pub(crate) fn words(spec: &ProcessSpec) -> Result<(Vec<CString>, Strings, String
 }
 
 /// Why a process did not become its program, whose root is this.
-pub(crate) fn explain(spec: &ProcessSpec, root: formwork_fs::RootDir, errno: Errno) -> SandboxError {
+pub(crate) fn explain(
+    spec: &ProcessSpec,
+    root: formwork_fs::RootDir,
+    errno: Errno,
+) -> SandboxError {
     match candidates(spec) {
         Ok(candidates) => program::explain(spec, &candidates, errno, root),
         Err(error) => error,

@@ -24,7 +24,7 @@ use super::chroot::{END, refuse};
 use crate::init::process::{self, Confinement};
 use crate::init::{Job, exit_status};
 use crate::seccomp::{self, CAPABILITIES};
-use crate::supervisor::{Questions, Traced, starter};
+use crate::supervisor::{Questions, Traced, be_traceable, starter};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer};
 use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
@@ -71,8 +71,8 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     let starter = Starter::make(&path)?;
     let (ours, theirs) = wire::channel().map_err(failed)?;
     let (told, tell) = wire::channel().map_err(failed)?;
-    let fork = sys::fork(0)
-        .map_err(|errno| SandboxError::setup(Stage::Fork, "the process", errno))?;
+    let fork =
+        sys::fork(0).map_err(|errno| SandboxError::setup(Stage::Fork, "the process", errno))?;
     let pid = match fork {
         Fork::Parent(pid, _) => pid,
         Fork::Child => {
@@ -115,12 +115,7 @@ fn become_program(
         stage: Some(stage),
         errno: errno.raw_os_error(),
     };
-    // Nobody traces a process that shows nothing; what it may see of others, it is told.
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable);
-    let mut word = [0];
-    let is_followed = matches!(rustix::io::write(channel, &word), Ok(1))
-        && matches!(rustix::io::read(channel, &mut word), Ok(1));
-    if !is_followed {
+    if !be_traceable(channel) {
         return at((Stage::Confine, Errno::PIPE));
     }
     let cwd = match process::look_up_cwd(root.as_fd(), spec) {
@@ -174,7 +169,8 @@ impl Starter {
         let failed = |error: std::io::Error| SandboxError::setup(Stage::WriteFile, &path, error);
         let _ = fs_err::remove_file(&path);
         fs_err::write(&path, starter()).map_err(failed)?;
-        rustix::fs::chmod(&path, Mode::from_raw_mode(0o555)).map_err(|errno| failed(errno.into()))?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o555))
+            .map_err(|errno| failed(errno.into()))?;
         let file = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| failed(errno.into()))?;
         Ok(Self { path, file })

@@ -56,7 +56,7 @@ use credentials::{Credentials, Sets};
 use crew::Crew;
 use permissions::{EXECUTE, WRITE};
 use process::Caller;
-pub(crate) use traced::{Traced, is_possible, starter};
+pub(crate) use traced::{Traced, be_traceable, is_possible, starter};
 
 /// The word that the supervisor is ready.
 const READY: u8 = b'r';

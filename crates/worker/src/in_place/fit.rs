@@ -14,9 +14,7 @@ use formwork_fs::{FileKind, Follow, FsError, Record, RelPath, RootDir, Timestamp
 use formwork_layer::tree::{Last, Node, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::Place;

@@ -108,7 +108,8 @@ impl Worker {
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
             let reason = reason
-                .or((names_the_kernels && !is_shown && self.store.rung() != Rung::Traced).then_some(ExitReason::NothingOfTheKernel));
+                .or((names_the_kernels && !is_shown && self.store.rung() != Rung::Traced)
+                    .then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;

@@ -73,8 +73,7 @@ impl Caller<'_> {
             Deed::StatFs(place) => {
                 let found = self.find(place)?;
                 let mut bytes = [0; 120];
-                let mut arguments =
-                    [Argument::Text(found.place()), Argument::Into(&mut bytes)];
+                let mut arguments = [Argument::Text(found.place()), Argument::Into(&mut bytes)];
                 trace::call(libc::SYS_statfs, &mut arguments)?;
                 self.write(self.long(1), &bytes)?;
                 Ok(DONE)
@@ -108,7 +107,8 @@ impl Caller<'_> {
     /// A pipe, a socket or an empty file; a device is data.
     fn make_node_traced(&self, place: Place, mode: usize) -> Result<Outcome> {
         let bits = self.int(mode);
-        let file_type = FileType::from_raw_mode(if bits & 0o170_000 == 0 { 0o100_000 } else { bits });
+        let file_type =
+            FileType::from_raw_mode(if bits & 0o170_000 == 0 { 0o100_000 } else { bits });
         if matches!(file_type, FileType::BlockDevice | FileType::CharacterDevice) {
             return match self.make_node(place, mode)? {
                 Outcome::Continue => Err(Errno::PERM),
@@ -215,12 +215,7 @@ impl Caller<'_> {
         Ok(DONE)
     }
 
-    fn access_traced(
-        &self,
-        place: Place,
-        rights: usize,
-        flags: Option<usize>,
-    ) -> Result<Outcome> {
+    fn access_traced(&self, place: Place, rights: usize, flags: Option<usize>) -> Result<Outcome> {
         let found = self.find(place)?;
         if let Outcome::Error(errno) = self.access(place, rights, flags)? {
             return Err(errno);
@@ -255,7 +250,7 @@ impl Caller<'_> {
         let who = self.credentials()?;
         let is_now = times.is_none_or(|times| times[1] == NOW && times[3] == NOW);
         let is_owners = who.is_capable || who.users.file == known.owner().0;
-        if !is_owners && !(is_now && self.may(&who, &found, WRITE)?) {
+        if !(is_owners || is_now && self.may(&who, &found, WRITE)?) {
             return Err(if is_now { Errno::ACCESS } else { Errno::PERM });
         }
         let mut times = times;
@@ -353,7 +348,9 @@ impl Caller<'_> {
         let path = super::paths::read_link(&self.own("cwd"))?;
         let path = inside.strip(&path).ok_or(Errno::NOENT)?;
         let path = text(path)?;
-        if path.to_bytes().ends_with(b" (deleted)") && self.find_path(libc::AT_FDCWD, &path, true).is_err() {
+        if path.to_bytes().ends_with(b" (deleted)")
+            && self.find_path(libc::AT_FDCWD, &path, true).is_err()
+        {
             return Err(Errno::NOENT);
         }
         let bytes = path.as_bytes_with_nul();

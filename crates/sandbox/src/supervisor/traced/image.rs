@@ -51,9 +51,10 @@ pub(crate) fn starter() -> Vec<u8> {
 pub(super) fn fill(thread: u32, stack: u64, plan: &Plan) -> Result<()> {
     let random = random()?;
     let program = Placed::new(&plan.program, 0x5555_5555_4000 + ((random[0] & 0xf_ffff) << 12));
-    let interpreter = plan.interpreter.as_ref().map(|elf| {
-        Placed::new(elf, 0x7e80_0000_0000 + ((random[1] & 0x3f_ffff) << 12))
-    });
+    let interpreter = plan
+        .interpreter
+        .as_ref()
+        .map(|elf| Placed::new(elf, 0x7e80_0000_0000 + ((random[1] & 0x3f_ffff) << 12)));
     let stack = Stack::read(thread, stack)?.filled(plan, &program, interpreter.as_ref());
     let mut list = List::default();
     list.map(&program, PROGRAM);
@@ -78,8 +79,7 @@ pub(super) fn fill(thread: u32, stack: u64, plan: &Plan) -> Result<()> {
 
 fn random() -> Result<[u64; 2]> {
     let mut bytes = [0; 16];
-    let mut arguments =
-        [Argument::Into(&mut bytes), Argument::Number(16), Argument::Number(0)];
+    let mut arguments = [Argument::Into(&mut bytes), Argument::Number(16), Argument::Number(0)];
     trace::call(libc::SYS_getrandom, &mut arguments)?;
     let number = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     Ok([number(0), number(8)])
@@ -182,12 +182,7 @@ impl Stack {
         }
     }
 
-    fn filled(
-        self,
-        plan: &Plan,
-        program: &Placed<'_>,
-        interpreter: Option<&Placed<'_>>,
-    ) -> Filled {
+    fn filled(self, plan: &Plan, program: &Placed<'_>, interpreter: Option<&Placed<'_>>) -> Filled {
         let end = self.start + 8 * self.words.len() as u64;
         let name = [plan.name.clone()];
         let before = plan.before.as_deref().unwrap_or_default();

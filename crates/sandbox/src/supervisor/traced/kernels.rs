@@ -15,8 +15,22 @@ use crate::supervisor::process::Caller;
 
 /// What everybody may read there.
 const FILES: [&str; 16] = [
-    "cpuinfo", "meminfo", "stat", "uptime", "version", "loadavg", "filesystems", "mounts", "swaps",
-    "cmdline", "devices", "diskstats", "partitions", "vmstat", "sys", "net",
+    "cpuinfo",
+    "meminfo",
+    "stat",
+    "uptime",
+    "version",
+    "loadavg",
+    "filesystems",
+    "mounts",
+    "swaps",
+    "cmdline",
+    "devices",
+    "diskstats",
+    "partitions",
+    "vmstat",
+    "sys",
+    "net",
 ];
 const PROCESSORS: [&str; 3] = ["online", "possible", "present"];
 /// What a process may write of itself.
@@ -29,8 +43,9 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// `None` for all other paths, and for the two directories themselves.
-    pub(super) fn of(path: &[u8]) -> Option<Self> {
+    /// `None` for all other paths, and for the two directories themselves; likewise for the links in
+    /// `/dev`, unless they are followed.
+    pub(super) fn of(path: &[u8], follow: bool) -> Option<Self> {
         let starts = [&b"/proc/"[..], b"/sys/", b"/dev/", b"//", b"/."];
         if !starts.iter().any(|start| path.starts_with(start))
             && !path.windows(3).any(|part| part == b"/..")
@@ -50,7 +65,8 @@ impl Kernels {
         };
         let parts = match &parts[..] {
             [b"proc", rest @ ..] if !rest.is_empty() => rest.iter().map(|p| p.to_vec()).collect(),
-            [b"dev", b"fd", rest @ ..] => own(rest),
+            [b"dev", b"fd", rest @ ..] if follow || !rest.is_empty() => own(rest),
+            [b"dev", _] if !follow => return None,
             [b"dev", b"stdin"] => own(&[b"0"]),
             [b"dev", b"stdout"] => own(&[b"1"]),
             [b"dev", b"stderr"] => own(&[b"2"]),
@@ -105,7 +121,8 @@ impl Caller<'_> {
             return self.open_machines(&parts, flags);
         };
         let process = process?;
-        let is_link = flags.contains(OFlags::NOFOLLOW) && rest.len() == 1 + usize::from(rest[0] == b"fd");
+        let length = if rest.first() == Some(&&b"fd"[..]) { 2 } else { 1 };
+        let is_link = flags.contains(OFlags::NOFOLLOW) && rest.len() == length;
         let open = |path: &[u8], flags| {
             rustix::fs::openat(CWD, text(path)?, flags | OFlags::CLOEXEC, Mode::empty())
         };
@@ -135,7 +152,7 @@ impl Caller<'_> {
 
     /// What a link of the kernel's says; `None` where a path leads elsewhere.
     pub(super) fn link_of_kernels(&self, inside: &Inside, way: &[u8]) -> Option<Result<Vec<u8>>> {
-        let kernels = Kernels::of(way).filter(|kernels| !kernels.is_sys)?;
+        let kernels = Kernels::of(way, false).filter(|kernels| !kernels.is_sys)?;
         let parts: Vec<&[u8]> = kernels.parts.iter().map(Vec::as_slice).collect();
         match &parts[..] {
             [b"self"] => return Some(self.status("Tgid:").map(String::into_bytes)),
@@ -207,7 +224,7 @@ impl Caller<'_> {
 impl Inside {
     /// The program of a process, from the root.
     pub(super) fn program_of(&self, process: u32) -> Result<Vec<u8>> {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status"));
+        let status = fs_err::read_to_string(format!("/proc/{process}/status"));
         let status = status.map_err(|_| Errno::NOENT)?;
         let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
         let group = group.and_then(|group| group.trim().parse::<u32>().ok()).ok_or(Errno::NOENT)?;
@@ -218,7 +235,7 @@ impl Inside {
 
 /// Whether a process or thread is one of the step's: all of them have this process as their tracer.
 pub(super) fn is_ours(thread: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let status = fs_err::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     let own = std::process::id();
     tracer.and_then(|tracer| tracer.trim().parse().ok()) == Some(own)

@@ -23,14 +23,15 @@ mod kernels;
 mod open;
 mod paths;
 mod processes;
-mod shared;
 mod program;
+mod shared;
 mod sockets;
 mod tracer;
 
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -47,8 +48,8 @@ use crate::seccomp::{self, ARCHITECTURES};
 use crate::sys::notify::{self, Notification};
 use crate::sys::{self, trace};
 use crate::{ProcessSpec, SandboxError, Stage};
-use deeds::{DEEDS, Deed};
 pub(super) use deeds::filter;
+use deeds::{DEEDS, Deed};
 pub(crate) use image::starter;
 use tracer::Tracer;
 
@@ -67,17 +68,32 @@ pub(crate) fn is_possible() -> Result<()> {
 
 /// Tries to trace a process.
 fn may_trace() -> Result<()> {
+    let (ours, theirs) = crate::wire::channel()?;
     match sys::fork(0)? {
-        sys::Fork::Child => loop {
-            std::thread::sleep(std::time::Duration::from_secs(60));
-        },
+        sys::Fork::Child => {
+            drop(ours);
+            be_traceable(&theirs);
+            sys::exit(0)
+        }
         sys::Fork::Parent(child, process) => {
-            let result = trace::seize(child.as_raw_nonzero().get());
+            drop(theirs);
+            let result = rustix::io::read(&ours, &mut [0])
+                .and_then(|_| trace::seize(child.as_raw_nonzero().get()));
             let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
             let _ = sys::wait(Some(child), true);
             result
         }
     }
+}
+
+/// Tells whoever traces this process that it can, and waits for the word that it does; `false` if
+/// there is none.
+pub(crate) fn be_traceable(channel: &OwnedFd) -> bool {
+    // Nobody traces a process that shows nothing. What it may see of others, it is told.
+    let shows = rustix::process::DumpableBehavior::Dumpable;
+    let _ = rustix::process::set_dumpable_behavior(shows);
+    matches!(rustix::io::write(channel, &[READY]), Ok(1))
+        && matches!(rustix::io::read(channel, &mut [0]), Ok(1))
 }
 
 /// Where processes have their root, and what is known of them besides.
@@ -202,7 +218,8 @@ impl Inside {
 /// The deeds by the numbers of their calls.
 fn deeds() -> HashMap<u32, Deed> {
     let (_, column) = ARCHITECTURES[0];
-    let numbered = |(name, deed, _): &(&str, Deed, _)| Some((seccomp::number(name, column)?, *deed));
+    let numbered =
+        |(name, deed, _): &(&str, Deed, _)| Some((seccomp::number(name, column)?, *deed));
     DEEDS.iter().filter_map(numbered).collect()
 }
 
@@ -236,8 +253,12 @@ fn attend(session: &'static Session) {
         let deed = if is_alone || deed != Deed::Bind { deed } else { Deed::Same };
         let meaning = meaning(session, notification.number, deed);
         let caller = Caller { session, notification, meaning };
-        let outcome = caller.carry_out(inside, deed);
-        let outcome = outcome.unwrap_or_else(|errno| caller.failure(deed, errno));
+        // A bug must not let all wait for ever.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let outcome = caller.carry_out(inside, deed);
+            outcome.unwrap_or_else(|errno| caller.failure(deed, errno))
+        }));
+        let outcome = outcome.unwrap_or(Outcome::Error(Errno::IO));
         give(session, notification, outcome);
     }
 }
@@ -276,9 +297,10 @@ impl Caller<'_> {
     fn failure(&self, deed: Deed, errno: Errno) -> Outcome {
         match (deed, self.meaning.call) {
             // About a descriptor alone: the kernel knows best.
-            (Deed::Same, Call::Stat(super::calls::Place::Open(_), _) | Call::ChangeDirectory(_)) => {
-                Outcome::Continue
-            }
+            (
+                Deed::Same,
+                Call::Stat(super::calls::Place::Open(_), _) | Call::ChangeDirectory(_),
+            ) => Outcome::Continue,
             _ => Outcome::Error(errno),
         }
     }

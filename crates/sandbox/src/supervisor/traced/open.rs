@@ -7,8 +7,8 @@ use formwork_fs::FileKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use super::{Inside, image};
 use super::paths::text;
+use super::{Inside, image};
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
 use crate::supervisor::credentials::Credentials;
@@ -82,13 +82,7 @@ impl Caller<'_> {
         Some(file.map(|file| Outcome::Descriptor(file, true)).ok_or(Errno::BADF))
     }
 
-    fn open_or_make(
-        &self,
-        inside: &Inside,
-        base: i32,
-        path: &CStr,
-        how: &How,
-    ) -> Result<Outcome> {
+    fn open_or_make(&self, inside: &Inside, base: i32, path: &CStr, how: &How) -> Result<Outcome> {
         let who = self.credentials()?;
         if how.is_nameless() {
             return self.open_nameless_traced(&who, base, path, how);
@@ -137,9 +131,9 @@ impl Caller<'_> {
             return Ok(found);
         }
         let device = found.examine()?.record.and_then(|record| record.device);
-        Ok(device.and_then(usable).map_or(found, |device| {
-            Found::at(device.to_string_lossy().into_owned())
-        }))
+        Ok(device
+            .and_then(usable)
+            .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
     }
 
     /// Opens what is there.

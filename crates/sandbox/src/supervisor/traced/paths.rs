@@ -97,7 +97,7 @@ impl Caller<'_> {
             way => way?,
         };
         for _ in 0..MAX_LINKS {
-            if let Some(kernels) = Kernels::of(&way) {
+            if let Some(kernels) = Kernels::of(&way, !flags.contains(OFlags::NOFOLLOW)) {
                 return self.open_kernels(inside, &kernels, flags);
             }
             if way.len() >= LONGEST {

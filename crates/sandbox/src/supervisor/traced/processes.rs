@@ -62,10 +62,10 @@ impl Caller<'_> {
         if is_ours(group.unsigned_abs()) {
             return true;
         }
-        let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+        let Ok(entries) = fs_err::read_dir("/proc") else { return false };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let of_group = names.filter(|name| {
-            let text = std::fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
+            let text = fs_err::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
             let fields = text.rsplit_once(") ").map(|(_, fields)| fields.to_owned());
             fields.and_then(|fields| fields.split(' ').nth(2)?.parse().ok()) == Some(group)
         });
@@ -84,7 +84,11 @@ impl Caller<'_> {
                 Ok(Outcome::Value((CAPABILITIES >> self.long(1) & 1) as i64))
             }
             DROP_BOUND if self.long(1) <= LAST_CAPABILITY => {
-                if self.credentials()?.is_capable { Ok(DONE) } else { Err(Errno::PERM) }
+                if self.credentials()?.is_capable {
+                    Ok(DONE)
+                } else {
+                    Err(Errno::PERM)
+                }
             }
             READ_BOUND | DROP_BOUND => Err(Errno::INVAL),
             AMBIENT if self.long(1) == 4 => Ok(DONE),

@@ -94,7 +94,10 @@ impl Caller<'_> {
             line.extend(argument.map(|argument| text(&argument)).transpose()?);
             match &mut before {
                 // The interpreter that is a script itself is replaced by its own.
-                Some(before) => drop(before.splice(..1, line.into_iter().chain([before[0].clone()]).collect::<Vec<_>>())),
+                Some(before) => {
+                    line.push(before.remove(0));
+                    before.splice(..0, line);
+                }
                 None => {
                     line.push(name.clone());
                     before = Some(line);

@@ -3,7 +3,7 @@
 //! The container has one set of keys for all its processes. So what a step shares has none: its keys
 //! are known here alone, it finds nothing of anybody else, and what it leaves goes with it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use rustix::io::{Errno, Result};
 
@@ -29,12 +29,12 @@ const KINDS: [(&str, &str); 3] = [("shmget", "shmctl"), ("msgget", "msgctl"), ("
 #[derive(Default)]
 pub(super) struct Shared {
     keys: HashMap<(usize, u32), i64>,
-    own: HashSet<(usize, i64)>,
+    own: BTreeSet<(usize, i64)>,
 }
 
 impl Shared {
     pub(super) fn remove_all(&mut self) {
-        for (kind, number) in self.own.drain() {
+        for (kind, number) in std::mem::take(&mut self.own) {
             let Some(call) = number_of(KINDS[kind].1) else { continue };
             let number = Argument::Number(number as u64);
             // Semaphores have one more argument.
@@ -51,7 +51,8 @@ impl Shared {
 impl Caller<'_> {
     /// Finds or makes something by a key.
     pub(super) fn share(&self, inside: &Inside) -> Result<Outcome> {
-        let kind = KINDS.iter().position(|(get, _)| number_of(get) == Some(self.notification.number));
+        let kind =
+            KINDS.iter().position(|(get, _)| number_of(get) == Some(self.notification.number));
         let kind = kind.ok_or(Errno::NOSYS)?;
         // A queue has no size.
         let flags_at = if KINDS[kind].0 == "msgget" { 1 } else { 2 };

@@ -136,7 +136,8 @@ impl Caller<'_> {
     /// Whether a message goes to a socket with a path (`struct msghdr`).
     pub(super) fn goes_to_path(&self) -> Result<bool> {
         let header: [u8; 12] = self.read(self.long(1))?;
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
+        let number =
+            |bytes: &[u8]| bytes.iter().rev().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
         let (address, length) = (number(&header[..8]), number(&header[8..]));
         if address == 0 || length < 3 {
             return Ok(false);

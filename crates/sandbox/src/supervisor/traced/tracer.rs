@@ -1,7 +1,7 @@
 //! Follows all processes of a step, and changes those calls that the kernel alone can carry out but
 //! whose paths mean something else to it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ const LONGEST: usize = 4096;
 
 pub(super) struct Tracer {
     session: &'static OnceLock<Session>,
-    processes: HashMap<i32, State>,
+    processes: BTreeMap<i32, State>,
     calls: Numbers,
 }
 
@@ -65,7 +65,7 @@ impl Numbers {
 
 impl Tracer {
     pub(super) fn new(session: &'static OnceLock<Session>, first: i32) -> Self {
-        let processes = HashMap::from([(first, State::Free)]);
+        let processes = BTreeMap::from([(first, State::Free)]);
         Self { session, processes, calls: Numbers::new() }
     }
 
@@ -264,15 +264,23 @@ impl Changed {
     /// The kernel goes to a directory by its path on the machine.
     fn enter(&self) -> Result<Change> {
         let directory = self.caller().enter(Place::Path(0))?;
-        let path = paths::read_link(&format!("self/fd/{}", directory.as_fd().as_raw_fd()))?;
-        if self.inside.strip(&path).is_none() && !path.starts_with(b"/proc/") {
-            return Err(Errno::NOENT);
-        }
-        if path.len() >= LONGEST {
-            return Err(Errno::NAMETOOLONG);
-        }
+        let place = format!("self/fd/{}", directory.as_fd().as_raw_fd());
+        let path = match paths::read_link(&place) {
+            Ok(path) if self.inside.strip(&path).is_none() && !path.starts_with(b"/proc/") => {
+                return Err(Errno::NOENT);
+            }
+            Ok(path) if path.len() < LONGEST => paths::text(&path)?,
+            // From where it is, the way is short; and wherever that leads to, no path leads on.
+            Ok(_) | Err(Errno::NAMETOOLONG) => {
+                let path = self.caller().name_at(0)?;
+                match path.to_bytes().first() {
+                    Some(b'/') | None => return Err(Errno::NAMETOOLONG),
+                    Some(_) => path,
+                }
+            }
+            Err(errno) => return Err(errno),
+        };
         let words = self.registers.arguments();
-        let path = paths::text(&path)?;
         self.replace(&path, self.registers.number(), [words[1], words[2]], None)
     }
 
@@ -303,7 +311,7 @@ fn is_stop(signal: i32) -> bool {
 
 /// The process that a thread is of.
 fn group_of(thread: i32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let status = fs_err::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     group.and_then(|group| group.trim().parse().ok()).unwrap_or(thread.unsigned_abs())
 }
