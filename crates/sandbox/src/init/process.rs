@@ -15,7 +15,7 @@ use super::{program, root, target};
 use crate::supervisor::Questions;
 use crate::supervisor::kernel::{self, Asking};
 use crate::sys::{self, Strings};
-use crate::{ProcessSpec, SandboxError, Stage};
+use crate::{ProcessSpec, ResourceLimit, SandboxError, Stage};
 
 /// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -246,6 +246,14 @@ fn subject(stage: Stage, spec: &ProcessSpec) -> PathBuf {
         Stage::WorkingDirectory => target::show(&spec.cwd),
         Stage::User => format!("{}:{}", spec.user.uid, spec.user.gid).into(),
         Stage::Stdio => "standard input and output".into(),
+        Stage::Limit => names(&spec.resource_limits).into(),
         _ => "the process".into(),
     }
+}
+
+/// The names of limits; of those that this process could not raise so far, if there are any.
+fn names(limits: &[ResourceLimit]) -> String {
+    let beyond: Vec<&ResourceLimit> = limits.iter().filter(|limit| limit.is_beyond()).collect();
+    let chosen = if beyond.is_empty() { limits.iter().collect() } else { beyond };
+    chosen.iter().map(|limit| limit.resource.name()).collect::<Vec<_>>().join(", ")
 }
