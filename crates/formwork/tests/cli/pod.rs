@@ -82,6 +82,30 @@ fn a_container_without_devices_of_its_own_builds_the_same_image() {
 }
 
 #[test]
+fn a_privileged_container_whose_store_is_its_own_file_system_builds_by_copying() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    pod.is_privileged = true;
+    let inside = pod.sh("echo -n sesame > /root/s
+        formwork build -q --secret id=s,src=/root/s /context && formwork doctor
+        formwork --root /dev/shm/store build -q --secret id=s,src=/root/s /context
+        formwork --isolation=root build --no-cache -q --secret id=s,src=/root/s /context");
+    let (text, told) = (&inside.stdout, &inside.stderr);
+    assert_eq!(text.lines().filter(|line| *line == here.trim()).count(), 2, "{text}{told}");
+    assert_eq!(
+        told.matches("which takes longer; give the container a volume").count(),
+        1,
+        "{told}"
+    );
+    assert!(text.contains("Builds run without namespaces, in a chroot: "), "{text}");
+    assert!(text.contains("\nno   store "), "{text}");
+    assert!(told.contains("the store must be on ext4, xfs, btrfs or tmpfs"), "{told}");
+}
+
+#[test]
 fn a_step_that_misses_what_the_kernel_shows_is_told_so() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
