@@ -72,30 +72,27 @@ impl Settings {
 
     /// Becomes root in a user namespace where the user is not root. Must come before any thread.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
-        let copies = self.lack_of_place().map(|lack| {
-            let entered = formwork_sandbox::enter(RungChoice::Only(Rung::Chroot));
-            entered.map(|entered| Entered { lack: Some(lack), ..entered })
-        });
-        let entered = match copies {
-            Some(Ok(entered)) => entered,
-            // Who may not do that either is told of the place by the first step.
-            _ => formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?,
-        };
+        let mut entered = formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?;
+        if let Some(lack) = self.lack_of_place(entered.rung) {
+            (entered.rung, entered.lack) = (Rung::Chroot, Some(lack));
+        }
         // Once for a process.
         let _ = self.entered.set(entered);
         Ok(())
     }
 
     /// Why root, who may mount, copies files all the same where nothing else is asked for.
-    pub(crate) fn lack_of_place(&self) -> Option<SandboxError> {
-        let is_free = self.isolation == RungChoice::Auto && rustix::process::geteuid().is_root();
+    pub(crate) fn lack_of_place(&self, rung: Rung) -> Option<SandboxError> {
+        let is_free = self.isolation == RungChoice::Auto && rung == Rung::Root;
         is_free.then(|| stores::needs_copies(&self.root)).flatten()
     }
 
     /// Warns who may mount that files are copied.
     pub(crate) fn warn_of_copies(&self) {
         let lack = self.entered.get().and_then(|entered| entered.lack.as_ref());
-        let Some(lack) = lack.filter(|lack| self.lack_of_place().as_ref() == Some(*lack)) else {
+        let Some(lack) =
+            lack.filter(|lack| stores::needs_copies(&self.root).as_ref() == Some(*lack))
+        else {
             return;
         };
         render::warning(&format!(

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &DoctorArgs, settings: &Settings) -> Result<(), Failure>
     let mut probe = probe().map_err(Failure::machine)?;
     let rung = probe.rung.as_ref().ok().copied().filter(|rung| rung.can_mount());
     if let Some(rung) = rung {
-        let copies = settings.lack_of_place();
+        let copies = settings.lack_of_place(rung);
         probe.features.push(store(&stores::of(settings.root(), rung)?, copies.is_some()));
         if copies.is_some() {
             (probe.rung, probe.lack) = (Ok(Rung::Chroot), copies);
