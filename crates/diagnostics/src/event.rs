@@ -61,6 +61,16 @@ pub enum Event {
         /// How many bytes there are; `None` where that is unknown.
         total: Option<u64>,
     },
+    /// What a step's process took, after its end.
+    StepUsage {
+        /// The step.
+        step: StepId,
+        /// The most memory at one time, in bytes: of all its processes where they had a limit, else
+        /// of any one of them.
+        peak_memory: u64,
+        /// The time of processors that all of them took.
+        processor_time: Duration,
+    },
     /// A step ended; nothing more comes about it.
     StepFinished {
         /// The step.

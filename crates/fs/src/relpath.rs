@@ -88,10 +88,7 @@ impl RelPath {
     pub fn join(&self, name: impl AsRef<[u8]>) -> Self {
         let name = name.as_ref();
         debug_assert!(!name.contains(&b'/') && !name.contains(&0) && !matches!(name, b"." | b".."));
-        let mut path = Vec::with_capacity(self.0.len() + 1 + name.len());
-        path.extend_from_slice(&self.0);
-        push(&mut path, name);
-        Self(path.into())
+        self.with(name)
     }
 
     /// This path with another one behind it.
@@ -100,10 +97,13 @@ impl RelPath {
         if below.is_root() {
             return self.clone();
         }
-        let mut path = Vec::with_capacity(self.0.len() + 1 + below.0.len());
-        path.extend_from_slice(&self.0);
-        push(&mut path, &below.0);
-        Self(path.into())
+        self.with(&below.0)
+    }
+
+    /// This path and what is in it, made at once: trees of many files have many paths.
+    fn with(&self, below: &[u8]) -> Self {
+        let slash = (!self.is_root()).then_some(b'/');
+        Self(self.0.iter().copied().chain(slash).chain(below.iter().copied()).collect())
     }
 
     /// The directory that holds this path; `None` for the root.

@@ -255,7 +255,9 @@ impl Run {
                     let result = outcome.unwrap_or_else(|| self.killed(end));
                     return result.map(|report| {
                         let out_of_memory = self.out_of_memory(&report, end);
-                        ExitReport { timed_out, out_of_memory, ..report }
+                        let of_group = end.group.map_or(0, |group| group.peak);
+                        let peak_memory = report.peak_memory.max(of_group);
+                        ExitReport { timed_out, out_of_memory, peak_memory, ..report }
                     });
                 }
                 Ok(Some(Answer::Probe(_) | Answer::Show(_)) | None) | Err(Errno::CONNRESET) => {

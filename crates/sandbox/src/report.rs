@@ -26,7 +26,8 @@ pub struct ExitReport {
     pub user_time: Duration,
     /// Processor time in the kernel, likewise.
     pub system_time: Duration,
-    /// The largest resident set of any one of these processes, in bytes.
+    /// The most memory at one time, in bytes: of all these processes where they have a control
+    /// group, else the largest resident set of any one of them.
     pub peak_memory: u64,
     /// Mount targets that were missing in the root file system and had to be made in it, those on
     /// the way included, deepest last. They lie in the upper directory, and are no work of the

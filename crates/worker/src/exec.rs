@@ -217,7 +217,13 @@ impl Worker {
             let stdio = Stdio { stdin: None, stdout, stderr };
             let report = self.launcher.run(spec, stdio, &self.stop);
             let told = told.map(|thread| thread.join().unwrap_or_default());
-            Ok(Ended { report: report?, names_the_kernels: told.contains(&true) })
+            let report = report?;
+            self.events.emit(Event::StepUsage {
+                step: step(task),
+                peak_memory: report.peak_memory,
+                processor_time: report.user_time + report.system_time,
+            });
+            Ok(Ended { report, names_the_kernels: told.contains(&true) })
         })
     }
 

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use formwork_diagnostics::EventSink;
 use formwork_fs::FsError;
 use formwork_image::source::{Found, all_images};
-use formwork_image::{StoredImage, StoredIndex, export};
+use formwork_image::{StoredImage, export};
 use formwork_layer::compression::{Format, MAGIC_BYTES, reader};
-use formwork_oci::{Descriptor, Platform, Reference};
+use formwork_oci::{Platform, Reference};
 use formwork_solver::Cancel;
 
+use super::whole::stored;
 use crate::error::lack_of_machine;
 use crate::step::step;
 use crate::{BuildError, Host};
@@ -115,11 +116,7 @@ fn keep(host: &Host, found: &Found) -> Result<Vec<StoredImage>, BuildError> {
     let image = match several {
         Some(index) => {
             export::copy_index(index, content).map_err(failed)?;
-            let images = index.images().map(|(_, view)| StoredImage::of(view)).collect();
-            let top = index.descriptor();
-            let descriptor = Descriptor::new(top.media_type.clone(), top.digest.clone(), top.size);
-            let index = StoredIndex { descriptor: Some(descriptor) };
-            StoredImage::together(images, &Platform::host(), None, Some(index))
+            stored(index)
         }
         None => {
             export::copy_blobs(view, content).map_err(failed)?;

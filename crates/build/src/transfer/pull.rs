@@ -1,14 +1,17 @@
 //! From a registry into the store.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use formwork_diagnostics::{Diagnostic, Event, EventSink};
+use formwork_frontend::ImageLocation;
 use formwork_fs::map_in_parallel;
-use formwork_image::{BlobSource, StoredImage};
-use formwork_oci::{Descriptor, Platform, Reference, Repository};
+use formwork_image::{BlobSource, StoredImage, export};
+use formwork_oci::{Descriptor, Digest, Platform, Reference, Repository};
 use formwork_solver::Cancel;
 
+use super::elsewhere::open;
+use super::whole::{Whole, stored};
 use crate::resolve::{ask_registry, blobs};
 use crate::step::step;
 use crate::{BuildError, ErrorKind, Host};
@@ -44,6 +47,49 @@ pub fn pull(
     let kept = kept.as_ref().unwrap_or(&image);
     host.images.put(kept).map_err(|error| BuildError::image(&error))?;
     Ok(image)
+}
+
+/// Fetches an image with all its platforms, and whatever else its index leads to, so that it can be
+/// passed on as it is; keeps it under its name.
+///
+/// # Errors
+///
+/// Fails as [`pull`] does, and where the name stands for no image.
+pub fn pull_whole(
+    host: &Host,
+    name: &Reference,
+    events: &Arc<dyn EventSink>,
+    cancel: &Cancel,
+) -> Result<StoredImage, BuildError> {
+    let location = ImageLocation::Named(name.clone());
+    let opened = step(format!("resolve {name}"), events, cancel, |_| {
+        open(host, &location, None, false, events, cancel)
+    })?;
+    let image = match &opened.whole {
+        Whole::Image(view) => Some(StoredImage::of(view)),
+        Whole::Index(index) => stored(index),
+        Whole::Artifact(_) => None,
+    };
+    let no_image = || BuildError::input_error(format!("`{}` is no image", name.familiar()));
+    let mut image = StoredImage { name: Some(name.clone()), ..image.ok_or_else(no_image)? };
+    remember_origins(&mut image, &opened.origins);
+    image.others.iter_mut().for_each(|other| remember_origins(other, &opened.origins));
+    // Several layers at a time; what is left then is little.
+    image.platforms().try_for_each(|one| fetch_layers(host, one, events, cancel))?;
+    let content = host.layers.content();
+    let copied = match &opened.whole {
+        Whole::Image(view) => export::copy_blobs(view, content),
+        Whole::Index(index) => export::copy_index(index, content),
+        Whole::Artifact(_) => Ok(()),
+    };
+    copied.and_then(|()| host.images.put(&image)).map_err(|error| BuildError::image(&error))?;
+    Ok(image)
+}
+
+fn remember_origins(image: &mut StoredImage, origins: &BTreeMap<Digest, Repository>) {
+    for layer in &mut image.layers {
+        layer.origin = layer.blob.as_ref().and_then(|blob| origins.get(&blob.digest)).cloned();
+    }
 }
 
 /// The names of all images that the registry has in a repository.

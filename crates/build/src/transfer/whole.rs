@@ -8,7 +8,7 @@ use formwork_image::{
     Artifact, BlobSource, Entry, Family, ImageIndex, ImageView, Member, StoredImage, StoredIndex,
 };
 use formwork_layer::Compression;
-use formwork_oci::{Annotations, Platform};
+use formwork_oci::{Annotations, Descriptor, Platform};
 use formwork_solver::Cancel;
 
 use super::packed::{add_blobs, is_at_hand, packed, view};
@@ -87,6 +87,16 @@ pub(super) fn whole(
         remember(host, image, &index)?;
     }
     Ok(Whole::Index(Box::new(index)))
+}
+
+/// An index that is in the store with all its images, as one of these without a name; `None` if it
+/// has no image.
+pub(super) fn stored(index: &ImageIndex) -> Option<StoredImage> {
+    let images = index.images().map(|(_, view)| StoredImage::of(view)).collect();
+    let top = index.descriptor();
+    let descriptor = Descriptor::new(top.media_type.clone(), top.digest.clone(), top.size);
+    let index = StoredIndex { descriptor: Some(descriptor) };
+    StoredImage::together(images, &Platform::host(), None, Some(index))
 }
 
 /// Writes down the index of an image that had none, and the manifests that it names.

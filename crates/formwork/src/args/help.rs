@@ -133,7 +133,12 @@ formwork run -p 8080:80 -v \"$PWD/data:/data:ro\" app:1.0 serve --verbose",
     ("shell", "formwork shell app:1.0 -c 'ls -l /'"),
     ("rebase", "formwork rebase app:1.0 --new-base debian:12-slim -t app:1.0-patched"),
     ("index", "formwork index create -t registry.example/app:1.0 store:app:amd64 store:app:arm64"),
-    ("pull", "formwork pull alpine:3.20"),
+    (
+        "pull",
+        "\
+formwork pull alpine:3.20
+formwork pull --all-platforms alpine:3.20    # to be pushed or saved whole",
+    ),
     ("push", "formwork push app:1.0 registry.example/team/app:1.0"),
     ("copy", "formwork copy registry.example/app:1.0 oci:layout:app:1.0"),
     ("login", "formwork login --username me --password-stdin ghcr.io < token.txt"),

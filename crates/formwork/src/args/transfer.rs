@@ -13,9 +13,13 @@ pub(crate) struct PullArgs {
     /// Fetch all tags of the repositories
     #[arg(short, long)]
     pub(crate) all_tags: bool,
-    /// Platform, such as linux/arm64 [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platform, such as linux/arm64; may be repeated or separated by commas [default: this
+    /// machine's]
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub(crate) platform: Vec<String>,
+    /// Fetch images for all platforms, with their indexes as they are
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
     /// Show nothing but the names
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -97,6 +101,14 @@ pub(crate) struct CopyArgs {
     /// tags such as `sha256-….sig`
     #[arg(short, long, visible_alias = "recursive")]
     pub(crate) referrers: bool,
+    /// Compress layers otherwise: gzip, zstd or uncompressed; the image keeps its id, and gets another
+    /// digest [default: as they are]
+    #[arg(long, value_name = "FORMAT", visible_alias = "dest-compress-format")]
+    #[arg(conflicts_with = "referrers")]
+    pub(crate) compression: Option<String>,
+    /// Compress also those layers anew that have the format already
+    #[arg(long, requires = "compression")]
+    pub(crate) force_compression: bool,
     /// Show nothing but the digest
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -149,7 +149,7 @@ fn request(args: &BuildArgs, settings: &Settings, inputs: Inputs) -> Result<Buil
     let inline_cache = caches::is_inline(&args.cache_to, &build_args);
     let epoch = epoch::given(&build_args)?;
     let tags = args.tag.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
-    let platforms = platforms(&args.platform)?;
+    let platforms = commands::platforms(&args.platform)?;
     let (mut outputs, output_names) = outputs::outputs(args, &platforms, epoch, &tags)?;
     let provenance = attest::provenance(args, &mut outputs)?;
     let world = args.steps.add_to(world(&args.world)?);
@@ -229,35 +229,4 @@ fn pairs(texts: &[String], option: &str) -> Result<BTreeMap<String, String>, Fai
 
 fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::usage(format!("`--tag {text}`: {error}")))
-}
-
-/// The platforms to build for, each once, in the order in which they were given; this machine's
-/// if none is.
-fn platforms(texts: &[String]) -> Result<Vec<Platform>, Failure> {
-    let mut platforms = Vec::new();
-    for text in texts.iter().filter(|text| !text.is_empty()) {
-        let platform = commands::platform(Some(text))?;
-        if !platforms.contains(&platform) {
-            platforms.push(platform);
-        }
-    }
-    if platforms.is_empty() {
-        platforms.push(Platform::host());
-    }
-    Ok(platforms)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn platforms_are_built_once_each() {
-        let texts = ["linux/arm64", "amd64", "linux/arm64/v8"].map(str::to_owned);
-        let shown: Vec<String> =
-            platforms(&texts).unwrap().iter().map(Platform::to_string).collect();
-        assert_eq!(shown, ["linux/arm64", "linux/amd64"]);
-        assert_eq!(platforms(&[]).unwrap(), [Platform::host()]);
-        assert!(platforms(&["a b".to_owned()]).is_err());
-    }
 }

@@ -76,6 +76,22 @@ fn platform(text: Option<&str>) -> Result<Platform, Failure> {
     }
 }
 
+/// The platforms that are named, each once, in the order in which they were given; this machine's
+/// if none is.
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, Failure> {
+    let mut platforms = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        let platform = platform(Some(text))?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
+}
+
 /// What an image is on a platform, if one is given.
 fn on_platform(
     image: formwork_image::StoredImage,
@@ -116,5 +132,20 @@ fn archive_destination(output: Option<&Path>) -> Result<Destination, Failure> {
                 .with_help("name a file with `--output`, or redirect standard output"))
         }
         _ => Ok(Destination::Stdout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_taken_once_each() {
+        let texts = ["linux/arm64", "amd64", "linux/arm64/v8"].map(str::to_owned);
+        let shown: Vec<String> =
+            platforms(&texts).unwrap().iter().map(Platform::to_string).collect();
+        assert_eq!(shown, ["linux/arm64", "linux/amd64"]);
+        assert_eq!(platforms(&[]).unwrap(), [Platform::host()]);
+        assert!(platforms(&["a b".to_owned()]).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `formwork pull`.
 
-use formwork_build::{Host, pull, tags};
+use formwork_build::{Host, pull, pull_whole, tags};
 use formwork_oci::{Reference, Repository};
 
 use crate::args::PullArgs;
@@ -12,12 +12,17 @@ use crate::settings::Settings;
 pub(crate) fn run(args: &PullArgs, settings: &Settings) -> Result<(), Failure> {
     let names =
         args.names.iter().map(|text| commands::name(text)).collect::<Result<Vec<_>, _>>()?;
-    let platform = commands::platform(args.platform.as_deref())?;
+    let platforms = commands::platforms(&args.platform)?;
     let host = commands::open(settings)?;
     let names = if args.all_tags { all_tags(&host, &args.names)? } else { names };
-    let wanted = names.clone();
+    let (wanted, is_whole) = (names.clone(), args.all_platforms);
     work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
-        wanted.iter().try_for_each(|name| pull(host, name, &platform, events, cancel).map(drop))
+        wanted.iter().try_for_each(|name| match is_whole {
+            true => pull_whole(host, name, events, cancel).map(drop),
+            false => platforms
+                .iter()
+                .try_for_each(|platform| pull(host, name, platform, events, cancel).map(drop)),
+        })
     })?;
     let line = |name: &Reference| match name.digest() {
         Some(_) => format!("{name}\n"),

@@ -72,6 +72,10 @@ fn objects(event: Event, lines: &mut BTreeMap<StepId, Lines>) -> Vec<Value> {
             "event": "step-progress", "step": step.0, "label": &*label, "current": current,
             "total": total,
         })],
+        Event::StepUsage { step, peak_memory, processor_time } => vec![json!({
+            "event": "step-usage", "step": step.0, "peak_memory": peak_memory,
+            "processor_seconds": processor_time.as_secs_f64(),
+        })],
         Event::StepFinished { step, outcome, duration } => {
             let rest = lines.remove(&step).unwrap_or_default().finish();
             let mut objects: Vec<Value> = rest.iter().map(|line| log(step, None, line)).collect();

@@ -100,6 +100,11 @@ impl State {
                 }
             }
             Event::StepLog { step, stream, data } => self.log(&mut text, step, stream, &data, now),
+            Event::StepUsage { step, peak_memory, .. } => {
+                if let Some(shown) = self.steps.get_mut(&step) {
+                    shown.step.used(peak_memory);
+                }
+            }
             Event::StepFinished { step, outcome, duration } => {
                 self.finish(&mut text, step, &outcome, duration, now);
             }
@@ -133,7 +138,8 @@ impl State {
         let mut lines = timed(&mut shown.step, rest, now);
         let seconds = duration.as_secs_f64();
         let reason = shown.step.reason.as_deref().map(|reason| format!(" ({reason})"));
-        let reason = reason.unwrap_or_default();
+        let peak = shown.step.peak().map(|peak| format!(", {peak}")).unwrap_or_default();
+        let reason = format!("{peak}{}", reason.unwrap_or_default());
         match outcome {
             Outcome::Cached => lines.push("CACHED".to_owned()),
             Outcome::Done => lines.push(format!("DONE {seconds:.1}s{reason}")),
@@ -245,6 +251,21 @@ mod tests {
              #2 [build 2/2] RUN make\n#2 0.000 one\n#2 0.000 two more\n#2 0.000 rest\n\
              #2 DONE 1.2s\n"
         );
+    }
+
+    #[test]
+    fn much_memory_is_told_at_the_end() {
+        let run = |peak_memory| {
+            let processor_time = Duration::ZERO;
+            let step = StepId(1);
+            play(vec![
+                added(1, "RUN make"),
+                Event::StepUsage { step, peak_memory, processor_time },
+                finished(1, Outcome::Done),
+            ])
+        };
+        assert_eq!(run(1_234_000_000), "#1 RUN make\n#1 DONE 1.2s, peak memory 1.2 GB\n");
+        assert_eq!(run(2_000_000), "#1 RUN make\n#1 DONE 1.2s\n");
     }
 
     #[test]

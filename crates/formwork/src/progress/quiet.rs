@@ -60,6 +60,7 @@ fn take(steps: &mut BTreeMap<StepId, StepState>, event: Event) -> String {
         Event::StepStarted { .. }
         | Event::StepReason { .. }
         | Event::StepProgress { .. }
+        | Event::StepUsage { .. }
         | Event::StepWaiting { .. }
         | Event::Message(_) => {}
     }

@@ -10,6 +10,9 @@ use crate::render;
 /// How many of a step's last lines are kept, to be shown again if the step fails.
 const KEPT_LINES: usize = 30;
 
+/// What a step has to take to have it told, in bytes: less is no matter.
+const MUCH_MEMORY: u64 = 50_000_000;
+
 /// How many columns a reason may have.
 const LONGEST_REASON: usize = 70;
 
@@ -20,6 +23,8 @@ pub(super) struct StepState {
     pub(super) started: Option<Instant>,
     /// Why it had to work, shortly.
     pub(super) reason: Option<String>,
+    /// The most memory that it took, where that is much.
+    pub(super) memory: Option<u64>,
     pub(super) lines: Lines,
     pub(super) last_lines: VecDeque<String>,
     /// What is being counted, and how far it is: done, and of how much.
@@ -35,6 +40,7 @@ impl StepState {
             name,
             started: None,
             reason: None,
+            memory: None,
             lines: Lines::default(),
             last_lines: VecDeque::new(),
             transfers: Vec::new(),
@@ -44,6 +50,16 @@ impl StepState {
     /// Takes the reasons why it has to work.
     pub(super) fn explain(&mut self, reasons: &[String]) {
         self.reason = shortly(reasons);
+    }
+
+    /// Takes the most memory that it took.
+    pub(super) fn used(&mut self, peak_memory: u64) {
+        self.memory = Some(peak_memory).filter(|peak| *peak >= MUCH_MEMORY);
+    }
+
+    /// The most memory that it took, in words, where that is much.
+    pub(super) fn peak(&self) -> Option<String> {
+        self.memory.map(|peak| format!("peak memory {}", render::bytes(peak)))
     }
 
     /// Remembers lines for the case that the step fails.

@@ -159,6 +159,11 @@ impl State {
                     state.count(label, current, total);
                 }
             }
+            Event::StepUsage { step, peak_memory, .. } => {
+                if let Some(state) = self.steps.get_mut(&step) {
+                    state.used(peak_memory);
+                }
+            }
             Event::StepFinished { step, outcome, duration } => {
                 return self.finish(step, &outcome, duration, screen);
             }
@@ -186,9 +191,11 @@ impl State {
             Outcome::Canceled => return String::new(),
         };
         let mut text = step_line(mark, &state.name, duration, screen.columns);
-        if let (Outcome::Done | Outcome::Unchanged, Some(reason)) = (outcome, &state.reason) {
-            let reason = fit(reason, screen.columns.saturating_sub(3));
-            let _ = writeln!(text, "   \u{1b}[2m{reason}\u{1b}[0m");
+        if matches!(outcome, Outcome::Done | Outcome::Unchanged) {
+            for remark in state.reason.iter().chain(&state.peak()) {
+                let remark = fit(remark, screen.columns.saturating_sub(3));
+                let _ = writeln!(text, "   \u{1b}[2m{remark}\u{1b}[0m");
+            }
         }
         if let Outcome::Failed(_) = outcome {
             for line in &state.last_lines {

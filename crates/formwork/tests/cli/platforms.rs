@@ -159,6 +159,45 @@ fn annotations_have_four_places() {
 }
 
 #[test]
+fn an_image_is_pulled_for_all_platforms_or_for_some() {
+    let Some(registry) = Registry::start() else { return };
+    let site = Site::new();
+    site.write("a", "content");
+    let name = |name: &str| format!("{}/{name}:1", registry.host());
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY a /$TARGETARCH\n";
+    let platforms = "linux/amd64,linux/arm64,linux/s390x";
+    site.build(&["--platform", platforms, "-t", &name("app"), "--push"], dockerfile);
+    site.build(&["-t", &name("lone"), "--push"], dockerfile);
+    let elsewhere = |store: &str, arguments: &[&str]| {
+        let root = site.outside(store);
+        Ran::of(&mut site.formwork(&[&["--root", &root], arguments].concat()))
+    };
+    // All of it: what is pushed again is what was pulled, digest and all.
+    for whole in [name("app"), name("lone")] {
+        elsewhere("whole", &["pull", "-q", "--all-platforms", &whole]).succeeded();
+        let listed = |name: &str| {
+            let shown = elsewhere("whole", &["index", "inspect", "--format", "json", name]);
+            shown.succeeded().stdout
+        };
+        let copy = whole.replace(":1", ":copy");
+        elsewhere("whole", &["push", "-q", &whole, &copy]).succeeded();
+        assert_eq!(listed(&whole), listed(&copy));
+        assert_eq!(listed(&format!("store:{whole}")), listed(&copy));
+    }
+    // Some of it: each is there, and the third is not.
+    let some = name("app");
+    elsewhere("some", &["pull", "-q", "--platform", "linux/arm64,s390x", &some]).succeeded();
+    let inspect = |platform| elsewhere("some", &["inspect", "--platform", platform, &some]);
+    inspect("linux/arm64").succeeded();
+    inspect("linux/s390x").succeeded();
+    inspect("linux/amd64").failed(1, "is not there for linux/amd64");
+    drop(registry);
+    let archive = site.outside("app.tar");
+    let saved = ["save", "--format", "oci-archive", "-o", &archive, &some];
+    elsewhere("whole", &saved).succeeded();
+}
+
+#[test]
 fn an_index_goes_to_a_registry_and_comes_back() {
     let Some(registry) = Registry::start() else { return };
     let site = Site::new().with_busybox();

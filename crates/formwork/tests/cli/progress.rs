@@ -82,3 +82,25 @@ COPY --from=b /etc/group /b
 ";
     site.build(&["--jobs", "1"], dockerfile);
 }
+
+#[test]
+fn the_memory_that_a_step_takes_is_told() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=80M count=1\n";
+        let told = |progress: &str| {
+            site.write("../Dockerfile", dockerfile);
+            let build = ["build", "--no-cache", progress, "-f", "../Dockerfile", "."];
+            Ran::of(&mut site.formwork(&build)).succeeded().stderr
+        };
+        let json = told("--progress=json");
+        let usage = json.lines().find(|line| line.contains("\"step-usage\"")).unwrap();
+        let usage: serde_json::Value = serde_json::from_str(usage).unwrap();
+        assert!(usage["peak_memory"].as_u64() > Some(80_000_000), "{usage}");
+        assert!(usage["processor_seconds"].as_f64().is_some(), "{usage}");
+        let plain = told("--progress=plain");
+        assert!(plain.contains("s, peak memory 8"), "{plain}");
+    });
+}

@@ -37,30 +37,77 @@ chmod 2775 d && echo > d/f && mkdir d/d && stat -c '%n %u:%g %a' d/f d/d";
     assert_eq!(lines(&site, script), expected);
 }
 
+/// What a user of the image may not do, in a step that begins as root; all have to be refused.
+const NOT_FOR_USERS: &[&str] = &[
+    "echo > /new",
+    "mkdir /d",
+    "chown 0 /home/app/f",
+    "mknod /tmp/n c 1 3",
+    "cat /secret",
+    "cat < /secret",
+    "cp /secret /tmp/copy",
+    "cat /root/x",
+    "echo >> /public",
+    "truncate -s 0 /public",
+    "chmod 777 /secret",
+    "chmod 666 /public",
+    "touch -d 2000-01-01 /public",
+    "touch /public",
+    "rm -f /secret",
+    "rm -f /sticky/f",
+    "rm -rf /root/x",
+    "mv /secret /tmp/secret",
+    "mv /sticky/f /sticky/g",
+    "mv /home/app/f /public",
+    "ln /public /etc/public",
+    "ln -s a /etc/a",
+    "rmdir /root/d",
+    "cd /root",
+    "[ -r /secret ]",
+    "[ -w /public ]",
+    "[ -x /root ]",
+    "/root/x",
+    "chroot / true",
+    "su -c true root < /dev/null",
+];
+
 #[test]
 fn a_process_that_becomes_somebody_else_is_held_to_it() {
     let Some(site) = site() else { return };
-    let script =
-        "mkdir /home /home/app && chown app:app /home/app && echo x > /secret && chmod 600 /secret
+    let attempts: String = NOT_FOR_USERS.iter().map(|attempt| format!("{attempt}\n")).collect();
+    let script = format!(
+        "mkdir -p /home/app /root/d /sticky && chown app:app /home/app && chmod 700 /root
+echo x > /secret && chmod 600 /secret && echo x > /public && cp /bin/busybox /root/x
+chmod 1777 /sticky && echo > /sticky/f && chmod 666 /sticky/f
+cat > /tmp/attempts <<'attempts'
+{attempts}attempts
 cat > /tmp/as <<'script'
 id -u && id -g && umask 027 && echo > /home/app/f && mkdir /home/app/d && ln -s f /home/app/l
 stat -c '%n %u:%g %a' /home/app/f /home/app/d; stat -c '%u:%g' /home/app/l
-for attempt in 'echo > /new' 'mkdir /d' 'chown 0 /home/app/f' 'mknod /tmp/n c 1 3'; do
-    sh -c \"$attempt\" 2> /dev/null && echo did $attempt
-done
+cd /home/app && chmod 600 f && truncate -s 3 f && touch -d @946684800 f && mv f g && ln g h && rm h
+stat -c '%u:%g %a %s %Y' g && cat /public && echo y >> /sticky/f && [ ! -e /root/none ] && rmdir d
+while read -r attempt; do
+    sh -c \"$attempt\" < /dev/null > /dev/null 2>&1 && echo did $attempt
+done < /tmp/attempts
 echo over
 script
-su -s /bin/sh app /tmp/as; id -u";
+su -s /bin/sh app /tmp/as; id -u; cat /secret /public; stat -c %a /secret"
+    );
     let expected = [
         "1000",
         "1000",
         "/home/app/f 1000:1000 640",
         "/home/app/d 1000:1000 750",
         "1000:1000",
+        "1000:1000 600 3 946684800",
+        "x",
         "over",
         "0",
+        "x",
+        "x",
+        "600",
     ];
-    assert_eq!(lines(&site, script), expected);
+    assert_eq!(lines(&site, &script), expected);
 }
 
 #[test]

@@ -44,6 +44,16 @@ use transfer::{Conflict, Transfer};
 pub struct Composer<'a> {
     below: Stack<'a>,
     tree: TreeBuilder,
+    /// The directory that something was put into last, in which the next is likely to go, too.
+    last: Option<Opened>,
+}
+
+/// A directory of the layer.
+#[derive(Clone, Debug)]
+struct Opened {
+    path: RelPath,
+    /// Whether the layers below have no such directory, so nothing in it, either.
+    is_new: bool,
 }
 
 /// How to copy.
@@ -91,7 +101,7 @@ impl<'a> Composer<'a> {
     /// A layer on top of others. With nothing below, the layer depends on nothing (`--link`):
     /// then no link is followed, and every directory on the way is made.
     pub fn new(below: Stack<'a>) -> Self {
-        Self { below, tree: TreeBuilder::new() }
+        Self { below, tree: TreeBuilder::new(), last: None }
     }
 
     /// Copies something that a source names; see the rules of the module.
@@ -261,8 +271,14 @@ impl Composer<'_> {
     fn look(&self, path: &RelPath) -> Option<&Node> {
         match self.tree.get(path) {
             Some((node, _)) => Some(node),
+            None if self.opened(path).is_some_and(|directory| directory.is_new) => None,
             None => self.below.lookup(path).map(|found| found.node()),
         }
+    }
+
+    /// The directory that a path is in, if it is that of the entry before.
+    fn opened(&self, path: &RelPath) -> Option<&Opened> {
+        self.last.as_ref().filter(|last| last.path.as_bytes() == path.split_name().0)
     }
 
     /// Where a path leads.
@@ -302,7 +318,13 @@ impl Composer<'_> {
 
     /// Puts an entry in its place, and the directories above it into the layer.
     fn put(&mut self, entry: Entry, options: &CopyOptions<'_>) -> Result<(), LayerError> {
-        self.open_directory(&entry.path.parent().unwrap_or_default(), options)?;
+        if self.opened(&entry.path).is_none() {
+            let path = entry.path.parent().unwrap_or_default();
+            self.open_directory(&path, options)?;
+            // Layers need not mention the root.
+            let is_new = !path.is_root() && self.below.lookup(&path).is_none();
+            self.last = Some(Opened { path, is_new });
+        }
         self.tree.insert(entry);
         Ok(())
     }

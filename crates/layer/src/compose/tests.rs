@@ -513,3 +513,16 @@ fn the_result_does_not_depend_on_how_the_source_is_layered() {
     };
     assert_eq!(copy(&Stack::new([&whole])), copy(&Stack::new(&layers)));
 }
+
+#[test]
+fn what_lies_below_is_in_the_way_of_each_file_and_what_was_deleted_is_not() {
+    let source = tree([dir("d"), file("d/a", "1"), file("d/b", "2"), file("d/c", "3")]);
+    let lower = tree([dir("there"), dir("there/b"), dir("gone"), dir("gone/b")]);
+    let layers = [lower, tree([whiteout("gone")])];
+    let copied = |destination| {
+        let options = CopyOptions::default();
+        run(&layers, |composer| copy(composer, &source, "d", destination, &options))
+    };
+    assert_eq!(copied("gone"), "/gone/ /gone/a=1 /gone/b=2 /gone/c=3");
+    assert!(copied("there").contains("a directory is there"), "{}", copied("there"));
+}

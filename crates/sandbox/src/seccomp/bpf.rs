@@ -29,8 +29,6 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     Always,
-    /// If an argument has any of some bits.
-    IfAny(u32, u32),
     /// Unless an argument has any of some bits.
     Unless(u32, u32),
     /// If an argument is one of two numbers.
@@ -112,12 +110,6 @@ fn act(action: Action) -> Vec<sock_filter> {
             code
         }
         Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
-        Action::Ask(Ask::IfAny(argument, bits)) => vec![
-            load(FIRST_ARGUMENT + 8 * argument),
-            jump_if(libc::BPF_JSET, bits, 0, 1),
-            answer(libc::SECCOMP_RET_USER_NOTIF),
-            allow,
-        ],
         Action::Ask(Ask::Unless(argument, bits)) => vec![
             load(FIRST_ARGUMENT + 8 * argument),
             jump_if(libc::BPF_JSET, bits, 1, 0),

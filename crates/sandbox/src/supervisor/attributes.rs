@@ -5,6 +5,7 @@ use rustix::io::{Errno, Result};
 
 use super::Outcome;
 use super::calls::Place;
+use super::permissions::{READ, WRITE};
 use super::place::Found;
 use super::process::Caller;
 
@@ -15,20 +16,33 @@ const LONGEST_LIST: usize = 65536;
 impl Caller<'_> {
     /// Reading an attribute: the kernel answers, unless there shall be none.
     pub(super) fn get_attribute(&self, place: Place, name: usize) -> Result<Outcome> {
-        match self.is_hidden(place, name)? {
-            true => Ok(Outcome::Error(Errno::NODATA)),
-            false => Ok(Outcome::Continue),
+        if self.is_hidden(place, name)? {
+            return Ok(Outcome::Error(Errno::NODATA));
         }
+        self.with_rights_to_attribute(place, name, READ)
     }
 
     /// Setting or removing one.
     pub(super) fn change_attribute(&self, place: Place, name: usize) -> Result<Outcome> {
-        let who = self.credentials()?;
         let text = self.string(self.long(name))?;
         let is_privileged = text.to_bytes() == CAPABILITY;
-        match self.is_hidden(place, name)? || (is_privileged && !who.is_capable) {
-            true => Ok(Outcome::Error(Errno::PERM)),
-            false => Ok(Outcome::Continue),
+        if self.is_hidden(place, name)? || (is_privileged && !self.credentials()?.is_capable) {
+            return Ok(Outcome::Error(Errno::PERM));
+        }
+        self.with_rights_to_attribute(place, name, WRITE)
+    }
+
+    /// Attributes of users take rights to the file, as its content does, and lists of access its
+    /// owner.
+    fn with_rights_to_attribute(&self, place: Place, name: usize, rights: u32) -> Result<Outcome> {
+        if self.credentials()?.may_ignore_modes() {
+            return Ok(Outcome::Continue);
+        }
+        let name = self.string(self.long(name))?;
+        match name.to_bytes() {
+            name if name.starts_with(b"user.") => self.with_rights(place, rights),
+            _ if rights == WRITE => self.owners_business(place),
+            _ => Ok(Outcome::Continue),
         }
     }
 

@@ -31,6 +31,17 @@ pub(super) enum Kind {
     Group,
 }
 
+/// How the times of a call say that one is the present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stamps {
+    /// They cannot.
+    Plain,
+    /// By its nanoseconds, which are a long number.
+    Long,
+    /// The same, and the number has 64 bits also for 32-bit programs.
+    Wide,
+}
+
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
@@ -90,8 +101,11 @@ pub(super) enum Call {
     Limit { set: bool },
     /// `prlimit64` on it.
     LimitOf,
-    /// Changes the mode of a file, or its times: for its owner alone.
+    /// Changes the mode of a file: for its owner alone.
     OwnersBusiness(Place),
+    /// Sets its times to those at the address in an argument: for its owner alone, too, unless it is
+    /// the present.
+    SetTimes(Place, usize, Stamps),
     /// Changes what a directory holds in one place or two.
     ChangeEntry(Place, Option<Place>),
     /// Gives a file one more name.
@@ -102,23 +116,44 @@ pub(super) enum Call {
     Truncate(Place),
     /// Connects to a socket that may have a path.
     Connect,
+    /// Gives a socket a name, which may be a path.
+    Bind,
     /// Changes the working directory.
     ChangeDirectory(Place),
 }
 
-/// `O_CREAT`, and the bit of `O_TMPFILE` that `O_DIRECTORY` has not.
-const CREATES: u32 = 0o100 | 0o20_000_000;
 /// The limit that no kernel heeds (`RLIMIT_RSS`).
 pub(super) const LIMIT: u32 = 5;
 /// `PR_GET_KEEPCAPS`, `PR_SET_KEEPCAPS`.
 const KEEP_CAPABILITIES: [u32; 2] = [7, 8];
 
+impl Call {
+    /// Whether this only asks who may do something, which is nothing that root is asked.
+    pub(super) fn is_only_about_rights(self) -> bool {
+        matches!(
+            self,
+            Self::OwnersBusiness(_)
+                | Self::SetTimes(..)
+                | Self::ChangeEntry(..)
+                | Self::Name(..)
+                | Self::Access(..)
+                | Self::Truncate(_)
+                | Self::Connect
+                | Self::Bind
+                | Self::ChangeDirectory(_)
+        )
+    }
+}
+
 /// All calls that are asked about, with the condition under which they are.
+///
+/// A process that begins as root may become somebody else, and nobody can give it another filter
+/// then; so all processes are asked about all of them, and root is let go on as quickly as can be.
 #[rustfmt::skip]
 const CALLS: &[(&str, Call, Ask)] = {
     use Call::*;
     use Kind::*;
-    use Place::{At, AtWith, Link, Open as File, Path};
+    use Place::{At, AtWith, Link, LinkAt, Open as File, Path};
     const ALWAYS: Ask = Ask::Always;
     &[
         ("stat", Stat(Path(0), 1), ALWAYS),
@@ -153,8 +188,8 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("llistxattr", ListAttributes(Link(0), 1), ALWAYS),
         ("flistxattr", ListAttributes(File(0), 1), ALWAYS),
         ("listxattrat", ListAttributes(AtWith(0, 1, 2), 3), ALWAYS),
-        ("open", Open(Path(0), 1), Ask::IfAny(1, CREATES)),
-        ("openat", Open(At(0, 1), 2), Ask::IfAny(2, CREATES)),
+        ("open", Open(Path(0), 1), ALWAYS),
+        ("openat", Open(At(0, 1), 2), ALWAYS),
         ("creat", Create, ALWAYS),
         ("openat2", Open2, ALWAYS),
         ("mkdir", MakeDirectory(Path(0), 1), ALWAYS),
@@ -189,23 +224,15 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("ugetrlimit", Limit { set: false }, Ask::IfOneOf(0, [LIMIT, LIMIT])),
         ("setrlimit", Limit { set: true }, Ask::IfOneOf(0, [LIMIT, LIMIT])),
         ("prlimit64", LimitOf, Ask::IfOneOf(1, [LIMIT, LIMIT])),
-    ]
-};
-
-/// Those that are asked about besides where a process begins as somebody else than root, who may not
-/// do everything.
-#[rustfmt::skip]
-const CALLS_OF_USERS: &[(&str, Call, Ask)] = {
-    use Call::*;
-    use Place::{At, AtWith, Link, LinkAt, Open as File, Path};
-    const ALWAYS: Ask = Ask::Always;
-    &[
-        ("open", Open(Path(0), 1), ALWAYS),
-        ("openat", Open(At(0, 1), 2), ALWAYS),
         ("chmod", OwnersBusiness(Path(0)), ALWAYS),
         ("fchmod", OwnersBusiness(File(0)), ALWAYS),
         ("fchmodat", OwnersBusiness(At(0, 1)), ALWAYS),
         ("fchmodat2", OwnersBusiness(AtWith(0, 1, 3)), ALWAYS),
+        ("utime", SetTimes(Path(0), 1, Stamps::Plain), ALWAYS),
+        ("utimes", SetTimes(Path(0), 1, Stamps::Plain), ALWAYS),
+        ("futimesat", SetTimes(At(0, 1), 2, Stamps::Plain), ALWAYS),
+        ("utimensat", SetTimes(AtWith(0, 1, 3), 2, Stamps::Long), ALWAYS),
+        ("utimensat_time64", SetTimes(AtWith(0, 1, 3), 2, Stamps::Wide), ALWAYS),
         ("unlink", ChangeEntry(Path(0), None), ALWAYS),
         ("unlinkat", ChangeEntry(At(0, 1), None), ALWAYS),
         ("rmdir", ChangeEntry(Path(0), None), ALWAYS),
@@ -220,19 +247,15 @@ const CALLS_OF_USERS: &[(&str, Call, Ask)] = {
         ("truncate", Truncate(Path(0)), ALWAYS),
         ("truncate64", Truncate(Path(0)), ALWAYS),
         ("connect", Connect, ALWAYS),
+        ("bind", Bind, ALWAYS),
         ("chdir", ChangeDirectory(Path(0)), ALWAYS),
         ("fchdir", ChangeDirectory(File(0)), ALWAYS),
     ]
 };
 
-fn asked(of_users: bool) -> impl Iterator<Item = &'static (&'static str, Call, Ask)> + Clone {
-    // What comes later counts.
-    CALLS.iter().chain(if of_users { CALLS_OF_USERS } else { &[] })
-}
-
-/// The filter that asks; `of_users` if the process begins as somebody else than root.
-pub(super) fn filter(of_users: bool) -> Vec<libc::sock_filter> {
-    seccomp::asking(asked(of_users).map(|(name, _, ask)| (*name, *ask)))
+/// The filter that asks.
+pub(super) fn filter() -> Vec<libc::sock_filter> {
+    seccomp::asking(CALLS.iter().map(|(name, _, ask)| (*name, *ask)))
 }
 
 /// What the calls are that are asked about.
@@ -253,7 +276,7 @@ impl Calls {
         let mut meanings = HashMap::new();
         for (audit, column) in ARCHITECTURES {
             let is_32_bit = (audit, column) != ARCHITECTURES[0];
-            for (name, call, _) in asked(true) {
+            for (name, call, _) in CALLS {
                 let has_short_ids = is_32_bit && !name.ends_with("32") && *name != "fchownat";
                 // The oldest structures of 32-bit programs stay the kernel's.
                 let is_old = is_32_bit && matches!(call, Call::Stat(..));
@@ -277,7 +300,7 @@ mod tests {
 
     #[test]
     fn every_call_is_in_the_table_of_the_filter() {
-        for (name, call, _) in asked(true) {
+        for (name, call, _) in CALLS {
             let found = ARCHITECTURES.iter().any(|(_, at)| seccomp::number(name, *at).is_some());
             assert!(found, "{name} {call:?}");
         }

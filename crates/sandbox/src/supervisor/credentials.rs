@@ -10,7 +10,7 @@
 //! its own eyes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::{Errno, Result};
 
@@ -198,30 +198,38 @@ fn valid(id: u32) -> Result<()> {
 }
 
 /// All sets that processes have, by their numbers. The first is the one that they begin with.
-pub(super) struct Sets(Mutex<Known>);
+pub(super) struct Sets {
+    first: Arc<Credentials>,
+    known: Mutex<Known>,
+}
 
 struct Known {
-    sets: Vec<Credentials>,
-    numbers: HashMap<Credentials, u32>,
+    sets: Vec<Arc<Credentials>>,
+    numbers: HashMap<Arc<Credentials>, u32>,
     groups: usize,
 }
 
 impl Sets {
     pub(super) fn new(first: Credentials) -> Self {
-        let numbers = HashMap::from([(first.clone(), 0)]);
-        Self(Mutex::new(Known { sets: vec![first], numbers, groups: 0 }))
+        let first = Arc::new(first);
+        let numbers = HashMap::from([(Arc::clone(&first), 0)]);
+        let known = Known { sets: vec![Arc::clone(&first)], numbers, groups: 0 };
+        Self { first, known: Mutex::new(known) }
     }
 
     /// The set of a number; the first where there is no such number.
-    pub(super) fn get(&self, number: u64) -> Credentials {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn get(&self, number: u64) -> Arc<Credentials> {
+        if number == 0 {
+            return Arc::clone(&self.first);
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = usize::try_from(number).ok().and_then(|number| known.sets.get(number));
-        found.unwrap_or(&known.sets[0]).clone()
+        Arc::clone(found.unwrap_or(&self.first))
     }
 
     /// The number of a set.
     pub(super) fn number(&self, set: &Credentials) -> Result<u64> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(number) = known.numbers.get(set) {
             return Ok((*number).into());
         }
@@ -231,8 +239,9 @@ impl Sets {
             return Err(Errno::NOMEM);
         }
         known.groups = groups;
-        known.sets.push(set.clone());
-        known.numbers.insert(set.clone(), number);
+        let set = Arc::new(set.clone());
+        known.sets.push(Arc::clone(&set));
+        known.numbers.insert(set, number);
         Ok(number.into())
     }
 }
@@ -305,8 +314,8 @@ mod tests {
         let sets = Sets::new(root());
         let number = sets.number(&user()).unwrap();
         assert_eq!(sets.number(&user()), Ok(number));
-        assert_eq!(sets.get(number), user());
-        assert_eq!(sets.get(u64::MAX), root());
+        assert_eq!(*sets.get(number), user());
+        assert_eq!(*sets.get(u64::MAX), root());
         let endless = (0..).find(|gid| {
             let groups = vec![*gid; MAX_GROUPS_OF_ONE];
             sets.number(&Credentials { more_groups: groups, ..root() }).is_err()

@@ -32,7 +32,8 @@ const WHITEOUT: Device = (false, 0, 0);
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
     pub(super) fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
-        let mut known = self.find(place)?.examine()?;
+        let found = self.find(place)?;
+        let mut known = found.examine()?;
         let Some(record) = known.record else { return Ok(Outcome::Continue) };
         known.raw.correct(&record);
         let address = self.long(buffer);
@@ -108,13 +109,13 @@ impl Caller<'_> {
             _ => return Ok(Outcome::Continue),
         };
         let how = How { flags: self.int(flags), mode: self.int(flags + 1), resolve: 0 };
-        self.open_as(base, &self.string(self.long(path))?, &how)
+        self.open_as(base, path, &how)
     }
 
     pub(super) fn create(&self) -> Result<Outcome> {
         let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32;
         let how = How { flags, mode: self.int(1), resolve: 0 };
-        self.open_as(libc::AT_FDCWD, &self.string(self.long(0))?, &how)
+        self.open_as(libc::AT_FDCWD, 0, &how)
     }
 
     pub(super) fn open2(&self) -> Result<Outcome> {
@@ -126,13 +127,18 @@ impl Caller<'_> {
         };
         let short = |at| u32::try_from(long(at)).map_err(|_| Errno::INVAL);
         let how = How { flags: short(0)?, mode: short(8)?, resolve: long(16) };
-        self.open_as(self.int(0) as i32, &self.string(self.long(1))?, &how)
+        self.open_as(self.int(0) as i32, 1, &how)
     }
 
     /// Opens a file for a process if it does not exist yet and will not be root's, and lets the
     /// kernel do it else.
-    fn open_as(&self, base: i32, path: &CStr, how: &How) -> Result<Outcome> {
+    fn open_as(&self, base: i32, path: usize, how: &How) -> Result<Outcome> {
         let who = self.credentials()?;
+        if !how.creates() && who.may_ignore_modes() {
+            // What most opens of most steps are.
+            return Ok(Outcome::Continue);
+        }
+        let path = &*self.string(self.long(path))?;
         if !how.creates() {
             return self.may_open(&who, base, path, how.flags);
         }
@@ -273,7 +279,7 @@ impl Caller<'_> {
     }
 
     /// Makes something that has a record.
-    fn make_with(
+    pub(super) fn make_with(
         &self,
         entry: &Entry,
         record: &Record,
@@ -303,7 +309,7 @@ impl Caller<'_> {
     }
 
     /// The group that a directory hands down to what is made in it, other than root's.
-    fn inherited_group(&self, entry: &Entry) -> Result<Option<u32>> {
+    pub(super) fn inherited_group(&self, entry: &Entry) -> Result<Option<u32>> {
         let known = entry.directory.examine()?;
         let hands_down = known.raw.mode() & SET_GROUP != 0;
         Ok(Some(known.owner().1).filter(|group| hands_down && *group != 0))
@@ -325,12 +331,12 @@ impl Caller<'_> {
         let lends = mode & SET_USER != 0 || lends_group;
         let lends =
             lends && !is_powerless(&found) && !self.has_no_new_privileges()? && !is_script(&found);
-        let mut new = old.clone();
+        let mut new = (*old).clone();
         new.execute(
             (lends && mode & SET_USER != 0).then_some(owner.0),
             (lends && lends_group).then_some(owner.1),
         );
-        if new != old {
+        if new != *old {
             self.become_other(&new)?;
         }
         Ok(Outcome::Continue)
@@ -354,15 +360,24 @@ struct How {
 
 impl How {
     fn is_nameless(&self) -> bool {
-        self.flags & libc::O_TMPFILE as u32 == libc::O_TMPFILE as u32
+        is_nameless(self.flags)
     }
 
     fn creates(&self) -> bool {
-        self.flags & libc::O_CREAT as u32 != 0 || self.is_nameless()
+        creates(self.flags)
     }
 }
 
-fn new_record(who: &Credentials, group: Option<u32>) -> Record {
+/// Whether flags of `open` may make a file.
+pub(super) fn creates(flags: u32) -> bool {
+    flags & libc::O_CREAT as u32 != 0 || is_nameless(flags)
+}
+
+fn is_nameless(flags: u32) -> bool {
+    flags & libc::O_TMPFILE as u32 == libc::O_TMPFILE as u32
+}
+
+pub(super) fn new_record(who: &Credentials, group: Option<u32>) -> Record {
     Record { uid: who.users.file, gid: group.unwrap_or(who.groups.file), device: None }
 }
 

@@ -1,5 +1,7 @@
 //! The calls by which a process asks who it is, and becomes somebody else.
 
+use std::sync::Arc;
+
 use rustix::io::{Errno, Result};
 
 use super::Outcome;
@@ -32,11 +34,12 @@ impl Caller<'_> {
     }
 
     pub(super) fn groups_of(&self) -> Result<Outcome> {
-        let groups = self.credentials()?.more_groups;
+        let who = self.credentials()?;
+        let groups = &who.more_groups;
         let count = self.int(0) as i32;
         match usize::try_from(count) {
             Ok(0) => {}
-            Ok(size) if size >= groups.len() => self.write_ids(self.long(1), &groups)?,
+            Ok(size) if size >= groups.len() => self.write_ids(self.long(1), groups)?,
             _ => return Ok(Outcome::Error(Errno::INVAL)),
         }
         Ok(Outcome::Value(groups.len() as i64))
@@ -44,7 +47,7 @@ impl Caller<'_> {
 
     pub(super) fn set_groups(&self) -> Result<Outcome> {
         let count = usize::try_from(self.int(0)).unwrap_or(usize::MAX);
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         if !who.is_capable {
             return Ok(Outcome::Error(Errno::PERM));
         }
@@ -76,14 +79,14 @@ impl Caller<'_> {
     }
 
     pub(super) fn set_file_id(&self, kind: Kind) -> Result<Outcome> {
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         let before = who.set_file(kind, self.id(0));
         self.become_other(&who)?;
         Ok(Outcome::Value(self.short(before).into()))
     }
 
     fn set(&self, change: impl Fn(&mut Credentials) -> Result<()>) -> Result<Outcome> {
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         match change(&mut who) {
             Ok(()) => self.change(&who),
             Err(errno) => Ok(Outcome::Error(errno)),
@@ -118,7 +121,7 @@ impl Caller<'_> {
 
     /// `capset`: less is always allowed, and more up to what is permitted.
     pub(super) fn set_capabilities(&self) -> Result<Outcome> {
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         if who.is_capable && who.users.effective == 0 {
             return Ok(Outcome::Continue);
         }
@@ -139,7 +142,7 @@ impl Caller<'_> {
     }
 
     pub(super) fn keep_capabilities(&self) -> Result<Outcome> {
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         if self.int(0) != SET_KEEP_CAPABILITIES {
             return Ok(Outcome::Value(who.keeps_capabilities.into()));
         }

@@ -20,17 +20,21 @@
 mod attributes;
 mod calls;
 mod credentials;
+mod crew;
 mod files;
 mod identity;
 pub(crate) mod kernel;
 mod permissions;
 mod place;
 mod process;
+mod sockets;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -43,16 +47,15 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::notify::Notification;
-use crate::sys::{self, Fork, notify};
+use crate::sys::notify::{self, Notification};
+use crate::sys::{self, Fork};
 use crate::{ProcessSpec, User, wire};
 use calls::{Call, Calls};
 use credentials::{Credentials, Sets};
+use crew::Crew;
 use permissions::{EXECUTE, WRITE};
 use process::Caller;
 
-/// How many threads answer. Most steps have one process that works.
-const THREADS: usize = 4;
 /// The word that the supervisor is ready.
 const READY: u8 = b'r';
 
@@ -94,7 +97,7 @@ impl<'a> Questions<'a> {
     /// Prepares a process, and tells its supervisor what it begins as.
     pub(crate) fn of(spec: &ProcessSpec, channel: BorrowedFd<'a>) -> Result<Self> {
         wire::send(channel, &Begin { user: spec.user.clone(), privileged: spec.privileged })?;
-        Ok(Self { filter: calls::filter(spec.user.uid != 0), channel })
+        Ok(Self { filter: calls::filter(), channel })
     }
 
     /// Has this process, and all that it becomes or makes, ask the supervisor. Does not allocate.
@@ -125,6 +128,7 @@ struct Session {
     calls: Calls,
     /// Whether a process may have another root directory than the sandbox's.
     roots_differ: AtomicBool,
+    crew: Crew,
 }
 
 impl Session {
@@ -165,14 +169,10 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
         sets: Sets::new(Credentials::of(&user)),
         calls: Calls::new(),
         roots_differ: AtomicBool::new(privileged),
+        crew: Crew::new(),
     };
     rustix::io::write(channel, &[READY])?;
-    std::thread::scope(|scope| {
-        for _ in 1..THREADS {
-            scope.spawn(|| attend(&session, &proc));
-        }
-        attend(&session, &proc);
-    });
+    std::thread::scope(|scope| attend(scope, &session, &proc));
     Ok(())
 }
 
@@ -205,48 +205,107 @@ fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
 }
 
 /// Answers one call after the other, until the sandbox is gone.
-fn attend(session: &Session, proc: &OwnedFd) {
+fn attend<'s>(scope: &'s Scope<'s, '_>, session: &'s Session, proc: &'s OwnedFd) {
+    let listener = session.listener.as_fd();
+    while let Some(notification) = next(listener) {
+        let Some(meaning) = session.calls.get(notification.audit, notification.number) else {
+            let _ = notify::let_go_on(listener, notification.id);
+            continue;
+        };
+        let caller = Caller { session, notification, meaning };
+        if caller.may_do_all() {
+            let _ = notify::let_go_on(listener, notification.id);
+            continue;
+        }
+        if notify::is_pending(listener) {
+            session.crew.call(scope, || help(scope, session, proc));
+        }
+        caller.attend(proc);
+    }
+    session.crew.dismiss();
+}
+
+/// Helps the first thread as long as there is something to do, and then waits until it is called.
+fn help<'s>(scope: &'s Scope<'s, '_>, session: &'s Session, proc: &'s OwnedFd) {
     // Each thread has directories of its own, since it may have to go into another root.
-    if sys::unshare(UnshareFlags::FS).is_err() {
+    if sys::unshare(UnshareFlags::FS).is_err() || rustix::process::fchdir(proc).is_err() {
         return;
     }
-    answer_all(session.listener.as_fd(), |notification| {
-        let meaning = session.calls.get(notification.audit, notification.number);
-        let Some(meaning) = meaning else { return Outcome::Continue };
-        let caller = Caller { session, notification, meaning };
-        let in_root = !session.roots_differ.load(Ordering::Acquire) || caller.enter_root(proc);
-        // One who cannot be followed gets the kernel's answer.
-        caller.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
-    });
+    rustix::process::umask(Mode::empty());
+    let listener = session.listener.as_fd();
+    loop {
+        while notify::is_pending(listener) {
+            let Some(notification) = next(listener) else { return };
+            if notify::is_pending(listener) {
+                session.crew.call(scope, || help(scope, session, proc));
+            }
+            match session.calls.get(notification.audit, notification.number) {
+                Some(meaning) => Caller { session, notification, meaning }.attend(proc),
+                None => drop(notify::let_go_on(listener, notification.id)),
+            }
+        }
+        if !session.crew.wait() {
+            return;
+        }
+    }
+}
+
+/// The next call; `None` when there will be no more.
+fn next(listener: BorrowedFd<'_>) -> Option<Notification> {
+    loop {
+        match notify::receive(listener) {
+            Ok(notification) => return Some(notification),
+            // The process has gone on in the meantime, or has ended.
+            Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) if !notify::is_over(listener) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Answers one call after the other, until nobody can ask any more.
 fn answer_all(listener: BorrowedFd<'_>, outcome: impl Fn(Notification) -> Outcome) {
-    loop {
-        let notification = match notify::receive(listener) {
-            Ok(notification) => notification,
-            // The process has gone on in the meantime, or has ended.
-            Err(Errno::INTR | Errno::NOENT | Errno::AGAIN) => continue,
-            Err(_) => return,
-        };
-        let id = notification.id;
-        // A bug must not let all wait for ever.
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outcome(notification)));
-        // Who is gone needs no answer.
-        let _ = match outcome.unwrap_or(Outcome::Continue) {
-            Outcome::Continue => notify::let_go_on(listener, id),
-            Outcome::Value(value) => notify::answer(listener, id, Ok(value)),
-            Outcome::Error(errno) => notify::answer(listener, id, Err(errno)),
-            Outcome::Descriptor(file, closes) => {
-                notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
-                    // An old kernel cannot: the file is there, and can be opened.
-                    .or_else(|_| notify::let_go_on(listener, id))
-            }
-        };
+    while let Some(notification) = next(listener) {
+        answer(listener, notification.id, || outcome(notification));
     }
 }
 
+fn answer(listener: BorrowedFd<'_>, id: u64, outcome: impl FnOnce() -> Outcome) {
+    // A bug must not let all wait for ever.
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(outcome));
+    // Who is gone needs no answer.
+    let _ = match outcome.unwrap_or(Outcome::Continue) {
+        Outcome::Continue => notify::let_go_on(listener, id),
+        Outcome::Value(value) => notify::answer(listener, id, Ok(value)),
+        Outcome::Error(errno) => notify::answer(listener, id, Err(errno)),
+        Outcome::Descriptor(file, closes) => {
+            notify::answer_with_descriptor(listener, id, file.as_fd(), closes)
+                // An old kernel cannot: the file is there, and can be opened.
+                .or_else(|_| notify::let_go_on(listener, id))
+        }
+    };
+}
+
 impl Caller<'_> {
+    /// Whether this is a call that root is not asked about, and the caller root.
+    fn may_do_all(&self) -> bool {
+        let is_about_rights = match self.meaning.call {
+            Call::Open(_, flags) => !files::creates(self.int(flags)),
+            call => call.is_only_about_rights(),
+        };
+        let is_root = |who: Arc<Credentials>| who.may_ignore_modes() && who.users.real == 0;
+        is_about_rights && self.credentials().is_ok_and(is_root)
+    }
+
+    /// Answers it.
+    fn attend(&self, proc: &OwnedFd) {
+        answer(self.session.listener.as_fd(), self.notification.id, || {
+            let roots_differ = self.session.roots_differ.load(Ordering::Acquire);
+            let in_root = !roots_differ || self.enter_root(proc);
+            // One who cannot be followed gets the kernel's answer.
+            self.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
+        });
+    }
+
     /// Goes into the root directory of the process, as far as it is another one.
     fn enter_root(&self, proc: &OwnedFd) -> bool {
         let enter = || {
@@ -291,10 +350,12 @@ impl Caller<'_> {
             Call::Limit { set } => self.limit(set),
             Call::LimitOf => self.limit_of(),
             Call::OwnersBusiness(place) => self.owners_business(place),
+            Call::SetTimes(place, times, stamps) => self.set_times(place, times, stamps),
             Call::ChangeEntry(from, to) => self.change_entry(from, to),
             Call::Name(_, to) => self.name(to),
             Call::Access(place, rights, flags) => self.access(place, rights, flags),
             Call::Connect => self.connect(),
+            Call::Bind => self.bind(),
             Call::Truncate(place) => self.with_rights(place, WRITE),
             Call::ChangeDirectory(place) => self.with_rights(place, EXECUTE),
         }

@@ -5,16 +5,18 @@
 //! they do not fight: who changes a path at the right moment comes through, to files of the same
 //! step. What keeps the step from the machine is none of this.
 
+use std::ffi::CStr;
+use std::sync::Arc;
+
 use formwork_fs::FileKind;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
 use super::Outcome;
-use super::calls::Place;
+use super::calls::{Place, Stamps};
 use super::credentials::Credentials;
 use super::place::{Entry, Found, Known};
 use super::process::Caller;
-use std::ffi::CStr;
 
 /// Rights, as the last digit of a mode has them.
 pub(super) const READ: u32 = 4;
@@ -25,8 +27,9 @@ pub(super) const SEARCH: u32 = 1;
 const STICKY: u32 = 0o1000;
 /// `AT_EACCESS`.
 const AS_EFFECTIVE: u32 = 0x200;
-/// The longest address of a socket with a path (`struct sockaddr_un`).
-const LONGEST_ADDRESS: usize = 110;
+/// `UTIME_NOW`, `UTIME_OMIT`.
+const NOW: u64 = 0x3fff_ffff;
+const OMIT: u64 = 0x3fff_fffe;
 /// How deep a directory may be for the way to it to be looked at.
 const DEEPEST: usize = 512;
 /// File systems of the kernel's own, whose files belong to nobody that is kept here: proc, sysfs,
@@ -43,7 +46,8 @@ impl Caller<'_> {
         if is_kernels(found) {
             return Ok(true);
         }
-        Ok(has(who, &found.examine()?, rights))
+        let known = found.examine()?;
+        Ok(has(who, &known, rights) || (known.record.is_none() && !found.keeps_records()))
     }
 
     /// Whether it may put something into a directory, or take something out of it.
@@ -61,9 +65,8 @@ impl Caller<'_> {
         }
         let Some(taken) = taken else { return Ok(true) };
         let directory = entry.directory.examine()?;
-        let is_owners = |known: &Known| known.owner().0 == who.users.file;
         let is_free = directory.raw.mode() & STICKY == 0;
-        Ok(is_free || is_owners(&directory) || is_owners(&taken.examine()?))
+        Ok(is_free || is_owners(who, &entry.directory)? || is_owners(who, taken)?)
     }
 
     /// Opening what is there.
@@ -89,8 +92,26 @@ impl Caller<'_> {
         Ok(if may { Outcome::Continue } else { Outcome::Error(Errno::ACCESS) })
     }
 
+    /// Whether it has rights to a file, and the way there is open to it.
+    fn may_there(&self, who: &Credentials, place: Place, rights: u32) -> Result<bool> {
+        if !self.may(who, &self.find(place)?, rights)? {
+            return Ok(false);
+        }
+        let (base, path) = match place {
+            Place::Open(_) => return Ok(true),
+            Place::Path(path) | Place::Link(path) => (libc::AT_FDCWD, path),
+            Place::At(base, path) | Place::LinkAt(base, path) | Place::AtWith(base, path, _) => {
+                (self.int(base) as i32, path)
+            }
+        };
+        match self.long(path) {
+            0 => Ok(true),
+            address => self.may_go(who, base, &self.string(address)?),
+        }
+    }
+
     /// Whether the way to a path is open to a process.
-    fn may_go(&self, who: &Credentials, base: i32, path: &CStr) -> Result<bool> {
+    pub(super) fn may_go(&self, who: &Credentials, base: i32, path: &CStr) -> Result<bool> {
         match self.entry_of(base, path) {
             Ok(entry) => may_reach(who, &entry),
             // The root, or a path that ends with dots.
@@ -105,10 +126,45 @@ impl Caller<'_> {
         if who.is_capable {
             return Ok(Outcome::Continue);
         }
-        let known = self.find(place)?.examine()?;
-        match known.owner().0 == who.users.file {
+        match is_owners(&who, &self.find(place)?)? {
             true => Ok(Outcome::Continue),
             false => Ok(Outcome::Error(Errno::PERM)),
+        }
+    }
+
+    pub(super) fn set_times(&self, place: Place, times: usize, stamps: Stamps) -> Result<Outcome> {
+        let who = self.credentials()?;
+        let place = match place {
+            // Without a path, the descriptor is what is meant.
+            Place::AtWith(base, path, _) if self.long(path) == 0 => Place::Open(base),
+            place => place,
+        };
+        if who.may_ignore_modes() || is_owners(&who, &self.find(place)?)? {
+            return Ok(Outcome::Continue);
+        }
+        match self.times(self.long(times), stamps)? {
+            [OMIT, OMIT] => Ok(Outcome::Continue),
+            [NOW, NOW] => self.with_rights(place, WRITE),
+            _ => Ok(Outcome::Error(Errno::PERM)),
+        }
+    }
+
+    /// The nanoseconds of two times.
+    fn times(&self, address: u64, stamps: Stamps) -> Result<[u64; 2]> {
+        let word = |bytes: &[u8]| {
+            bytes.iter().rev().fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+        };
+        match stamps {
+            _ if address == 0 => Ok([NOW, NOW]),
+            Stamps::Plain => Ok([0, 0]),
+            Stamps::Long if self.meaning.is_32_bit => {
+                let bytes: [u8; 16] = self.read(address)?;
+                Ok([word(&bytes[4..8]), word(&bytes[12..])])
+            }
+            Stamps::Long | Stamps::Wide => {
+                let bytes: [u8; 32] = self.read(address)?;
+                Ok([word(&bytes[8..16]), word(&bytes[24..])])
+            }
         }
     }
 
@@ -151,7 +207,7 @@ impl Caller<'_> {
         rights: usize,
         flags: Option<usize>,
     ) -> Result<Outcome> {
-        let mut who = self.credentials()?;
+        let mut who = Arc::unwrap_or_clone(self.credentials()?);
         if who.is_capable && who.users.real == 0 {
             return Ok(Outcome::Continue);
         }
@@ -161,8 +217,7 @@ impl Caller<'_> {
             who.groups.file = who.groups.real;
             who.is_capable = who.users.real == 0 && who.is_permitted;
         }
-        let found = self.find(place)?;
-        match self.may(&who, &found, self.int(rights) & 7)? {
+        match self.may_there(&who, place, self.int(rights) & 7)? {
             true => Ok(Outcome::Continue),
             false => Ok(Outcome::Error(Errno::ACCESS)),
         }
@@ -171,32 +226,10 @@ impl Caller<'_> {
     /// A call that takes rights to the file itself.
     pub(super) fn with_rights(&self, place: Place, rights: u32) -> Result<Outcome> {
         let who = self.credentials()?;
-        if who.may_ignore_modes() || self.may(&who, &self.find(place)?, rights)? {
+        if who.may_ignore_modes() || self.may_there(&who, place, rights)? {
             return Ok(Outcome::Continue);
         }
         Ok(Outcome::Error(Errno::ACCESS))
-    }
-
-    /// Connecting to a socket takes the right to write to its file.
-    pub(super) fn connect(&self) -> Result<Outcome> {
-        let who = self.credentials()?;
-        if who.may_ignore_modes() {
-            return Ok(Outcome::Continue);
-        }
-        let length = usize::try_from(self.int(2)).unwrap_or(usize::MAX).min(LONGEST_ADDRESS);
-        let mut address = vec![0; length];
-        self.read_all(self.long(1), &mut address)?;
-        let path = match &address[..] {
-            // Of its own kind, with a name that is a path.
-            [1, 0, path @ ..] if path.first().is_some_and(|byte| *byte != 0) => {
-                path.split(|byte| *byte == 0).next().unwrap_or_default()
-            }
-            _ => return Ok(Outcome::Continue),
-        };
-        let path = std::ffi::CString::new(path).map_err(|_| Errno::INVAL)?;
-        let found = self.find_path(libc::AT_FDCWD, &path, true)?;
-        let may = self.may(&who, &found, WRITE)? && self.may_go(&who, libc::AT_FDCWD, &path)?;
-        Ok(if may { Outcome::Continue } else { Outcome::Error(Errno::ACCESS) })
     }
 
     /// What a name stands for now.
@@ -205,6 +238,14 @@ impl Caller<'_> {
         let file = rustix::fs::openat(&entry.descriptor, &*entry.name, flags, Mode::empty())?;
         Ok(Found::open(file))
     }
+}
+
+/// Whether a file belongs to a process. What has no name and no owner that could be told (memory,
+/// perhaps), belongs to whoever has it open; so does what its file system keeps no owner of.
+fn is_owners(who: &Credentials, found: &Found) -> Result<bool> {
+    let known = found.examine()?;
+    let is_nobodys = known.record.is_none() && (known.raw.links() == 0 || !found.keeps_records());
+    Ok(is_nobodys || known.owner().0 == who.users.file || is_kernels(found))
 }
 
 /// Whether the numbers of a process have rights by the mode of a file.

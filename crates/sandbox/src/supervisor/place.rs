@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use formwork_fs::{FileKind, Record};
+use formwork_fs::{FileKind, OWNER_ATTRIBUTE, Record};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
@@ -72,6 +72,12 @@ impl Found {
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Whether its file system keeps records at all: one in memory before Linux 6.6 does not.
+    pub(super) fn keeps_records(&self) -> bool {
+        let mut value = [0; 32];
+        rustix::fs::getxattr(&*self.place, OWNER_ATTRIBUTE, &mut value) != Err(Errno::OPNOTSUPP)
     }
 
     /// Gives it a record; `false` where its file system keeps none.
@@ -232,6 +238,10 @@ const SIZE: usize = 48;
 impl RawStat {
     pub(super) fn mode(&self) -> u32 {
         self.word(layout::MODE)
+    }
+
+    pub(super) fn links(&self) -> u32 {
+        self.word(layout::LINKS)
     }
 
     fn uid(&self) -> u32 {

@@ -5,6 +5,7 @@
 use std::ffi::CString;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
@@ -104,7 +105,7 @@ impl Caller<'_> {
     }
 
     /// Who it is.
-    pub(super) fn credentials(&self) -> Result<Credentials> {
+    pub(super) fn credentials(&self) -> Result<Arc<Credentials>> {
         let [number, _] = notify::carried_limit(self.notification.thread)?;
         Ok(self.session.sets.get(number))
     }

@@ -5,6 +5,7 @@
 use std::ffi::c_long;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, Result};
 
 use super::check;
@@ -96,6 +97,23 @@ pub(crate) fn receive(listener: BorrowedFd<'_>) -> Result<Notification> {
     // SAFETY: the structure is the one that this ioctl fills.
     let result = unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE as _, &raw mut notification) };
     check(c_long::from(result)).map(|_| notification)
+}
+
+/// Whether there is a call that nobody has received yet.
+pub(crate) fn is_pending(listener: BorrowedFd<'_>) -> bool {
+    state(listener).contains(PollFlags::IN)
+}
+
+/// Whether all are gone who could ask.
+pub(crate) fn is_over(listener: BorrowedFd<'_>) -> bool {
+    state(listener).contains(PollFlags::HUP)
+}
+
+fn state(listener: BorrowedFd<'_>) -> PollFlags {
+    let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = rustix::event::poll(&mut polled, Some(&now));
+    polled[0].revents()
 }
 
 /// Whether the thread still waits for the answer; else its number may be another's by now.
@@ -217,6 +235,14 @@ pub(crate) fn raw_statx(path: &std::ffi::CStr, flags: i32, mask: u32) -> Result<
         )
     })?;
     Ok(bytes)
+}
+
+/// Gives a socket an address, as the bytes of its structure.
+pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
+    let length = u32::try_from(address.len()).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the kernel only reads the bytes, as many as is said.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
+    check(c_long::from(result)).map(drop)
 }
 
 /// The limit in which a process carries the number of its credentials (`RLIMIT_RSS`): what

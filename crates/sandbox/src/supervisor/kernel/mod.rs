@@ -38,13 +38,15 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::thread::CapabilitySet;
 
-use super::{Outcome, THREADS, answer_all, receive_listener, send_listener};
+use super::{Outcome, answer_all, receive_listener, send_listener};
 use crate::sys::notify;
 use crate::{NetworkMode, ProcessSpec, wire};
 use asker::Asker;
 use calls::Call;
 use files::Shown;
 
+/// How many threads answer. Most steps have one process that works.
+const THREADS: usize = 4;
 /// The words by which `/proc` is reached, and the links to it that `/dev` has.
 const WORDS: [&str; 5] = ["proc", "fd", "stdin", "stdout", "stderr"];
 /// Programs that make a user root, which take what a supervised user has to give up.
