@@ -89,7 +89,7 @@ fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
     write_context(&site);
     // Nobody may change the root again, whatever the container's root may not give up.
     let step = "! chroot / /bin/true && echo x > /dev/null && test -c /dev/null && echo built >&2";
-    site.write("Dockerfile", &format!("FROM scratch\nADD base.tar /\nRUN {step}\n"));
+    site.write("Dockerfile", format!("FROM scratch\nADD base.tar /\nRUN {step}\n"));
     let all = pod.capabilities.clone();
     for (lacking, costs) in [
         ("CAP_MKNOD", None),
