@@ -25,6 +25,8 @@ const OUTPUT_LIMIT: u64 = 16 << 20;
 const PAUSES: (u64, u64) = (1, 32);
 /// How often is looked how much it has received.
 const LOOKS: Duration = Duration::from_millis(500);
+/// What git keeps of its own before it has received anything is less.
+const LITTLE: u64 = 64 << 10;
 
 /// What git needs of the machine.
 #[derive(Clone, Debug, Default)]
@@ -250,7 +252,10 @@ impl<'a> Repository<'a> {
             }
             if let Some(directory) = directory.filter(|_| looked.elapsed() >= LOOKS) {
                 // Whatever it fetches, submodules and large files, too, it puts there first.
-                (self.watch.progress)(size_of(&directory.join(".git")));
+                let received = size_of(&directory.join(".git"));
+                if received > LITTLE {
+                    (self.watch.progress)(received);
+                }
                 looked = Instant::now();
             }
             if (self.watch.is_canceled)() {
@@ -461,8 +466,8 @@ mod tests {
     fn what_git_receives_is_told_while_it_receives() {
         let place = tempfile::tempdir().unwrap();
         let program = place.path().join("git");
-        let script = "#!/bin/sh\nmkdir -p .git/d\nprintf 12345 >.git/d/a\nprintf 67 >.git/b\n\
-                      printf 8 >c\nsleep 2\n";
+        let script = "#!/bin/sh\nmkdir -p .git/d\nprintf 1 >.git/d/a\n\
+                      head -c 100000 /dev/zero >.git/b\nprintf 2 >c\nsleep 2\n";
         fs_err::write(&program, script).unwrap();
         fs_err::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
         let path = std::env::join_paths([place.path(), "/usr/bin".as_ref(), "/bin".as_ref()]);
@@ -478,10 +483,11 @@ mod tests {
         let progress = |bytes| told.borrow_mut().push(bytes);
         let watch = Watch { is_canceled: &|| false, progress: &progress };
         let repository = Repository::new(&config, &source, None, place.path(), watch);
+        // A question is answered without any.
         repository.git(None, &["ls-remote"]).unwrap();
         assert!(told.borrow().is_empty());
         repository.git(Some(place.path()), &["fetch"]).unwrap();
-        assert_eq!(told.borrow().last(), Some(&7));
+        assert_eq!(told.borrow().last(), Some(&100_001));
     }
 
     #[test]
