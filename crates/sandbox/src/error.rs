@@ -181,7 +181,8 @@ impl Stage {
             }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
             (Self::Limit, libc::EPERM) => {
-                "; an ordinary user cannot raise limits above their own: `ulimit -H -a` shows them"
+                "; who runs formwork cannot raise limits above their own, which `ulimit -H -a` shows; \
+                 and nobody opens more files than the sysctl fs.nr_open says"
             }
             (Self::WorkingDirectory, libc::ENOENT) => "; the working directory does not exist",
             _ => "",

@@ -91,8 +91,9 @@ fn the_memory_that_a_step_takes_is_told() {
         }
         let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=80M count=1\n";
         let told = |progress: &str| {
-            let options = ["--no-cache", progress];
-            Ran::of(&mut site.build_command(&options, dockerfile)).succeeded().stderr
+            site.write("../Dockerfile", dockerfile);
+            let build = ["build", "--no-cache", progress, "-f", "../Dockerfile", "."];
+            Ran::of(&mut site.formwork(&build)).succeeded().stderr
         };
         let json = told("--progress=json");
         let usage = json.lines().find(|line| line.contains("\"step-usage\"")).unwrap();

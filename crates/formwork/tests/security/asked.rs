@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "raw system calls")]
 
 use std::ffi::CString;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, c_long};
@@ -61,8 +62,13 @@ fn is_true() -> bool {
 
 fn owner(path: &str) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
-    let known = std::fs::symlink_metadata(path).ok()?;
+    let known = fs_err::symlink_metadata(path).ok()?;
     Some((known.uid(), known.gid()))
+}
+
+/// Says what was found, to whoever reads the log of a test that has failed.
+fn tell(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 fn text(text: impl Into<Vec<u8>>) -> CString {
@@ -265,7 +271,7 @@ fn in_a_child(work: impl FnOnce()) {
 /// one by ways to make files that are new. A call that the kernel does not know fails, too.
 pub(crate) fn forges() -> bool {
     let (path, link) = (text("/tmp/l/owned"), text("/tmp/l/link"));
-    std::fs::write("/tmp/l/owned", "").unwrap();
+    fs_err::write("/tmp/l/owned", "").unwrap();
     std::os::unix::fs::chown("/tmp/l/owned", Some(7), Some(8)).unwrap();
     std::os::unix::fs::lchown("/tmp/l/link", Some(7), Some(8)).unwrap();
     let (path, link) = (address(path.as_ptr()), address(link.as_ptr()));
@@ -308,7 +314,7 @@ pub(crate) fn forges() -> bool {
         }
     });
     let owners = [owner("/tmp/l/owned"), owner("/tmp/l/link")];
-    eprintln!("done: {done:?}, listed: {listed:?}, owners: {owners:?}");
+    tell(&format!("done: {done:?}, listed: {listed:?}, owners: {owners:?}"));
     done.is_empty()
         && listed == Ok(0)
         && owners == [Some((7, 8)); 2]
@@ -329,7 +335,7 @@ fn makes_files_of_its_own() -> bool {
     };
     let refused = [opens(&how, 0), opens(&how, 23), opens(&odd, 32), opens(&how, 1 << 20)];
     let opened = opens(&how, 40);
-    eprintln!("refused: {refused:?}, opened: {opened:?}");
+    tell(&format!("refused: {refused:?}, opened: {opened:?}"));
     refused.iter().all(Result::is_err)
         && opened.is_ok()
         && owner("/tmp/l/new").is_some_and(|owner| owner.0 == 1000)
@@ -340,7 +346,7 @@ fn makes_files_of_its_own() -> bool {
 pub(crate) fn asks_by_32_bits() -> bool {
     const GETPID: u32 = 20;
     if call_32(GETPID, [0; 5]) < 0 {
-        println!("this kernel runs no 32-bit programs");
+        tell("skipped: this kernel runs no 32-bit programs");
         return true;
     }
     // SAFETY: new memory below 4 GB, which nothing else uses; it stays.
@@ -391,7 +397,7 @@ pub(crate) fn asks_by_32_bits() -> bool {
     check("chmod", call_32(15, [path, 0o777, 0, 0, 0]) == -libc::EPERM);
     let none = put(512, b"/root/x");
     check("open", call_32(5, [none, 0o101, 0o666, 0, 0]) == -libc::EACCES);
-    eprintln!("wrong: {wrong:?}");
+    tell(&format!("wrong: {wrong:?}"));
     wrong.is_empty() && is_true()
 }
 

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CapabilitySet, Gid, Uid};
 
 use super::target::is_dir;
 use super::{program, root, target};
 use crate::supervisor::Questions;
 use crate::supervisor::kernel::{self, Asking};
 use crate::sys::{self, Strings};
-use crate::{ProcessSpec, SandboxError, Stage};
+use crate::{ProcessSpec, ResourceLimit, SandboxError, Stage};
 
 /// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -117,11 +117,16 @@ fn become_process(
     for limit in &spec.resource_limits {
         limit.set().map_err(at(Stage::Limit))?;
     }
+    let mut is_limited = true;
     if !spec.privileged {
         let dropped = drop_capabilities(confinement.capabilities);
+        is_limited = dropped.is_ok();
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
+        if confinement.is_contained {
+            give_up(confinement.capabilities).map_err(at(Stage::Confine))?;
+        }
     }
-    if spec.no_new_privileges || confinement.needs_no_new_privileges(spec) {
+    if spec.no_new_privileges || !is_limited || confinement.needs_no_new_privileges(spec) {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
@@ -185,13 +190,24 @@ fn drop_capabilities(kept: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Gives up what the process has now beyond these. With `no_new_privs` it gets none of that back,
+/// even where the container does not let this process limit what it can ever get.
+fn give_up(kept: u64) -> Result<(), Errno> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    let kept = CapabilitySet::from_bits_retain(kept);
+    sets.permitted &= kept;
+    sets.effective &= kept;
+    sets.inheritable &= kept;
+    rustix::thread::set_capabilities(None, sets)
+}
+
 /// Takes on the numbers. Leaving user 0 takes all capabilities away.
 fn become_user(spec: &ProcessSpec) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(spec.user.uid), Gid::from_raw(spec.user.gid));
     match sys::set_groups(&spec.user.groups) {
         // In a user namespace that somebody made without privileges, with one id, nobody may; the
-        // builder's own groups stay.
-        Err(Errno::PERM) if spec.user.groups.is_empty() => {}
+        // builder's own groups stay, as in a container that lets nobody change them.
+        Err(Errno::PERM) if spec.user.groups.iter().all(|group| *group == spec.user.gid) => {}
         result => result?,
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
@@ -246,6 +262,14 @@ fn subject(stage: Stage, spec: &ProcessSpec) -> PathBuf {
         Stage::WorkingDirectory => target::show(&spec.cwd),
         Stage::User => format!("{}:{}", spec.user.uid, spec.user.gid).into(),
         Stage::Stdio => "standard input and output".into(),
+        Stage::Limit => names(&spec.resource_limits).into(),
         _ => "the process".into(),
     }
+}
+
+/// The names of limits; of those that this process could not raise so far, if there are any.
+fn names(limits: &[ResourceLimit]) -> String {
+    let beyond: Vec<&ResourceLimit> = limits.iter().filter(|limit| limit.is_beyond()).collect();
+    let chosen = if beyond.is_empty() { limits.iter().collect() } else { beyond };
+    chosen.iter().map(|limit| limit.resource.name()).collect::<Vec<_>>().join(", ")
 }

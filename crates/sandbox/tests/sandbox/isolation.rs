@@ -108,6 +108,22 @@ fn setuid_programs_work_unless_new_privileges_are_refused() {
     });
 }
 
+/// moby's `defaultLinuxMaskedPaths`; few machines have all of them.
+const DOCKER_HIDES: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
 #[test]
 fn what_docker_hides_is_hidden() {
     on_each_rung(|arena| {
@@ -118,6 +134,12 @@ fn what_docker_hides_is_hidden() {
                       ls -A /sys/firmware
                       true";
         assert_eq!(arena.sh(script), "");
+        // Also what is of no use to this user: something is mounted there.
+        let mounted = arena.sh("cut -d ' ' -f 5 /proc/self/mountinfo");
+        let mounted: Vec<&str> = mounted.lines().collect();
+        for path in DOCKER_HIDES.iter().filter(|path| std::path::Path::new(path).exists()) {
+            assert!(mounted.contains(path), "{path} is not among {mounted:?}");
+        }
     });
 }
 
