@@ -82,6 +82,10 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "device-rights" => sets_device_rights(),
         "ports-of-the-machine" => reaches_ports(),
         "go-on-in-proc" => crate::shown::goes_on_to(number),
+        "lie" => crate::asked::lies(number),
+        "nonsense" => crate::asked::asks_nonsense(),
+        "forge" => crate::asked::forges(),
+        "ask-by-32-bits" => crate::asked::asks_by_32_bits(),
         "race-in-proc" => crate::shown::races_to(number),
         other => panic!("what is {other}?"),
     }
@@ -134,7 +138,7 @@ fn hold() -> ! {
 }
 
 /// The answer to a system call, or the error's number.
-fn call(number: c_long, arguments: &[c_long]) -> Result<c_long, c_int> {
+pub(crate) fn call(number: c_long, arguments: &[c_long]) -> Result<c_long, c_int> {
     let mut six = [0; 6];
     six[..arguments.len()].copy_from_slice(arguments);
     let [a, b, c, d, e, f] = six;
@@ -147,7 +151,7 @@ fn call(number: c_long, arguments: &[c_long]) -> Result<c_long, c_int> {
     Ok(result)
 }
 
-fn address<T>(pointer: *const T) -> c_long {
+pub(crate) fn address<T>(pointer: *const T) -> c_long {
     pointer as c_long
 }
 
