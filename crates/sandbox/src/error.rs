@@ -375,6 +375,8 @@ pub enum RootlessProblem {
         kind: IdKind,
         /// The user's name, or number where it has none.
         user: String,
+        /// The first number above those that the file gives to others.
+        free: u32,
     },
     /// A file with the user's ranges cannot be read.
     Unreadable {
@@ -425,9 +427,9 @@ impl fmt::Display for RootlessProblem {
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
                  kernel.apparmor_restrict_unprivileged_userns, or build as root"
             ),
-            Self::NoSubordinateIds { kind, user } => write!(
+            Self::NoSubordinateIds { kind, user, free } => write!(
                 f,
-                "{} has no line for {user}: add `{user}:100000:65536` there (as root), or build \
+                "{} has no line for {user}: add `{user}:{free}:65536` there (as root), or build \
                  as root",
                 kind.file()
             ),

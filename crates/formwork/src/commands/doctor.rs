@@ -111,12 +111,20 @@ fn rung_line(probe: &Probe) -> String {
         ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",
-            probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
+            probe.lack.as_ref().map(problem).unwrap_or_default()
         ),
         Ok(_) => "Nothing can be run here; Dockerfiles without RUN can be built.".to_owned(),
         Err(error) => {
             format!("Nothing can be run here, and Dockerfiles without RUN can be built: {error}")
         }
+    }
+}
+
+/// What stands in the way of namespaces, where something can be built all the same.
+fn problem(lack: &SandboxError) -> String {
+    match lack {
+        SandboxError::Rootless(problem) => problem.to_string(),
+        other => other.to_string(),
     }
 }
 

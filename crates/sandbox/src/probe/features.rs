@@ -145,7 +145,12 @@ fn subordinate_ids(user: &HostUser, kind: IdKind) -> Feature {
             Err(problem) => problem.to_string(),
         },
         purpose: "the users and groups of an image, which are kept as data without them".to_owned(),
-        remedy: Some(format!("as root: echo '{user}:100000:65536' >> {file}")),
+        remedy: match &mapping {
+            Err(RootlessProblem::NoSubordinateIds { free, .. }) => {
+                Some(format!("as root: echo '{user}:{free}:65536' >> {file}"))
+            }
+            _ => None,
+        },
     }
 }
 

@@ -178,6 +178,24 @@ fn the_devices_work_and_stay_as_they_are() {
 }
 
 #[test]
+fn devices_of_an_image_do_not_work() {
+    on_each_rung(|arena| {
+        // /dev/zero by another name; only real root can make one.
+        let zero = arena.tree("image", &[]).join("zero");
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        let (kind, device) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+        if rustix::fs::mknodat(rustix::fs::CWD, &zero, kind, mode, device).is_err() {
+            return;
+        }
+        let script = "stat -c %F /zero; head -c 1 /zero | wc -c; head -c 1 /dev/zero | wc -c";
+        let mut spec = arena.script(script);
+        spec.root.layers.push(arena.path("image"));
+        let ended = arena.run(spec).unwrap();
+        assert_eq!(ended.stdout, "character special file\n0\n1\n", "{}", ended.stderr);
+    });
+}
+
+#[test]
 fn terminals_can_be_made() {
     on_each_rung(|arena| {
         assert_eq!(arena.sh("exec 3<>/dev/ptmx; ls /dev/pts"), "0\nptmx\n");
