@@ -197,7 +197,7 @@ fn an_image_is_pulled_for_all_platforms_or_for_some() {
         serde_json::from_str::<Value>(&listed.stdout).unwrap()["UnpackedSize"].clone()
     };
     assert_eq!(size(), Value::Null);
-    site.write("Dockerfile", &format!("FROM {some}\nCOPY a /b\n"));
+    site.write("Dockerfile", format!("FROM {some}\nCOPY a /b\n"));
     let files = format!("type=local,dest={}", site.outside("files"));
     let context = site.context("");
     let context = context.to_str().unwrap();
