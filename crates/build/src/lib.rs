@@ -73,8 +73,8 @@ pub use sizes::{ImageSizes, measure};
 pub use space::{Item, ItemKind, Limits, Pruned, Usage, prune, usage};
 pub use toolbox::Toolbox;
 pub use transfer::{
-    CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, SaveForm, copy, create_index,
-    import, inspect_index, load, pull, pull_whole, push, save, tags,
+    CopyRequest, CopyTarget, ImportRequest, IndexRequest, IndexSource, Listed, Recompression,
+    SaveForm, copy, create_index, import, inspect_index, load, pull, pull_whole, push, save, tags,
 };
 
 pub use travel::{

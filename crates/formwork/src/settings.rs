@@ -12,13 +12,13 @@ use clap::ValueEnum;
 use formwork_build::{
     GitConfig, Host, HostTrust, Limits, ProxyConfig, RegistryFiles, StepNetwork, StepWorld, Uplink,
 };
-use formwork_sandbox::{Entered, Rung, RungChoice};
+use formwork_sandbox::{Entered, Rung, RungChoice, SandboxError};
 
 use crate::args::{
     GlobalArgs, Isolation, NetworkChoice, RegistryArgs, SpaceArgs, WorldArgs, bytes,
 };
 use crate::exit::Failure;
-use crate::{stores, uplink};
+use crate::{render, stores, uplink};
 
 /// Proxy variables, which programs read in either case.
 const PROXIES: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -72,10 +72,33 @@ impl Settings {
 
     /// Becomes root in a user namespace where the user is not root. Must come before any thread.
     pub(crate) fn enter(&self) -> Result<(), Failure> {
-        let entered = formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?;
+        let mut entered = formwork_sandbox::enter(self.isolation).map_err(Failure::machine)?;
+        if let Some(lack) = self.lack_of_place(entered.rung) {
+            (entered.rung, entered.lack) = (Rung::Chroot, Some(lack));
+        }
         // Once for a process.
         let _ = self.entered.set(entered);
         Ok(())
+    }
+
+    /// Why root, who may mount, copies files all the same where nothing else is asked for.
+    pub(crate) fn lack_of_place(&self, rung: Rung) -> Option<SandboxError> {
+        let is_free = self.isolation == RungChoice::Auto && rung == Rung::Root;
+        is_free.then(|| stores::needs_copies(&self.root)).flatten()
+    }
+
+    /// Warns who may mount that files are copied.
+    pub(crate) fn warn_of_copies(&self) {
+        let lack = self.entered.get().and_then(|entered| entered.lack.as_ref());
+        let Some(lack) =
+            lack.filter(|lack| stores::needs_copies(&self.root).as_ref() == Some(*lack))
+        else {
+            return;
+        };
+        render::warning(&format!(
+            "{lack}: steps run in a chroot, and files are copied, which takes longer; give the \
+             container a volume or a tmpfs for the store, or choose its place with `--root`"
+        ));
     }
 
     /// Where the store is, or will be, with what the user calls its place.

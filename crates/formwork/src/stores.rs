@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use formwork_sandbox::Rung;
+use formwork_sandbox::{Rung, SandboxError};
 
 use crate::exit::Failure;
 
@@ -33,6 +33,37 @@ pub(crate) fn of(root: &Path, rung: Rung) -> Result<PathBuf, Failure> {
         (Some(suffix), None) => Ok(beside(root, suffix)),
         _ => Ok(root.to_owned()),
     }
+}
+
+/// File systems that layers cannot be written to as such: the kernel's number (`statfs(2)`), the name.
+const UNFIT: [(u64, &str); 8] = [
+    (0x794c_7630, "overlayfs"),
+    (0x6573_5546, "FUSE"),
+    (0x6969, "NFS"),
+    (0xfe53_4d42, "SMB"),
+    (0xff53_4d42, "CIFS"),
+    (0x0102_1997, "9p"),
+    (0x4d44, "FAT"),
+    (0x2011_bab0, "exFAT"),
+];
+
+/// The file system that a store is on, or will be, if layers cannot be mounted from there.
+pub(crate) fn unfit_file_system(root: &Path) -> Option<&'static str> {
+    let parent = root.ancestors().find(|directory| directory.exists())?;
+    let kind = rustix::fs::statfs(parent).ok().map(|stat| stat.f_type as u64);
+    let named = UNFIT.iter().find(|(number, _)| kind == Some(*number)).map(|(_, name)| *name);
+    let attribute = rustix::fs::getxattr(parent, "user.overlay.opaque", &mut [0; 8]);
+    let is_plain = attribute == Err(rustix::io::Errno::OPNOTSUPP);
+    named.or(is_plain.then_some("a file system without extended attributes of users"))
+}
+
+/// Why root copies files there instead of mounting layers: it is a container's own file system.
+pub(crate) fn needs_copies(root: &Path) -> Option<SandboxError> {
+    let name = unfit_file_system(root).filter(|name| ["overlayfs", "FUSE"].contains(name))?;
+    Some(SandboxError::Unavailable(format!(
+        "the store {} is on {name}, from where no layers can be mounted",
+        root.display()
+    )))
 }
 
 /// Stores of the same user that another rung has left beside a store: what `--isolation` calls the

@@ -69,15 +69,41 @@ impl ImageView {
         if self.family() == family {
             return Ok(self.clone());
         }
-        let manifest = self.manifest();
-        let (descriptor, manifest_bytes) = manifest_of(
-            self.config_bytes(),
-            manifest.layers.clone(),
-            family,
-            manifest.annotations.clone(),
-        )?;
-        let config_bytes = self.config_bytes().to_vec();
-        Self::new(descriptor, manifest_bytes, config_bytes, Arc::clone(self.blobs()))
+        self.made_of(self.manifest().layers.clone(), family, Arc::clone(self.blobs()))
+    }
+
+    /// The same image with other blobs for its layers, which hold the same archives. Where its
+    /// family has no type for one of them, it becomes one of OCI's.
+    ///
+    /// The configuration keeps its bytes, and so the image its id.
+    ///
+    /// # Errors
+    ///
+    /// Fails where [`assemble`] does.
+    pub fn with_layers(
+        &self,
+        layers: Vec<Descriptor>,
+        blobs: Arc<dyn BlobSource>,
+    ) -> Result<Self, ImageError> {
+        if layers == self.manifest().layers {
+            return Ok(self.clone());
+        }
+        let is_zstd = |layer: &Descriptor| {
+            layer.media_type.layer_compression() == Some(LayerCompression::Zstd)
+        };
+        let family = if layers.iter().any(is_zstd) { Family::Oci } else { self.family() };
+        self.made_of(layers, family, blobs)
+    }
+
+    fn made_of(
+        &self,
+        layers: Vec<Descriptor>,
+        family: Family,
+        blobs: Arc<dyn BlobSource>,
+    ) -> Result<Self, ImageError> {
+        let (config, annotations) = (self.config_bytes(), self.manifest().annotations.clone());
+        let (descriptor, manifest) = manifest_of(config, layers, family, annotations)?;
+        Self::new(descriptor, manifest, config.to_vec(), blobs)
     }
 }
 

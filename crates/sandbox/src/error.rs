@@ -181,7 +181,8 @@ impl Stage {
             }
             (_, libc::ENOSPC) => "; free some space there: the disk has no room, or no inode, left",
             (Self::Limit, libc::EPERM) => {
-                "; an ordinary user cannot raise limits above their own: `ulimit -H -a` shows them"
+                "; who runs formwork cannot raise limits above their own, which `ulimit -H -a` shows; \
+                 and nobody opens more files than the sysctl fs.nr_open says"
             }
             (Self::WorkingDirectory, libc::ENOENT) => "; the working directory does not exist",
             _ => "",
@@ -374,6 +375,8 @@ pub enum RootlessProblem {
         kind: IdKind,
         /// The user's name, or number where it has none.
         user: String,
+        /// The first number above those that the file gives to others.
+        free: u32,
     },
     /// A file with the user's ranges cannot be read.
     Unreadable {
@@ -424,9 +427,9 @@ impl fmt::Display for RootlessProblem {
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
                  kernel.apparmor_restrict_unprivileged_userns, or build as root"
             ),
-            Self::NoSubordinateIds { kind, user } => write!(
+            Self::NoSubordinateIds { kind, user, free } => write!(
                 f,
-                "{} has no line for {user}: add `{user}:100000:65536` there (as root), or build \
+                "{} has no line for {user}: add `{user}:{free}:65536` there (as root), or build \
                  as root",
                 kind.file()
             ),

@@ -92,6 +92,11 @@ impl Resource {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, resource)| *resource)
     }
 
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+
     fn raw(self) -> rustix::process::Resource {
         use rustix::process::Resource as Raw;
         match self {
@@ -121,17 +126,21 @@ impl ResourceLimit {
         rustix::process::setrlimit(self.resource.raw(), limit)
     }
 
-    /// Lets another process set this limit, where it lies above what that process may do by itself
-    /// and this one, real root, may.
-    pub(crate) fn permit(&self, pid: rustix::process::Pid) {
-        let raw = self.resource.raw();
-        let now = rustix::process::getrlimit(raw);
-        let is_higher = |limit: Option<u64>, than: Option<u64>| match (limit, than) {
+    /// Whether it lies above the most that this process may have.
+    pub(crate) fn is_beyond(&self) -> bool {
+        match (self.hard, rustix::process::getrlimit(self.resource.raw()).maximum) {
             (_, None) => false,
             (None, Some(_)) => true,
             (Some(limit), Some(than)) => limit > than,
-        };
-        if is_higher(self.hard, now.maximum) {
+        }
+    }
+
+    /// Lets another process set this limit, where it lies above what that process may do by itself
+    /// and this one, real root, may.
+    pub(crate) fn permit(&self, pid: rustix::process::Pid) {
+        if self.is_beyond() {
+            let raw = self.resource.raw();
+            let now = rustix::process::getrlimit(raw);
             let limit = rustix::process::Rlimit { current: now.current, maximum: self.hard };
             // Who may not, is told when the limit itself is set.
             let _ = rustix::process::prlimit(Some(pid), raw, limit);

@@ -38,7 +38,8 @@ impl HostUser {
         })?;
         let ranges = ranges(&text, self.uid, self.name.as_deref());
         if ranges.is_empty() {
-            return Err(RootlessProblem::NoSubordinateIds { kind, user: self.to_string() });
+            let (user, free) = (self.to_string(), free(&text));
+            return Err(RootlessProblem::NoSubordinateIds { kind, user, free });
         }
         let mut mapping = vec![(0, own, 1)];
         let mut next: u32 = 1;
@@ -79,6 +80,15 @@ fn ranges(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     text.lines().filter_map(range).collect()
 }
 
+/// The first number above all that others may use, and above those of users.
+fn free(text: &str) -> u32 {
+    let ends = text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':').skip(1).map(str::parse::<u32>);
+        fields.next()?.ok()?.checked_add(fields.next()?.ok()?)
+    });
+    ends.fold(100_000, u32::max)
+}
+
 /// Where NixOS has its setuid programs.
 const NIXOS: &str = "/run/wrappers/bin";
 
@@ -104,6 +114,13 @@ mod tests {
         assert_eq!(ranges(SUBUID, 1000, Some("alice")), [(100_000, 65536), (300_000, 10)]);
         assert_eq!(ranges(SUBUID, 1000, None), [(300_000, 10)]);
         assert_eq!(ranges(SUBUID, 1001, Some("carol")), []);
+    }
+
+    #[test]
+    fn nobody_is_told_to_take_numbers_of_others() {
+        assert_eq!(free(""), 100_000);
+        assert_eq!(free("alice:1000:10\nnonsense\nbob:x:1\n"), 100_000);
+        assert_eq!(free("alice:165536:65536\nbob:100000:65536\n"), 231_072);
     }
 
     #[test]

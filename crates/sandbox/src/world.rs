@@ -178,3 +178,18 @@ fn find(path: String) -> Option<Hidden> {
     let metadata = fs_err::symlink_metadata(Path::new("/").join(&path)).ok()?;
     Some(Hidden { path, is_dir: metadata.is_dir() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_hidden_elsewhere() {
+        // Many machines have no file of the kernel's memory, so no process can try it there.
+        for path in ["proc/kcore", "proc/sched_debug", "proc/timer_list", "sys/firmware"] {
+            assert!(HIDDEN.contains(&path), "{path}");
+        }
+        assert!(find("proc/self".to_owned()).is_some());
+        assert!(find("proc/none-such".to_owned()).is_none());
+    }
+}

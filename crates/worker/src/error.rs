@@ -154,7 +154,7 @@ fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
         Some(ExitReason::OutOfMemory(OutOfMemory { peak, limit: Some(limit) })) => {
             let (peak, limit) = (mebibytes(peak), mebibytes(limit));
             format!(
-                "{end}: it ran out of memory, with {peak} MiB of the {limit} that `--memory` gives"
+                "{end}: it ran out of memory: it had {peak} MiB, and `--memory` gives {limit} MiB"
             )
         }
         Some(ExitReason::OutOfMemory(OutOfMemory { peak, limit: None })) => {

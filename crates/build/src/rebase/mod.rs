@@ -14,7 +14,7 @@ use std::sync::Arc;
 use formwork_diagnostics::EventSink;
 use formwork_image::{Assembly, BlobSource, Family, ImageView, StoredImage, assemble};
 use formwork_layer::Tree;
-use formwork_oci::{Descriptor, Digest, Reference, Repository};
+use formwork_oci::{Descriptor, Digest, Manifest, Reference, Repository, from_json};
 use formwork_solver::Cancel;
 
 pub use conflicts::{Conflict, Trouble};
@@ -23,6 +23,12 @@ use crate::files::trees;
 use crate::recipe::Recipe;
 use crate::transfer::packed;
 use crate::{BuildError, Host, PullPolicy, find_image};
+
+/// The annotations with an image's base (OCI image specification, "Pre-Defined Annotation Keys").
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+/// The largest manifest that is read.
+const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// What is to be put on what.
 #[derive(Clone, Debug)]
@@ -101,16 +107,12 @@ fn refs(trees: &[Arc<Tree>]) -> Vec<&Tree> {
     trees.iter().map(|tree| &**tree).collect()
 }
 
-/// The base that the recipe of an image names: the one whose layers the image begins with.
+/// The base that an image is said to have: the one whose layers it begins with.
 fn recorded_base(host: &Host, image: &StoredImage) -> Result<StoredImage, BuildError> {
-    let unknown = || {
-        BuildError::input_error(format!("nobody wrote down what `{}` is based on", image.title()))
-            .with_help("name its base: `--old-base IMAGE`")
-    };
-    let recipe = Recipe::of_image(host, image)?.ok_or_else(unknown)?;
+    let named = named_bases(host, image)?;
     let is_named = |base: &StoredImage| {
         let manifest = base.manifest.as_ref().map(|manifest| &manifest.digest);
-        recipe.images.iter().any(|one| manifest == Some(&one.digest) || base.config == one.digest)
+        named.iter().any(|(_, digest)| manifest == Some(digest) || base.config == *digest)
     };
     let known = host.images.list().map_err(BuildError::store)?.images;
     let known = known.iter().flat_map(StoredImage::platforms);
@@ -121,16 +123,33 @@ fn recorded_base(host: &Host, image: &StoredImage) -> Result<StoredImage, BuildE
         return Ok(StoredImage { index: None, others: Vec::new(), ..found });
     }
     // It has moved on since then.
-    for base in &recipe.images {
-        let Ok(name) = base.name.parse::<Reference>() else { continue };
-        let pinned = format!("{}@{}", name.repository(), base.digest);
+    for (name, digest) in &named {
+        let Ok(name) = name.parse::<Reference>() else { continue };
+        let pinned = format!("{}@{digest}", name.repository());
         if let Ok(found) = find_image(host, &pinned, Some(&image.platform), PullPolicy::Missing)
             && own_layers(image, &found).is_ok()
         {
             return Ok(found);
         }
     }
-    Err(unknown())
+    let message = format!("nobody wrote down what `{}` is based on", image.title());
+    Err(BuildError::input_error(message).with_help("name its base: `--old-base IMAGE`"))
+}
+
+/// The names and digests of images that an image may be based on: those of its recipe, or what its
+/// manifest says.
+fn named_bases(host: &Host, image: &StoredImage) -> Result<Vec<(String, Digest)>, BuildError> {
+    if let Some(recipe) = Recipe::of_image(host, image)? {
+        return Ok(recipe.images.into_iter().map(|base| (base.name, base.digest)).collect());
+    }
+    let Some(manifest) = &image.manifest else { return Ok(Vec::new()) };
+    let bytes = host.layers.content().read(&manifest.digest, MANIFEST_LIMIT);
+    let manifest = bytes.ok().and_then(|bytes| from_json::<Manifest>("manifest", &bytes).ok());
+    let said = manifest.and_then(|Manifest { annotations, .. }| {
+        let digest = annotations.get(BASE_DIGEST)?.parse().ok()?;
+        Some((annotations.get(BASE_NAME)?.clone(), digest))
+    });
+    Ok(said.into_iter().collect())
 }
 
 /// Where an image's own layers begin.
@@ -200,8 +219,9 @@ fn put_together(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<StoredImage, BuildError> {
-    let view = |image: &StoredImage| packed::view(host, image, None, events, cancel);
-    let (own, below): (ImageView, ImageView) = (view(image)?, view(bases.new)?);
+    let own: ImageView = packed::view(host, image, None, events, cancel)?;
+    // Its digest will be told, so that it has to be found by it.
+    let below = packed::packed(host, bases.new, None, events, cancel)?;
     let old_config = host.config_of(bases.old)?;
     let config = config::rebased(own.config(), &old_config, below.config(), bases.own);
     let upper = own.manifest().layers.iter().skip(bases.own);
@@ -211,7 +231,13 @@ fn put_together(
         digests: below.manifest().layers.iter().map(|layer| layer.digest.clone()).collect(),
         second: Arc::clone(own.blobs()),
     };
-    let annotations = own.manifest().annotations.clone();
+    let mut annotations = own.manifest().annotations.clone();
+    let digest = below.descriptor().digest.to_string();
+    annotations.insert(BASE_DIGEST.to_owned(), digest);
+    match &bases.new.name {
+        Some(name) => annotations.insert(BASE_NAME.to_owned(), name.to_string()),
+        None => annotations.remove(BASE_NAME),
+    };
     let assembly = Assembly { config: &config, layers, family: Family::Oci, annotations };
     let made = assemble(assembly, Arc::new(blobs)).map_err(|error| BuildError::image(&error))?;
     let content = host.layers.content();

@@ -140,7 +140,7 @@ fn open_source(
 }
 
 /// The images of a source, with what is said about them.
-fn entries_of(whole: &Whole) -> Vec<Entry> {
+pub(super) fn entries_of(whole: &Whole) -> Vec<Entry> {
     match whole {
         Whole::Image(view) => vec![Entry::of((**view).clone())],
         Whole::Artifact(artifact) => vec![Entry {

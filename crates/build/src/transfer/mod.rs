@@ -12,14 +12,16 @@ mod load;
 pub(crate) mod packed;
 mod pull;
 mod push;
+mod recompress;
 mod said;
 mod save;
 mod whole;
 
-pub use copy::{CopyTarget, copy};
+pub use copy::{CopyRequest, CopyTarget, copy};
 pub use import::{ImportRequest, import};
 pub use index::{IndexRequest, IndexSource, Listed, create_index, inspect_index};
 pub use load::load;
 pub use pull::{pull, pull_whole, tags};
 pub use push::push;
+pub use recompress::Recompression;
 pub use save::{SaveForm, save};

@@ -16,7 +16,7 @@ use crate::{BuildError, Host};
 
 /// The image as a view whose layers can be opened: as it is, if it has been packed and no other
 /// compression is asked for; otherwise it is packed now, and the store remembers that.
-pub(super) fn packed(
+pub(crate) fn packed(
     host: &Host,
     image: &StoredImage,
     compression: Option<Compression>,

@@ -13,7 +13,7 @@ pub(crate) struct RebaseArgs {
     /// The base to put it on
     #[arg(long, value_name = "IMAGE")]
     pub(crate) new_base: String,
-    /// The base that it is on now [default: what it was built on]
+    /// The base that it is on now [default: what it was built on, or says that it is on]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) old_base: Option<String>,
     /// Name for the result [default: the image's own]

@@ -101,6 +101,14 @@ pub(crate) struct CopyArgs {
     /// tags such as `sha256-….sig`
     #[arg(short, long, visible_alias = "recursive")]
     pub(crate) referrers: bool,
+    /// Compress layers otherwise: gzip, zstd or uncompressed; the image keeps its id, and gets another
+    /// digest [default: as they are]
+    #[arg(long, value_name = "FORMAT", visible_alias = "dest-compress-format")]
+    #[arg(conflicts_with = "referrers")]
+    pub(crate) compression: Option<String>,
+    /// Compress also those layers anew that have the format already
+    #[arg(long, requires = "compression")]
+    pub(crate) force_compression: bool,
     /// Show nothing but the digest
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -46,6 +46,7 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let agents = secrets::agents(&args.ssh)?;
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
+    settings.warn_of_copies();
     let _agents = secrets::serve(agents, &host, &mut request.agents)?;
     request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     if args.method() != Method::Build {

@@ -1,6 +1,6 @@
 //! `formwork copy`.
 
-use formwork_build::{CopyTarget, ImageLocation, copy};
+use formwork_build::{CopyRequest, CopyTarget, ImageLocation, Recompression, copy};
 use formwork_image::{Choice, Location};
 
 use crate::args::CopyArgs;
@@ -23,9 +23,13 @@ pub(crate) fn run(args: &CopyArgs, settings: &Settings) -> Result<(), Failure> {
     }
     let platform = args.platform.as_deref().map(|text| commands::platform(Some(text)));
     let platform = platform.transpose()?;
+    let compression = args.compression.as_deref().map(commands::compression).transpose()?;
+    let force = args.force_compression;
+    let recompression = compression.map(|compression| Recompression { compression, force });
+    let request = CopyRequest { from, to, platform, referrers, recompression };
     let host = commands::open(settings)?;
     let manifest = work::shown(&host, work::mode(args.quiet), move |host, events, cancel| {
-        copy(host, &from, &to, platform.as_ref(), referrers, events, cancel)
+        copy(host, &request, events, cancel)
     })?;
     commands::print(&format!("{}\n", manifest.digest))
 }

@@ -17,7 +17,11 @@ pub(crate) fn run(args: &DoctorArgs, settings: &Settings) -> Result<(), Failure>
     let mut probe = probe().map_err(Failure::machine)?;
     let rung = probe.rung.as_ref().ok().copied().filter(|rung| rung.can_mount());
     if let Some(rung) = rung {
-        probe.features.push(store(&stores::of(settings.root(), rung)?));
+        let copies = settings.lack_of_place(rung);
+        probe.features.push(store(&stores::of(settings.root(), rung)?, copies.is_some()));
+        if copies.is_some() {
+            (probe.rung, probe.lack) = (Ok(Rung::Chroot), copies);
+        }
     }
     probe.features.extend(PROGRAMS.map(program));
     let text = match args.format {
@@ -40,33 +44,13 @@ const PROGRAMS: [(&str, &str, &str); 4] = [
     ("busybox", "the tools of `formwork shell` in images without any", "busybox-static"),
 ];
 
-/// File systems that layers cannot be written to as such: the kernel's number (`statfs(2)`), the name.
-const UNFIT: [(u64, &str); 8] = [
-    (0x794c_7630, "overlayfs"),
-    (0x6573_5546, "FUSE"),
-    (0x6969, "NFS"),
-    (0xfe53_4d42, "SMB"),
-    (0xff53_4d42, "CIFS"),
-    (0x0102_1997, "9p"),
-    (0x4d44, "FAT"),
-    (0x2011_bab0, "exFAT"),
-];
-
 /// Whether layers can be mounted from where the store is, or will be.
-fn store(root: &Path) -> Feature {
-    let parent = root.ancestors().find(|directory| directory.exists());
-    let kind = parent.and_then(|directory| rustix::fs::statfs(directory).ok());
-    let kind = kind.map(|stat| stat.f_type as u64);
-    let named = UNFIT.iter().find(|(number, _)| kind == Some(*number)).map(|(_, name)| *name);
-    let attribute =
-        parent.map(|place| rustix::fs::getxattr(place, "user.overlay.opaque", &mut [0; 8]));
-    let is_plain = attribute == Some(Err(rustix::io::Errno::OPNOTSUPP));
-    let plain = is_plain.then_some("a file system without extended attributes of users");
-    let unfit = named.or(plain);
+fn store(root: &Path, copies: bool) -> Feature {
+    let unfit = stores::unfit_file_system(root);
     Feature {
         name: "store".to_owned(),
         available: unfit.is_none(),
-        required: true,
+        required: !copies,
         found: match unfit {
             Some(name) => format!("{} is on {name}", root.display()),
             None => root.display().to_string(),
@@ -74,8 +58,8 @@ fn store(root: &Path) -> Feature {
         purpose: "layers are mounted from there, which takes ext4, xfs, btrfs, tmpfs or the like"
             .to_owned(),
         remedy: unfit.map(|_| {
-            "choose its place with `--root` or $FORMWORK_ROOT, give the container a volume there, \
-             or build with `--isolation=chroot`"
+            "choose its place with `--root` or $FORMWORK_ROOT, give the container a volume or a tmpfs \
+             there, or build with `--isolation=chroot`, which copies files"
                 .to_owned()
         }),
     }
@@ -131,12 +115,20 @@ fn rung_line(probe: &Probe) -> String {
         ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",
-            probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
+            probe.lack.as_ref().map(problem).unwrap_or_default()
         ),
         Ok(_) => "Nothing can be run here; Dockerfiles without RUN can be built.".to_owned(),
         Err(error) => {
             format!("Nothing can be run here, and Dockerfiles without RUN can be built: {error}")
         }
+    }
+}
+
+/// What stands in the way of namespaces, where something can be built all the same.
+fn problem(lack: &SandboxError) -> String {
+    match lack {
+        SandboxError::Rootless(problem) => problem.to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -27,8 +27,8 @@ fn a_step_that_runs_out_of_its_memory_is_told_so() {
     for step in [format!("exec {allocate}"), format!("{allocate}; exit 3")] {
         let dockerfile = format!("FROM busybox\nRUN {step}\n");
         let ran = Ran::of(&mut site.build_command(&["--memory=50m"], &dockerfile));
-        let ran = ran.failed(1, "it ran out of memory, with ");
-        assert!(ran.stderr.contains("MiB of the 50 that `--memory` gives"), "{}", ran.stderr);
+        let ran = ran.failed(1, "it ran out of memory: it had ");
+        assert!(ran.stderr.contains("MiB, and `--memory` gives 50 MiB"), "{}", ran.stderr);
     }
     site.build(&["--memory=1g"], &format!("FROM busybox\nRUN {allocate}\n"));
 }

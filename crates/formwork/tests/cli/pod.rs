@@ -86,7 +86,62 @@ fn a_container_without_devices_of_its_own_builds_the_same_image() {
         formwork build -q --secret id=s,src=/root/s /context && formwork doctor");
     let text = &inside.stdout;
     assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
-    assert!(text.contains("\nyes  chroot "), "{text}");
+    assert!(text.contains("\nyes  chroot ") && text.contains("\nyes  capabilities "), "{text}");
+    assert!(!inside.stderr.contains("copied"), "{}", inside.stderr);
+}
+
+#[test]
+fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    // Nobody may change the root again, whatever the container's root may not give up.
+    let step = "! chroot / /bin/true && echo x > /dev/null && test -c /dev/null && echo built >&2";
+    site.write("Dockerfile", format!("FROM scratch\nADD base.tar /\nRUN {step}\n"));
+    let all = pod.capabilities.clone();
+    for (lacking, costs) in [
+        ("CAP_MKNOD", None),
+        ("CAP_SETPCAP", None),
+        ("CAP_NET_RAW", None),
+        ("CAP_DAC_OVERRIDE", Some("DAC_OVERRIDE: root of a step cannot reach")),
+        ("CAP_FOWNER", Some("FOWNER: root of a step cannot change modes")),
+        ("CAP_FSETID", Some("FSETID: files that change lose")),
+        ("CAP_KILL", Some("KILL: root of a step cannot end")),
+        ("CAP_SETFCAP", Some("SETFCAP: files can be given no capabilities")),
+        ("CAP_SETUID", Some("SETUID: no step runs as another user")),
+        ("CAP_SETGID", Some("SETGID: no step runs as another user")),
+    ] {
+        pod.capabilities = all.iter().copied().filter(|name| *name != lacking).collect();
+        let inside = pod.sh("formwork build --no-cache /context && formwork doctor");
+        assert_eq!(inside.code, Some(0), "{lacking} {}{}", inside.stdout, inside.stderr);
+        let (text, mark) = (&inside.stdout, if costs.is_some() { "no " } else { "yes" });
+        assert!(text.contains(&format!("\n{mark}  capabilities ")), "{lacking} {text}");
+        assert!(text.contains(costs.unwrap_or_default()), "{lacking} {text}");
+    }
+}
+
+#[test]
+fn a_privileged_container_whose_store_is_its_own_file_system_builds_by_copying() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    pod.is_privileged = true;
+    let inside = pod.sh("echo -n sesame > /root/s
+        formwork build -q --secret id=s,src=/root/s /context && formwork doctor
+        formwork --root /dev/shm/store build -q --secret id=s,src=/root/s /context
+        formwork --isolation=root build --no-cache -q --secret id=s,src=/root/s /context");
+    let (text, told) = (&inside.stdout, &inside.stderr);
+    assert_eq!(text.lines().filter(|line| *line == here.trim()).count(), 2, "{text}{told}");
+    assert_eq!(
+        told.matches("which takes longer; give the container a volume").count(),
+        1,
+        "{told}"
+    );
+    assert!(text.contains("Builds run without namespaces, in a chroot: "), "{text}");
+    assert!(text.contains("\nno   store "), "{text}");
+    assert!(told.contains("the store must be on ext4, xfs, btrfs or tmpfs"), "{told}");
 }
 
 #[test]

@@ -47,11 +47,16 @@ fn what_touches_nothing_that_has_changed_gets_a_new_base() {
         assert_eq!(image["Config"]["Cmd"][0], "x");
         // It is an image like any other.
         assert_eq!(site.run(&["run", "rebased", "cat", "/app/data"]), "1");
+        // It says what it is on now, so the next time nobody has to.
+        site.run(&["rebase", "-q", "rebased", "--new-base", "base:1", "-t", "again"]);
+        assert_eq!(site.tree(&[], "FROM again\n").text("/etc/version"), "1");
         let Some(registry) = Registry::start() else { return };
         let name = format!("{}/rebased", registry.host());
         site.run(&["push", "-q", "rebased", &name]);
         site.run(&["rm", "rebased"]);
         assert_eq!(site.tree(&[], &format!("FROM {name}\n")).text("/etc/version"), "2");
+        site.run(&["pull", "-q", &name]);
+        site.run(&["rebase", "-q", &name, "--new-base", "base:1", "-t", "again"]);
     });
 }
 

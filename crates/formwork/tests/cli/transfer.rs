@@ -1,5 +1,6 @@
 //! Images on their ways into the store and out of it.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use formwork_testing::{Registry, program};
@@ -374,4 +375,66 @@ fn images_are_copied_between_registries_and_layouts() {
     Ran::of(&mut site.formwork(&["copy", &absent, "oci:x"])).failed(3, "absent");
     Ran::of(&mut site.formwork(&["copy", &absent, "oci:x:tag"])).failed(2, "whole name");
     Ran::of(&mut site.formwork(&["copy", "oci:absent", &absent])).failed(1, "absent");
+}
+
+#[test]
+fn layers_get_another_compression_on_the_way_and_the_image_keeps_its_id() {
+    let site = Site::new();
+    site.write("a", "content".repeat(1000));
+    let place = |name: &str| format!("oci:{}", site.outside(name));
+    let two = ["--platform", "linux/amd64,linux/arm64", "-t", "app:1"];
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY a /a\nCOPY a /$TARGETARCH\n";
+    let output = format!("type=oci,tar=false,dest={}", site.outside("gzip"));
+    site.build(&[&two[..], &["-o", &output]].concat(), dockerfile);
+    let copy = |from: &str, to: &str, options: &[&str]| {
+        site.run(&[&["copy", "-q", &place(from), &place(to)], options].concat())
+    };
+    // Types of layers, and the ids of the images, whatever the platform.
+    let shown = |name: &str| {
+        let layout = Path::new(&site.outside(name)).to_owned();
+        let read = |digest: &Value| -> Value {
+            let blob = digest.as_str().unwrap().replace(':', "/");
+            serde_json::from_slice(&fs_err::read(layout.join("blobs").join(blob)).unwrap()).unwrap()
+        };
+        let list: Value =
+            serde_json::from_slice(&fs_err::read(layout.join("index.json")).unwrap()).unwrap();
+        let index = read(&list["manifests"][0]["digest"]);
+        let images = index["manifests"].as_array().unwrap().iter();
+        let images: Vec<Value> = images.map(|image| read(&image["digest"])).collect();
+        let layers = images.iter().flat_map(|image| image["layers"].as_array().unwrap());
+        let kinds: Vec<String> = layers
+            .map(|layer| {
+                layer["mediaType"].as_str().unwrap().rsplit('.').next().unwrap().to_owned()
+            })
+            .collect();
+        let ids = images.iter().map(|image| image["config"]["digest"].to_string());
+        (kinds.join(" "), ids.collect::<Vec<_>>())
+    };
+    let original = copy("gzip", "same", &["--compression", "gzip"]);
+    let zstd = copy("gzip", "zstd", &["--compression", "zstd"]);
+    assert_ne!(zstd, original);
+    assert_eq!(shown("gzip").0, "tar+gzip tar+gzip tar+gzip tar+gzip");
+    assert_eq!(shown("zstd").0, "tar+zstd tar+zstd tar+zstd tar+zstd");
+    assert_eq!(shown("gzip").1, shown("zstd").1);
+    // The way back leads to the very same blobs, and what has the form stays as it is.
+    for (from, options) in [
+        ("zstd", &["--compression", "gzip"][..]),
+        ("gzip", &["--compression", "gzip", "--force-compression"]),
+        ("gzip", &[]),
+    ] {
+        assert_eq!(
+            copy(from, &format!("from-{from}{}", options.len()), options),
+            original,
+            "{options:?}"
+        );
+    }
+    if let Some(skopeo) = program("skopeo") {
+        let to = format!("dir:{}", site.outside("read"));
+        let arguments = ["--insecure-policy", "copy", "-q", "--all", &place("zstd"), &to];
+        Ran::of(&mut site.command(skopeo.to_str().unwrap(), &arguments)).succeeded();
+    }
+    let (from, to) = (place("gzip"), format!("docker-archive:{}", site.outside("docker.tar")));
+    let refused =
+        site.formwork(&["copy", "-q", "--compression", "zstd", &from, &to]).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("compress with gzip"));
 }

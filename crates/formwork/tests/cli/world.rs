@@ -81,7 +81,7 @@ fn only_root_raises_hard_limits() {
         if site.user().is_none() && may_raise_limits() {
             assert_eq!(ran.succeeded().stdout, format!("{}\n", hard / 1024 + 4));
         } else {
-            ran.failed(125, "cannot raise limits above their own");
+            ran.failed(125, "cannot set the limits of `memlock`");
         }
     });
 }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests may stop, also in their functions")]
 
+mod asked;
 mod calls;
 mod classes;
 mod cves;

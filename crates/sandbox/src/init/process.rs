@@ -5,17 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::{Gid, Uid};
+use rustix::thread::{CapabilitySet, Gid, Uid};
 
 use super::target::is_dir;
 use super::{program, root, target};
 use crate::supervisor::Questions;
 use crate::supervisor::kernel::{self, Asking};
 use crate::sys::{self, Strings};
-use crate::{ProcessSpec, SandboxError, Stage};
+use crate::{ProcessSpec, ResourceLimit, SandboxError, Stage};
 
 /// Where programs are looked for if the environment has no `PATH`, as Docker sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,6 +54,7 @@ pub(crate) fn start(
     stdio: &[OwnedFd; 3],
 ) -> Result<Pid, SandboxError> {
     let cwd = open_cwd(spec)?;
+    let stdio = &own_devices(stdio)?;
     let (candidates, args, env) = words(spec)?;
     let mut failure = None;
     let pid = sys::vfork(|| {
@@ -74,6 +75,31 @@ pub(crate) fn start(
             Err(_) => self::failure(Stage::Confine, spec, errno),
         },
     })
+}
+
+/// The standard streams, with the sandbox's own `/dev/null` in the place of the machine's: root could
+/// change the rights of that one for all.
+fn own_devices(stdio: &[OwnedFd; 3]) -> Result<[OwnedFd; 3], SandboxError> {
+    let is_null = |file: &OwnedFd| {
+        let stat = rustix::fs::fstat(file);
+        stat.is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == rustix::fs::makedev(1, 3)
+        })
+    };
+    let own = |file: &OwnedFd| {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = is_null(file).then(|| rustix::fs::open("/dev/null", flags, Mode::empty()));
+        match own {
+            Some(Ok(own)) if is_null(&own) => Ok(own),
+            // Where none could be made, it has to be the container's.
+            _ => file.try_clone(),
+        }
+    };
+    let [stdin, stdout, stderr] = stdio.each_ref().map(own);
+    let failed = |error| SandboxError::setup(Stage::Stdio, "standard input and output", error);
+    let all = stdin.and_then(|stdin| Ok([stdin, stdout?, stderr?]));
+    all.map_err(|error: std::io::Error| failed(crate::OsError::from(error)))
 }
 
 /// The working directory, found inside the new root and without the magic links of `/proc`, so
@@ -147,11 +173,16 @@ pub(crate) fn become_process(
     for limit in &spec.resource_limits {
         limit.set().map_err(at(Stage::Limit))?;
     }
+    let mut is_limited = true;
     if !spec.privileged {
         let dropped = drop_capabilities(confinement.capabilities);
+        is_limited = dropped.is_ok();
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
+        if confinement.is_contained {
+            give_up(confinement.capabilities).map_err(at(Stage::Confine))?;
+        }
     }
-    if spec.no_new_privileges || confinement.needs_no_new_privileges(spec) {
+    if spec.no_new_privileges || !is_limited || confinement.needs_no_new_privileges(spec) {
         rustix::thread::set_no_new_privs(true).map_err(at(Stage::Confine))?;
     }
     if !spec.privileged {
@@ -169,6 +200,9 @@ pub(crate) fn become_process(
     if let Some(asking) = confinement.asking {
         asking.ask().map_err(at(Stage::Confine))?;
     }
+    if spec.user.uid != 0 {
+        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
+    }
     match confinement.questions {
         // Who it is, the supervisor knows.
         Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
@@ -182,6 +216,15 @@ pub(crate) fn become_process(
     sys::close_all_on_exec().map_err(at(Stage::Confine))?;
     sys::release_signals();
     Ok(())
+}
+
+/// Gives a pipe to a user, who can then open it by its name (`/dev/stdout`), as docker does.
+fn give_pipe(file: &OwnedFd, uid: u32) {
+    let is_pipe = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    if rustix::fs::fstat(file).is_ok_and(is_pipe) {
+        // Where nobody may, the user can still write to it.
+        let _ = rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), None);
+    }
 }
 
 impl Confinement<'_> {
@@ -215,13 +258,24 @@ fn drop_capabilities(kept: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Gives up what the process has now beyond these. With `no_new_privs` it gets none of that back,
+/// even where the container does not let this process limit what it can ever get.
+fn give_up(kept: u64) -> Result<(), Errno> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    let kept = CapabilitySet::from_bits_retain(kept);
+    sets.permitted &= kept;
+    sets.effective &= kept;
+    sets.inheritable &= kept;
+    rustix::thread::set_capabilities(None, sets)
+}
+
 /// Takes on the numbers. Leaving user 0 takes all capabilities away.
 fn become_user(spec: &ProcessSpec) -> Result<(), Errno> {
     let (uid, gid) = (Uid::from_raw(spec.user.uid), Gid::from_raw(spec.user.gid));
     match sys::set_groups(&spec.user.groups) {
         // In a user namespace that somebody made without privileges, with one id, nobody may; the
-        // builder's own groups stay.
-        Err(Errno::PERM) if spec.user.groups.is_empty() => {}
+        // builder's own groups stay, as in a container that lets nobody change them.
+        Err(Errno::PERM) if spec.user.groups.iter().all(|group| *group == spec.user.gid) => {}
         result => result?,
     }
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
@@ -276,6 +330,14 @@ fn subject(stage: Stage, spec: &ProcessSpec) -> PathBuf {
         Stage::WorkingDirectory => target::show(&spec.cwd),
         Stage::User => format!("{}:{}", spec.user.uid, spec.user.gid).into(),
         Stage::Stdio => "standard input and output".into(),
+        Stage::Limit => names(&spec.resource_limits).into(),
         _ => "the process".into(),
     }
+}
+
+/// The names of limits; of those that this process could not raise so far, if there are any.
+fn names(limits: &[ResourceLimit]) -> String {
+    let beyond: Vec<&ResourceLimit> = limits.iter().filter(|limit| limit.is_beyond()).collect();
+    let chosen = if beyond.is_empty() { limits.iter().collect() } else { beyond };
+    chosen.iter().map(|limit| limit.resource.name()).collect::<Vec<_>>().join(", ")
 }

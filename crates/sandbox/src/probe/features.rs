@@ -31,7 +31,7 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.push(tracing(trial));
     }
     if trial.rung == Ok(Rung::Chroot) {
-        features.push(secrets(trial));
+        features.extend([capabilities(trial), secrets(trial)]);
     }
     features.extend(system_calls());
     features.push(scopes());
@@ -43,7 +43,7 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
             || feature.name.starts_with("subordinate");
         feature.required &= trial.rung != Ok(Rung::SingleId) || !is_about_ids;
         let needs_mounts =
-            !matches!(feature.name.as_str(), "kernel" | "chroot" | "tracing" | "openat2");
+            !["kernel", "chroot", "capabilities", "tracing", "openat2"].contains(&&*feature.name);
         let has_none = matches!(trial.rung, Ok(Rung::Chroot | Rung::Traced));
         feature.required &= !has_none || !needs_mounts;
         // What was not tried may be there.
@@ -150,7 +150,12 @@ fn subordinate_ids(user: &HostUser, kind: IdKind) -> Feature {
             Err(problem) => problem.to_string(),
         },
         purpose: "the users and groups of an image, which are kept as data without them".to_owned(),
-        remedy: Some(format!("as root: echo '{user}:100000:65536' >> {file}")),
+        remedy: match &mapping {
+            Err(RootlessProblem::NoSubordinateIds { free, .. }) => {
+                Some(format!("as root: echo '{user}:{free}:65536' >> {file}"))
+            }
+            _ => None,
+        },
     }
 }
 
@@ -191,20 +196,8 @@ fn is_privileged(path: &Path) -> bool {
 
 /// What is left inside a container that gives no namespaces.
 fn chroot(trial: &Trial) -> Feature {
-    let needed = [
-        ("CHOWN", CapabilitySet::CHOWN),
-        ("SYS_CHROOT", CapabilitySet::SYS_CHROOT),
-        ("MKNOD", CapabilitySet::MKNOD),
-        ("SETUID", CapabilitySet::SETUID),
-        ("SETGID", CapabilitySet::SETGID),
-        ("DAC_OVERRIDE", CapabilitySet::DAC_OVERRIDE),
-        ("FOWNER", CapabilitySet::FOWNER),
-    ];
-    let is_needed = |name: &str| name != "MKNOD" || trial.shown.is_err();
-    let needed: Vec<_> = needed.into_iter().filter(|(name, _)| is_needed(name)).collect();
-    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |s| s.effective);
-    let lacking = needed.iter().filter(|(_, bit)| !own.contains(*bit));
-    let lacking: Vec<&str> = lacking.map(|(name, _)| *name).collect();
+    let lacking =
+        lacking(&[("CHOWN", CapabilitySet::CHOWN), ("SYS_CHROOT", CapabilitySet::SYS_CHROOT)]);
     Feature {
         name: "chroot".to_owned(),
         available: lacking.is_empty(),
@@ -215,10 +208,7 @@ fn chroot(trial: &Trial) -> Feature {
         },
         purpose: "runs steps inside a container that gives no namespaces".to_owned(),
         remedy: Some(match HostUser::of_this_process().uid {
-            0 => format!(
-                "`securityContext.capabilities.add: [{}]` (Kubernetes), `--cap-add` (docker, podman)",
-                lacking.join(", ")
-            ),
+            0 => way_to_capabilities(&lacking),
             _ => "inside a container, be its root: `--user 0` (docker, podman), `runAsUser: 0` \
                   (Kubernetes)"
                 .to_owned(),
@@ -241,6 +231,62 @@ fn tracing(trial: &Trial) -> Feature {
                 .to_owned(),
         ),
     }
+}
+
+/// What steps in a chroot do with docker's other capabilities, and how it ends without them.
+const USES: [(&str, CapabilitySet, &str); 8] = [
+    (
+        "DAC_OVERRIDE",
+        CapabilitySet::DAC_OVERRIDE,
+        "root of a step cannot reach what others have closed",
+    ),
+    (
+        "FOWNER",
+        CapabilitySet::FOWNER,
+        "root of a step cannot change modes and times of others' files",
+    ),
+    ("FSETID", CapabilitySet::FSETID, "files that change lose their setgid bit"),
+    ("KILL", CapabilitySet::KILL, "root of a step cannot end the processes of others"),
+    ("MKNOD", CapabilitySet::MKNOD, "there are no devices, and so nothing can be run"),
+    ("SETFCAP", CapabilitySet::SETFCAP, "files can be given no capabilities"),
+    ("SETGID", CapabilitySet::SETGID, "no step runs as another user, and apt and `su` fail"),
+    ("SETUID", CapabilitySet::SETUID, "no step runs as another user, and apt and `su` fail"),
+];
+
+/// Which capabilities a container has taken away that steps could use.
+fn capabilities(trial: &Trial) -> Feature {
+    let is_needed = |name: &str| name != "MKNOD" || trial.shown.is_err();
+    let used: Vec<_> = USES
+        .iter()
+        .filter(|(name, ..)| is_needed(name))
+        .map(|(name, bit, _)| (*name, *bit))
+        .collect();
+    let lacking = lacking(&used);
+    let costs = USES.iter().filter(|(name, ..)| lacking.contains(name));
+    let costs: Vec<String> = costs.map(|(name, _, cost)| format!("{name}: {cost}")).collect();
+    Feature {
+        name: "capabilities".to_owned(),
+        available: lacking.is_empty(),
+        required: lacking.contains(&"MKNOD"),
+        found: match lacking.is_empty() {
+            true => "steps have what docker gives".to_owned(),
+            false => format!("steps lack {}", lacking.join(", ")),
+        },
+        purpose: costs.join("; "),
+        remedy: Some(way_to_capabilities(&lacking)),
+    }
+}
+
+fn lacking(needed: &[(&'static str, CapabilitySet)]) -> Vec<&'static str> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |s| s.effective);
+    needed.iter().filter(|(_, bit)| !own.contains(*bit)).map(|(name, _)| *name).collect()
+}
+
+fn way_to_capabilities(lacking: &[&str]) -> String {
+    format!(
+        "`securityContext.capabilities.add: [{}]` (Kubernetes), `--cap-add` (docker, podman)",
+        lacking.join(", ")
+    )
 }
 
 fn overlay(trial: &Trial) -> Feature {

@@ -114,7 +114,9 @@ pub(super) fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
     let what = match spec {
         ProcessSpec { privileged: true, .. } => "a privileged process",
         ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
-        _ if spec.limits != Limits::default() => "a limit of all processes together",
+        _ if spec.limits != Limits::default() => {
+            "a limit of all processes together (`--memory`, `--cpus`, `--pids-limit`)"
+        }
         _ => return Ok(()),
     };
     Err(SandboxError::Unavailable(format!(

@@ -1,16 +1,19 @@
 //! Extended attributes: those in which records are kept are seen by nobody.
 
 use formwork_fs::{FileKind, OWNER_ATTRIBUTE};
+use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
 use super::Outcome;
-use super::calls::Place;
-use super::permissions::{READ, WRITE};
+use super::calls::{New, Place};
+use super::permissions::{READ, WRITE, is_owners};
 use super::place::Found;
 use super::process::Caller;
 
 const CAPABILITY: &[u8] = b"security.capability";
-/// The longest list (`XATTR_LIST_MAX`).
+/// Lists of who may use a file, which its owner sets.
+const LISTS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+/// The longest list, and the longest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const LONGEST_LIST: usize = 65536;
 
 impl Caller<'_> {
@@ -19,30 +22,68 @@ impl Caller<'_> {
         if self.is_hidden(place, name)? {
             return Ok(Outcome::Error(Errno::NODATA));
         }
-        self.with_rights_to_attribute(place, name, READ)
+        self.with_rights_to_attribute(place, name)
     }
 
-    /// Setting or removing one.
-    pub(super) fn change_attribute(&self, place: Place, name: usize) -> Result<Outcome> {
-        let text = self.string(self.long(name))?;
-        let is_privileged = text.to_bytes() == CAPABILITY;
-        if self.is_hidden(place, name)? || (is_privileged && !self.credentials()?.is_capable) {
+    /// Setting or removing one. This is done here, since a process could change the name behind a
+    /// question to that of a record.
+    pub(super) fn change_attribute(&self, place: Place, name: usize, new: New) -> Result<Outcome> {
+        let name = self.string(self.long(name))?;
+        let who = self.credentials()?;
+        let found = self.find(place)?;
+        let may = match name.to_bytes() {
+            OWNER_ATTRIBUTE => false,
+            CAPABILITY => who.is_capable && !has_record_of_links(&found)?,
+            name if name.starts_with(b"user.") => match self.may(&who, &found, WRITE)? {
+                true => true,
+                false => return Ok(Outcome::Error(Errno::ACCESS)),
+            },
+            name if LISTS.contains(&name) => who.may_ignore_modes() || is_owners(&who, &found)?,
+            // Nobody with docker's capabilities may set any other.
+            name => {
+                let is_known =
+                    [&b"security."[..], b"trusted."].iter().any(|it| name.starts_with(it));
+                let errno = if is_known { Errno::PERM } else { Errno::OPNOTSUPP };
+                return Ok(Outcome::Error(errno));
+            }
+        };
+        if !may {
             return Ok(Outcome::Error(Errno::PERM));
         }
-        self.with_rights_to_attribute(place, name, WRITE)
+        let result = match self.new_value(new)? {
+            Some((value, flags)) => rustix::fs::setxattr(found.place(), &*name, &value, flags),
+            None => rustix::fs::removexattr(found.place(), &*name),
+        };
+        Ok(result.map_or_else(Outcome::Error, |()| Outcome::Value(0)))
     }
 
-    /// Attributes of users take rights to the file, as its content does, and lists of access its
-    /// owner.
-    fn with_rights_to_attribute(&self, place: Place, name: usize, rights: u32) -> Result<Outcome> {
-        if self.credentials()?.may_ignore_modes() {
-            return Ok(Outcome::Continue);
-        }
+    /// What an attribute shall be, with the flags for how; `None` if it shall not be.
+    fn new_value(&self, new: New) -> Result<Option<(Vec<u8>, XattrFlags)>> {
+        let (address, size, flags) = match new {
+            New::Nothing => return Ok(None),
+            New::At(at) => (self.long(at), self.long(at + 1), self.int(at + 2)),
+            New::In(at) => {
+                let bytes: [u8; 16] = self.read(self.long(at))?;
+                let [address, size] = [0, 8].map(|at| {
+                    let mut long = [0; 8];
+                    long.copy_from_slice(&bytes[at..at + 8]);
+                    u64::from_le_bytes(long)
+                });
+                (address, size & u64::from(u32::MAX), (size >> 32) as u32)
+            }
+        };
+        let size = usize::try_from(size).ok().filter(|size| *size <= LONGEST_LIST);
+        let mut value = vec![0; size.ok_or(Errno::TOOBIG)?];
+        self.read_all(address, &mut value)?;
+        Ok(Some((value, XattrFlags::from_bits_retain(flags))))
+    }
+
+    /// Reading an attribute of users takes the right to read the file.
+    fn with_rights_to_attribute(&self, place: Place, name: usize) -> Result<Outcome> {
         let name = self.string(self.long(name))?;
-        match name.to_bytes() {
-            name if name.starts_with(b"user.") => self.with_rights(place, rights),
-            _ if rights == WRITE => self.owners_business(place),
-            _ => Ok(Outcome::Continue),
+        match name.to_bytes().starts_with(b"user.") {
+            true => self.with_rights(place, READ),
+            false => Ok(Outcome::Continue),
         }
     }
 

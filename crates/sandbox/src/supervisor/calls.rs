@@ -42,6 +42,16 @@ pub(super) enum Stamps {
     Wide,
 }
 
+/// What an attribute shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum New {
+    Nothing,
+    /// The bytes at the address in an argument, of the size and with the flags in the next ones.
+    At(usize),
+    /// The same three in a structure (`struct xattr_args`), at the address in an argument.
+    In(usize),
+}
+
 /// What a call does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
@@ -56,7 +66,7 @@ pub(super) enum Call {
     /// Reads an attribute whose name is an argument.
     GetAttribute(Place, usize),
     /// Sets or removes one.
-    ChangeAttribute(Place, usize),
+    ChangeAttribute(Place, usize, New),
     /// Lists them into the buffer and size of two arguments.
     ListAttributes(Place, usize),
     /// Opens a file, with these flags and the mode behind them.
@@ -176,14 +186,14 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("lgetxattr", GetAttribute(Link(0), 1), ALWAYS),
         ("fgetxattr", GetAttribute(File(0), 1), ALWAYS),
         ("getxattrat", GetAttribute(AtWith(0, 1, 2), 3), ALWAYS),
-        ("setxattr", ChangeAttribute(Path(0), 1), ALWAYS),
-        ("lsetxattr", ChangeAttribute(Link(0), 1), ALWAYS),
-        ("fsetxattr", ChangeAttribute(File(0), 1), ALWAYS),
-        ("setxattrat", ChangeAttribute(AtWith(0, 1, 2), 3), ALWAYS),
-        ("removexattr", ChangeAttribute(Path(0), 1), ALWAYS),
-        ("lremovexattr", ChangeAttribute(Link(0), 1), ALWAYS),
-        ("fremovexattr", ChangeAttribute(File(0), 1), ALWAYS),
-        ("removexattrat", ChangeAttribute(AtWith(0, 1, 2), 3), ALWAYS),
+        ("setxattr", ChangeAttribute(Path(0), 1, New::At(2)), ALWAYS),
+        ("lsetxattr", ChangeAttribute(Link(0), 1, New::At(2)), ALWAYS),
+        ("fsetxattr", ChangeAttribute(File(0), 1, New::At(2)), ALWAYS),
+        ("setxattrat", ChangeAttribute(AtWith(0, 1, 2), 3, New::In(4)), ALWAYS),
+        ("removexattr", ChangeAttribute(Path(0), 1, New::Nothing), ALWAYS),
+        ("lremovexattr", ChangeAttribute(Link(0), 1, New::Nothing), ALWAYS),
+        ("fremovexattr", ChangeAttribute(File(0), 1, New::Nothing), ALWAYS),
+        ("removexattrat", ChangeAttribute(AtWith(0, 1, 2), 3, New::Nothing), ALWAYS),
         ("listxattr", ListAttributes(Path(0), 1), ALWAYS),
         ("llistxattr", ListAttributes(Link(0), 1), ALWAYS),
         ("flistxattr", ListAttributes(File(0), 1), ALWAYS),

@@ -17,6 +17,8 @@ use super::place::{Entry, Found, device_type};
 use super::process::Caller;
 use crate::sys::notify;
 
+/// What a structure with a size may have at most: the kernel takes a page.
+const LARGEST_HOW: usize = 4096;
 /// The flags of `statx` that say how, and not which file.
 const STATX_HOW: u32 = 0x6000;
 /// `S_ISUID`, `S_ISGID`, and the group's right to execute, without which the second means locks.
@@ -138,6 +140,14 @@ impl Caller<'_> {
 
     pub(super) fn open2(&self) -> Result<Outcome> {
         let bytes: [u8; 24] = self.read(self.long(2))?;
+        // What it may have grown by has to be zero, and it cannot have shrunk.
+        let rest =
+            usize::try_from(self.long(3)).ok().and_then(|size| size.checked_sub(bytes.len()));
+        let mut more = vec![0; rest.filter(|rest| *rest < LARGEST_HOW).ok_or(Errno::INVAL)?];
+        self.read_all(self.long(2).wrapping_add(bytes.len() as u64), &mut more)?;
+        if more.iter().any(|byte| *byte != 0) {
+            return Ok(Outcome::Continue);
+        }
         let long = |at: usize| {
             let mut long = [0; 8];
             long.copy_from_slice(&bytes[at..at + 8]);

@@ -338,7 +338,7 @@ impl Caller<'_> {
             Call::Statx => self.statx(),
             Call::Chown(place, owner) => self.chown(place, owner),
             Call::GetAttribute(place, name) => self.get_attribute(place, name),
-            Call::ChangeAttribute(place, name) => self.change_attribute(place, name),
+            Call::ChangeAttribute(place, name, new) => self.change_attribute(place, name, new),
             Call::ListAttributes(place, buffer) => self.list_attributes(place, buffer),
             Call::Open(place, flags) => self.open(place, flags),
             Call::Create => self.create(),

@@ -263,7 +263,7 @@ impl Caller<'_> {
 
 /// Whether a file belongs to a process. What has no name and no owner that could be told (memory,
 /// perhaps), belongs to whoever has it open; so does what its file system keeps no owner of.
-fn is_owners(who: &Credentials, found: &Found) -> Result<bool> {
+pub(super) fn is_owners(who: &Credentials, found: &Found) -> Result<bool> {
     let known = found.examine()?;
     let is_nobodys = known.record.is_none() && (known.raw.links() == 0 || !found.keeps_records());
     Ok(is_nobodys || known.owner().0 == who.users.file || is_kernels(found))

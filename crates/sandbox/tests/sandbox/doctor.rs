@@ -67,11 +67,20 @@ fn written(command: &mut Command) -> String {
 #[test]
 fn users_without_subordinate_ids_are_told_which_line_to_add() {
     let Some(text) = as_user(STRANGER, "nothing", true) else { return };
-    assert!(text.contains("NoSubordinateIds { kind: User, user: \"60999\" }"), "{text}");
+    assert!(text.contains("NoSubordinateIds { kind: User, user: \"60999\", free: "), "{text}");
     let Some(text) = as_user(STRANGER, "probe", false) else { return };
     assert!(text.contains("sufficient: true"), "{text}");
-    assert!(text.contains("as root: echo '60999:100000:65536' >> /etc/subuid"), "{text}");
-    assert!(text.contains("as root: echo '60999:100000:65536' >> /etc/subgid"), "{text}");
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        // Behind those of all others.
+        let others = fs_err::read_to_string(file).unwrap_or_default();
+        let first = others.lines().filter_map(|line| {
+            let numbers = line.split_once(':')?.1.split_once(':')?;
+            Some(numbers.0.parse::<u32>().ok()? + numbers.1.parse::<u32>().ok()?)
+        });
+        let first = first.max().unwrap_or(0).max(100_000);
+        let line = format!("as root: echo '60999:{first}:65536' >> {file}");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
 }
 
 #[test]

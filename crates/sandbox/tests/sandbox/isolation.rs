@@ -108,6 +108,22 @@ fn setuid_programs_work_unless_new_privileges_are_refused() {
     });
 }
 
+/// moby's `defaultLinuxMaskedPaths`; few machines have all of them.
+const DOCKER_HIDES: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
 #[test]
 fn what_docker_hides_is_hidden() {
     on_each_rung(|arena| {
@@ -118,6 +134,12 @@ fn what_docker_hides_is_hidden() {
                       ls -A /sys/firmware
                       true";
         assert_eq!(arena.sh(script), "");
+        // Also what is of no use to this user: something is mounted there.
+        let mounted = arena.sh("cut -d ' ' -f 5 /proc/self/mountinfo");
+        let mounted: Vec<&str> = mounted.lines().collect();
+        for path in DOCKER_HIDES.iter().filter(|path| std::path::Path::new(path).exists()) {
+            assert!(mounted.contains(path), "{path} is not among {mounted:?}");
+        }
     });
 }
 
@@ -152,6 +174,24 @@ fn the_devices_work_and_stay_as_they_are() {
         let expected = "2\n2\n1\ncore fd full mqueue null ptmx pts random shm stderr stdin stdout \
                         tty urandom zero x\n";
         assert_eq!(arena.sh(script), expected);
+    });
+}
+
+#[test]
+fn devices_of_an_image_do_not_work() {
+    on_each_rung(|arena| {
+        // /dev/zero by another name; only real root can make one.
+        let zero = arena.tree("image", &[]).join("zero");
+        let mode = rustix::fs::Mode::from_raw_mode(0o666);
+        let (kind, device) = (rustix::fs::FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+        if rustix::fs::mknodat(rustix::fs::CWD, &zero, kind, mode, device).is_err() {
+            return;
+        }
+        let script = "stat -c %F /zero; head -c 1 /zero | wc -c; head -c 1 /dev/zero | wc -c";
+        let mut spec = arena.script(script);
+        spec.root.layers.push(arena.path("image"));
+        let ended = arena.run(spec).unwrap();
+        assert_eq!(ended.stdout, "character special file\n0\n1\n", "{}", ended.stderr);
     });
 }
 

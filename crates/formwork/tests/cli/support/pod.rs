@@ -33,6 +33,10 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
 ];
 
+/// What of the others formwork could make use of.
+const PRIVILEGES: [&str; 4] =
+    ["CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"];
+
 /// What all runs of crun begin with, in a mount namespace of their own: crun knows only the unified
 /// hierarchy of control groups.
 const PRELUDE: &str = "test -e /sys/fs/cgroup/cgroup.controllers \
@@ -67,6 +71,8 @@ pub(crate) struct Pod {
     pub(crate) capabilities: Vec<&'static str>,
     /// Whether its system call profile is one without seccomp notifications and tracing.
     pub(crate) is_mute: bool,
+    /// Whether it may do everything, as `--privileged` lets it.
+    pub(crate) is_privileged: bool,
 }
 
 impl Pod {
@@ -112,7 +118,7 @@ impl Pod {
         let name = name.replace('.', "pod-");
         let place = place.to_owned();
         let (is_running, user, no_new_privileges) = (false, 0, false);
-        let (capabilities, is_mute) = (CAPABILITIES.to_vec(), false);
+        let (capabilities, is_mute, is_privileged) = (CAPABILITIES.to_vec(), false, false);
         Some(Self {
             place,
             runtime,
@@ -123,6 +129,7 @@ impl Pod {
             no_new_privileges,
             capabilities,
             is_mute,
+            is_privileged,
         })
     }
 
@@ -160,7 +167,7 @@ impl Pod {
         let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
         let bare = ["nosuid", "noexec", "nodev"];
         let (source, destination, access) = &self.shared;
-        json!({
+        let mut config = json!({
             "ociVersion": "1.0.2",
             "process": {
                 "user": {"uid": self.user, "gid": self.user},
@@ -192,7 +199,16 @@ impl Pod {
                                   "/proc/sysrq-trigger"],
                 "seccomp": seccomp(self.is_mute),
             },
-        })
+        });
+        if self.is_privileged {
+            let all: Vec<&str> = CAPABILITIES.into_iter().chain(PRIVILEGES).collect();
+            config["process"]["capabilities"] =
+                json!({"bounding": all, "effective": all, "permitted": all});
+            for key in ["maskedPaths", "readonlyPaths", "seccomp"] {
+                config["linux"].as_object_mut().unwrap().remove(key);
+            }
+        }
+        config
     }
 }
 
