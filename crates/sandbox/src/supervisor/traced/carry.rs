@@ -166,17 +166,30 @@ impl Caller<'_> {
 
     fn remove(&self, place: Place, flags: u32) -> Result<Outcome> {
         let is_directory = flags & AT_REMOVEDIR != 0;
-        let entry = self.find_entry(place).map_err(|errno| match (errno, is_directory) {
-            (Errno::EXIST, true) => Errno::INVAL,
-            (Errno::EXIST, false) => Errno::ISDIR,
-            (errno, _) => errno,
-        })?;
+        let entry = match self.find_entry(place) {
+            Err(Errno::EXIST) if is_directory => return Err(self.why_it_stays(place)),
+            Err(Errno::EXIST) => return Err(Errno::ISDIR),
+            entry => entry?,
+        };
         if let Outcome::Error(errno) = self.change_entry(place, None)? {
             return Err(errno);
         }
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         rustix::fs::unlinkat(&entry.descriptor, &*entry.name, flags)?;
         Ok(DONE)
+    }
+
+    /// Why a directory cannot be removed by a path that is no name.
+    fn why_it_stays(&self, place: Place) -> Errno {
+        let path = match place {
+            Place::Path(path) | Place::At(_, path) => self.name_at(path).unwrap_or_default(),
+            _ => CString::default(),
+        };
+        match path.to_bytes() {
+            bytes if bytes.ends_with(b"..") => Errno::NOTEMPTY,
+            bytes if bytes.ends_with(b".") => Errno::INVAL,
+            _ => Errno::BUSY,
+        }
     }
 
     fn rename(&self, from: Place, to: Place, flags: u32) -> Result<Outcome> {

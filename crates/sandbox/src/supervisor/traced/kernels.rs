@@ -129,8 +129,10 @@ impl Caller<'_> {
         let own = format!("{process}/");
         let place = |rest: &[&[u8]]| [own.as_bytes(), &rest.join(&b'/')].concat();
         let behind = |start: Vec<u8>, rest: &[&[u8]]| {
-            let path = [&start[..], b"/", &rest.join(&b'/')].concat();
-            inside.open(&path, flags, Mode::empty(), ResolveFlags::empty())
+            let parts: Vec<&[u8]> = [&start[..]].iter().chain(rest).copied().collect();
+            let path = parts.join(&b'/');
+            let path = if path.is_empty() { b"/" } else { &path[..] };
+            inside.open(path, flags, Mode::empty(), ResolveFlags::empty())
         };
         match Own::of(&rest) {
             Own::Nothing => Err(Errno::NOENT),

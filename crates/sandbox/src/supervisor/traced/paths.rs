@@ -130,6 +130,8 @@ impl Caller<'_> {
             start => start?,
         };
         match inside.strip(&start) {
+            // It has no path any more, if that is not its name.
+            Some(_) if start.ends_with(b" (deleted)") => Err(Errno::NAMETOOLONG),
             Some(start) => Ok([start, b"/", path].concat()),
             // A directory of `/proc` that the process has open.
             None if start.starts_with(b"/proc/") => Ok([&start, &b"/"[..], path].concat()),
