@@ -226,8 +226,8 @@ fn tracing(trial: &Trial) -> Feature {
         found: outcome("a process was traced", possible.map_err(OsError::from)),
         purpose: "runs steps as somebody else than root, without namespaces".to_owned(),
         remedy: Some(
-            "an x86-64 machine with Linux 5.14 or later, the sysctl kernel.yama.ptrace_scope below \
-             3, and a container whose filter allows `ptrace` and `seccomp`, as docker's does"
+            "an x86-64 machine with Linux 5.14 or later, the sysctl kernel.yama.ptrace_scope at 0 \
+             or 1, and a container whose filter allows `ptrace` and `seccomp`, as docker's does"
                 .to_owned(),
         ),
     }

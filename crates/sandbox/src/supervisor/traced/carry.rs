@@ -35,6 +35,7 @@ impl Caller<'_> {
     pub(super) fn carry_out(&self, inside: &Inside, deed: Deed) -> Result<Outcome> {
         match deed {
             Deed::Same => self.outcome(),
+            Deed::Never => Err(Errno::PERM),
             Deed::Open(place, flags) => self.open_traced(inside, place, flags),
             Deed::Create => self.create_traced(inside),
             Deed::Open2 => self.open2_traced(inside),
@@ -67,7 +68,7 @@ impl Caller<'_> {
             }
             Deed::ChangeMode(place, mode) => self.change_mode(place, self.int(mode) & 0o7777),
             Deed::Access(place, rights, flags) => self.access_traced(place, rights, flags),
-            Deed::Truncate(place) => self.truncate(place),
+            Deed::Truncate(place) => self.truncate(inside, place),
             Deed::Times | Deed::OldTimes | Deed::MicroTimes(..) => self.set_times_traced(deed),
             Deed::ReadLink(place, buffer) => self.read_link(inside, place, buffer),
             Deed::StatFs(place) => {
@@ -240,10 +241,13 @@ impl Caller<'_> {
         if cannot_execute { Err(Errno::ACCESS) } else { Ok(DONE) }
     }
 
-    fn truncate(&self, place: Place) -> Result<Outcome> {
+    fn truncate(&self, inside: &Inside, place: Place) -> Result<Outcome> {
         let found = self.find(place)?;
         if !self.may(&*self.credentials()?, &found, WRITE)? {
             return Err(Errno::ACCESS);
+        }
+        if inside.runs(found.examine()?.raw.identity()) {
+            return Err(Errno::TXTBSY);
         }
         let mut arguments = [Argument::Text(found.place()), Argument::Number(self.long(1))];
         trace::call(libc::SYS_truncate, &mut arguments)?;

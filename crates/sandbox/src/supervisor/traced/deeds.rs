@@ -46,6 +46,8 @@ pub(super) enum Deed {
     Shared,
     /// The same by a number.
     SharedUse,
+    /// What nobody may do here.
+    Never,
     /// `kill`.
     Signal,
     Control,
@@ -61,6 +63,8 @@ const ALWAYS: Path = Path::Ask(Ask::Always);
 /// `AF_UNIX`, `SO_PEERCRED`.
 const UNIX: Path = Path::Ask(Ask::IfOneOf(0, [1, 1]));
 const PEER: Path = Path::Ask(Ask::IfOneOf(2, [17, 17]));
+/// `CLONE_UNTRACED`.
+const UNTRACED: u32 = 0x0080_0000;
 /// `RLIMIT_RSS`.
 const LIMIT: [u32; 2] = [5, 5];
 
@@ -162,6 +166,8 @@ pub(super) const DEEDS: &[(&str, Deed, Path)] = {
         ("execve", Same, Path::Trace),
         ("execveat", Same, Path::Trace),
         ("chdir", Same, Path::Trace),
+        // Processes that nobody could follow.
+        ("clone", Never, Path::Ask(Ask::IfAny(0, UNTRACED))),
         ("sendmsg", Same, Path::Trace),
         ("sendmmsg", Same, Path::Trace),
         // Their paths are in structures or lead to descriptors that nobody else can make; programs do

@@ -61,6 +61,12 @@ pub(super) fn fill(thread: u32, stack: u64, plan: &Plan) -> Result<()> {
     if let Some(interpreter) = &interpreter {
         list.map(interpreter, INTERPRETER);
     }
+    if plan.program.executes_stack {
+        /// All rights, and for all that the stack will ever be.
+        const ALL: u64 = 7 | 0x0100_0000;
+        let page = stack.start & !(PAGE - 1);
+        list.row([libc::SYS_mprotect as u64, page, PAGE, ALL, 0, 0, 0]);
+    }
     const SET_NAME: u64 = 15;
     list.row([libc::SYS_prctl as u64, SET_NAME, NAME, 0, 0, 0, 0]);
     let entry = interpreter.as_ref().unwrap_or(&program).entry();

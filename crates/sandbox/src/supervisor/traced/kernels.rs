@@ -14,7 +14,7 @@ use super::paths::{read_link, text};
 use crate::supervisor::process::Caller;
 
 /// What everybody may read there.
-const FILES: [&str; 16] = [
+pub(super) const FILES: [&str; 16] = [
     "cpuinfo",
     "meminfo",
     "stat",
@@ -136,7 +136,7 @@ impl Caller<'_> {
         };
         match Own::of(&rest) {
             Own::Nothing => Err(Errno::NOENT),
-            Own::File => open_file(&own, &rest, flags),
+            Own::File => self.open_file(inside, process, &rest, flags),
             _ if is_link => open(&place(&rest), flags),
             Own::Program => behind(inside.program_of(process)?, &[]),
             Own::Root => behind(Vec::new(), &rest[1..]),
@@ -208,6 +208,30 @@ impl Caller<'_> {
         Some((process, rest.to_vec()))
     }
 
+    fn open_file(
+        &self,
+        inside: &Inside,
+        process: u32,
+        rest: &[&[u8]],
+        flags: OFlags,
+    ) -> Result<OwnedFd> {
+        let path = format!("{process}/{}", String::from_utf8_lossy(&rest.join(&b'/')));
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+        match rest {
+            [name] if writes && WRITABLE.contains(name) => {
+                rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+            }
+            [b"mem" | b"clear_refs"] => Err(Errno::ACCESS),
+            [name] if !writes && !flags.contains(OFlags::PATH) => {
+                match self.rewritten(inside, process, name) {
+                    Some(file) => file,
+                    None => open_to_read(CWD, path.as_bytes(), flags),
+                }
+            }
+            _ => open_to_read(CWD, path.as_bytes(), flags),
+        }
+    }
+
     /// A file of the whole machine's.
     fn open_machines(&self, parts: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {
         let path = String::from_utf8(parts.join(&b'/')).map_err(|_| Errno::NOENT)?;
@@ -231,7 +255,7 @@ impl Inside {
         let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
         let group = group.and_then(|group| group.trim().parse::<u32>().ok()).ok_or(Errno::NOENT)?;
         let programs = self.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        programs.get(&group).cloned().ok_or(Errno::NOENT)
+        programs.get(&group).map(|program| program.path.clone()).ok_or(Errno::NOENT)
     }
 }
 
@@ -241,18 +265,6 @@ pub(super) fn is_ours(thread: u32) -> bool {
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     let own = std::process::id();
     tracer.and_then(|tracer| tracer.trim().parse().ok()) == Some(own)
-}
-
-fn open_file(own: &str, rest: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {
-    let path = [own.as_bytes(), &rest.join(&b'/')].concat();
-    let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-    match rest {
-        [name] if writes && WRITABLE.contains(name) => {
-            rustix::fs::openat(CWD, text(&path)?, flags | OFlags::CLOEXEC, Mode::empty())
-        }
-        [b"mem" | b"clear_refs"] => Err(Errno::ACCESS),
-        _ => open_to_read(CWD, &path, flags),
-    }
 }
 
 fn open_sys(parts: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {

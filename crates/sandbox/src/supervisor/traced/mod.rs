@@ -20,10 +20,12 @@ mod carry;
 mod deeds;
 mod image;
 mod kernels;
+mod listing;
 mod open;
 mod paths;
 mod processes;
 mod program;
+mod rewritten;
 mod shared;
 mod sockets;
 mod tracer;
@@ -35,7 +37,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -96,6 +98,15 @@ pub(crate) fn be_traceable(channel: &OwnedFd) -> bool {
         && matches!(rustix::io::read(channel, &mut [0]), Ok(1))
 }
 
+/// The program that a process has become.
+#[derive(Clone)]
+pub(super) struct Program {
+    /// Its path from the root.
+    path: Vec<u8>,
+    /// Its device and number.
+    identity: [u64; 2],
+}
+
 /// Where processes have their root, and what is known of them besides.
 pub(super) struct Inside {
     root: OwnedFd,
@@ -104,10 +115,12 @@ pub(super) struct Inside {
     proc: OwnedFd,
     /// Whether programs lend their owners.
     lends: bool,
+    /// Which directory stands for `/proc`.
+    listing: Option<[u64; 2]>,
     /// The program that becomes others.
     starter: CString,
     /// The programs of all processes, from the root.
-    programs: Mutex<HashMap<u32, Vec<u8>>>,
+    programs: Mutex<HashMap<u32, Program>>,
     /// What threads that are about to begin with a program may open.
     beginning: Mutex<HashMap<u32, [Option<OwnedFd>; 2]>>,
     sockets: Mutex<sockets::Sockets>,
@@ -185,7 +198,9 @@ impl Inside {
         rustix::process::umask(Mode::empty());
         use std::os::fd::AsRawFd;
         let path = paths::read_link(&format!("self/fd/{}", root.as_raw_fd()))?;
+        let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
+            listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
             path,
             proc,
@@ -206,7 +221,12 @@ impl Inside {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn programs(&self) -> MutexGuard<'_, HashMap<u32, Vec<u8>>> {
+    /// Whether a file is a program that runs, and so cannot be written.
+    fn runs(&self, identity: [u64; 2]) -> bool {
+        self.programs().values().any(|program| program.identity == identity)
+    }
+
+    fn programs(&self) -> MutexGuard<'_, HashMap<u32, Program>> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,7 +270,7 @@ fn attend(session: &'static Session) {
             let _ = notify::answer(listener, notification.id, Err(Errno::NOSYS));
             continue;
         };
-        let deed = if is_alone || deed != Deed::Bind { deed } else { Deed::Same };
+        let deed = if is_alone || deed != Deed::Bind { deed } else { Deed::Never };
         let meaning = meaning(session, notification.number, deed);
         let caller = Caller { session, notification, meaning };
         // A bug must not let all wait for ever.

@@ -7,6 +7,7 @@ use formwork_fs::FileKind;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use super::kernels::Kernels;
 use super::paths::text;
 use super::{Inside, image};
 use crate::supervisor::Outcome;
@@ -94,12 +95,15 @@ impl Caller<'_> {
         for _ in 0..MAX_LINKS {
             match self.find_path(base, &path, follow) {
                 Ok(_) if is_new => return Err(Errno::EXIST),
-                Ok(found) => return self.open_found(&who, (base, &path), found, how),
+                Ok(found) => return self.open_found(inside, &who, (base, &path), found, how),
                 Err(Errno::NOENT) if creates => {}
                 Err(errno) => return Err(errno),
             }
             if path.to_bytes().ends_with(b"/") {
                 return Err(Errno::ISDIR);
+            }
+            if self.is_kernels(inside, base, path.to_bytes()) {
+                return Err(Errno::ACCESS);
             }
             let entry = self.entry_of(base, &path)?;
             match self.make_file(&who, &entry, how) {
@@ -112,6 +116,12 @@ impl Caller<'_> {
             }
         }
         Err(Errno::LOOP)
+    }
+
+    /// Whether a path leads to something of the kernel's.
+    pub(super) fn is_kernels(&self, inside: &Inside, base: i32, path: &[u8]) -> bool {
+        let way = self.way(inside, base, path);
+        way.is_ok_and(|way| Kernels::of(&way, true).is_some())
     }
 
     fn target_of_entry(&self, inside: &Inside, entry: &Entry) -> Result<CString> {
@@ -139,6 +149,7 @@ impl Caller<'_> {
     /// Opens what is there.
     fn open_found(
         &self,
+        inside: &Inside,
         who: &Credentials,
         (base, path): (i32, &CStr),
         found: Found,
@@ -156,6 +167,10 @@ impl Caller<'_> {
         if known.kind == FileKind::Symlink {
             return Err(Errno::LOOP);
         }
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+        if writes && known.kind == FileKind::Regular && inside.runs(known.raw.identity()) {
+            return Err(Errno::TXTBSY);
+        }
         let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
         if let Some(device) = known.record.and_then(|record| record.device) {
             let device = usable(device).ok_or(Errno::NXIO)?;
@@ -167,6 +182,9 @@ impl Caller<'_> {
         }
         if known.kind == FileKind::Directory && how.flags & libc::O_CREAT as u32 != 0 {
             return Err(Errno::ISDIR);
+        }
+        if inside.lists(known.raw.identity()) {
+            inside.list()?;
         }
         let file = rustix::fs::openat(CWD, found.place(), flags, Mode::empty())?;
         Ok(Outcome::Descriptor(file, closes))

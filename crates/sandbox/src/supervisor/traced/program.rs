@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) name: CString,
     /// The program's path from the root.
     pub(super) path: Vec<u8>,
+    /// Its device and number.
+    pub(super) identity: [u64; 2],
     /// Who the process becomes.
     pub(super) credentials: Credentials,
     /// Whether it is lent something.
@@ -60,6 +62,8 @@ pub(super) struct Elf {
     interpreter: Option<Vec<u8>>,
     /// Where the headers are, if a segment says so.
     headers: Option<u64>,
+    /// Whether it wants a stack that can be executed.
+    pub(super) executes_stack: bool,
 }
 
 /// A part of a binary that is mapped.
@@ -153,7 +157,8 @@ impl Caller<'_> {
         // Programs in memory have no path.
         let path = found.file().and_then(|file| inside.path_of(file.as_fd()));
         let path = path.unwrap_or_else(|_| name.to_bytes().to_vec());
-        Ok(Plan { program, interpreter, before, name, path, credentials, is_lent })
+        let identity = known.raw.identity();
+        Ok(Plan { program, interpreter, before, name, path, identity, credentials, is_lent })
     }
 }
 
@@ -196,6 +201,7 @@ impl Elf {
             segments: Vec::new(),
             interpreter: None,
             headers: None,
+            executes_stack: false,
         };
         headers.chunks_exact(56).try_for_each(|header| elf.take(header))?;
         if elf.segments.is_empty() { Err(Errno::NOEXEC) } else { Ok(elf) }
@@ -205,6 +211,7 @@ impl Elf {
         const LOAD: u32 = 1;
         const INTERPRETER: u32 = 3;
         const HEADERS: u32 = 6;
+        const STACK: u32 = 0x6474_e551;
         let kind = u32::from_le_bytes(header[..4].try_into().unwrap_or_default());
         match kind {
             LOAD => {
@@ -234,6 +241,7 @@ impl Elf {
                 path.truncate(path.iter().position(|byte| *byte == 0).ok_or(Errno::NOEXEC)?);
                 self.interpreter = Some(path);
             }
+            STACK => self.executes_stack = header[4] & 1 != 0,
             HEADERS => self.headers = Some(long(header, 16)),
             _ => {}
         }

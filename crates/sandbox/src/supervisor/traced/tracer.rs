@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use rustix::io::{Errno, Result};
 
 use super::program::Plan;
-use super::{Inside, image, paths};
+use super::{Inside, Program, image, paths};
 use crate::seccomp::{self, ARCHITECTURES};
 use crate::supervisor::Session;
 use crate::supervisor::calls::{Call, Meaning, Place};
@@ -203,7 +203,8 @@ fn start(session: &'static Session, inside: &Inside, process: i32, plan: Plan) -
     if *caller.credentials()? != plan.credentials {
         caller.become_other(&plan.credentials)?;
     }
-    inside.programs().insert(thread, plan.path);
+    let (path, identity) = (plan.path, plan.identity);
+    inside.programs().insert(thread, Program { path, identity });
     let interpreter = plan.interpreter.map(|elf| elf.file);
     inside.beginning().insert(thread, [Some(plan.program.file), interpreter]);
     Ok(())
@@ -310,7 +311,7 @@ fn is_stop(signal: i32) -> bool {
 }
 
 /// The process that a thread is of.
-fn group_of(thread: i32) -> u32 {
+pub(super) fn group_of(thread: i32) -> u32 {
     let status = fs_err::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
     let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     group.and_then(|group| group.trim().parse().ok()).unwrap_or(thread.unsigned_abs())
