@@ -110,7 +110,7 @@ RUN cat /dev/fd/0 && readlink /proc/self/exe > /exe && ls /proc | grep -qx $$ &&
 RUN echo piped | tee /dev/stderr > /dev/stdout && ln -s /proc/self/comm /link
 RUN cat /link > /comm && rm /link && test -e /dev/stdin && ! cat /proc/1/status
 USER 5
-RUN test $(readlink /proc/self) -gt 1 && ! cat /proc/$PPID/status
+RUN test $(readlink /proc/self) -gt 1 && ! cat /proc/$PPID/status && echo out > /dev/stdout
 ";
     let tree = tree(&site, dockerfile);
     assert_eq!(tree.text("/exe"), "/bin/busybox\n");

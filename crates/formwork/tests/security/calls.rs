@@ -79,6 +79,7 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
             .iter()
             .any(|family| socket(*family, libc::SOCK_STREAM)),
         "watch" => watches(),
+        "device-rights" => sets_device_rights(),
         "ports-of-the-machine" => reaches_ports(),
         "go-on-in-proc" => crate::shown::goes_on_to(number),
         "lie" => crate::asked::lies(number),
@@ -90,6 +91,27 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "race-in-proc" => crate::shown::races_to(number),
         other => panic!("what is {other}?"),
     }
+}
+
+/// Sets the rights, as they are, of what the standard streams are, if it is a device that is none of
+/// the root's own file system.
+fn sets_device_rights() -> bool {
+    let state = |fd: c_int| {
+        // SAFETY: the structure consists of integers, for which zero is a value, and lives on.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            (libc::fstat(fd, &raw mut stat) == 0).then_some(stat)
+        }
+    };
+    let own = fs_err::metadata("/").map(|root| std::os::unix::fs::MetadataExt::dev(&root));
+    (0..3).any(|fd| {
+        state(fd).is_some_and(|stat| {
+            let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+            let is_own = own.as_ref().is_ok_and(|own| *own == stat.st_dev);
+            // SAFETY: no pointers.
+            is_device && !is_own && unsafe { libc::fchmod(fd, stat.st_mode & 0o7777) } == 0
+        })
+    })
 }
 
 /// What is attacked from within: a process outside with a service on the loopback interface, an

@@ -82,6 +82,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
         "mknod /tmp/disk b 254 0 || mknod /tmp/disk b 8 0 && head -c 1 /tmp/disk",
     ),
     ("make a device of the memory", "mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem"),
+    ("change the rights of a device of the host", "attempt device-rights"),
     (
         "use a device of a disk",
         "for d in /dev/sda /dev/vda /dev/nvme0n1 /dev/mem /dev/kmsg; do head -c 1 $d && exit 0; done; false",

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, Gid, Uid};
@@ -54,6 +54,7 @@ pub(crate) fn start(
     stdio: &[OwnedFd; 3],
 ) -> Result<Pid, SandboxError> {
     let cwd = open_cwd(spec)?;
+    let stdio = &own_devices(stdio)?;
     let candidates = candidates(spec)?;
     let args = Strings::new(c_strings(spec.args.iter().map(|arg| arg.as_bytes().to_vec()))?);
     let variables = spec.env.iter();
@@ -76,6 +77,31 @@ pub(crate) fn start(
         Failure::Step(stage, errno) => SandboxError::setup(stage, subject(stage, spec), errno),
         Failure::Exec(errno) => program::explain(spec, &candidates, errno),
     })
+}
+
+/// The standard streams, with the sandbox's own `/dev/null` in the place of the machine's: root could
+/// change the rights of that one for all.
+fn own_devices(stdio: &[OwnedFd; 3]) -> Result<[OwnedFd; 3], SandboxError> {
+    let is_null = |file: &OwnedFd| {
+        let stat = rustix::fs::fstat(file);
+        stat.is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == rustix::fs::makedev(1, 3)
+        })
+    };
+    let own = |file: &OwnedFd| {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let own = is_null(file).then(|| rustix::fs::open("/dev/null", flags, Mode::empty()));
+        match own {
+            Some(Ok(own)) if is_null(&own) => Ok(own),
+            // Where none could be made, it has to be the container's.
+            _ => file.try_clone(),
+        }
+    };
+    let [stdin, stdout, stderr] = stdio.each_ref().map(own);
+    let failed = |error| SandboxError::setup(Stage::Stdio, "standard input and output", error);
+    let all = stdin.and_then(|stdin| Ok([stdin, stdout?, stderr?]));
+    all.map_err(|error: std::io::Error| failed(crate::OsError::from(error)))
 }
 
 /// The working directory, found inside the new root and without the magic links of `/proc`, so
@@ -144,6 +170,9 @@ fn become_process(
     if let Some(asking) = confinement.asking {
         asking.ask().map_err(at(Stage::Confine))?;
     }
+    if spec.user.uid != 0 {
+        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
+    }
     match confinement.questions {
         // Who it is, the supervisor knows.
         Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
@@ -157,6 +186,15 @@ fn become_process(
     sys::close_all_on_exec().map_err(at(Stage::Confine))?;
     sys::release_signals();
     Ok(())
+}
+
+/// Gives a pipe to a user, who can then open it by its name (`/dev/stdout`), as docker does.
+fn give_pipe(file: &OwnedFd, uid: u32) {
+    let is_pipe = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo;
+    if rustix::fs::fstat(file).is_ok_and(is_pipe) {
+        // Where nobody may, the user can still write to it.
+        let _ = rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), None);
+    }
 }
 
 impl Confinement<'_> {

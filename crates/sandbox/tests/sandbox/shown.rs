@@ -236,13 +236,13 @@ fn users_are_shown_no_more_than_the_kernel_would() {
         &root,
         "id -u; readlink /proc/self/exe; cat /proc/self/environ | tr '\\0' '\\n' | grep ^A=; ls /proc/self/fd
         cat /proc/self/root/srv/deep 2>&1 | grep -o denied; head -c 5 /proc/version; echo
-        [ $(ls -d /proc/[0-9]* | wc -l) -lt 6 ] && echo few",
+        [ $(ls -d /proc/[0-9]* | wc -l) -lt 6 ] && echo few; echo out > /dev/stdout",
     );
     spec.env.push(("A".into(), "b".into()));
     spec.user = User { uid: 7, gid: 8, groups: vec![] };
     let ended = run(&arena, &spec);
     assert_eq!(
-        ended.stdout, "7\n/bin/busybox\nA=b\n0\n1\n2\ndenied\nLinux\nfew\n",
+        ended.stdout, "7\n/bin/busybox\nA=b\n0\n1\n2\ndenied\nLinux\nfew\nout\n",
         "{}",
         ended.stderr
     );

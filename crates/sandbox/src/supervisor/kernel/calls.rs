@@ -25,6 +25,10 @@ pub(super) enum Call {
     Statx,
     /// Reads a link into the buffer and size of two arguments.
     ReadLink(Place, usize),
+    /// Reads an attribute.
+    Attribute(Place),
+    /// Lists attributes.
+    Attributes(Place),
     /// Asks for the rights in an argument.
     Access(Place, usize),
     /// Makes a link whose text is the first argument.
@@ -58,6 +62,10 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("access", Access(Path(0), 1), ALWAYS),
         ("faccessat", Access(At(0, 1), 2), ALWAYS),
         ("faccessat2", Access(AtWith(0, 1, 3), 2), ALWAYS),
+        ("getxattr", Attribute(Path(0)), ALWAYS),
+        ("lgetxattr", Attribute(Link(0)), ALWAYS),
+        ("listxattr", Attributes(Path(0)), ALWAYS),
+        ("llistxattr", Attributes(Link(0)), ALWAYS),
         ("symlink", MakeLink, ALWAYS),
         ("symlinkat", MakeLink, ALWAYS),
         ("chdir", ChangeDirectory, ALWAYS),

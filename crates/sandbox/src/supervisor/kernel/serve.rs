@@ -79,6 +79,8 @@ impl Asker<'_> {
             Call::Stat64(place, buffer) => self.stat(place, buffer, true),
             Call::Statx => self.statx(),
             Call::ReadLink(place, buffer) => self.read_link(place, buffer),
+            Call::Attribute(place) => self.has_no_attributes(place, Outcome::Error(Errno::NODATA)),
+            Call::Attributes(place) => self.has_no_attributes(place, Outcome::Value(0)),
             Call::Access(place, rights) => self.access(place, self.int(rights)),
             Call::MakeLink => {
                 let text = self.string(self.long(0))?;
@@ -342,6 +344,14 @@ impl Asker<'_> {
         let text = &text[..text.len().min(size)];
         self.write(self.long(buffer), text)?;
         Ok(Outcome::Value(i64::try_from(text.len()).unwrap_or_default()))
+    }
+
+    fn has_no_attributes(&self, place: Place, outcome: Outcome) -> Result<Outcome> {
+        Ok(match self.locate(&self.path(place)?)? {
+            None => Outcome::Continue,
+            Some(Ok(_)) => outcome,
+            Some(Err(errno)) => Outcome::Error(errno),
+        })
     }
 
     fn access(&self, place: Place, rights: u32) -> Result<Outcome> {
