@@ -13,7 +13,7 @@ use formwork_frontend::{GitLocation, http_source};
 use formwork_fs::{Follow, RelPath, RootDir};
 use formwork_graph::{RemoteSource, without_secrets};
 use formwork_layer::{ApplyOptions, LayerError, Whiteouts, apply};
-use formwork_remote::{Fetch, Material};
+use formwork_remote::{Fetch, Material, Watch};
 use formwork_solver::Cancel;
 use formwork_worker::{Checkout, WorkerError};
 
@@ -133,8 +133,14 @@ impl FetchedContext {
         let is_canceled = || cancel.is_canceled();
         let (git, secrets, source) = (&request.git, &request.secrets, &location.source);
         let name = format!("fetch {}", RemoteSource::Git(source.clone()));
-        let (directory, material) = step(name, events, cancel, |_| {
-            let checkout = Checkout::of(&host.layers, git, secrets, source, &is_canceled);
+        let (directory, material) = step(name, events, cancel, |step| {
+            let label = Arc::from("received");
+            let progress = |current| {
+                let label = Arc::clone(&label);
+                events.emit(Event::StepProgress { step, label, current, total: None });
+            };
+            let watch = Watch { is_canceled: &is_canceled, progress: &progress };
+            let checkout = Checkout::of(&host.layers, git, secrets, source, watch);
             let checkout = checkout.map_err(|error| failed(&error, cancel))?;
             if let Some(warning) = checkout.warning() {
                 events.emit(Event::Message(Box::new(warning)));

@@ -1,8 +1,11 @@
 //! How large images are.
 
+use std::sync::Arc;
+
 use formwork_image::{StoredImage, StoredLayer};
 use formwork_layer::Compression;
-use formwork_worker::{Layer, WorkerError, stored_layer};
+use formwork_oci::ChainId;
+use formwork_worker::{Layer, WorkerError, stored_layer, stored_layer_of_image};
 
 use crate::{BuildError, Host};
 
@@ -24,49 +27,45 @@ pub struct ImageSizes {
 ///
 /// Fails where the store cannot be read.
 pub fn measure(host: &Host, image: &StoredImage) -> Result<ImageSizes, BuildError> {
-    let layers: Vec<Option<u64>> = image
-        .layers
-        .iter()
-        .map(|layer| unpacked(host, layer))
-        .collect::<Result<_, _>>()
-        .map_err(|error| BuildError::worker(&error))?;
-    let packed: Vec<Option<u64>> = image
-        .layers
-        .iter()
-        .map(|layer| packed(host, layer))
-        .collect::<Result<_, _>>()
-        .map_err(|error| BuildError::worker(&error))?;
+    let mut chain = None;
+    let (mut layers, mut sizes) = (Vec::new(), Vec::new());
+    for layer in &image.layers {
+        let id = ChainId::above(chain.as_ref(), &layer.diff_id);
+        layers.push(unpacked(host, layer, &id).map_err(|error| BuildError::worker(&error))?);
+        sizes.push(packed(host, layer, &id).map_err(|error| BuildError::worker(&error))?);
+        chain = Some(id);
+    }
     Ok(ImageSizes {
         unpacked: layers.iter().copied().sum(),
-        packed: packed.into_iter().sum(),
+        packed: sizes.into_iter().sum(),
         layers,
     })
 }
 
-fn unpacked(host: &Host, layer: &StoredLayer) -> Result<Option<u64>, WorkerError> {
+fn unpacked(host: &Host, layer: &StoredLayer, id: &ChainId) -> Result<Option<u64>, WorkerError> {
     if layer.unpacked_size > 0 {
         return Ok(Some(layer.unpacked_size));
     }
-    match handle(host, layer)? {
-        Some(handle) => Ok(Some(handle.unpacked_size()?)),
-        None => Ok(None),
-    }
+    handle(host, layer, id)?.map(|handle| handle.unpacked_size()).transpose()
 }
 
-fn packed(host: &Host, layer: &StoredLayer) -> Result<Option<u64>, WorkerError> {
+fn packed(host: &Host, layer: &StoredLayer, id: &ChainId) -> Result<Option<u64>, WorkerError> {
     if let Some(blob) = &layer.blob {
         return Ok(Some(blob.size));
     }
-    match handle(host, layer)? {
-        Some(handle) => Ok(Some(handle.packed_size(Compression::default())?)),
-        None => Ok(None),
-    }
+    let handle = handle(host, layer, id)?;
+    handle.map(|handle| handle.packed_size(Compression::default())).transpose()
 }
 
-/// The layer, if it is unpacked in the store.
-fn handle(host: &Host, layer: &StoredLayer) -> Result<Option<std::sync::Arc<Layer>>, WorkerError> {
+/// The layer, if it is unpacked in the store: that of an image that was fetched is so once a build
+/// or a container has needed it.
+fn handle(
+    host: &Host,
+    layer: &StoredLayer,
+    id: &ChainId,
+) -> Result<Option<Arc<Layer>>, WorkerError> {
     match layer.snapshot.as_deref() {
         Some(name) => stored_layer(&host.layers, name),
-        None => Ok(None),
+        None => stored_layer_of_image(&host.layers, id),
     }
 }

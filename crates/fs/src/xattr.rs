@@ -32,7 +32,7 @@ pub fn read_xattrs(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, FsE
         .map_err(|errno| FsError::new("list the extended attributes of", show(name), errno))?;
     let mut found = Xattrs::new();
     for attribute in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if attribute == OWNER_ATTRIBUTE {
+        if attribute.starts_with(OWNER_ATTRIBUTE) {
             continue;
         }
         if let Some(value) = read_value(&path, attribute, name)? {

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::ScopedJoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +23,10 @@ use crate::RemoteError;
 const OUTPUT_LIMIT: u64 = 16 << 20;
 /// How often is looked whether git has ended, in milliseconds: from the first to the last pause.
 const PAUSES: (u64, u64) = (1, 32);
+/// How often is looked how much it has received.
+const LOOKS: Duration = Duration::from_millis(500);
+/// What git keeps of its own before it has received anything is less.
+const LITTLE: u64 = 64 << 10;
 
 /// What git needs of the machine.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +52,15 @@ pub struct CheckedOut {
     pub pointers: usize,
 }
 
+/// Who waits for git.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Whether git is to be stopped.
+    pub is_canceled: &'a dyn Fn() -> bool,
+    /// Hears now and then how many bytes git has received; of how many, nobody knows.
+    pub progress: &'a dyn Fn(u64),
+}
+
 /// One repository, spoken to with the credentials for its host.
 pub struct Repository<'a> {
     config: &'a GitConfig,
@@ -58,22 +71,22 @@ pub struct Repository<'a> {
     authorization: Option<String>,
     /// An empty directory for git to be at home in.
     home: &'a Path,
-    is_canceled: &'a dyn Fn() -> bool,
+    watch: Watch<'a>,
 }
 
 impl<'a> Repository<'a> {
     /// A repository. `authorization` is the value of the `Authorization` header in place of what
-    /// the address says; `home` is an empty directory; git is stopped where `is_canceled` says so.
+    /// the address says; `home` is an empty directory.
     pub fn new(
         config: &'a GitConfig,
         source: &'a GitSource,
         authorization: Option<String>,
         home: &'a Path,
-        is_canceled: &'a dyn Fn() -> bool,
+        watch: Watch<'a>,
     ) -> Self {
         let (url, own) = without_user(&source.url);
         let authorization = authorization.or(own);
-        Self { config, source, url, authorization, home, is_canceled }
+        Self { config, source, url, authorization, home, watch }
     }
 
     /// The id of the commit that the source stands for now; asks the server unless it is one.
@@ -216,7 +229,7 @@ impl<'a> Repository<'a> {
         let ended = std::thread::scope(|scope| {
             let stdout = std::thread::Builder::new().spawn_scoped(scope, || read(stdout));
             let stderr = std::thread::Builder::new().spawn_scoped(scope, || read(stderr));
-            let status = self.wait(&mut child);
+            let status = self.wait(&mut child, directory);
             let said = |reader: io::Result<ScopedJoinHandle<'_, String>>| {
                 io::Result::Ok(reader?.join().unwrap_or_default())
             };
@@ -230,13 +243,22 @@ impl<'a> Repository<'a> {
     }
 
     /// Waits for git to end; whether it succeeded.
-    fn wait(&self, child: &mut Child) -> std::io::Result<bool> {
+    fn wait(&self, child: &mut Child, directory: Option<&Path>) -> std::io::Result<bool> {
         let mut pause = PAUSES.0;
+        let mut looked = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status.success());
             }
-            if (self.is_canceled)() {
+            if let Some(directory) = directory.filter(|_| looked.elapsed() >= LOOKS) {
+                // Whatever it fetches, submodules and large files, too, it puts there first.
+                let received = size_of(&directory.join(".git"));
+                if received > LITTLE {
+                    (self.watch.progress)(received);
+                }
+                looked = Instant::now();
+            }
+            if (self.watch.is_canceled)() {
                 let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
                 if let Some(group) = group {
                     // It may have ended meanwhile.
@@ -339,6 +361,12 @@ impl<'a> Repository<'a> {
     }
 }
 
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Repository<'_> {
     /// Tells no credentials.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -379,6 +407,18 @@ fn read(stream: Option<impl Read>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The bytes of all files below a directory that git is at work in: what it removes meanwhile, or
+/// what cannot be read, counts nothing.
+fn size_of(directory: &Path) -> u64 {
+    let Ok(entries) = fs_err::read_dir(directory) else { return 0 };
+    let size = |entry: fs_err::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => size_of(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
 /// What git says went wrong, without control characters, and a way out where one is known.
 fn said(stderr: &str) -> String {
     let is_reason =
@@ -417,7 +457,38 @@ fn said(stderr: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn what_git_receives_is_told_while_it_receives() {
+        let place = tempfile::tempdir().unwrap();
+        let program = place.path().join("git");
+        let script = "#!/bin/sh\nmkdir -p .git/d\nprintf 1 >.git/d/a\n\
+                      head -c 100000 /dev/zero >.git/b\nprintf 2 >c\nsleep 2\n";
+        fs_err::write(&program, script).unwrap();
+        fs_err::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let path = std::env::join_paths([place.path(), "/usr/bin".as_ref(), "/bin".as_ref()]);
+        let config = GitConfig { path: path.unwrap(), ..GitConfig::default() };
+        let source = GitSource {
+            url: "git://h/x".to_owned(),
+            reference: None,
+            checksum: None,
+            keep_git_dir: false,
+            submodules: false,
+        };
+        let told = std::cell::RefCell::new(Vec::new());
+        let progress = |bytes| told.borrow_mut().push(bytes);
+        let watch = Watch { is_canceled: &|| false, progress: &progress };
+        let repository = Repository::new(&config, &source, None, place.path(), watch);
+        // A question is answered without any.
+        repository.git(None, &["ls-remote"]).unwrap();
+        assert!(told.borrow().is_empty());
+        repository.git(Some(place.path()), &["fetch"]).unwrap();
+        assert_eq!(told.borrow().last(), Some(&100_001));
+    }
 
     #[test]
     fn credentials_are_for_one_host() {

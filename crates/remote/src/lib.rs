@@ -14,7 +14,7 @@ mod material;
 
 pub use commit::{Commit, commit_of};
 pub use error::RemoteError;
-pub use git::{CheckedOut, GitConfig, Repository};
+pub use git::{CheckedOut, GitConfig, Repository, Watch};
 pub use http::{Downloads, Fetch};
 pub use keys::{
     AGENT_FAILURE, AgentSocket, KeyAgent, KeyError, PrivateKey, SocketOwner, answer_questions,

@@ -12,7 +12,7 @@ use formwork_fs::{
 use formwork_graph::GitSource;
 use formwork_layer::tree::{Last, Origin};
 use formwork_layer::{Stack, Tree, scan_context};
-use formwork_remote::{CheckedOut, GitConfig, Material, Repository};
+use formwork_remote::{CheckedOut, GitConfig, Material, Repository, Watch};
 use formwork_snapshot::{SnapshotKey, Snapshotter};
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 
@@ -50,12 +50,12 @@ impl Checkout {
         config: &GitConfig,
         secrets: &Secrets,
         source: &GitSource,
-        is_canceled: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Self, WorkerError> {
         let home = store.layout.scratch()?.join("home");
         crate::mounts::make_directory(&home)?;
         let authorization = secrets.git_authorization(&source.url);
-        let repository = Repository::new(config, source, authorization, &home, is_canceled);
+        let repository = Repository::new(config, source, authorization, &home, watch);
         let commit = repository.commit()?;
         let key = key(source, &commit, repository.has_large_files())?;
         let material = Arc::new(Material::commit(source, &commit));

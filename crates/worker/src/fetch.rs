@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use formwork_diagnostics::Event;
 use formwork_graph::{HttpSource, OpId, RemoteSource};
-use formwork_remote::{Fetch, Material, RemoteError};
+use formwork_remote::{Fetch, Material, RemoteError, Watch};
 use formwork_solver::{Task, step_id};
 
 use crate::root::Output;
@@ -24,7 +24,13 @@ impl Worker {
             RemoteSource::Git(git) => {
                 let is_canceled = || self.cancel.is_canceled();
                 let (config, secrets) = (&self.config.git, &self.config.secrets);
-                let checkout = Checkout::of(&self.store, config, secrets, git, &is_canceled);
+                let (step, label) = (step_id(task.id), Arc::from("received"));
+                let progress = |current| {
+                    let label = Arc::clone(&label);
+                    self.events.emit(Event::StepProgress { step, label, current, total: None });
+                };
+                let watch = Watch { is_canceled: &is_canceled, progress: &progress };
+                let checkout = Checkout::of(&self.store, config, secrets, git, watch);
                 let checkout = match checkout {
                     Err(_) if is_canceled() => return Err(canceled()),
                     checkout => checkout?,

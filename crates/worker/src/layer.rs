@@ -15,7 +15,7 @@ use formwork_layer::tree::{Bytes, Node, Origin as Directory};
 use formwork_layer::{
     ApplyOptions, MaterializeOptions, Stack, Tree, adopt_implied, materialize, set_times,
 };
-use formwork_oci::{Descriptor, DiffId};
+use formwork_oci::{ChainId, Descriptor, DiffId};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 
 use crate::facts::{CREATED, IMPORTED, PackedFact, TREE, whole_forms};
@@ -514,6 +514,21 @@ pub fn stored_layer(
     let Ok(name) = name.parse::<SnapshotKey>() else { return Ok(None) };
     let is_there = store.snapshots.get(&name)?.is_some();
     Ok(is_there.then(|| Layer::new(name, store, Source::Store)))
+}
+
+/// A layer that came with an image by its chain ID, if it is unpacked in the store.
+///
+/// # Errors
+///
+/// Fails where the store cannot be read.
+pub fn stored_layer_of_image(
+    store: &Arc<LayerStore>,
+    id: &ChainId,
+) -> Result<Option<Arc<Layer>>, WorkerError> {
+    match name::of_chain_id(id) {
+        Some(name) => stored_layer(store, name.as_str()),
+        None => Ok(None),
+    }
 }
 
 /// Whether the bytes of all files are known.

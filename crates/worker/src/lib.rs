@@ -53,7 +53,7 @@ pub use error::{BaseLayerError, ExitReason, StoreError, UNUSABLE_LAYER, WorkerEr
 pub use exec::emulator;
 pub use facts::{PackForm, blobs_of_layer};
 pub use imported::{ImportedBlob, ImportedLayer, ImportedLayers, ImportedTree};
-pub use layer::{Layer, PackedLayer, stored_layer};
+pub use layer::{Layer, PackedLayer, stored_layer, stored_layer_of_image};
 pub use lent::{bring_caches_home, bring_own_caches_home};
 pub use missing::{MissingSource, Reason};
 pub use name::is_of_image;

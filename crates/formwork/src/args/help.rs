@@ -83,7 +83,7 @@ const BUILD_HEADINGS: [(&str, &[&str]); 2] = [
 const REGISTRIES: &str = "Registries";
 
 /// The commands that never speak to a registry: they take its options, and do not show them.
-const LOCAL: [&str; 18] = [
+const LOCAL: [&str; 19] = [
     "completion",
     "cp",
     "diff",
@@ -101,7 +101,8 @@ const LOCAL: [&str; 18] = [
     "rm",
     "save",
     "tag",
-    "mounts",
+    "mounts ls",
+    "mounts rm",
 ];
 
 const EXAMPLES: [(&str, &str); 20] = [
@@ -173,24 +174,34 @@ pub(crate) fn command() -> Command {
         title("Options for every command"),
     );
     for name in GROUPS.iter().flat_map(|(_, names)| *names) {
-        cli = cli.mut_subcommand(name, |command| arrange(command, name, &hidden));
+        cli = cli.mut_subcommand(name, |command| arrange(command, name));
+    }
+    for path in LOCAL {
+        cli = within(cli, path, |command| command.args(&hidden));
     }
     cli.help_template(template).after_help(format!("{}\n{EXIT_CODES}", title("Exit codes")))
 }
 
 /// A command whose options are in groups, with its examples.
-fn arrange(command: Command, name: &str, registry_options: &[Arg]) -> Command {
+fn arrange(command: Command, name: &str) -> Command {
     let command = command
         .mut_args(|arg| with_heading(arg, if name == "build" { &BUILD_HEADINGS } else { &[] }));
     let command = command.mut_args(|arg| with_heading(arg, &HEADINGS));
-    let command = match EXAMPLES.iter().find(|(command, _)| *command == name) {
+    match EXAMPLES.iter().find(|(command, _)| *command == name) {
         Some((_, examples)) => {
             let examples = examples.replace('\n', "\n  ");
             command.after_help(format!("{}\n  {examples}", title("Examples")))
         }
         None => command,
-    };
-    if LOCAL.contains(&name) { command.args(registry_options) } else { command }
+    }
+}
+
+/// Changes the command below another that the words of `path` name.
+fn within(command: Command, path: &str, change: impl FnOnce(Command) -> Command) -> Command {
+    match path.split_once(' ') {
+        Some((name, rest)) => command.mut_subcommand(name, |below| within(below, rest, change)),
+        None => command.mut_subcommand(path, change),
+    }
 }
 
 fn with_heading(arg: Arg, headings: &[(&'static str, &[&str])]) -> Arg {
@@ -243,7 +254,7 @@ mod tests {
         let grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
         assert_eq!(grouped.len(), all.len());
         assert_eq!(grouped.into_iter().collect::<BTreeSet<_>>(), all);
-        for name in LOCAL.iter().chain(EXAMPLES.iter().map(|(name, _)| name)) {
+        for (name, _) in &EXAMPLES {
             assert!(all.contains(name), "{name}");
         }
     }
@@ -290,6 +301,8 @@ mod tests {
     fn registries_are_shown_where_they_matter() {
         assert!(help(&["build"]).contains("--authfile"));
         assert!(!help(&["du"]).contains("--authfile"));
+        assert!(help(&["mounts", "export"]).contains("--authfile"));
+        assert!(!help(&["mounts", "ls"]).contains("--authfile"));
         // They are taken all the same, as an alias or a script may pass them everywhere.
         command().try_get_matches_from(["formwork", "du", "--tls-verify=false"]).unwrap();
     }

@@ -36,7 +36,8 @@ pub(crate) enum MountsCommand {
     Export {
         /// The ID
         id: String,
-        /// File to write, or an existing directory [default: a tar archive on standard output]
+        /// File to write; a directory, made as `NAME/`, gets the files themselves [default: a tar
+        /// archive on standard output]
         #[arg(short, long, value_name = "PATH")]
         output: Option<PathBuf>,
         /// Place elsewhere, where `build --cache-mounts-from` and `import --from` find it:

@@ -191,6 +191,19 @@ fn an_image_is_pulled_for_all_platforms_or_for_some() {
     inspect("linux/arm64").succeeded();
     inspect("linux/s390x").succeeded();
     inspect("linux/amd64").failed(1, "is not there for linux/amd64");
+    // How large its files are is known once something has needed them.
+    let size = || {
+        let listed = elsewhere("some", &["images", "--format", "json"]).succeeded();
+        serde_json::from_str::<Value>(&listed.stdout).unwrap()["UnpackedSize"].clone()
+    };
+    assert_eq!(size(), Value::Null);
+    site.write("Dockerfile", format!("FROM {some}\nCOPY a /b\n"));
+    let files = format!("type=local,dest={}", site.outside("files"));
+    let context = site.context("");
+    let context = context.to_str().unwrap();
+    let build = ["build", "-q", "--platform=linux/s390x", "-o", &files, context];
+    elsewhere("some", &build).succeeded();
+    assert_eq!(size(), "content".len());
     drop(registry);
     let archive = site.outside("app.tar");
     let saved = ["save", "--format", "oci-archive", "-o", &archive, &some];

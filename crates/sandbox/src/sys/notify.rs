@@ -253,6 +253,20 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     check(c_long::from(result)).map(drop)
 }
 
+/// The process at the other end of a socket.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<u32> {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the structure is as long as is said, and the length is written back.
+    let result = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        let place = (&raw mut who).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, option, place, &raw mut length)
+    };
+    check(c_long::from(result))?;
+    u32::try_from(who.pid).ok().filter(|pid| *pid != 0).ok_or(Errno::SRCH)
+}
+
 /// The limit in which a process carries the number of its credentials (`RLIMIT_RSS`): what
 /// applies, and the most that it may be.
 pub(crate) fn carried_limit(thread: u32) -> Result<[u64; 2]> {
