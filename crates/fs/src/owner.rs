@@ -35,8 +35,13 @@ use crate::{FileKind, FileStat};
 
 /// The attribute of regular files and directories that holds their record.
 pub const OWNER_ATTRIBUTE: &[u8] = b"user.formwork";
-/// The attribute that stands for the capabilities of a file where those cannot be given.
-const CAPABILITY_ATTRIBUTE: &[u8] = b"user.formwork.capability";
+/// The attributes that stand for others where those cannot be given: for the capabilities of a file,
+/// and for lists of users, whom the kernel does not know.
+const STAND_INS: [(&[u8], &[u8]); 3] = [
+    (CAPABILITY, b"user.formwork.capability"),
+    (b"system.posix_acl_access", b"user.formwork.access"),
+    (b"system.posix_acl_default", b"user.formwork.default"),
+];
 /// The attribute that holds the record of everything else.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -245,19 +250,17 @@ pub fn write_record(file: BorrowedFd<'_>, kind: FileKind, record: &Record) -> Re
 
 /// The attribute on the disk that stands for another one.
 pub fn attribute_on_disk(attribute: &[u8]) -> &[u8] {
-    match attribute == CAPABILITY && lone_ids().is_some() {
-        true => CAPABILITY_ATTRIBUTE,
-        false => attribute,
-    }
+    let found = STAND_INS.iter().find(|(seen, _)| *seen == attribute);
+    found.filter(|_| lone_ids().is_some()).map_or(attribute, |(_, on_disk)| on_disk)
 }
 
 /// The attribute for which one on the disk stands; `None` for those that are nobody's business.
 pub fn attribute_as_seen(attribute: &[u8]) -> Option<&[u8]> {
-    match attribute {
-        OWNER_ATTRIBUTE => None,
-        CAPABILITY_ATTRIBUTE => Some(CAPABILITY),
-        other => Some(other),
+    if !attribute.starts_with(OWNER_ATTRIBUTE) {
+        return Some(attribute);
     }
+    let found = STAND_INS.iter().find(|(_, on_disk)| *on_disk == attribute);
+    found.filter(|_| lone_ids().is_some()).map(|(seen, _)| *seen)
 }
 
 /// Whether files of a kind have their record in a time.

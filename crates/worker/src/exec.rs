@@ -54,8 +54,16 @@ pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator
 /// The end of a process, and what it printed on the way.
 pub(crate) struct Ended {
     pub(crate) report: ExitReport,
-    /// Whether it named files that the kernel shows where it can be mounted.
-    pub(crate) names_the_kernels: bool,
+    pub(crate) words: Words,
+}
+
+/// What the words of a process tell of what it may lack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Words {
+    /// They are about files that the kernel shows where it can be mounted.
+    pub(crate) name_the_kernels: bool,
+    /// They say that a device could not be made.
+    refuse_devices: bool,
 }
 
 impl Worker {
@@ -109,10 +117,11 @@ impl Worker {
         let below = root_metadata(root)?;
         set_metadata(&active, &below)?;
         let spec = self.spec(exec, root, &user, &mounts, &active)?;
-        let report = self.run_logged(task, &spec)?.report;
+        let Ended { report, words } = self.run_logged(task, &spec)?;
         if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
             let reason = self.reason(&report, &active.upper());
+            let reason = reason.or(words.refuse_devices.then_some(ExitReason::NoDevices));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let layer = self.commit(root, active, &below, &report)?;
@@ -223,16 +232,21 @@ impl Worker {
                 peak_memory: report.peak_memory,
                 processor_time: report.user_time + report.system_time,
             });
-            Ok(Ended { report, names_the_kernels: told.contains(&true) })
+            let words = Words {
+                name_the_kernels: told.iter().any(|words| words.name_the_kernels),
+                refuse_devices: told.iter().any(|words| words.refuse_devices),
+            };
+            Ok(Ended { report, words })
         })
     }
 
-    /// Tells what a process writes; whether it named what the kernel shows elsewhere.
-    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> bool {
+    /// Tells what a process writes, and what it may have lacked.
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> Words {
         let step = step(task);
         // Where it can be mounted, nobody misses it.
         let can_miss = !self.store.can_mount();
-        let mut names_the_kernels = false;
+        let makes_devices = formwork_fs::owners_are_data();
+        let mut words = Words::default();
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
@@ -245,12 +259,13 @@ impl Worker {
         };
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
-            names_the_kernels =
-                names_the_kernels || can_miss && names_the_kernels_files(&buffer[..count]);
+            let text = &buffer[..count];
+            words.name_the_kernels |= can_miss && has_one_of(text, &KERNELS);
+            words.refuse_devices |= !can_miss && !makes_devices && refuses_devices(text);
             show(mask.feed(buffer[..count].to_vec()));
         }
         show(mask.finish());
-        names_the_kernels
+        words
     }
 
     /// Keeps what a process has changed; `None` if it has changed nothing.
@@ -457,8 +472,18 @@ fn is_same(stack: &Stack<'_>, entry: &formwork_layer::tree::Entry) -> bool {
     })
 }
 
-/// Whether a text is about files of `/proc`, or about a library that Java finds by way of them.
-fn names_the_kernels_files(text: &[u8]) -> bool {
-    let words: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"libjli.so"];
+/// Files of `/proc`, and a library that Java finds by way of them.
+const KERNELS: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"libjli.so"];
+
+fn has_one_of(text: &[u8], words: &[&[u8]]) -> bool {
     words.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
+}
+
+/// Whether `mknod`, `tar` or `cpio` say that they may make no device.
+fn refuses_devices(text: &[u8]) -> bool {
+    let lines = text.split(|byte| *byte == b'\n');
+    let is_refusal = |line: &[u8]| {
+        has_one_of(line, &[b"mknod"]) && has_one_of(line, &[b"Operation not permitted"])
+    };
+    lines.into_iter().any(is_refusal)
 }

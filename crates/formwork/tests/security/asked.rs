@@ -55,6 +55,16 @@ fn programs_of_32_bits_are_told_the_same() {
     ask("ask-by-32-bits");
 }
 
+#[test]
+fn lists_of_access_are_kept_and_set_the_mode() {
+    ask("list");
+}
+
+#[test]
+fn sockets_tell_who_is_there() {
+    ask("meet");
+}
+
 /// Whether a file's owner is still told as it was given.
 fn is_true() -> bool {
     owner(TRUTH) == Some((7, 8))
@@ -320,6 +330,83 @@ pub(crate) fn forges() -> bool {
         && owners == [Some((7, 8)); 2]
         && makes_files_of_its_own()
         && is_true()
+}
+
+/// Gives a file a list with a user who is nobody to the kernel, and takes it away.
+pub(crate) fn lists() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // As the kernel takes it: version 2, then of each entry its kind, its rights and its number.
+    let none = u32::MAX;
+    let entries =
+        [(1_u8, 6_u8, none), (2, 7, 1000), (4, 4, none), (0x10, 7, none), (0x20, 0, none)];
+    let entries =
+        entries.map(|(kind, rights, id)| [&[kind, 0, rights, 0][..], &id.to_le_bytes()].concat());
+    let list = [vec![2, 0, 0, 0], entries.concat()].concat();
+    let (path, name) = (text("/tmp/l/own"), text("system.posix_acl_access"));
+    let (path, name) = (address(path.as_ptr()), address(name.as_ptr()));
+    let mut told = [0_u8; 128];
+    let room = told.as_mut_ptr() as c_long;
+    let value = address(list.as_ptr());
+    let length = list.len() as c_long;
+    let results = [
+        call(libc::SYS_setxattr, &[path, name, value, length, 0]),
+        call(libc::SYS_getxattr, &[path, name, 0, 0]),
+        call(libc::SYS_getxattr, &[path, name, room, 128]),
+        call(libc::SYS_getxattr, &[path, name, room, 3]),
+        call(libc::SYS_listxattr, &[path, room + 64, 64]),
+        call(libc::SYS_setxattr, &[path, name, value, length - 1, 0]),
+        call(libc::SYS_removexattr, &[path, name]),
+        call(libc::SYS_getxattr, &[path, name, 0, 0]),
+    ];
+    let mode = fs_err::metadata("/tmp/l/own").unwrap().mode() & 0o7777;
+    tell(&format!("{results:?} {mode:o} {told:?}"));
+    let expected = [
+        Ok(0),
+        Ok(length),
+        Ok(length),
+        Err(libc::ERANGE),
+        Ok(24),
+        Err(libc::EINVAL),
+        Ok(0),
+        Err(libc::ENODATA),
+    ];
+    results == expected && mode == 0o670 && told.starts_with(&list)
+}
+
+/// Meets a user at a socket, who leaves another one.
+pub(crate) fn meets() -> bool {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    let listener = UnixListener::bind("/tmp/l/socket").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs_err::set_permissions("/tmp/l/socket", mode).unwrap();
+    // SAFETY: the child makes system calls only.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no pointers.
+        unsafe { libc::setresuid(1000, 1000, 1000) };
+        let stream = UnixStream::connect("/tmp/l/socket");
+        let left = UnixListener::bind("/tmp/l/left");
+        let _ = stream.and_then(|mut stream| std::io::Read::read(&mut stream, &mut [0]));
+        drop(left);
+        // SAFETY: always sound.
+        unsafe { libc::_exit(0) }
+    }
+    let (stream, _) = listener.accept().unwrap();
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the structure is as long as is said.
+    unsafe {
+        let place = (&raw mut peer).cast();
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        libc::getsockopt(stream.as_raw_fd(), level, option, place, &raw mut length)
+    };
+    drop(stream);
+    // SAFETY: a null pointer says that the status is not wanted.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+    let left = owner("/tmp/l/left");
+    tell(&format!("{child}: {} {} {}, {left:?}", peer.pid, peer.uid, peer.gid));
+    (peer.pid, peer.uid) == (child, 1000) && left == Some((1000, 0)) && is_true()
 }
 
 /// Makes files as a user, by a structure that has grown since: its size has to make sense.

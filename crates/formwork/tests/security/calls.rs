@@ -84,6 +84,8 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "go-on-in-proc" => crate::shown::goes_on_to(number),
         "lie" => crate::asked::lies(number),
         "nonsense" => crate::asked::asks_nonsense(),
+        "meet" => crate::asked::meets(),
+        "list" => crate::asked::lists(),
         "forge" => crate::asked::forges(),
         "ask-by-32-bits" => crate::asked::asks_by_32_bits(),
         "race-in-proc" => crate::shown::races_to(number),

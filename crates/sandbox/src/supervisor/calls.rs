@@ -42,7 +42,7 @@ pub(super) enum Stamps {
     Wide,
 }
 
-/// What an attribute shall be.
+/// What an attribute shall be, or where to it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum New {
     Nothing,
@@ -63,8 +63,8 @@ pub(super) enum Call {
     Statx,
     /// Gives a file away, to the user in an argument and the group in the next one.
     Chown(Place, usize),
-    /// Reads an attribute whose name is an argument.
-    GetAttribute(Place, usize),
+    /// Reads an attribute whose name is an argument, into a buffer.
+    GetAttribute(Place, usize, New),
     /// Sets or removes one.
     ChangeAttribute(Place, usize, New),
     /// Lists them into the buffer and size of two arguments.
@@ -128,12 +128,18 @@ pub(super) enum Call {
     Connect,
     /// Gives a socket a name, which may be a path.
     Bind,
+    /// Asks who is at the other end of a socket.
+    Peer,
+    /// Any call for sockets, as 32-bit programs make them: its number, and where its arguments are.
+    ForSockets,
     /// Changes the working directory.
     ChangeDirectory(Place),
 }
 
 /// The limit that no kernel heeds (`RLIMIT_RSS`).
 pub(super) const LIMIT: u32 = 5;
+/// `SO_PEERCRED`.
+const PEER: u32 = 17;
 /// `PR_GET_KEEPCAPS`, `PR_SET_KEEPCAPS`.
 const KEEP_CAPABILITIES: [u32; 2] = [7, 8];
 
@@ -182,10 +188,10 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("lchown32", Chown(Link(0), 1), ALWAYS),
         ("fchown32", Chown(File(0), 1), ALWAYS),
         ("fchownat", Chown(AtWith(0, 1, 4), 2), ALWAYS),
-        ("getxattr", GetAttribute(Path(0), 1), ALWAYS),
-        ("lgetxattr", GetAttribute(Link(0), 1), ALWAYS),
-        ("fgetxattr", GetAttribute(File(0), 1), ALWAYS),
-        ("getxattrat", GetAttribute(AtWith(0, 1, 2), 3), ALWAYS),
+        ("getxattr", GetAttribute(Path(0), 1, New::At(2)), ALWAYS),
+        ("lgetxattr", GetAttribute(Link(0), 1, New::At(2)), ALWAYS),
+        ("fgetxattr", GetAttribute(File(0), 1, New::At(2)), ALWAYS),
+        ("getxattrat", GetAttribute(AtWith(0, 1, 2), 3, New::In(4)), ALWAYS),
         ("setxattr", ChangeAttribute(Path(0), 1, New::At(2)), ALWAYS),
         ("lsetxattr", ChangeAttribute(Link(0), 1, New::At(2)), ALWAYS),
         ("fsetxattr", ChangeAttribute(File(0), 1, New::At(2)), ALWAYS),
@@ -258,6 +264,8 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("truncate64", Truncate(Path(0)), ALWAYS),
         ("connect", Connect, ALWAYS),
         ("bind", Bind, ALWAYS),
+        ("socketcall", ForSockets, ALWAYS),
+        ("getsockopt", Peer, Ask::IfOneOf(2, [PEER, PEER])),
         ("chdir", ChangeDirectory(Path(0)), ALWAYS),
         ("fchdir", ChangeDirectory(File(0)), ALWAYS),
     ]

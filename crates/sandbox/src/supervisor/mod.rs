@@ -24,6 +24,7 @@ mod crew;
 mod files;
 mod identity;
 pub(crate) mod kernel;
+mod lists;
 mod permissions;
 mod place;
 mod process;
@@ -337,7 +338,7 @@ impl Caller<'_> {
             Call::Stat64(place, buffer) => self.stat(place, buffer, true),
             Call::Statx => self.statx(),
             Call::Chown(place, owner) => self.chown(place, owner),
-            Call::GetAttribute(place, name) => self.get_attribute(place, name),
+            Call::GetAttribute(place, name, buffer) => self.get_attribute(place, name, buffer),
             Call::ChangeAttribute(place, name, new) => self.change_attribute(place, name, new),
             Call::ListAttributes(place, buffer) => self.list_attributes(place, buffer),
             Call::Open(place, flags) => self.open(place, flags),
@@ -368,6 +369,8 @@ impl Caller<'_> {
             Call::Access(place, rights, flags) => self.access(place, rights, flags),
             Call::Connect => self.connect(),
             Call::Bind => self.bind(),
+            Call::Peer => self.peer(),
+            Call::ForSockets => self.for_sockets(),
             Call::Truncate(place) => self.with_rights(place, WRITE),
             Call::ChangeDirectory(place) => self.with_rights(place, EXECUTE),
         }

@@ -108,7 +108,12 @@ impl Caller<'_> {
 
     /// Who it is.
     pub(super) fn credentials(&self) -> Result<Arc<Credentials>> {
-        let [number, _] = notify::carried_limit(self.notification.thread)?;
+        self.credentials_of(self.notification.thread)
+    }
+
+    /// Who a process of the sandbox is.
+    pub(super) fn credentials_of(&self, process: u32) -> Result<Arc<Credentials>> {
+        let [number, _] = notify::carried_limit(process)?;
         Ok(self.session.sets.get(number))
     }
 
@@ -133,13 +138,29 @@ impl Caller<'_> {
         Ok(self.status("NoNewPrivs:")? != "0")
     }
 
+    /// The numbers that a process has, by which namespaces know it, from the supervisor's own inwards.
+    pub(super) fn numbers(&self, process: u32) -> Result<Vec<u32>> {
+        let text = status_of(process, "NSpid:")?;
+        text.split_whitespace().map(|number| number.parse().map_err(|_| Errno::IO)).collect()
+    }
+
+    /// The first thread of its process.
+    pub(super) fn first_thread(&self) -> Result<u32> {
+        self.status("Tgid:")?.parse().map_err(|_| Errno::IO)
+    }
+
     /// A value that `/proc` tells of it.
     pub(super) fn status(&self, name: &str) -> Result<String> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(CWD, self.own("status"), flags, Mode::empty())?;
-        let mut text = String::new();
-        std::fs::File::from(file).read_to_string(&mut text).map_err(|_| Errno::IO)?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or(Errno::IO)?;
-        Ok(line.trim().to_owned())
+        status_of(self.notification.thread, name)
     }
+}
+
+/// A value that `/proc` tells of a process.
+fn status_of(process: u32, name: &str) -> Result<String> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, format!("{process}/status"), flags, Mode::empty())?;
+    let mut text = String::new();
+    std::fs::File::from(file).read_to_string(&mut text).map_err(|_| Errno::IO)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or(Errno::IO)?;
+    Ok(line.trim().to_owned())
 }

@@ -227,6 +227,14 @@ pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
     Ok(bytes)
 }
 
+/// What `fstatfs` says of a file system, as its bytes.
+pub(crate) fn raw_statfs(file: BorrowedFd<'_>) -> Result<[u8; 120]> {
+    let mut bytes = [0; 120];
+    // SAFETY: the structure has 120 bytes on all machines with 64 bits.
+    check(unsafe { libc::syscall(libc::SYS_fstatfs, file.as_raw_fd(), bytes.as_mut_ptr()) })?;
+    Ok(bytes)
+}
+
 /// What `statx` says of a path, as its bytes.
 pub(crate) fn raw_statx(path: &std::ffi::CStr, flags: i32, mask: u32) -> Result<[u8; 256]> {
     let mut bytes = [0; 256];
@@ -250,6 +258,20 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     // SAFETY: the kernel only reads the bytes, as many as is said.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     check(c_long::from(result)).map(drop)
+}
+
+/// The process at the other end of a socket.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<u32> {
+    let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the structure is as long as is said, and the length is written back.
+    let result = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+        let place = (&raw mut who).cast();
+        libc::getsockopt(socket.as_raw_fd(), level, option, place, &raw mut length)
+    };
+    check(c_long::from(result))?;
+    u32::try_from(who.pid).ok().filter(|pid| *pid != 0).ok_or(Errno::SRCH)
 }
 
 /// The limit in which a process carries the number of its credentials (`RLIMIT_RSS`): what

@@ -94,7 +94,7 @@ impl Caller<'_> {
             Deed::Bind => self.bind_traced(inside),
             Deed::Connect => self.connect_traced(inside),
             Deed::SendTo => self.send_to(inside),
-            Deed::Peer => self.peer(),
+            Deed::Peer => self.peer_traced(),
         }
     }
 

@@ -98,7 +98,7 @@ impl Caller<'_> {
     }
 
     /// Who is at the other end of a socket: somebody of the step, who is root as far as is known.
-    pub(super) fn peer(&self) -> Result<Outcome> {
+    pub(super) fn peer_traced(&self) -> Result<Outcome> {
         const SOCKET_LEVEL: u32 = 1;
         if self.int(1) != SOCKET_LEVEL || self.int(2) != PEER {
             return Ok(Outcome::Continue);
