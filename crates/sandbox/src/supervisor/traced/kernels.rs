@@ -136,7 +136,7 @@ impl Caller<'_> {
         };
         match Own::of(&rest) {
             Own::Nothing => Err(Errno::NOENT),
-            Own::File => self.open_file(inside, process, &rest, flags),
+            Own::File => open_file(process, &rest, flags),
             _ if is_link => open(&place(&rest), flags),
             Own::Program => behind(inside.program_of(process)?, &[]),
             Own::Root => behind(Vec::new(), &rest[1..]),
@@ -149,6 +149,20 @@ impl Caller<'_> {
                 behind(inside.strip(path.to_bytes()).ok_or(Errno::NOENT)?.to_vec(), &rest[2..])
             }
             Own::Descriptor(_) => open(&place(&rest), flags - OFlags::CREATE - OFlags::EXCL),
+        }
+    }
+
+    /// A file of a process's that is not what the kernel has.
+    pub(super) fn open_rewritten(&self, inside: &Inside, way: &[u8]) -> Option<Result<OwnedFd>> {
+        let kernels = Kernels::of(way, true).filter(|kernels| !kernels.is_sys)?;
+        let parts: Vec<&[u8]> = kernels.parts.iter().map(Vec::as_slice).collect();
+        let (process, rest) = match &parts[..] {
+            [b"mounts"] => (Ok(self.notification.thread), parts),
+            _ => self.process_of(&parts)?,
+        };
+        match (process, &rest[..]) {
+            (Ok(process), [name]) => self.rewritten(inside, process, name),
+            _ => None,
         }
     }
 
@@ -208,30 +222,6 @@ impl Caller<'_> {
         Some((process, rest.to_vec()))
     }
 
-    fn open_file(
-        &self,
-        inside: &Inside,
-        process: u32,
-        rest: &[&[u8]],
-        flags: OFlags,
-    ) -> Result<OwnedFd> {
-        let path = format!("{process}/{}", String::from_utf8_lossy(&rest.join(&b'/')));
-        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
-        match rest {
-            [name] if writes && WRITABLE.contains(name) => {
-                rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
-            }
-            [b"mem" | b"clear_refs"] => Err(Errno::ACCESS),
-            [name] if !writes && !flags.contains(OFlags::PATH) => {
-                match self.rewritten(inside, process, name) {
-                    Some(file) => file,
-                    None => open_to_read(CWD, path.as_bytes(), flags),
-                }
-            }
-            _ => open_to_read(CWD, path.as_bytes(), flags),
-        }
-    }
-
     /// A file of the whole machine's.
     fn open_machines(&self, parts: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {
         let path = String::from_utf8(parts.join(&b'/')).map_err(|_| Errno::NOENT)?;
@@ -265,6 +255,18 @@ pub(super) fn is_ours(thread: u32) -> bool {
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     let own = std::process::id();
     tracer.and_then(|tracer| tracer.trim().parse().ok()) == Some(own)
+}
+
+fn open_file(process: u32, rest: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {
+    let path = format!("{process}/{}", String::from_utf8_lossy(&rest.join(&b'/')));
+    let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+    match rest {
+        [name] if writes && WRITABLE.contains(name) => {
+            rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+        }
+        [b"mem" | b"clear_refs"] => Err(Errno::ACCESS),
+        _ => open_to_read(CWD, path.as_bytes(), flags),
+    }
 }
 
 fn open_sys(parts: &[&[u8]], flags: OFlags) -> Result<OwnedFd> {

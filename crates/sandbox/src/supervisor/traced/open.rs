@@ -91,6 +91,13 @@ impl Caller<'_> {
         let creates = how.flags & libc::O_CREAT as u32 != 0;
         let is_new = creates && how.flags & libc::O_EXCL as u32 != 0;
         let follow = how.flags & libc::O_NOFOLLOW as u32 == 0 && !is_new;
+        let looks = how.flags & (libc::O_PATH | libc::O_WRONLY | libc::O_RDWR) as u32 == 0;
+        if looks
+            && let Ok(way) = self.way(inside, base, path.to_bytes())
+            && let Some(file) = self.open_rewritten(inside, &way)
+        {
+            return file.map(|file| Outcome::Descriptor(file, closes(how)));
+        }
         let (mut base, mut path) = (base, path.to_owned());
         for _ in 0..MAX_LINKS {
             match self.find_path(base, &path, follow) {
@@ -246,6 +253,10 @@ impl Caller<'_> {
         self.settle(&of(&file), FileKind::Regular, mode, new_record(who, None))?;
         Ok(Outcome::Descriptor(file, closes))
     }
+}
+
+fn closes(how: &How) -> bool {
+    how.flags & libc::O_CLOEXEC as u32 != 0
 }
 
 /// The name of a device that everybody may use.
