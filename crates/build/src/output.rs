@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -187,8 +188,7 @@ impl Delivery<'_> {
         export::content_to_registry(client, content, &names, options)
             .and_then(|_| {
                 let said = self.built.attached(form);
-                let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
-                repositories.dedup();
+                let repositories: BTreeSet<_> = names.iter().map(Reference::repository).collect();
                 for (repository, artifact) in repositories
                     .into_iter()
                     .flat_map(|one| said.iter().map(move |said| (one, said)))

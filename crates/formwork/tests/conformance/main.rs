@@ -47,10 +47,9 @@ use report::{Report, print_table};
 use scene::{Scene, Servers};
 use support::{Site, on_each_rung};
 
-/// Cases about what only namespaces and mounts give: a name of the host, a network, limits of what is
+/// Cases about what only namespaces and mounts give: a network, limits of what is
 /// in memory, what may only be read.
-const NEED_NAMESPACES: [&str; 12] = [
-    "args/the-name-of-the-host-may-be-given",
+const NEED_NAMESPACES: [&str; 10] = [
     "mounts/a-bind-is-to-be-read-and-written-to-only-if-asked",
     "mounts/a-cache-to-be-read-alone",
     "mounts/a-tmpfs-may-be-read-only",
@@ -60,7 +59,6 @@ const NEED_NAMESPACES: [&str; 12] = [
     "mounts/tmpfs-is-empty-again-each-time",
     "run/a-run-is-alone-with-few-capabilities",
     "run/no-network-where-none-is-wanted",
-    "run/nothing-of-the-name-of-the-host-stays",
     "run/nothing-of-the-surroundings-stays-in-the-layer",
 ];
 

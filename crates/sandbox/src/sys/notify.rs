@@ -220,6 +220,14 @@ pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
     Ok(bytes)
 }
 
+/// What `fstatfs` says of a file system, as its bytes.
+pub(crate) fn raw_statfs(file: BorrowedFd<'_>) -> Result<[u8; 120]> {
+    let mut bytes = [0; 120];
+    // SAFETY: the structure has 120 bytes on all machines with 64 bits.
+    check(unsafe { libc::syscall(libc::SYS_fstatfs, file.as_raw_fd(), bytes.as_mut_ptr()) })?;
+    Ok(bytes)
+}
+
 /// What `statx` says of a path, as its bytes.
 pub(crate) fn raw_statx(path: &std::ffi::CStr, flags: i32, mask: u32) -> Result<[u8; 256]> {
     let mut bytes = [0; 256];
