@@ -260,6 +260,16 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     check(c_long::from(result)).map(drop)
 }
 
+/// The next entries of a directory; returns how many bytes there are.
+pub(crate) fn list_directory(directory: BorrowedFd<'_>, list: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes to the buffer, which is as long as is said.
+    let count = check(unsafe {
+        let (place, length) = (list.as_mut_ptr(), list.len());
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), place, length)
+    })?;
+    usize::try_from(count).map_err(|_| Errno::IO)
+}
+
 /// The process at the other end of a socket.
 pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<u32> {
     let mut who = libc::ucred { pid: 0, uid: 0, gid: 0 };

@@ -223,7 +223,8 @@ impl Asker<'_> {
 
     /// What a process has open, once more, with no other rights.
     fn open_again(&self, process: &Process, number: u32, how: How) -> Result<OwnedFd> {
-        let info = self.kernel.read(process.handle.as_fd(), &format!("fdinfo/{number}"))?;
+        let info = self
+            .as_itself(|| self.kernel.read(process.handle.as_fd(), &format!("fdinfo/{number}")))?;
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
         let has = How::new(flags.ok_or(Errno::IO)?);
