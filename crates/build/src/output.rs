@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 
 use formwork_diagnostics::{Event, EventSink, LogStream, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir, Target, remove_tree};
-use formwork_image::copy_blob;
 use formwork_image::export::{self, Content, Form, Named, PushOptions};
+use formwork_image::{ImageError, copy_blob};
 use formwork_layer::{
     Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Tree, materialize, pack,
 };
@@ -187,8 +188,7 @@ impl Delivery<'_> {
         export::content_to_registry(client, content, &names, options)
             .and_then(|_| {
                 let said = self.built.attached(form);
-                let mut repositories: Vec<_> = names.iter().map(Reference::repository).collect();
-                repositories.dedup();
+                let repositories: BTreeSet<_> = names.iter().map(Reference::repository).collect();
                 for (repository, artifact) in repositories
                     .into_iter()
                     .flat_map(|one| said.iter().map(move |said| (one, said)))
@@ -197,28 +197,35 @@ impl Delivery<'_> {
                 }
                 Ok(())
             })
-            .map_err(|error| self.kept(form, by_digest, BuildError::image(&error)))
+            .map_err(|error| self.kept(form, by_digest, &error))
     }
 
     /// Keeps what a registry did not take, so that nothing needs to be built again.
-    fn kept(&self, form: &ImageForm, by_digest: bool, error: BuildError) -> BuildError {
+    fn kept(&self, form: &ImageForm, by_digest: bool, failure: &ImageError) -> BuildError {
         let options = StoreOptions { form: Some(form.clone()), ..StoreOptions::default() };
-        // Of several names, some may have been pushed.
-        let told = error.to_string();
-        let failed = self.names.iter().find(|name| told.contains(&name.repository().to_string()));
-        match failed.or(self.names.first()) {
-            Some(name) if error.kind == ErrorKind::Registry && self.store(&options).is_ok() => {
-                let name = name.familiar();
-                if by_digest {
-                    return error
-                        .with_help("the image is in the local store: build again to go on");
-                }
-                error.with_help(&format!(
-                    "the image is in the local store: `formwork push {name}` goes on"
-                ))
-            }
-            _ => error,
+        let error = BuildError::image(failure);
+        let Some(name) = self.name_in(failure).or(self.names.first()) else { return error };
+        if error.kind != ErrorKind::Registry || self.store(&options).is_err() {
+            return error;
         }
+        match by_digest {
+            true => error.with_help("the image is in the local store: build again to go on"),
+            false => error.with_help(&format!(
+                "the image is in the local store: `formwork push {}` goes on",
+                name.familiar()
+            )),
+        }
+    }
+
+    /// Which of several names a failure is about: the others may have been pushed.
+    fn name_in(&self, failure: &ImageError) -> Option<&Reference> {
+        let ImageError::Registry(failure) = failure else { return None };
+        let subject = &*failure.attempt()?.subject;
+        let repository = subject.split_once('@').map(|(repository, _)| repository);
+        self.names.iter().find(|name| {
+            name.to_string() == subject
+                || repository.is_some_and(|it| name.repository().to_string() == it)
+        })
     }
 
     /// Gives the image to a container engine: with all its platforms, or the one for this machine

@@ -86,17 +86,17 @@ pub fn verify(
     events: &Arc<dyn EventSink>,
     cancel: &Cancel,
 ) -> Result<Verified, BuildError> {
+    let title = image.title();
+    let recipe = Recipe::of_image(host, image)?.ok_or_else(|| {
+        BuildError::input_error(format!("nobody wrote down what `{title}` was made from"))
+            .with_help("only images that were built into this store can be built again")
+    })?;
     let scratch = host.layout.scratch().map_err(BuildError::store)?.join("verify");
     // What is built lies in a store of its own, which counts as if it were in the user's.
     fs_err::create_dir_all(&scratch).map_err(BuildError::store)?;
     let own = elsewhere(host, &scratch.join("store"))?;
     let beside = Keeper::growing(&own).into_iter().chain([scratch.clone()]).collect();
     let events = &Keeper::begin_beside(host, surroundings.limits, events, beside)?;
-    let title = image.title();
-    let recipe = Recipe::of_image(host, image)?.ok_or_else(|| {
-        BuildError::input_error(format!("nobody wrote down what `{title}` was made from"))
-            .with_help("only images that were built into this store can be built again")
-    })?;
     let (own, scratch) = (&own, &*scratch);
     let result = verify_in(host, image, &recipe, surroundings, (own, scratch), events, cancel);
     if let (Some(parent), Some(name)) = (scratch.parent(), scratch.file_name()) {

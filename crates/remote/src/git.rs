@@ -161,20 +161,46 @@ impl<'a> Repository<'a> {
         if self.source.submodules && directory.join(".gitmodules").is_file() {
             git(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
         }
-        let pointers = self.fetch_large_files(commit, directory)?;
+        let mut pointers = self.fetch_large_files(&self.url, commit, directory)?;
+        if self.source.submodules {
+            for submodule in self.submodules(directory)? {
+                let git = |arguments: &[&str]| self.git(Some(&submodule), arguments);
+                let url = git(&["config", "--get", "remote.origin.url"])?;
+                let commit = git(&["rev-parse", "--verify", "HEAD"])?;
+                let (url, commit) = (url.trim_end(), commit.trim_end());
+                pointers += self.fetch_large_files(url, commit, &submodule)?;
+            }
+        }
         let time = git(&["log", "-1", "--format=%ct", commit, "--"])?;
         let time = time.trim().parse();
         let time = time.map_err(|_| self.problem("its commit has no time".to_owned()))?;
         Ok(CheckedOut { time, pointers })
     }
 
-    /// Whether files that are kept by Git LFS can be had.
-    pub fn has_large_files(&self) -> bool {
-        self.lfs_url().is_some() && self.find("git-lfs").is_some()
+    /// The directories of all submodules, and of theirs.
+    fn submodules(&self, directory: &Path) -> Result<Vec<PathBuf>, RemoteError> {
+        if !directory.join(".gitmodules").is_file() {
+            return Ok(Vec::new());
+        }
+        let each = r#"printf '%s\0' "$displaypath""#;
+        let listed =
+            self.git(Some(directory), &["submodule", "-q", "foreach", "--recursive", each])?;
+        Ok(listed.split_terminator('\0').map(|path| directory.join(path)).collect())
     }
 
-    /// Puts files in their places that are kept by Git LFS; returns how many cannot be had.
-    fn fetch_large_files(&self, commit: &str, directory: &Path) -> Result<usize, RemoteError> {
+    /// Whether files that are kept by Git LFS can be had, if a server is known that has them.
+    pub fn has_large_files(&self) -> bool {
+        self.find("git-lfs").is_some()
+    }
+
+    /// Puts files of a repository in their places that are kept by Git LFS; returns how many cannot
+    /// be had.
+    fn fetch_large_files(
+        &self,
+        url: &str,
+        commit: &str,
+        directory: &Path,
+    ) -> Result<usize, RemoteError> {
         let git = |arguments: &[&str]| self.git(Some(directory), arguments);
         let pointers = git(&["ls-files", "-z", "--", ":(attr:filter=lfs)"])?;
         let count = pointers.split_terminator('\0').count();
@@ -185,7 +211,7 @@ impl<'a> Repository<'a> {
         let named = git(&["config", "--blob", &format!("{commit}:.lfsconfig"), "lfs.url"]).ok();
         let named = named.map(|url| url.trim().to_owned());
         let named = named.filter(|url| ["http://", "https://"].iter().any(|s| url.starts_with(s)));
-        let Some(url) = named.or_else(|| self.lfs_url()) else { return Ok(count) };
+        let Some(url) = named.or_else(|| lfs_url(url)) else { return Ok(count) };
         let url = format!("lfs.url={url}");
         // It replaces files only where its filters are there, which run nothing but itself.
         let settings = [
@@ -201,20 +227,6 @@ impl<'a> Repository<'a> {
         lfs(&["fetch", "origin", commit])?;
         lfs(&["checkout"])?;
         Ok(0)
-    }
-
-    /// The address at which the repository's server has what Git LFS keeps; git's own protocol has
-    /// none.
-    fn lfs_url(&self) -> Option<String> {
-        match self.url.split_once("://").map(|(scheme, _)| scheme) {
-            Some("http" | "https") => {
-                let url = self.url.trim_end_matches('/');
-                let dot_git = if url.ends_with(".git") { "" } else { ".git" };
-                Some(format!("{url}{dot_git}/info/lfs"))
-            }
-            Some("ssh") | None => Some(self.url.clone()),
-            Some(_) => None,
-        }
     }
 
     /// Runs git; returns what it prints.
@@ -378,6 +390,19 @@ impl std::fmt::Debug for Repository<'_> {
 fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64)
         && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The address at which a repository's server has what Git LFS keeps; git's own protocol has none.
+fn lfs_url(url: &str) -> Option<String> {
+    match url.split_once("://").map(|(scheme, _)| scheme) {
+        Some("http" | "https") => {
+            let url = url.trim_end_matches('/');
+            let dot_git = if url.ends_with(".git") { "" } else { ".git" };
+            Some(format!("{url}{dot_git}/info/lfs"))
+        }
+        Some("ssh") | None => Some(url.to_owned()),
+        Some(_) => None,
+    }
 }
 
 /// The address of the host of a web server's address.

@@ -439,6 +439,14 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     check(c_long::from(result)).map(drop)
 }
 
+/// The number of a terminal, by the end that has made it.
+pub(crate) fn terminal_number(file: &OwnedFd) -> Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: the pointer is to the number that this ioctl writes.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) };
+    check(c_long::from(result)).map(|_| number)
+}
+
 fn check(result: c_long) -> Result<c_long> {
     if result < 0 { Err(last_error()) } else { Ok(result) }
 }

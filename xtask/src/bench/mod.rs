@@ -57,6 +57,9 @@ impl Options {
                 "--json" => options.json = Some(value()?),
                 "--alone" => options.alone = true,
                 "--large" => options.large = Some(value()?.parse()?),
+                option if option.starts_with('-') => {
+                    bail!("`{option}` is none of --runs, --json, --alone, --large")
+                }
                 _ => options.filters.push(argument),
             }
         }

@@ -266,6 +266,18 @@ fn files_that_git_lfs_keeps_are_fetched_where_it_is_there() {
     let dockerfile = format!("FROM scratch\nADD {}#main /\n", server.url("/r.git"));
     if program("git-lfs").is_some() {
         assert_eq!(site.tree(&[], &dockerfile).text("/d/a.bin"), "A");
+        // A submodule has a server of its own, and may name another.
+        let config = format!("[lfs]\nurl = {}\n", server.url("/r.git/info/lfs"));
+        let files = [attributes, ("a.bin", &*pointer), (".lfsconfig", &*config)];
+        repositories.commit("sub", &files);
+        for (name, sub) in [("middle", "sub"), ("top", "middle")] {
+            repositories.commit(name, &[]);
+            let url = repositories.url(sub);
+            repositories.git(name, &["submodule", "--quiet", "add", "--", &url, "a \"b"]);
+            repositories.commit(name, &[]);
+        }
+        let dockerfile = format!("FROM scratch\nADD {} /\n", repositories.url("top"));
+        assert_eq!(site.tree(&[], &dockerfile).text("/a \"b/a \"b/a.bin"), "A");
     }
     // git's own protocol has nothing of the kind.
     let dockerfile = format!("FROM scratch\nADD {} /\n", repositories.url("r"));

@@ -312,7 +312,7 @@ fn what_a_registry_does_not_take_is_kept_and_can_be_pushed_later() {
         }
     }
     // Of several names, the one that failed is told; one by its digest has none to go on with.
-    let there = format!("{}/there:1", proxy.host());
+    let there = format!("{}/late:1", proxy.host());
     proxy.set(always("PUT", "/later/manifests/", Fault::Status(403)));
     for (by_digest, told) in
         [("false", format!("`formwork push {name}` goes on")), ("true", "build again".to_owned())]

@@ -56,6 +56,11 @@ fn programs_of_32_bits_are_told_the_same() {
 }
 
 #[test]
+fn devices_are_listed_as_such() {
+    ask("look");
+}
+
+#[test]
 fn lists_of_access_are_kept_and_set_the_mode() {
     ask("list");
 }
@@ -330,6 +335,36 @@ pub(crate) fn forges() -> bool {
         && owners == [Some((7, 8)); 2]
         && makes_files_of_its_own()
         && is_true()
+}
+
+/// Looks at what directories list, which programs believe without another question.
+pub(crate) fn looks() -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let device = i64::from(libc::S_IFCHR | 0o600);
+    for name in ["/tmp/l/a", "/tmp/l/b"] {
+        let path = text(name);
+        let arguments = [HERE, address(path.as_ptr()), device, 0x103];
+        if let Err(errno) = call(libc::SYS_mknodat, &arguments) {
+            tell(&format!("{name}: {errno}"));
+            return false;
+        }
+    }
+    for number in 0..2000 {
+        fs_err::write(format!("/tmp/l/{number}"), "").unwrap();
+    }
+    let _listener = std::os::unix::net::UnixListener::bind("/tmp/l/socket").unwrap();
+    let kinds =
+        fs_err::read_dir("/tmp/l").unwrap().map(|entry| entry.unwrap().file_type().unwrap());
+    let kinds: Vec<std::fs::FileType> = kinds.collect();
+    let count = |is: fn(&std::fs::FileType) -> bool| kinds.iter().filter(|kind| is(kind)).count();
+    let counts = [
+        count(FileTypeExt::is_char_device),
+        count(FileTypeExt::is_socket),
+        count(|kind| kind.is_symlink()),
+        count(|kind| kind.is_file()),
+    ];
+    tell(&format!("{counts:?}"));
+    counts == [2, 1, 1, 2001]
 }
 
 /// Gives a file a list with a user who is nobody to the kernel, and takes it away.

@@ -85,6 +85,7 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "lie" => crate::asked::lies(number),
         "nonsense" => crate::asked::asks_nonsense(),
         "meet" => crate::asked::meets(),
+        "look" => crate::asked::looks(),
         "list" => crate::asked::lists(),
         "forge" => crate::asked::forges(),
         "ask-by-32-bits" => crate::asked::asks_by_32_bits(),

@@ -92,11 +92,15 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         is_contained: true,
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;
+    let rights = show.as_ref().map(Show::rights);
     if let Some(show) = show {
         let begin = || rustix::process::fchdir(&proc).and_then(|()| show.begin(&proc));
         begin().map_err(|errno| SandboxError::setup(Stage::Messages, "/proc", errno))?;
     }
     let (status, usage) = wait_for(process, &proc);
+    if let Some(rights) = rights {
+        rights.restore();
+    }
     Ok(ExitReport {
         status,
         wall_time: started.elapsed(),

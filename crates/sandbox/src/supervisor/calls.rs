@@ -83,6 +83,8 @@ pub(super) enum Call {
     MakeLink(Place),
     /// Executes a file.
     Execute(Place),
+    /// Lists a directory.
+    List,
     /// Changes the root directory.
     ChangeRoot,
     /// Tells the real or the effective number.
@@ -216,6 +218,7 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("symlinkat", MakeLink(At(1, 2)), ALWAYS),
         ("execve", Execute(Path(0)), ALWAYS),
         ("execveat", Execute(AtWith(0, 1, 4)), ALWAYS),
+        ("getdents64", List, ALWAYS),
         ("chroot", ChangeRoot, ALWAYS),
         ("getuid", Id(User, false), ALWAYS), ("getuid32", Id(User, false), ALWAYS),
         ("geteuid", Id(User, true), ALWAYS), ("geteuid32", Id(User, true), ALWAYS),

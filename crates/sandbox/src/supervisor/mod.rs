@@ -21,6 +21,7 @@ mod attributes;
 mod calls;
 mod credentials;
 mod crew;
+mod directories;
 mod files;
 mod identity;
 pub(crate) mod kernel;
@@ -336,6 +337,7 @@ impl Caller<'_> {
             Call::MakeNode(place, mode) => self.make_node(place, mode),
             Call::MakeLink(place) => self.make_link(place),
             Call::Execute(place) => self.execute(place),
+            Call::List => self.list(),
             Call::ChangeRoot => self.change_root(),
             Call::Id(kind, effective) => self.id_of(kind, effective),
             Call::Ids(kind) => self.ids_of(kind),

@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use formwork_fs::FileKind;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatFs};
 use rustix::io::{Errno, Result};
 
 use super::Outcome;
@@ -284,5 +284,10 @@ fn may_reach(who: &Credentials, entry: &Entry) -> Result<bool> {
 }
 
 fn is_kernels(found: &Found) -> bool {
-    rustix::fs::statfs(found.place()).is_ok_and(|stat| KERNELS.contains(&(stat.f_type as u64)))
+    rustix::fs::statfs(found.place()).is_ok_and(|known| is_a_kernels(&known))
+}
+
+/// Whether a file system is one of the kernel's own.
+pub(super) fn is_a_kernels(known: &StatFs) -> bool {
+    KERNELS.contains(&(known.f_type as u64))
 }

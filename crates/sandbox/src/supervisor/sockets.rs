@@ -105,7 +105,7 @@ impl Caller<'_> {
     }
 
     /// A descriptor of its own, shared.
-    fn take(&self, descriptor: i32) -> Result<OwnedFd> {
+    pub(super) fn take(&self, descriptor: i32) -> Result<OwnedFd> {
         let open = |number: u32| {
             let pid = i32::try_from(number).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
             rustix::process::pidfd_open(pid, PidfdFlags::empty())

@@ -220,6 +220,14 @@ pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
     Ok(bytes)
 }
 
+/// What `fstatfs` says of a file system, as its bytes.
+pub(crate) fn raw_statfs(file: BorrowedFd<'_>) -> Result<[u8; 120]> {
+    let mut bytes = [0; 120];
+    // SAFETY: the structure has 120 bytes on all machines with 64 bits.
+    check(unsafe { libc::syscall(libc::SYS_fstatfs, file.as_raw_fd(), bytes.as_mut_ptr()) })?;
+    Ok(bytes)
+}
+
 /// What `statx` says of a path, as its bytes.
 pub(crate) fn raw_statx(path: &std::ffi::CStr, flags: i32, mask: u32) -> Result<[u8; 256]> {
     let mut bytes = [0; 256];
@@ -243,6 +251,16 @@ pub(crate) fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> Result<()> {
     // SAFETY: the kernel only reads the bytes, as many as is said.
     let result = unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length) };
     check(c_long::from(result)).map(drop)
+}
+
+/// The next entries of a directory; returns how many bytes there are.
+pub(crate) fn list_directory(directory: BorrowedFd<'_>, list: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel writes to the buffer, which is as long as is said.
+    let count = check(unsafe {
+        let (place, length) = (list.as_mut_ptr(), list.len());
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), place, length)
+    })?;
+    usize::try_from(count).map_err(|_| Errno::IO)
 }
 
 /// The process at the other end of a socket.

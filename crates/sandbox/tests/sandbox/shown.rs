@@ -23,6 +23,7 @@ fn tree(arena: &Arena) -> Option<PathBuf> {
         ("dev/stdout", "->/proc/self/fd/1"),
         ("etc/mtab", "->../proc/self/mounts"),
         ("srv/deep/er/", ""),
+        ("dev/pts/", ""),
         ("run/secrets/s", ""),
         ("elsewhere", "->proc"),
         ("up", "->srv/deep/../../elsewhere/self"),
@@ -225,6 +226,40 @@ fn devices_that_could_not_be_made_are_the_containers() {
     let expected = "character special file 1 3\n000000008\nfull\nc\nnone\n";
     assert_eq!(ended.stdout, expected, "{}", ended.stderr);
     assert_eq!(fs_err::read(root.join("dev/null")).unwrap(), b"");
+}
+
+#[test]
+fn terminals_are_the_steps_own() {
+    let arena = Arena::new();
+    let Some(root) = tree(&arena) else { return };
+    let Ok(held) = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR) else {
+        return eprintln!("skipped: there are no terminals here");
+    };
+    let name = rustix::pty::ptsname(&held, Vec::new()).unwrap().into_string().unwrap();
+    let mode = || fs_err::metadata("/dev/pts/ptmx").unwrap().permissions();
+    let before = mode();
+    // The terminal of somebody else, and one that the step makes.
+    let script = format!(
+        "test -e {name} && echo seen; cat {name} 2> /dev/null && echo read; ls /dev/pts
+        exec 5<> /dev/ptmx && chmod 0 /dev/ptmx; stat -c %F /dev/ptmx
+        n=$(grep tty-index /proc/$$/fdinfo/5 | cut -f 2); stat -c %F /dev/pts/$n
+        exec 5>&-; test -e /dev/pts/$n || echo gone"
+    );
+    let ended = run(&arena, &shown(&root, &script));
+    let expected = "character special file\ncharacter special file\ngone\n";
+    assert_eq!(ended.stdout, expected, "{}", ended.stderr);
+    assert_eq!(mode(), before);
+    drop(held);
+}
+
+#[test]
+fn the_name_of_the_host_is_the_one_that_is_given() {
+    let arena = Arena::new();
+    let Some(root) = tree(&arena) else { return };
+    let script = "hostname; cat /proc/sys/kernel/hostname; uname -n; uname -s";
+    let spec = ProcessSpec { hostname: "given".to_owned(), ..shown(&root, script) };
+    std::os::unix::fs::symlink("busybox", root.join("bin/uname")).unwrap();
+    assert_eq!(run(&arena, &spec).stdout, "given\ngiven\ngiven\nLinux\n");
 }
 
 #[test]

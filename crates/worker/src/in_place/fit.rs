@@ -168,6 +168,7 @@ impl<'a> Fitting<'a> {
         for (name, target) in LINKS {
             rustix::fs::symlinkat(target, &dev, name).map_err(no_device(name))?;
         }
+        make_directory(&dev, b"pts", 0o755)?;
         make_directory(&dev, b"shm", 0o1777)
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Call {
     Statx,
     /// Reads a link into the buffer and size of two arguments.
     ReadLink(Place, usize),
+    /// Tells about a file system, in the machine's own structure, at the address in an argument.
+    StatFileSystem(Place, usize),
     /// Reads an attribute.
     Attribute(Place),
     /// Lists attributes.
@@ -35,6 +37,8 @@ pub(super) enum Call {
     MakeLink,
     /// Changes the working directory.
     ChangeDirectory,
+    /// Tells the name of the host, with those of the kernel.
+    HostName,
 }
 
 /// `AT_EMPTY_PATH`: it is about an open file, and the kernel knows best.
@@ -62,6 +66,7 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("access", Access(Path(0), 1), ALWAYS),
         ("faccessat", Access(At(0, 1), 2), ALWAYS),
         ("faccessat2", Access(AtWith(0, 1, 3), 2), ALWAYS),
+        ("statfs", StatFileSystem(Path(0), 1), ALWAYS),
         ("getxattr", Attribute(Path(0)), ALWAYS),
         ("lgetxattr", Attribute(Link(0)), ALWAYS),
         ("listxattr", Attributes(Path(0)), ALWAYS),
@@ -69,6 +74,7 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("symlink", MakeLink, ALWAYS),
         ("symlinkat", MakeLink, ALWAYS),
         ("chdir", ChangeDirectory, ALWAYS),
+        ("uname", HostName, ALWAYS),
     ]
 };
 
@@ -83,8 +89,8 @@ pub(super) fn meanings() -> HashMap<(u32, u32), (Call, bool)> {
     for (audit, column) in ARCHITECTURES {
         let is_32_bit = (audit, column) != ARCHITECTURES[0];
         for (name, call, _) in CALLS {
-            // The oldest structure of 32-bit programs stays the kernel's.
-            let is_old = is_32_bit && matches!(call, Call::Stat(..));
+            // The oldest structures of 32-bit programs stay the kernel's.
+            let is_old = is_32_bit && matches!(call, Call::Stat(..) | Call::StatFileSystem(..));
             if let (Some(number), false) = (seccomp::number(name, column), is_old) {
                 meanings.insert((audit, number), (*call, is_32_bit));
             }

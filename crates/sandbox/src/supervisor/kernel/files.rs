@@ -65,6 +65,34 @@ pub(super) fn in_memory(data: &[u8], mode: u32, (uid, gid): (u32, u32)) -> Resul
     Ok(file.into())
 }
 
+/// The rights of files of the container that a process gets, which root could change.
+#[derive(Debug, Default)]
+pub(crate) struct Rights(Vec<(OwnedFd, Stat)>);
+
+impl Rights {
+    pub(super) fn of(files: impl Iterator<Item = OwnedFd>) -> Self {
+        Self(
+            files
+                .filter_map(|file| Some((rustix::fs::fstat(&file).ok()?, file)))
+                .map(|(stat, file)| (file, stat))
+                .collect(),
+        )
+    }
+
+    /// Makes them what they were; from the machine's `/proc` as the working directory.
+    pub(crate) fn restore(&self) {
+        for (file, was) in &self.0 {
+            let rights = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid);
+            if rustix::fs::fstat(file).is_ok_and(|is| rights(&is) != rights(was)) {
+                let (uid, gid) = (Uid::from_raw(was.st_uid), Gid::from_raw(was.st_gid));
+                let (place, flags) = (place_of(file), AtFlags::empty());
+                let _ = rustix::fs::chownat(CWD, &place, Some(uid), Some(gid), flags);
+                let _ = rustix::fs::chmodat(CWD, &place, Mode::from_raw_mode(was.st_mode), flags);
+            }
+        }
+    }
+}
+
 /// The container's own devices, as it has them, with their names.
 pub(super) fn devices_of_container() -> Vec<(&'static str, OwnedFd)> {
     let open = |(name, major, minor)| {

@@ -1,5 +1,5 @@
-//! Shows a process in a chroot what nobody could mount for it: `/proc`, secrets in memory, and
-//! devices that could not be made.
+//! Shows a process in a chroot what nobody could mount for it: `/proc`, secrets in memory, terminals,
+//! devices that could not be made; and tells it the name of the host that it shall find.
 //!
 //! ```text
 //! process ──open, stat, readlink…──▶ kernel ──notification──▶ some threads of the first process
@@ -23,6 +23,7 @@ mod proc;
 mod processes;
 mod serve;
 mod stubs;
+mod terminals;
 pub(crate) mod trial;
 mod walk;
 
@@ -43,12 +44,13 @@ use crate::sys::notify;
 use crate::{NetworkMode, ProcessSpec, wire};
 use asker::Asker;
 use calls::Call;
-use files::Shown;
+use files::{Rights, Shown};
+use terminals::Terminals;
 
 /// How many threads answer. Most steps have one process that works.
 const THREADS: usize = 4;
-/// The words by which `/proc` is reached, and the links to it that `/dev` has.
-const WORDS: [&str; 5] = ["proc", "fd", "stdin", "stdout", "stderr"];
+/// The words by which `/proc` and terminals are reached, and the links that `/dev` has.
+const WORDS: [&str; 7] = ["proc", "fd", "stdin", "stdout", "stderr", "ptmx", "pts"];
 /// Programs that make a user root, which take what a supervised user has to give up.
 const LENDERS: [&str; 6] = [
     "usr/bin/sudo",
@@ -108,15 +110,19 @@ pub(crate) struct Show {
     root_proc: OwnedFd,
     words: HashSet<Vec<u8>>,
     files: Vec<Shown>,
+    terminals: Option<Terminals>,
     has_network: bool,
+    host_name: String,
+    /// Whether it begins in a directory of `/proc`.
+    is_inside: bool,
 }
 
 /// The container's own devices, looked for while they can be found.
-pub(crate) struct Devices(Vec<(&'static str, OwnedFd)>);
+pub(crate) struct Devices(Vec<(&'static str, OwnedFd)>, Option<Terminals>);
 
 impl Devices {
     pub(crate) fn of_container() -> Self {
-        Self(files::devices_of_container())
+        Self(files::devices_of_container(), Terminals::of_container())
     }
 }
 
@@ -132,7 +138,27 @@ impl Show {
         let names = files.iter().map(|file| file.name().to_vec());
         let words = words.chain(names).chain(links.iter().cloned()).collect();
         let has_network = spec.network == NetworkMode::Host;
-        Ok(Some(Self { asking: Asking::new()?, root_proc, words, files, has_network }))
+        let is_inside = spec.cwd.as_bytes().starts_with(b"proc");
+        let (asking, host_name) = (Asking::new()?, spec.hostname.clone());
+        let terminals = devices.1;
+        Ok(Some(Self {
+            asking,
+            root_proc,
+            words,
+            files,
+            terminals,
+            has_network,
+            host_name,
+            is_inside,
+        }))
+    }
+
+    /// The rights of what is the container's.
+    pub(crate) fn rights(&self) -> Rights {
+        let devices = self.files.iter().filter(|file| file.is_device);
+        let devices = devices.filter_map(|device| device.file.try_clone().ok());
+        let maker = self.terminals.as_ref().and_then(Terminals::maker);
+        Rights::of(devices.chain(maker))
     }
 
     /// Begins to answer; `proc` is the machine's, and the working directory.
@@ -148,9 +174,11 @@ impl Show {
             may_be_others: may_be_others(proc.as_fd()),
             words: self.words,
             files: self.files,
+            terminals: self.terminals,
             texts: mounts()?,
             has_network: self.has_network,
-            is_inside: AtomicBool::new(false),
+            host_name: self.host_name,
+            is_inside: AtomicBool::new(self.is_inside),
             is_cautious: AtomicBool::new(false),
             stand_ins: Mutex::new(()),
             meanings: calls::meanings(),
@@ -180,9 +208,12 @@ struct Kernel {
     /// The words of paths that may lead to something that is shown.
     words: HashSet<Vec<u8>>,
     files: Vec<Shown>,
+    terminals: Option<Terminals>,
     /// `/proc/self/mounts` and `mountinfo`, of which the kernel has nothing to tell in a chroot.
     texts: [OwnedFd; 2],
     has_network: bool,
+    /// The name of the host, if it is another one than the machine's.
+    host_name: String,
     /// Whether somebody may have a directory of `/proc` to begin from.
     is_inside: AtomicBool,
     /// Whether somebody has made a link that may lead to what is shown.

@@ -125,6 +125,11 @@ impl Spot {
         open_beneath(from, way, flags)
     }
 
+    /// Whether it is the file that tells the name of the host.
+    pub(super) fn is_host_name(&self) -> bool {
+        self.process.is_none() && self.way == "sys/kernel/hostname"
+    }
+
     /// What a link says.
     fn read_link(&self, kernel: &Kernel) -> Result<Vec<u8>> {
         let from = self.process.as_ref().map_or(kernel.proc.as_fd(), |at| at.handle.as_fd());

@@ -12,6 +12,7 @@ use super::calls::Call;
 use super::files::{in_memory, place_of};
 use super::proc::{Item, Listing, Spot};
 use super::processes::Process;
+use super::terminals::Terminal;
 use super::walk::{Asked, Goal};
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
@@ -79,6 +80,7 @@ impl Asker<'_> {
             Call::Stat64(place, buffer) => self.stat(place, buffer, true),
             Call::Statx => self.statx(),
             Call::ReadLink(place, buffer) => self.read_link(place, buffer),
+            Call::StatFileSystem(place, buffer) => self.stat_file_system(place, buffer),
             Call::Attribute(place) => self.has_no_attributes(place, Outcome::Error(Errno::NODATA)),
             Call::Attributes(place) => self.has_no_attributes(place, Outcome::Value(0)),
             Call::Access(place, rights) => self.access(place, self.int(rights)),
@@ -96,7 +98,37 @@ impl Asker<'_> {
                 }
                 Ok(Outcome::Continue)
             }
+            Call::HostName => self.host_name(),
         }
+    }
+
+    /// `uname`: six fields of one length, of which the second is the name of the host.
+    fn host_name(&self) -> Result<Outcome> {
+        const FIELD: usize = 65;
+        let name = self.kernel.host_name.as_bytes();
+        if name.is_empty() || name.len() >= FIELD {
+            return Ok(Outcome::Continue);
+        }
+        // Who wants to be told of a machine of 32 bits is told so by the kernel alone.
+        let own = self.as_itself(|| {
+            let place = format!("{}/personality", self.notification.thread);
+            self.kernel.read(self.kernel.proc.as_fd(), &place)
+        })?;
+        if own.trim_end().ends_with('8') {
+            return Ok(Outcome::Continue);
+        }
+        let uname = rustix::system::uname();
+        let domain = uname.domainname();
+        let fields =
+            [uname.sysname(), c"", uname.release(), uname.version(), uname.machine(), domain];
+        let mut bytes = [0; 6 * FIELD];
+        for (field, text) in bytes.chunks_mut(FIELD).zip(fields) {
+            let text = text.to_bytes();
+            field[..text.len()].copy_from_slice(text);
+        }
+        bytes[FIELD..FIELD + name.len()].copy_from_slice(name);
+        self.write(self.long(0), &bytes)?;
+        Ok(Outcome::Value(0))
     }
 
     fn open(&self, place: Place, flags: u32) -> Result<Outcome> {
@@ -130,6 +162,7 @@ impl Asker<'_> {
             Goal::Beyond(path) => self.open_beyond(&path, how),
             Goal::File(number) => self.open_shown(number, how),
             Goal::Proc(words) => self.open_proc(&words, asked.follows, how),
+            Goal::Terminal(terminal) => self.open_terminal(terminal, how),
         };
         Ok(match opened {
             Ok(file) => Outcome::Descriptor(file, how.flags.contains(OFlags::CLOEXEC)),
@@ -164,6 +197,9 @@ impl Asker<'_> {
         let mut text = Vec::new();
         let read = std::fs::File::from(file).take(MOST_TEXT).read_to_end(&mut text);
         read.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if spot.is_host_name() && !self.kernel.host_name.is_empty() {
+            text = format!("{}\n", self.kernel.host_name).into_bytes();
+        }
         let copy = in_memory(&text, mode & 0o444, self.kernel.own)?;
         self.kernel.open_again(&copy, OFlags::RDONLY)
     }
@@ -187,7 +223,8 @@ impl Asker<'_> {
 
     /// What a process has open, once more, with no other rights.
     fn open_again(&self, process: &Process, number: u32, how: How) -> Result<OwnedFd> {
-        let info = self.kernel.read(process.handle.as_fd(), &format!("fdinfo/{number}"))?;
+        let info = self
+            .as_itself(|| self.kernel.read(process.handle.as_fd(), &format!("fdinfo/{number}")))?;
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = flags.and_then(|text| u32::from_str_radix(text.trim(), 8).ok());
         let has = How::new(flags.ok_or(Errno::IO)?);
@@ -198,7 +235,18 @@ impl Asker<'_> {
                 let place = format!("fd/{number}");
                 rustix::fs::readlinkat(&process.handle, place, Vec::new())
             })?;
-            return self.open_beyond(text.as_bytes(), how);
+            // The same file, if it has that name in the tree at all.
+            let held = How { flags: OFlags::PATH | OFlags::CLOEXEC };
+            let named = rustix::fs::fstat(self.open_beyond(text.as_bytes(), held)?)?;
+            let own = self.as_itself(|| {
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                rustix::fs::openat(&process.handle, format!("fd/{number}"), flags, Mode::empty())
+            })?;
+            let own = rustix::fs::fstat(own)?;
+            return match (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino) {
+                true => self.open_beyond(text.as_bytes(), how),
+                false => Err(Errno::ACCESS),
+            };
         }
         let place = format!("fd/{number}");
         self.open_waiting_for_nobody(how, |flags| {
@@ -261,6 +309,25 @@ impl Asker<'_> {
         }
     }
 
+    fn terminal(&self, terminal: Terminal) -> Result<OwnedFd> {
+        self.kernel.terminals.as_ref().ok_or(Errno::NOENT)?.find(terminal)
+    }
+
+    fn open_terminal(&self, terminal: Terminal, how: How) -> Result<OwnedFd> {
+        let flags = how.kept() - OFlags::TRUNC;
+        match terminal {
+            _ if how.is_path() => Err(Errno::ACCESS),
+            Terminal::New => {
+                let terminals = self.kernel.terminals.as_ref().ok_or(Errno::NOENT)?;
+                self.as_itself(|| terminals.make(flags))
+            }
+            Terminal::Number(_) => {
+                let held = self.terminal(terminal)?;
+                self.as_itself(|| self.kernel.open_again(&held, flags))
+            }
+        }
+    }
+
     /// Whether the mode of a file gives the process some rights; root has all.
     fn has_rights(&self, file: &OwnedFd, rights: u32) -> Result<bool> {
         let stat = rustix::fs::fstat(file)?;
@@ -284,6 +351,7 @@ impl Asker<'_> {
         Ok(Some(match self.goal(asked)? {
             Goal::Tree => return Ok(None),
             Goal::File(number) => held(&self.kernel.files[number].file),
+            Goal::Terminal(terminal) => self.terminal(terminal),
             Goal::Beyond(path) => self.open_beyond(&path, How { flags }),
             Goal::Proc(words) => self.item(&words, asked.follows).and_then(|item| match &item {
                 Item::Directory(spot, _) | Item::File(spot, _) | Item::Link(spot) => place(spot),
@@ -331,7 +399,7 @@ impl Asker<'_> {
             Goal::Beyond(path) => {
                 rustix::fs::readlinkat(CWD, path, Vec::new()).map(CString::into_bytes)
             }
-            Goal::File(_) => Err(Errno::INVAL),
+            Goal::File(_) | Goal::Terminal(_) => Err(Errno::INVAL),
         };
         let text = match text {
             Ok(text) => text,
@@ -344,6 +412,28 @@ impl Asker<'_> {
         let text = &text[..text.len().min(size)];
         self.write(self.long(buffer), text)?;
         Ok(Outcome::Value(i64::try_from(text.len()).unwrap_or_default()))
+    }
+
+    fn stat_file_system(&self, place: Place, buffer: usize) -> Result<Outcome> {
+        let asked = self.path(place)?;
+        let terminals = self.kernel.terminals.as_ref();
+        let told = match (&asked.path[..], terminals) {
+            (b"/dev/pts" | b"/dev/pts/", Some(terminals)) => terminals.stat_file_system(),
+            _ => match self.goal(&asked)? {
+                Goal::Proc(words) => {
+                    let known = self.item(&words, asked.follows);
+                    known.and_then(|_| notify::raw_statfs(self.kernel.proc.as_fd()))
+                }
+                _ => return Ok(Outcome::Continue),
+            },
+        };
+        Ok(match told {
+            Ok(told) => {
+                self.write(self.long(buffer), &told)?;
+                Outcome::Value(0)
+            }
+            Err(errno) => Outcome::Error(errno),
+        })
     }
 
     fn has_no_attributes(&self, place: Place, outcome: Outcome) -> Result<Outcome> {
@@ -371,6 +461,9 @@ impl Asker<'_> {
                 let shown = &self.kernel.files[*number];
                 let is_closed = !shown.is_device && rights & WRITE != 0;
                 self.has_rights(&shown.file, rights).map(|has| has && !is_closed)
+            }
+            Goal::Terminal(terminal) => {
+                self.terminal(*terminal).and_then(|file| self.has_rights(&file, rights))
             }
             Goal::Beyond(path) => {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -13,6 +13,7 @@ use rustix::io::{Errno, Result};
 use super::Kernel;
 use super::asker::Asker;
 use super::processes::number;
+use super::terminals::{self, Terminal};
 use crate::supervisor::calls::Place;
 
 const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
@@ -30,6 +31,7 @@ pub(super) enum Goal {
     Proc(Vec<Vec<u8>>),
     /// A file that is shown in a place of the tree, by its number.
     File(usize),
+    Terminal(Terminal),
 }
 
 /// A path as a call has it.
@@ -113,7 +115,11 @@ impl Asker<'_> {
         if at.first().is_some_and(|word| word == b"proc") {
             return self.link_of_proc(&at[1..], is_last);
         }
-        match rustix::fs::readlinkat(CWD, join(at), Vec::new()) {
+        let path = join(at);
+        if terminals::of_path(&path).is_some() {
+            return Ok(None);
+        }
+        match rustix::fs::readlinkat(CWD, path, Vec::new()) {
             Ok(text) => Ok(Some((text.into_bytes(), false))),
             Err(Errno::INVAL) => Ok(None),
             Err(errno) => Err(errno),
@@ -171,6 +177,10 @@ impl Kernel {
             return Goal::Proc(at[1..].to_vec());
         }
         let path = join(&at);
+        let terminal = terminals::of_path(&path).filter(|_| self.terminals.is_some());
+        if let Some(terminal) = terminal {
+            return Goal::Terminal(terminal);
+        }
         match self.files.iter().position(|file| file.path == path) {
             Some(number) => Goal::File(number),
             None if is_beyond => Goal::Beyond(path),
