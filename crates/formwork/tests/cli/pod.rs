@@ -119,6 +119,29 @@ fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
 }
 
 #[test]
+fn users_of_an_image_with_sudo_keep_what_it_takes_and_have_no_supervisor() {
+    let site = Site::new();
+    let Some(pod) = pod_of(&site) else { return };
+    write_context(&site);
+    site.write(
+        "Dockerfile",
+        "\
+FROM scratch
+ADD base.tar /
+RUN cat /proc/self/comm && : > /bin/sudo && chmod 4755 /bin/sudo && : > /closed && chmod 600 /closed
+USER app
+RUN ! cat /proc/self/comm && ! cat /closed && test -c /dev/null
+USER root
+RUN cat /proc/self/comm && rm /bin/sudo
+USER app
+RUN cat /proc/self/comm
+",
+    );
+    let inside = pod.sh("formwork build /context");
+    assert_eq!(inside.code, Some(0), "{}", inside.stderr);
+}
+
+#[test]
 fn a_privileged_container_whose_store_is_its_own_file_system_builds_by_copying() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };

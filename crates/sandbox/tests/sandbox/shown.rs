@@ -187,6 +187,34 @@ fn who_holds_files_of_the_machine_cannot_change_them_for_others() {
 }
 
 #[test]
+fn what_a_step_makes_of_the_trees_proc_harms_nothing_else() {
+    let arena = Arena::new();
+    let Some(root) = tree(&arena) else { return };
+    for (script, expected) in [
+        // What is in the way of names that are shown goes, and never what it leads to.
+        (
+            "mkdir -p /proc/junk/deep; ln -s /srv /proc/link; ln -s /srv /proc/stat; ls /proc > /l
+            ls -d /proc/junk /proc/link 2> /dev/null; ls /srv; head -c 3 /proc/stat; rm /l",
+            "deep\ncpu",
+        ),
+        (
+            "mv /proc /away; ln -s srv /proc; ls /proc/self/fd | head -n 1; ls -A /srv; cat /away/self/comm
+            rm /proc; cat /proc/self/comm",
+            "0\ndeep\ncat\n",
+        ),
+        ("mv /proc /gone; ls /proc > /l; rm -r /gone /l; cat /proc/self/comm", "cat\n"),
+        (
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+                (ls /proc/self/fd /proc; cat /proc/[0-9]*/stat) > /dev/null 2>&1 & done; wait; echo over",
+            "over\n",
+        ),
+    ] {
+        says(&arena, &root, script, expected);
+        let _ = fs_err::create_dir(root.join("proc"));
+    }
+}
+
+#[test]
 fn a_secret_is_shown_in_its_place_and_is_on_no_disk() {
     let arena = Arena::new();
     let Some(root) = tree(&arena) else { return };
