@@ -114,7 +114,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
 }
 
 /// Refuses what takes namespaces.
-fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
+pub(super) fn refuse(spec: &ProcessSpec) -> Result<(), SandboxError> {
     let what = match spec {
         ProcessSpec { privileged: true, .. } => "a privileged process",
         ProcessSpec { network: NetworkMode::Private, .. } => "a process in a network of its own",
