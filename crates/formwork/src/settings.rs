@@ -278,6 +278,7 @@ fn rung_choice(isolation: Isolation) -> RungChoice {
         Isolation::SubordinateIds => RungChoice::Only(Rung::SubordinateIds),
         Isolation::SingleId => RungChoice::Only(Rung::SingleId),
         Isolation::Chroot => RungChoice::Only(Rung::Chroot),
+        Isolation::Traced => RungChoice::Only(Rung::Traced),
         Isolation::CopyOnly => RungChoice::Only(Rung::CopyOnly),
     }
 }

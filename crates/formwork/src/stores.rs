@@ -11,7 +11,8 @@ use formwork_sandbox::{Rung, SandboxError};
 use crate::exit::Failure;
 
 /// The ends of the names of those stores, which are also what `--isolation` calls the rungs.
-const SUFFIXES: [(Rung, &str); 2] = [(Rung::CopyOnly, "copy-only"), (Rung::SingleId, "single-id")];
+const SUFFIXES: [(Rung, &str); 3] =
+    [(Rung::CopyOnly, "copy-only"), (Rung::SingleId, "single-id"), (Rung::Traced, "traced")];
 
 /// The store of a rung, where the user wants stores to be.
 pub(crate) fn of(root: &Path, rung: Rung) -> Result<PathBuf, Failure> {

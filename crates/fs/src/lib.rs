@@ -31,8 +31,9 @@ pub use error::FsError;
 pub use lease::{ClosedGate, Lease, held_by_anybody, keep_gate_open};
 pub use lock::FileLock;
 pub use owner::{
-    DEVICE_STAND_IN, OWNER_ATTRIBUTE, Record, give, keep_owners_as_data, owners_are_data,
-    read_record, stat_with_record, write_record,
+    OWNER_ATTRIBUTE, Record, as_seen, attribute_as_seen, attribute_on_disk, device_stand_in, give,
+    give_mode, is_in_times, keep_owners_as_data, keep_owners_as_data_alone, lone_ids, mode_on_disk,
+    owner_of_time, owners_are_data, read_record, stat_with_record, time_of_owner, write_record,
 };
 pub use parallel::map_in_parallel;
 pub use relpath::{RelPath, RelPathError};

@@ -9,25 +9,39 @@
 //! attribute that a user namespace may set on them is used: file capabilities, which mean nothing
 //! on what cannot be executed.
 //!
-//! A socket that nobody listens at stands for a device ([`DEVICE_STAND_IN`]): the kernel lets nobody
+//! A socket that nobody listens at stands for a device ([`device_stand_in`]): the kernel lets nobody
 //! open, truncate, map or execute one, as it lets nobody use a device on a mount without devices, so
 //! nobody has to watch over it. Where sockets can have no record, an empty file can stand for one,
 //! too; then it is up to others that nobody opens it.
+//!
+//! Without any user namespace there is not even that one. Then what is neither file nor directory has
+//! its owner in the time of its last use, centuries ahead, where the kernel leaves it as it is; and
+//! a mode that would keep the one id itself from a file is data, too.
 //!
 //! Whether owners are data is a property of the whole process, as its user namespace is; whoever
 //! enters that says so, once.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::{Errno, Result};
 
 use crate::{FileKind, FileStat};
 
 /// The attribute of regular files and directories that holds their record.
 pub const OWNER_ATTRIBUTE: &[u8] = b"user.formwork";
+/// The attributes that stand for others where those cannot be given: for the capabilities of a file,
+/// and for lists of users, whom the kernel does not know.
+const STAND_INS: [(&[u8], &[u8]); 3] = [
+    (CAPABILITY, b"user.formwork.capability"),
+    (b"system.posix_acl_access", b"user.formwork.access"),
+    (b"system.posix_acl_default", b"user.formwork.default"),
+];
 /// The attribute that holds the record of everything else.
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -40,14 +54,62 @@ const MARK: &[u8; 8] = b"formwork";
 /// The same for one of a device, whose numbers are before it: a character device and a block device.
 const DEVICE_MARKS: [&[u8; 4]; 2] = [b"fwkc", b"fwkb"];
 
-/// What is made in the place of a device.
-pub const DEVICE_STAND_IN: FileType = FileType::Socket;
+/// What is made in the place of a device: a socket, where those can have a record.
+pub fn device_stand_in() -> FileType {
+    if lone_ids().is_some() { FileType::RegularFile } else { FileType::Socket }
+}
 
 static KEPT_AS_DATA: AtomicBool = AtomicBool::new(false);
 
 /// Says that this process, from now on, has one id and keeps all others as data.
 pub fn keep_owners_as_data() {
     KEPT_AS_DATA.store(true, Ordering::Relaxed);
+}
+
+/// The one id of a process that has no user namespace: to it, what is its own is root's.
+static ALONE: OnceLock<(u32, u32)> = OnceLock::new();
+
+/// Says that this process has no other id than its own and no user namespace, and keeps all others
+/// as data, with what else it has no power over.
+pub fn keep_owners_as_data_alone() {
+    let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let _ = ALONE.set(ids);
+    keep_owners_as_data();
+}
+
+/// The one user and group of a process without a user namespace that keeps owners as data.
+pub fn lone_ids() -> Option<(u32, u32)> {
+    ALONE.get().copied()
+}
+
+/// The numbers that the kernel tells of a file, as those see them for whom its owner is root.
+pub fn as_seen(uid: u32, gid: u32) -> (u32, u32) {
+    let seen = |id, own| if id == own { 0 } else { id };
+    lone_ids().map_or((uid, gid), |own| (seen(uid, own.0), seen(gid, own.1)))
+}
+
+/// The time of the last use from which on times mean owners: in the year 2242.
+const OWNERS_BEGIN: i64 = 1 << 33;
+
+/// The time of the last use, in seconds and nanoseconds, that stands for an owner; `None` for a
+/// group whose number is too large.
+pub fn time_of_owner(uid: u32, gid: u32) -> Option<(i64, i64)> {
+    (gid < 1_000_000_000).then(|| (OWNERS_BEGIN + i64::from(uid), i64::from(gid)))
+}
+
+/// The owner for whom such a time stands.
+pub fn owner_of_time(seconds: i64, nanoseconds: i64) -> Option<(u32, u32)> {
+    let uid = u32::try_from(seconds.checked_sub(OWNERS_BEGIN)?).ok()?;
+    Some((uid, u32::try_from(nanoseconds).ok()?))
+}
+
+/// What of a mode is kept on the disk, so that the one id is never kept from what it has to reach.
+pub fn mode_on_disk(kind: FileKind, mode: u32) -> u32 {
+    match kind {
+        _ if lone_ids().is_none() => mode,
+        FileKind::Directory => mode | 0o700,
+        _ => mode | 0o600,
+    }
 }
 
 /// Whether owners are kept as data.
@@ -65,6 +127,8 @@ pub struct Record {
     /// The device that a socket or an empty file stands for: whether it is a block device, its
     /// major and its minor number, of 12 and 20 bits.
     pub device: Option<(bool, u32, u32)>,
+    /// The mode, where it is not the one on the disk.
+    pub mode: Option<u32>,
 }
 
 impl Record {
@@ -89,13 +153,11 @@ impl Record {
             };
             return [&CAPABILITY_FLAGS[..], &owner, &mark].concat();
         }
-        match self.device {
-            None => owner,
-            Some((block, major, minor)) => {
-                let device = [u32::from(block), major, minor].map(u32::to_le_bytes).concat();
-                [owner, device].concat()
-            }
-        }
+        let device = self.device.map(|(block, major, minor)| {
+            [u32::from(block), major, minor].map(u32::to_le_bytes).concat()
+        });
+        let mode = self.mode.map(|mode| mode.to_le_bytes().to_vec());
+        [owner, device.unwrap_or_default(), mode.unwrap_or_default()].concat()
     }
 
     /// A record from the value of its attribute; `None` if it is something else.
@@ -117,14 +179,16 @@ impl Record {
                 }
                 _ => return None,
             };
-            return Some(Self { uid: number(4)?, gid: number(8)?, device });
+            return Some(Self { uid: number(4)?, gid: number(8)?, device, mode: None });
         }
         let device = match (value.len(), kind) {
-            (8, _) => None,
-            (20, FileKind::Regular) => Some((number(8)? != 0, number(12)?, number(16)?)),
+            (8 | 12, _) => None,
+            (20 | 24, FileKind::Regular) => Some((number(8)? != 0, number(12)?, number(16)?)),
             _ => return None,
         };
-        Some(Self { uid: number(0)?, gid: number(4)?, device })
+        let mode = matches!(value.len(), 12 | 24).then(|| number(value.len() - 4)).flatten();
+        let mode = mode.map(|mode| mode & 0o7777);
+        Some(Self { uid: number(0)?, gid: number(4)?, device, mode })
     }
 
     /// Whether it says nothing that a file without one would not say.
@@ -135,12 +199,12 @@ impl Record {
     /// What the kernel knows about a file, corrected by its record.
     #[must_use]
     pub fn correct(&self, stat: FileStat) -> FileStat {
-        let (uid, gid) = (self.uid, self.gid);
+        let (uid, gid, mode) = (self.uid, self.gid, self.mode.unwrap_or(stat.mode));
         match self.device {
-            None => FileStat { uid, gid, ..stat },
+            None => FileStat { uid, gid, mode, ..stat },
             Some((block, major, minor)) => {
                 let kind = if block { FileKind::BlockDevice } else { FileKind::CharDevice };
-                FileStat { uid, gid, kind, rdev: (major, minor), size: 0, ..stat }
+                FileStat { uid, gid, mode, kind, rdev: (major, minor), size: 0, ..stat }
             }
         }
     }
@@ -152,6 +216,11 @@ impl Record {
 ///
 /// Fails where the file may not be looked at.
 pub fn read_record(file: BorrowedFd<'_>, kind: FileKind) -> Result<Option<Record>> {
+    if is_in_times(kind) {
+        let stat = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?;
+        let owner = owner_of_time(stat.st_atime as i64, stat.st_atime_nsec as i64);
+        return Ok(owner.map(|(uid, gid)| Record { uid, gid, ..Record::default() }));
+    }
     let mut value = [0; 32];
     match rustix::fs::getxattr(place_of(file), Record::attribute(kind), &mut value) {
         Ok(length) => Ok(Record::decode(kind, &value[..length])),
@@ -167,6 +236,9 @@ pub fn read_record(file: BorrowedFd<'_>, kind: FileKind) -> Result<Option<Record
 /// Fails where the file system has no such attributes.
 pub fn write_record(file: BorrowedFd<'_>, kind: FileKind, record: &Record) -> Result<()> {
     let (place, attribute) = (place_of(file), Record::attribute(kind));
+    if is_in_times(kind) {
+        return write_time(file, record);
+    }
     if !record.is_plain() {
         return rustix::fs::setxattr(place, attribute, &record.encode(kind), XattrFlags::empty());
     }
@@ -174,6 +246,60 @@ pub fn write_record(file: BorrowedFd<'_>, kind: FileKind, record: &Record) -> Re
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
         result => result,
     }
+}
+
+/// The attribute on the disk that stands for another one.
+pub fn attribute_on_disk(attribute: &[u8]) -> &[u8] {
+    let found = STAND_INS.iter().find(|(seen, _)| *seen == attribute);
+    found.filter(|_| lone_ids().is_some()).map_or(attribute, |(_, on_disk)| on_disk)
+}
+
+/// The attribute for which one on the disk stands; `None` for those that are nobody's business.
+pub fn attribute_as_seen(attribute: &[u8]) -> Option<&[u8]> {
+    if !attribute.starts_with(OWNER_ATTRIBUTE) {
+        return Some(attribute);
+    }
+    let found = STAND_INS.iter().find(|(_, on_disk)| *on_disk == attribute);
+    found.filter(|_| lone_ids().is_some()).map(|(seen, _)| *seen)
+}
+
+/// Whether files of a kind have their record in a time.
+pub fn is_in_times(kind: FileKind) -> bool {
+    lone_ids().is_some() && Record::attribute(kind) == CAPABILITY
+}
+
+fn write_time(file: BorrowedFd<'_>, record: &Record) -> Result<()> {
+    let wanted = match record.is_plain() {
+        true if read_record(file, FileKind::Symlink)?.is_none() => return Ok(()),
+        true => (0, 0),
+        false => time_of_owner(record.uid, record.gid).ok_or(Errno::OPNOTSUPP)?,
+    };
+    let last_access = Timespec { tv_sec: wanted.0, tv_nsec: wanted.1 };
+    let last_modification = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    let times = Timestamps { last_access, last_modification };
+    rustix::fs::utimensat(CWD, place_of(file), &times, AtFlags::empty())?;
+    // Some file systems know no such time, and take the nearest one.
+    let stat = rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?;
+    let is_kept = (stat.st_atime as i64, stat.st_atime_nsec as i64) == wanted;
+    if is_kept { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+}
+
+/// Gives an open file, which may be open as a path alone, a mode: to the file itself, and to its
+/// record where it would keep the one id from it.
+///
+/// # Errors
+///
+/// Fails as `chmod(2)`, or where the file system cannot keep records.
+pub fn give_mode(file: BorrowedFd<'_>, kind: FileKind, mode: u32) -> Result<()> {
+    let on_disk = mode_on_disk(kind, mode);
+    let flags = AtFlags::empty();
+    rustix::fs::chmodat(CWD, place_of(file), Mode::from_raw_mode(on_disk), flags)?;
+    if lone_ids().is_none() || !matches!(kind, FileKind::Regular | FileKind::Directory) {
+        return Ok(());
+    }
+    let old = read_record(file, kind)?.unwrap_or_default();
+    let new = Record { mode: (on_disk != mode).then_some(mode), ..old };
+    if new == old { Ok(()) } else { write_record(file, kind, &new) }
 }
 
 /// What is known about an open file, which may be open as a path alone, with its record.
@@ -209,8 +335,8 @@ pub fn give(directory: BorrowedFd<'_>, name: &[u8], uid: u32, gid: u32) -> Resul
 
 fn record_owner(file: BorrowedFd<'_>, uid: u32, gid: u32) -> Result<()> {
     let kind = FileStat::from(rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?).kind;
-    let device = read_record(file, kind)?.and_then(|record| record.device);
-    write_record(file, kind, &Record { uid, gid, device })
+    let old = read_record(file, kind)?.unwrap_or_default();
+    write_record(file, kind, &Record { uid, gid, ..old })
 }
 
 /// The calls for attributes take no path's descriptor; through /proc the kernel comes to that very
@@ -223,7 +349,7 @@ fn place_of(file: BorrowedFd<'_>) -> PathBuf {
 mod tests {
     use super::*;
 
-    const OWNER: Record = Record { uid: 1000, gid: u32::MAX - 1, device: None };
+    const OWNER: Record = Record { uid: 1000, gid: u32::MAX - 1, device: None, mode: None };
 
     #[test]
     fn records_come_back_from_their_form() {
@@ -231,6 +357,8 @@ mod tests {
         for (kind, record) in [
             (FileKind::Regular, OWNER),
             (FileKind::Regular, device),
+            (FileKind::Regular, Record { mode: Some(0o4000), ..device }),
+            (FileKind::Directory, Record { mode: Some(0), ..OWNER }),
             (FileKind::Directory, OWNER),
             (FileKind::Symlink, OWNER),
             (FileKind::Fifo, OWNER),
@@ -251,6 +379,18 @@ mod tests {
         assert_eq!(device[12..], *b"\x01\0\x80\0fwkb");
         let seen_elsewhere = [&[0, 0, 0, 3], &link[4..], &[0; 4]].concat();
         assert_eq!(Record::decode(FileKind::Symlink, &seen_elsewhere), Some(OWNER));
+    }
+
+    #[test]
+    fn owners_come_back_from_times() {
+        for owner in [(0, 0), (1000, 50), (u32::MAX - 1, 999_999_999)] {
+            let (seconds, nanoseconds) = time_of_owner(owner.0, owner.1).unwrap();
+            assert_eq!(owner_of_time(seconds, nanoseconds), Some(owner));
+        }
+        assert_eq!(time_of_owner(0, 1_000_000_000), None);
+        for seconds in [i64::MIN, -1, 0, 1_700_000_000, OWNERS_BEGIN - 1, OWNERS_BEGIN * 2] {
+            assert_eq!(owner_of_time(seconds, 0), None, "{seconds}");
+        }
     }
 
     #[test]

@@ -73,11 +73,12 @@ impl From<Stat> for FileStat {
         reason = "the fields' widths differ between architectures"
     )]
     fn from(stat: Stat) -> Self {
+        let (uid, gid) = crate::owner::as_seen(stat.st_uid, stat.st_gid);
         Self {
             kind: FileType::from_raw_mode(stat.st_mode).into(),
             mode: stat.st_mode as u32 & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
+            uid,
+            gid,
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             allocated: u64::try_from(stat.st_blocks).unwrap_or_default().saturating_mul(512),
             mtime: timestamp(i64::from(stat.st_mtime), stat.st_mtime_nsec as u64),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use crate::{FsError, OWNER_ATTRIBUTE};
+use crate::FsError;
+use crate::owner::{attribute_as_seen, attribute_on_disk};
 
 /// An extended attribute: its name and its value.
 pub type Xattr = (Box<[u8]>, Box<[u8]>);
@@ -32,11 +33,9 @@ pub fn read_xattrs(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, FsE
         .map_err(|errno| FsError::new("list the extended attributes of", show(name), errno))?;
     let mut found = Xattrs::new();
     for attribute in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if attribute.starts_with(OWNER_ATTRIBUTE) {
-            continue;
-        }
+        let Some(seen) = attribute_as_seen(attribute) else { continue };
         if let Some(value) = read_value(&path, attribute, name)? {
-            found.push((attribute.into(), value));
+            found.push((seen.into(), value));
         }
     }
     found.sort_unstable();
@@ -55,7 +54,7 @@ pub fn write_xattr(
     value: &[u8],
 ) -> Result<(), FsError> {
     let path = path_of(directory, name);
-    rustix::fs::lsetxattr(&path, attribute, value, XattrFlags::empty())
+    rustix::fs::lsetxattr(&path, attribute_on_disk(attribute), value, XattrFlags::empty())
         .map_err(|errno| FsError::new("set an extended attribute of", show(name), errno))
 }
 
@@ -67,7 +66,9 @@ pub fn write_xattr(
 /// Fails where the attribute may not be read.
 pub fn read_xattr_of(file: BorrowedFd<'_>, attribute: &[u8]) -> Result<Option<Box<[u8]>>, FsError> {
     let mut value = vec![0; 256];
-    match grow(&mut value, |buffer| rustix::fs::fgetxattr(file, attribute, buffer)) {
+    match grow(&mut value, |buffer| {
+        rustix::fs::fgetxattr(file, attribute_on_disk(attribute), buffer)
+    }) {
         Ok(length) => Ok(Some(value[..length].into())),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
         Err(errno) => Err(FsError::new("read an extended attribute", show(attribute), errno)),
@@ -80,7 +81,7 @@ pub fn read_xattr_of(file: BorrowedFd<'_>, attribute: &[u8]) -> Result<Option<Bo
 ///
 /// Fails where the file system or the kernel does not take it (`EOPNOTSUPP`, `EPERM`).
 pub fn write_xattr_of(file: BorrowedFd<'_>, attribute: &[u8], value: &[u8]) -> Result<(), FsError> {
-    rustix::fs::fsetxattr(file, attribute, value, XattrFlags::empty())
+    rustix::fs::fsetxattr(file, attribute_on_disk(attribute), value, XattrFlags::empty())
         .map_err(|errno| FsError::new("set the extended attribute", show(attribute), errno))
 }
 

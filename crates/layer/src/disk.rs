@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use formwork_fs::{
-    DEVICE_STAND_IN, FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp,
-    owners_are_data, write_xattr, write_xattr_of,
+    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, owners_are_data,
+    write_xattr, write_xattr_of,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -109,7 +109,7 @@ impl Maker {
             Node::Fifo => device(FileType::Fifo, 0, 0),
             Node::Whiteout => device(FileType::CharacterDevice, 0, 0),
             Node::CharDevice { .. } | Node::BlockDevice { .. } if owners_are_data() => {
-                device(DEVICE_STAND_IN, 0, 0)
+                device(formwork_fs::device_stand_in(), 0, 0)
             }
             Node::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor),
             Node::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor),
@@ -143,7 +143,7 @@ impl Maker {
                 .map_err(|errno| owner_error(path_of(directory, name), errno))?;
         if !matches!(node, Node::Symlink { .. }) {
             // Nobody else writes here, so the name is still what was just made.
-            rustix::fs::chmodat(directory, name, mode(metadata, is_given), AtFlags::empty())
+            set_mode(directory, name, node, mode(metadata, is_given))
                 .map_err(|errno| failed("change the mode of", directory, name, errno))?;
         }
         self.set_xattrs(metadata, |attribute, value| {
@@ -170,7 +170,7 @@ impl Maker {
             || self
                 .give(formwork_fs::give(file, b"", metadata.uid, metadata.gid))
                 .map_err(|errno| owner_error(path(), errno))?;
-        rustix::fs::fchmod(file, mode(metadata, is_given))
+        set_mode_of(file, mode(metadata, is_given))
             .map_err(|errno| FsError::new("change the mode of", path(), errno))?;
         self.set_xattrs(metadata, |attribute, value| write_xattr_of(file, attribute, value))?;
         rustix::fs::futimens(file, &times(metadata.mtime))
@@ -300,14 +300,33 @@ fn give_node(
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let record = Record { uid, gid, device: Some(device) };
-    formwork_fs::write_record(file.as_fd(), FileKind::from(DEVICE_STAND_IN), &record)
+    let record = Record { uid, gid, device: Some(device), mode: None };
+    formwork_fs::write_record(file.as_fd(), FileKind::from(formwork_fs::device_stand_in()), &record)
 }
 
 /// The mode of an entry. One that is not its owner's stays the caller's to read, and lends nobody the
 /// caller's power.
 fn mode(metadata: &Metadata, is_given: bool) -> Mode {
     Mode::from_raw_mode(if is_given { metadata.mode } else { metadata.mode & 0o777 | 0o700 })
+}
+
+/// Sets the mode of what is neither file nor directory nor link. Nobody else writes there.
+fn set_mode(directory: &RootDir, name: &[u8], node: &Node, mode: Mode) -> rustix::io::Result<()> {
+    let is_device = matches!(node, Node::CharDevice { .. } | Node::BlockDevice { .. });
+    if formwork_fs::lone_ids().is_none() || !is_device {
+        return rustix::fs::chmodat(directory, name, mode, AtFlags::empty());
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    formwork_fs::give_mode(file.as_fd(), FileKind::Regular, mode.as_raw_mode())
+}
+
+fn set_mode_of(file: BorrowedFd<'_>, mode: Mode) -> rustix::io::Result<()> {
+    if formwork_fs::lone_ids().is_none() {
+        return rustix::fs::fchmod(file, mode);
+    }
+    let kind = formwork_fs::FileStat::from(rustix::fs::fstat(file)?).kind;
+    formwork_fs::give_mode(file, kind, mode.as_raw_mode())
 }
 
 fn times(mtime: Timestamp) -> Timestamps {

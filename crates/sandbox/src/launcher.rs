@@ -191,6 +191,7 @@ impl Helper {
             resource_limits: spec.resource_limits.clone(),
             limits: spec.limits,
             in_place: spec.root.in_place,
+            traced: spec.root.traced,
             uplink: spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private),
         };
         self.request(&Request::Run(outside), &descriptors)

@@ -137,13 +137,16 @@ pub struct RootFs {
     /// The only layer is a directory that is the root as it is, and takes the changes: the process
     /// runs in a chroot, without namespaces and mounts.
     pub in_place: bool,
+    /// That directory is a root to nobody but the process, whose paths a supervisor follows: for
+    /// builders who may not change their root.
+    pub traced: bool,
 }
 
 impl RootFs {
     /// A read-only tree.
     pub fn read_only(layers: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
         let layers = layers.into_iter().map(Into::into).collect();
-        Self { layers, upper: None, volatile: false, in_place: false }
+        Self { layers, upper: None, volatile: false, in_place: false, traced: false }
     }
 
     /// A tree whose changes go to a directory, without any sync.
@@ -159,6 +162,11 @@ impl RootFs {
     /// A directory that holds the whole tree and takes the changes.
     pub fn in_place(directory: impl Into<PathBuf>) -> Self {
         Self { in_place: true, ..Self::read_only([directory]) }
+    }
+
+    /// The same, for a process that is traced.
+    pub fn traced(directory: impl Into<PathBuf>) -> Self {
+        Self { traced: true, ..Self::in_place(directory) }
     }
 
     /// The directory to name in messages: the topmost.

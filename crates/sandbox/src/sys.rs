@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper elsewhere")]
 
 pub(crate) mod notify;
+pub(crate) mod trace;
 
 use std::ffi::{CStr, CString, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
@@ -149,6 +150,17 @@ pub(crate) fn wait(pid: Option<Pid>, block: bool) -> Result<Option<Waited>> {
         system: duration(usage.ru_stime),
         peak_memory: u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024,
     }))
+}
+
+/// What all children that have ended took: time of their own, time in the kernel, and the most
+/// memory of one in bytes.
+pub(crate) fn usage_of_children() -> (Duration, Duration, u64) {
+    // SAFETY: the structure consists of integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: the pointer is to a live variable of the right type.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let peak = u64::try_from(usage.ru_maxrss).unwrap_or_default() * 1024;
+    (duration(usage.ru_utime), duration(usage.ru_stime), peak)
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -344,6 +356,11 @@ pub(crate) fn abstract_socket_scope() -> Result<OwnedFd> {
 /// A Landlock rule set under which a process reaches files beneath one directory only, and
 /// neither abstract sockets nor signals reach processes outside; for [`restrict`].
 pub(crate) fn landlock_beneath(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
+    landlock(directory, None)
+}
+
+/// The rule set with one rule for a file or directory; with all rights there, if nothing is said.
+fn landlock(place: BorrowedFd<'_>, allowed: Option<u64>) -> Result<OwnedFd> {
     /// `struct landlock_ruleset_attr` as of Linux 6.12.
     #[repr(C)]
     struct RulesetAttr {
@@ -383,7 +400,8 @@ pub(crate) fn landlock_beneath(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     let fd = RawFd::try_from(fd).map_err(|_| Errno::BADF)?;
     // SAFETY: the kernel has just made this descriptor, which nobody else owns.
     let rules = unsafe { OwnedFd::from_raw_fd(fd) };
-    let beneath = PathBeneathAttr { allowed_access: rights, parent_fd: directory.as_raw_fd() };
+    let allowed_access = allowed.unwrap_or(rights);
+    let beneath = PathBeneathAttr { allowed_access, parent_fd: place.as_raw_fd() };
     const PATH_BENEATH: c_int = 1;
     // SAFETY: the pointer is to a structure of the type that this kind of rule has.
     check(unsafe {
@@ -391,6 +409,13 @@ pub(crate) fn landlock_beneath(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
         libc::syscall(libc::SYS_landlock_add_rule, fd, PATH_BENEATH, &raw const beneath, 0)
     })?;
     Ok(rules)
+}
+
+/// A Landlock rule set under which a process reaches no file by a path of its own but the one
+/// program, and neither abstract sockets nor signals reach processes outside; for [`restrict`].
+pub(crate) fn landlock_one_program(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const EXECUTE_AND_READ: u64 = 0b101;
+    landlock(program, Some(EXECUTE_AND_READ))
 }
 
 /// Puts this process, and all that it becomes or makes, under a Landlock rule set.

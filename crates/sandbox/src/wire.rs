@@ -48,6 +48,8 @@ pub(crate) struct Outside {
     pub(crate) limits: Limits,
     /// Whether it runs without namespaces, in a chroot.
     pub(crate) in_place: bool,
+    /// Whether it is traced there.
+    pub(crate) traced: bool,
     /// The way out of a network namespace that the sandbox gets, if it gets one.
     pub(crate) uplink: Option<Uplink>,
 }

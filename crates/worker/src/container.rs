@@ -129,11 +129,11 @@ fn run_in_place(
     }
     let mut place = Place::make(store, root)?;
     let launcher = Launcher::new();
-    let is_shown = launcher.shows(place.root(), user.uid);
+    let is_shown = store.is_shown(&launcher, place.root(), user.uid);
     fit_once(&mut place, root, mounts, (store.threads(), is_shown), |directory, show| {
         let cwd = RelPath::clean(&spec.cwd).unwrap_or_default();
         make_missing(root, &cwd, directory)?;
-        let mut process = process(spec, RootFs::in_place(directory), user);
+        let mut process = process(spec, store.root_in_place(directory), user);
         show(&mut process);
         Ok(launcher.run(&process, stdio, cancel)?)
     })

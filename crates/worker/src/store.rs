@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use formwork_content::{ContentError, ContentStore, StoreLayout};
 use formwork_fs::{FsError, free_space};
-use formwork_sandbox::{Entered, Rung, SandboxError};
+use formwork_sandbox::{Entered, Launcher, RootFs, Rung, SandboxError};
 use formwork_snapshot::DirectorySnapshots;
 
 use crate::WorkerError;
@@ -66,6 +66,20 @@ impl LayerStore {
     /// What this process may do.
     pub(crate) fn rung(&self) -> Rung {
         self.entered.rung
+    }
+
+    /// A directory as the root of a process.
+    pub(crate) fn root_in_place(&self, directory: &std::path::Path) -> RootFs {
+        match self.entered.rung {
+            Rung::Traced => RootFs::traced(directory),
+            _ => RootFs::in_place(directory),
+        }
+    }
+
+    /// Whether a process in a directory is shown what nobody can mount there. One that is traced is
+    /// shown what it needs in any case.
+    pub(crate) fn is_shown(&self, launcher: &Launcher, root: &std::path::Path, uid: u32) -> bool {
+        self.entered.rung != Rung::Traced && launcher.shows(root, uid)
     }
 
     /// Why nothing can be run.

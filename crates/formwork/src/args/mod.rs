@@ -100,6 +100,8 @@ pub(crate) enum Isolation {
     SingleId,
     /// As root of a container that gives no namespaces: in a chroot
     Chroot,
+    /// As somebody else in such a container: each step is traced, and its owners are kept as data
+    Traced,
     /// Not at all: nothing is run, and files can be copied
     CopyOnly,
 }

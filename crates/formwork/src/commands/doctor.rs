@@ -109,6 +109,10 @@ fn rung_line(probe: &Probe) -> String {
                 _ => String::new(),
             }
         ),
+        Ok(Rung::Traced) => format!(
+            "Builds run without namespaces and without root, and each step is traced: {}.",
+            probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
+        ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",
             probe.lack.as_ref().map(problem).unwrap_or_default()
@@ -144,6 +148,7 @@ fn json_text(probe: &Probe) -> String {
         Ok(Rung::SubordinateIds) => Some("subordinate-ids"),
         Ok(Rung::SingleId) => Some("single-id"),
         Ok(Rung::Chroot) => Some("chroot"),
+        Ok(Rung::Traced) => Some("traced"),
         Ok(Rung::CopyOnly) | Err(_) => None,
     };
     let features: Vec<_> = probe.features.iter().map(feature).collect();

@@ -85,7 +85,9 @@ fn nothing_is_left_of_a_group() {
             kill_process(Pid::from_child(&child), signal).unwrap();
         }
         child.wait().unwrap();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        // Who ends by themselves leaves nothing for others to clear away, as other tests would here.
+        let patience = if signal.is_none() { 0 } else { 20 };
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(patience);
         while made.iter().any(|path| path.exists()) {
             assert!(std::time::Instant::now() < end, "{made:?} are left");
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -118,6 +120,7 @@ fn limits_that_cannot_be_had_are_refused() {
         }
         let ran = Ran::of(&mut site.formwork(&["run", "--memory=64m", "busybox", "echo", "ran"]));
         match ran.code {
+            _ if !site.has_namespaces() => drop(ran.failed(125, "needs namespaces")),
             // The user's control groups are delegated.
             Some(0) => assert_eq!(ran.stdout, "ran\n"),
             _ => drop(ran.failed(125, "cannot limit memory")),

@@ -28,9 +28,26 @@ const OF_USERS: [Refusal; 5] = [
 ];
 
 #[test]
-fn a_user_without_namespaces_builds_what_runs_nothing_and_is_told_why() {
+fn a_user_without_namespaces_builds_by_tracing_and_is_told_why() {
     for refusal in OF_USERS {
         let Some(site) = site(Rung::SubordinateIds, &[refusal]) else { return };
+        if !site.make_busybox() {
+            return;
+        }
+        let tree = site.tree(&[], "FROM busybox\nRUN id -u > /made && chown 7:8 /made\n");
+        assert_eq!(tree.line("/made"), "-rw-r--r-- 7:8 /made \"0\\n\"", "{refusal:?}");
+        let text = doctor(&site).succeeded().stdout;
+        assert!(text.starts_with("Builds run without namespaces and without root, and"), "{text}");
+        let reason = "the kernel refuses user namespaces, or power in them";
+        assert!(text.lines().next().unwrap().contains(reason), "{text}");
+    }
+}
+
+#[test]
+fn a_user_who_may_trace_nothing_either_builds_what_runs_nothing_and_is_told_why() {
+    for refusal in OF_USERS {
+        let refusals = [refusal, Refusal::Tracing];
+        let Some(site) = site(Rung::SubordinateIds, &refusals) else { return };
         site.write("f", "x");
         assert_eq!(site.tree(&[], "FROM scratch\nCOPY f /\n").text("/f"), "x", "{refusal:?}");
         let dockerfile = "FROM scratch\nRUN [\"/f\"]\n";

@@ -46,6 +46,7 @@ mod store;
 mod support;
 mod surroundings;
 mod together;
+mod traced;
 mod transfer;
 mod travel;
 mod world;

@@ -44,6 +44,14 @@ fn write_context(site: &Site) {
     site.write("../secret", "sesame");
 }
 
+const PACKAGES: &str = "\
+FROM scratch
+ADD rootfs.tar.gz /
+RUN apt-get update && apt-get install -y --no-install-recommends hello
+RUN useradd --create-home --uid 1234 app && install -D -o app -g app -m 4755 /usr/bin/hello /opt/hello
+RUN su app -c 'hello > ~/greeting' && [ \"$(stat -c '%u %a' /opt/hello)\" = '1234 4755' ]
+";
+
 fn image_id(text: &str) -> &str {
     text.lines().rfind(|line| line.starts_with("sha256:")).unwrap_or(text)
 }
@@ -119,6 +127,29 @@ fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
 }
 
 #[test]
+fn users_of_an_image_with_sudo_keep_what_it_takes_and_have_no_supervisor() {
+    let site = Site::new();
+    let Some(pod) = pod_of(&site) else { return };
+    write_context(&site);
+    site.write(
+        "Dockerfile",
+        "\
+FROM scratch
+ADD base.tar /
+RUN cat /proc/self/comm && : > /bin/sudo && chmod 4755 /bin/sudo && : > /closed && chmod 600 /closed
+USER app
+RUN ! cat /proc/self/comm && ! cat /closed && test -c /dev/null
+USER root
+RUN cat /proc/self/comm && rm /bin/sudo
+USER app
+RUN cat /proc/self/comm
+",
+    );
+    let inside = pod.sh("formwork build /context");
+    assert_eq!(inside.code, Some(0), "{}", inside.stderr);
+}
+
+#[test]
 fn a_privileged_container_whose_store_is_its_own_file_system_builds_by_copying() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
@@ -190,9 +221,10 @@ fn what_takes_namespaces_is_refused_in_a_stock_container_with_the_way_out() {
 }
 
 #[test]
-fn somebody_else_than_root_in_a_stock_container_builds_what_runs_nothing() {
+fn somebody_else_than_root_who_may_trace_nothing_builds_what_runs_nothing() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
+    pod.is_mute = true;
     write_context(&site);
     let copies = "\
 FROM scratch AS base
@@ -221,19 +253,50 @@ ENV A=b
 }
 
 #[test]
+fn somebody_else_than_root_in_a_stock_container_builds_the_same_image() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    pod.user = 1234;
+    pod.no_new_privileges = true;
+    pod.capabilities.clear();
+    let inside = pod.sh("export XDG_DATA_HOME=/home/data; mkdir /home/data
+        echo -n sesame > /home/s; id -u >&2
+        formwork build -q --secret id=s,src=/home/s /context && formwork doctor
+        ls /home/data/formwork-traced/tmp | wc -l");
+    let text = &inside.stdout;
+    assert_eq!(inside.code, Some(0), "{text}{}", inside.stderr);
+    assert_eq!(image_id(text), here.trim(), "{text}{}", inside.stderr);
+    assert!(text.contains("each step is traced: "), "{text}");
+    assert!(text.ends_with("\n0\n"), "{text}");
+}
+
+#[test]
+fn packages_are_installed_by_somebody_else_than_root_in_a_stock_container() {
+    let Some(archive) = debian::root_file_system() else { return };
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    fs_err::copy(archive, site.context("rootfs.tar.gz")).unwrap();
+    site.write("Dockerfile", PACKAGES);
+    pod.user = 1234;
+    pod.no_new_privileges = true;
+    pod.capabilities.clear();
+    let inside = pod.sh("export XDG_DATA_HOME=/home/data; mkdir /home/data
+        formwork build -q -t app /context && formwork run app cat /home/app/greeting");
+    let text = &inside.stdout;
+    assert!(text.ends_with("Hello, world!\n"), "{text}{}", inside.stderr);
+}
+
+#[test]
 fn packages_are_installed_in_a_stock_container() {
     let Some(archive) = debian::root_file_system() else { return };
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
     pod.capabilities.retain(|name| *name != "CAP_MKNOD");
     fs_err::copy(archive, site.context("rootfs.tar.gz")).unwrap();
-    site.write("Dockerfile", "\
-FROM scratch
-ADD rootfs.tar.gz /
-RUN apt-get update && apt-get install -y --no-install-recommends hello
-RUN useradd --create-home --uid 1234 app && install -D -o app -g app -m 4755 /usr/bin/hello /opt/hello
-RUN su app -c 'hello > ~/greeting' && [ \"$(stat -c '%u %a' /opt/hello)\" = '1234 4755' ]
-");
+    site.write("Dockerfile", PACKAGES);
     let inside =
         pod.sh("formwork build -q -t app /context && formwork run app cat /home/app/greeting");
     let text = &inside.stdout;

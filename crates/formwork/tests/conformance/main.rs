@@ -45,7 +45,7 @@ use peers::buildkit::BuildKit;
 use peers::compare::{BUILDKIT, differences};
 use report::{Report, print_table};
 use scene::{Scene, Servers};
-use support::{Site, on_each_rung};
+use support::{Rung, Site, on_each_rung};
 
 /// Cases about what only namespaces and mounts give: a network, limits of what is
 /// in memory, what may only be read.
@@ -61,6 +61,9 @@ const NEED_NAMESPACES: [&str; 10] = [
     "run/no-network-where-none-is-wanted",
     "run/nothing-of-the-surroundings-stays-in-the-layer",
 ];
+
+/// A case about what only the rung with a single id gives, as BuildKit does: devices, which are data there.
+const HAS_NO_DEVICES: &str = "run/a-run-makes-no-device-nodes";
 
 /// How many cases one thread has at a time, with places of their own.
 const PORTION: usize = 24;
@@ -139,8 +142,11 @@ fn with_formwork(cases: &[Case]) -> Report {
     on_each_rung(|site| {
         if site.make_busybox() {
             let build = |(case, servers): (&Case, &Option<Servers>)| {
-                let needs_namespaces = NEED_NAMESPACES.contains(&&*case.path().to_string());
-                if (case.given.needs_root && site.user().is_some())
+                let path = case.path().to_string();
+                let needs_namespaces = NEED_NAMESPACES.contains(&&*path);
+                let has_devices = path == HAS_NO_DEVICES && site.rung() == Rung::SingleId;
+                if has_devices
+                    || (case.given.needs_root && site.user().is_some())
                     || (needs_namespaces && !site.has_namespaces())
                 {
                     return None;

@@ -271,6 +271,7 @@ on_rungs! {
     no_attempt_to_get_out_succeeds_with_a_single_id SingleId
     no_attempt_to_get_out_succeeds_without_namespaces Chroot
     no_attempt_to_get_out_succeeds_in_a_stock_container Pod
+    no_attempt_to_get_out_succeeds_where_steps_are_traced Traced
 }
 
 /// What `--security=insecure` gives an ordinary user is power within namespaces: the files of other

@@ -8,11 +8,11 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use formwork_fs::{FileStat, Follow, FsError, RelPath, RootDir, Verdict, WalkEntry, walk};
+use formwork_fs::{FileStat, Follow, RelPath, RootDir, Verdict, WalkEntry, walk};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::is_large;
-use super::upper::{examine, metadata, root};
+use super::upper::{examine, metadata, root, with_owner, with_owners};
 use crate::LayerError;
 use crate::flow;
 use crate::tree::{Entry, Metadata, Node, Origin, Tree, Xattrs};
@@ -57,7 +57,7 @@ impl Census {
             true => Verdict::Prune,
             false => Verdict::Keep,
         };
-        let entries = walk(directory, &judge, threads)?;
+        let entries = with_owners(directory, walk(directory, &judge, threads)?, threads)?;
         Ok(Self(entries.into_iter().map(|entry| Seen::new(directory, entry)).collect()))
     }
 
@@ -66,8 +66,11 @@ impl Census {
     /// # Errors
     ///
     /// Fails where it cannot be looked at.
-    pub fn note(&mut self, directory: &RootDir, path: &RelPath) -> Result<(), FsError> {
-        let stat = directory.stat(path, Follow::Never)?;
+    pub fn note(&mut self, directory: &RootDir, path: &RelPath) -> Result<(), LayerError> {
+        let stat = match directory.stat(path, Follow::Never)? {
+            None => None,
+            Some(stat) => Some(with_owner(directory, WalkEntry { path: path.clone(), stat })?.stat),
+        };
         match (self.position(path), stat) {
             (Ok(at), Some(stat)) => self.0[at].entry.stat = stat,
             (Ok(at), None) => drop(self.0.remove(at)),

@@ -60,7 +60,7 @@ pub fn scan_upper(
 }
 
 /// The entries with the owners that they have as data, where owners are data.
-fn with_owners(
+pub(super) fn with_owners(
     directory: &RootDir,
     entries: Vec<WalkEntry>,
     threads: usize,
@@ -71,7 +71,7 @@ fn with_owners(
     flow::map(&entries, threads, |_| false, |entry| with_owner(directory, entry.clone()))
 }
 
-fn with_owner(directory: &RootDir, entry: WalkEntry) -> Result<WalkEntry, LayerError> {
+pub(super) fn with_owner(directory: &RootDir, entry: WalkEntry) -> Result<WalkEntry, LayerError> {
     if !owners_are_data() {
         return Ok(entry);
     }

@@ -225,7 +225,7 @@ pub(crate) fn reap(process: Pid, usage: &mut Usage) -> Option<ExitStatus> {
     status
 }
 
-fn exit_status(status: i32) -> ExitStatus {
+pub(crate) fn exit_status(status: i32) -> ExitStatus {
     if libc::WIFSIGNALED(status) {
         ExitStatus::Signaled(libc::WTERMSIG(status))
     } else {

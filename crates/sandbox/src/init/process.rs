@@ -55,12 +55,7 @@ pub(crate) fn start(
 ) -> Result<Pid, SandboxError> {
     let cwd = open_cwd(spec)?;
     let stdio = &own_devices(stdio)?;
-    let candidates = candidates(spec)?;
-    let args = Strings::new(c_strings(spec.args.iter().map(|arg| arg.as_bytes().to_vec()))?);
-    let variables = spec.env.iter();
-    let variables =
-        variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
-    let env = Strings::new(c_strings(variables)?);
+    let (candidates, args, env) = words(spec)?;
     let mut failure = None;
     let pid = sys::vfork(|| {
         let result = become_process(confinement, spec, stdio, &cwd);
@@ -74,8 +69,11 @@ pub(crate) fn start(
     let Some(failure) = failure else { return Ok(pid) };
     let _ = sys::wait(Some(pid), true);
     Err(match failure {
-        Failure::Step(stage, errno) => SandboxError::setup(stage, subject(stage, spec), errno),
-        Failure::Exec(errno) => program::explain(spec, &candidates, errno),
+        Failure::Step(stage, errno) => self::failure(stage, spec, errno),
+        Failure::Exec(errno) => match formwork_fs::RootDir::open("/") {
+            Ok(root) => program::explain(spec, &candidates, errno, root),
+            Err(_) => self::failure(Stage::Confine, spec, errno),
+        },
     })
 }
 
@@ -110,18 +108,50 @@ fn open_cwd(spec: &ProcessSpec) -> Result<OwnedFd, SandboxError> {
     let open = || {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty())?;
-        let cwd = root::look_up(root.as_fd(), spec.cwd.as_path().as_os_str().as_bytes())?;
-        if is_dir(&cwd)? { Ok(cwd) } else { Err(Errno::NOTDIR) }
+        look_up_cwd(root.as_fd(), spec)
     };
     open().map_err(|errno| {
         SandboxError::setup(Stage::WorkingDirectory, target::show(&spec.cwd), errno)
     })
 }
 
+/// The working directory beneath a root.
+pub(crate) fn look_up_cwd(root: BorrowedFd<'_>, spec: &ProcessSpec) -> Result<OwnedFd, Errno> {
+    let path = spec.cwd.as_path().as_os_str().as_bytes();
+    let cwd = root::look_up(root, if path.is_empty() { b"." } else { path })?;
+    if is_dir(&cwd)? { Ok(cwd) } else { Err(Errno::NOTDIR) }
+}
+
+/// The files that a process may execute, its arguments and its variables.
+pub(crate) fn words(spec: &ProcessSpec) -> Result<(Vec<CString>, Strings, Strings), SandboxError> {
+    let args = Strings::new(c_strings(spec.args.iter().map(|arg| arg.as_bytes().to_vec()))?);
+    let variables = spec.env.iter();
+    let variables =
+        variables.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    Ok((candidates(spec)?, args, Strings::new(c_strings(variables)?)))
+}
+
+/// Why a process did not become its program, whose root is this.
+pub(crate) fn explain(
+    spec: &ProcessSpec,
+    root: formwork_fs::RootDir,
+    errno: Errno,
+) -> SandboxError {
+    match candidates(spec) {
+        Ok(candidates) => program::explain(spec, &candidates, errno, root),
+        Err(error) => error,
+    }
+}
+
+/// Why it was not made.
+pub(crate) fn failure(stage: Stage, spec: &ProcessSpec, errno: Errno) -> SandboxError {
+    SandboxError::setup(stage, subject(stage, spec), errno)
+}
+
 /// Turns the new process, which still has all power over the namespaces, into what was specified.
 ///
 /// It shares its memory with the first process, which stands still; nothing here allocates.
-fn become_process(
+pub(crate) fn become_process(
     confinement: &Confinement<'_>,
     spec: &ProcessSpec,
     [stdin, stdout, stderr]: &[OwnedFd; 3],
@@ -254,7 +284,7 @@ fn become_user(spec: &ProcessSpec) -> Result<(), Errno> {
 
 /// Executes the first candidate that can be, going on past those that are missing or forbidden, as
 /// `execvp(3)` does.
-fn execute(candidates: &[CString], args: &Strings, env: &Strings) -> Errno {
+pub(crate) fn execute(candidates: &[CString], args: &Strings, env: &Strings) -> Errno {
     let mut result = Errno::NOENT;
     for candidate in candidates {
         match sys::execve(candidate, args, env) {

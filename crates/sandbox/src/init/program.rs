@@ -41,15 +41,19 @@ const MACHINES: [(u16, &str); 10] = [
 ];
 
 /// The error of a program none of whose candidates could be executed.
-pub(super) fn explain(spec: &ProcessSpec, candidates: &[CString], errno: Errno) -> SandboxError {
+pub(super) fn explain(
+    spec: &ProcessSpec,
+    candidates: &[CString],
+    errno: Errno,
+    root: RootDir,
+) -> SandboxError {
     let named = spec.args.first().cloned().unwrap_or_default();
     let existing = candidates.iter().find_map(|candidate| {
         let path = inside(spec, candidate.as_bytes())?;
-        let root = RootDir::open("/").ok()?;
         let stat = root.stat(&path, Follow::InRoot).ok()??;
-        Some((root, candidate, path, stat.is_dir()))
+        Some((candidate, path, stat.is_dir()))
     });
-    let Some((root, candidate, path, is_dir)) = existing else {
+    let Some((candidate, path, is_dir)) = existing else {
         let problem = match named.as_bytes().contains(&b'/') {
             true => ProgramProblem::Missing,
             false => ProgramProblem::NotInPath(search_path(spec).to_owned()),

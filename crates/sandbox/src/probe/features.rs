@@ -12,7 +12,7 @@ use super::trial::Trial;
 use super::{Feature, emulators, limits, network};
 use crate::rungs::power::Confinement;
 use crate::subid::{HostUser, find_tool};
-use crate::{IdKind, OsError, RootlessProblem, Rung, sys};
+use crate::{IdKind, OsError, RootlessProblem, Rung, supervisor, sys};
 
 /// Everything that was looked at.
 pub(super) fn list(trial: &Trial) -> Vec<Feature> {
@@ -23,8 +23,12 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
         features.extend(ids.into_iter().chain([mapper("newuidmap"), mapper("newgidmap")]));
     }
     features.extend([overlay(trial), volatile(trial), proc(trial)]);
-    if user.uid == 0 || trial.rung.is_err() {
+    let has_namespaces = trial.rung.as_ref().is_ok_and(|rung| rung.can_mount());
+    if user.uid == 0 || !has_namespaces {
         features.push(chroot(trial));
+    }
+    if user.uid != 0 && !has_namespaces {
+        features.push(tracing(trial));
     }
     if trial.rung == Ok(Rung::Chroot) {
         features.extend([capabilities(trial), secrets(trial)]);
@@ -39,8 +43,9 @@ pub(super) fn list(trial: &Trial) -> Vec<Feature> {
             || feature.name.starts_with("subordinate");
         feature.required &= trial.rung != Ok(Rung::SingleId) || !is_about_ids;
         let needs_mounts =
-            !matches!(feature.name.as_str(), "kernel" | "chroot" | "capabilities" | "openat2");
-        feature.required &= trial.rung != Ok(Rung::Chroot) || !needs_mounts;
+            !["kernel", "chroot", "capabilities", "tracing", "openat2"].contains(&&*feature.name);
+        let has_none = matches!(trial.rung, Ok(Rung::Chroot | Rung::Traced));
+        feature.required &= !has_none || !needs_mounts;
         // What was not tried may be there.
         if feature.available || feature.found == NOT_TRIED {
             feature.remedy = None;
@@ -211,6 +216,23 @@ fn chroot(trial: &Trial) -> Feature {
     }
 }
 
+/// What is left there for somebody else than root.
+fn tracing(trial: &Trial) -> Feature {
+    let possible = supervisor::is_possible();
+    Feature {
+        name: "tracing".to_owned(),
+        available: possible.is_ok(),
+        required: trial.rung == Ok(Rung::Traced),
+        found: outcome("a process was traced", possible.map_err(OsError::from)),
+        purpose: "runs steps as somebody else than root, without namespaces".to_owned(),
+        remedy: Some(
+            "an x86-64 machine with Linux 5.14 or later, the sysctl kernel.yama.ptrace_scope at 0 \
+             or 1, and a container whose filter allows `ptrace` and `seccomp`, as docker's does"
+                .to_owned(),
+        ),
+    }
+}
+
 /// What steps in a chroot do with docker's other capabilities, and how it ends without them.
 const USES: [(&str, CapabilitySet, &str); 8] = [
     (
@@ -321,7 +343,7 @@ fn secrets(trial: &Trial) -> Feature {
 }
 
 fn proc(trial: &Trial) -> Feature {
-    if trial.rung == Ok(Rung::Chroot) {
+    if matches!(trial.rung, Ok(Rung::Chroot | Rung::Traced)) {
         return Feature {
             name: "/proc".to_owned(),
             available: trial.shown.is_ok(),

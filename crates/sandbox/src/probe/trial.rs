@@ -72,7 +72,9 @@ pub(super) fn run() -> Trial {
 fn try_all() -> Trial {
     let entered = enter(RungChoice::Auto);
     let entered = match entered {
-        Ok(Entered { rung: Rung::Chroot, lack, .. }) => return without_namespaces(lack),
+        Ok(Entered { rung: rung @ (Rung::Chroot | Rung::Traced), lack, .. }) => {
+            return without_namespaces(rung, lack);
+        }
         Ok(Entered { rung: Rung::CopyOnly, lack: Some(lack), .. }) => Err(lack),
         entered => entered,
     };
@@ -107,14 +109,17 @@ fn not_connected() -> Result<String, String> {
     Err(features::NOT_TRIED.to_owned())
 }
 
-fn without_namespaces(lack: Option<SandboxError>) -> Trial {
+fn without_namespaces(rung: Rung, lack: Option<SandboxError>) -> Trial {
     Trial {
-        rung: Ok(Rung::Chroot),
+        shown: match rung {
+            Rung::Chroot => kernel::trial::run().map_err(OsError::from),
+            _ => Ok(()),
+        },
+        rung: Ok(rung),
         lack,
         namespaces: Err(NOT_TRIED),
         user_namespaces: try_user_namespace(),
         mounts: Mounts::none(NOT_TRIED),
-        shown: kernel::trial::run().map_err(OsError::from),
         network: not_connected(),
     }
 }

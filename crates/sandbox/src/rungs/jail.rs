@@ -4,6 +4,9 @@
 //! nor, where the directory is no mount of its own, the propagation of mounts. In a mount namespace
 //! that nobody else shares there is a way round all three: the directory becomes the root of the
 //! namespace.
+//!
+//! The initial RAM file system cannot be exchanged for another root, either, as on virtual machines that
+//! have no other. It is stacked on itself: what is mounted on its very root has no way down to it.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::mount::{MountPropagationFlags, MoveMountFlags};
@@ -20,7 +23,8 @@ pub(crate) fn become_namespace_root() -> rustix::io::Result<()> {
     climb(&root)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
-    if place(&rustix::fs::open("/", flags, Mode::empty())?)? == here {
+    let is_there = place(&rustix::fs::open("/", flags, Mode::empty())?)? == here;
+    if is_there && !is_bottom(here.0) {
         return rustix::process::chdir("/");
     }
     let tree = clone_mount(root.as_fd())?;
@@ -29,6 +33,21 @@ pub(crate) fn become_namespace_root() -> rustix::io::Result<()> {
     // The way up from the root leads to what is stacked on it.
     rustix::process::chroot("/..")?;
     rustix::process::chdir("/")
+}
+
+/// Whether a mount is on no other.
+fn is_bottom(mount: u64) -> bool {
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    stands_alone(&mounts, mount)
+}
+
+/// Whether a mount is its own parent, given `/proc/self/mountinfo`.
+fn stands_alone(mounts: &str, mount: u64) -> bool {
+    let number = mount.to_string();
+    mounts.lines().any(|line| {
+        let mut fields = line.split(' ');
+        fields.next() == Some(&number) && fields.next() == Some(&number)
+    })
 }
 
 /// Goes to the root of the mount namespace: from a directory that is not below one's root, the way
@@ -61,4 +80,18 @@ fn place_of(path: &str) -> rustix::io::Result<Place> {
 fn look(at: std::os::fd::BorrowedFd<'_>, path: &str, flags: AtFlags) -> rustix::io::Result<Place> {
     let stat = rustix::fs::statx(at, path, flags, StatxFlags::INO | StatxFlags::MNT_ID)?;
     Ok((stat.stx_mnt_id, stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stands_alone;
+
+    #[test]
+    fn the_initial_file_system_is_on_no_other() {
+        let mounts = "22 1 254:0 / / rw - ext4 /dev/vda rw\n23 22 0:5 / /proc rw - proc proc rw\n";
+        assert!(!stands_alone(mounts, 22) && !stands_alone(mounts, 23));
+        let initial = "522 522 0:2 / / rw - rootfs rootfs rw\n523 522 0:5 / /proc rw - proc p rw\n";
+        assert!(stands_alone(initial, 522) && !stands_alone(initial, 523));
+        assert!(!stands_alone("", 1));
+    }
 }

@@ -4,3 +4,4 @@ pub(crate) mod chroot;
 pub(crate) mod forbidden;
 pub(crate) mod jail;
 pub(crate) mod power;
+pub(crate) mod traced;

@@ -19,6 +19,8 @@ pub(super) enum Action {
     NoNamespaces,
     /// Asking a supervisor.
     Ask(Ask),
+    /// Asking a tracer.
+    Trace,
     /// Sockets within the machine, and those that ask about its interfaces.
     NoNetwork,
     /// Of processes, only the one that calls, which is number 0.
@@ -31,6 +33,8 @@ pub(crate) enum Ask {
     Always,
     /// Unless an argument has any of some bits.
     Unless(u32, u32),
+    /// If an argument has any of some bits.
+    IfAny(u32, u32),
     /// If an argument is one of two numbers.
     IfOneOf(u32, [u32; 2]),
 }
@@ -109,10 +113,17 @@ fn act(action: Action) -> Vec<sock_filter> {
             code.extend([errno(libc::EAFNOSUPPORT), allow]);
             code
         }
+        Action::Trace => vec![answer(libc::SECCOMP_RET_TRACE)],
         Action::Ask(Ask::Always) => vec![answer(libc::SECCOMP_RET_USER_NOTIF)],
         Action::Ask(Ask::Unless(argument, bits)) => vec![
             load(FIRST_ARGUMENT + 8 * argument),
             jump_if(libc::BPF_JSET, bits, 1, 0),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
+        Action::Ask(Ask::IfAny(argument, bits)) => vec![
+            load(FIRST_ARGUMENT + 8 * argument),
+            jump_if(libc::BPF_JSET, bits, 0, 1),
             answer(libc::SECCOMP_RET_USER_NOTIF),
             allow,
         ],

@@ -96,6 +96,40 @@ pub(crate) fn asking<'a>(
     bpf::assemble(&trees)
 }
 
+/// What becomes of a call of a process whose paths lead through a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// A supervisor is asked.
+    Ask(Ask),
+    /// A tracer changes it.
+    Trace,
+    /// It fails.
+    Refuse(i32),
+}
+
+/// A further filter for processes that can be given no root directory of their own: a supervisor or
+/// a tracer carries these calls out. There are none of other instruction sets.
+pub(crate) fn leading<'a>(calls: impl Iterator<Item = (&'a str, Path)>) -> Vec<libc::sock_filter> {
+    let [(native, column), (other, _)] = ARCHITECTURES;
+    let mut ranges = BTreeMap::from([(0, Action::Allow)]);
+    let mut after = Vec::new();
+    for (name, path) in calls {
+        let Some(number) = number(name, column) else { continue };
+        let action = match path {
+            Path::Ask(ask) => Action::Ask(ask),
+            Path::Trace => Action::Trace,
+            Path::Refuse(errno) => Action::Errno(errno),
+        };
+        ranges.insert(number, action);
+        after.push(number + 1);
+    }
+    for number in after {
+        ranges.entry(number).or_insert(Action::Allow);
+    }
+    let none = vec![(0, Action::Errno(libc::ENOSYS))];
+    bpf::assemble(&[(native, ranges.into_iter().collect()), (other, none)])
+}
+
 /// The number of a call in a column of the table.
 pub(crate) fn number(name: &str, column: usize) -> Option<u32> {
     let call = SYSCALLS.iter().find(|call| call.name == name)?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use formwork_fs::DEVICE_STAND_IN;
+use formwork_fs::device_stand_in;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
@@ -42,7 +42,7 @@ impl Caller<'_> {
             let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = rustix::fs::openat(&directory, &name[..end], flags, Mode::empty());
-            let record = file.and_then(|file| Found::open(file).record(DEVICE_STAND_IN.into()));
+            let record = file.and_then(|file| Found::open(file).record(device_stand_in().into()));
             if let Ok(Some((block, ..))) = record.map(|record| record.and_then(|it| it.device)) {
                 list[entry + KIND] = (device_type(block) >> TYPE_SHIFT) as u8;
             }
@@ -60,7 +60,7 @@ impl Caller<'_> {
 
 /// Where in a list the entries begin that may stand for devices.
 fn sockets(list: &[u8]) -> Vec<usize> {
-    let socket = (DEVICE_STAND_IN.as_raw_mode() >> TYPE_SHIFT) as u8;
+    let socket = (device_stand_in().as_raw_mode() >> TYPE_SHIFT) as u8;
     let mut found = Vec::new();
     let mut at = 0;
     while let Some([low, high, kind]) = list.get(at + LENGTH..at + NAME) {

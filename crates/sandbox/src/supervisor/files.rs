@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use formwork_fs::{DEVICE_STAND_IN, FileKind, Record};
+use formwork_fs::{FileKind, Record, device_stand_in};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid, XattrFlags,
 };
@@ -22,9 +22,9 @@ const LARGEST_HOW: usize = 4096;
 /// The flags of `statx` that say how, and not which file.
 const STATX_HOW: u32 = 0x6000;
 /// `S_ISUID`, `S_ISGID`, and the group's right to execute, without which the second means locks.
-const SET_USER: u32 = 0o4000;
-const SET_GROUP: u32 = 0o2000;
-const GROUP_EXECUTES: u32 = 0o010;
+pub(super) const SET_USER: u32 = 0o4000;
+pub(super) const SET_GROUP: u32 = 0o2000;
+pub(super) const GROUP_EXECUTES: u32 = 0o010;
 
 /// Whether it is a block device, and its numbers.
 type Device = (bool, u32, u32);
@@ -34,9 +34,10 @@ const WHITEOUT: Device = (false, 0, 0);
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
     pub(super) fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
-        let found = self.find(place)?;
-        let mut known = found.examine()?;
-        let Some(record) = known.record else { return Ok(Outcome::Continue) };
+        let mut known = self.find_shown(place)?.examine()?;
+        let Some(record) = known.record.or(self.record_of_all()) else {
+            return Ok(Outcome::Continue);
+        };
         known.raw.correct(&record);
         let address = self.long(buffer);
         match for_32_bits {
@@ -47,13 +48,21 @@ impl Caller<'_> {
     }
 
     pub(super) fn statx(&self) -> Result<Outcome> {
-        let found = self.find(Place::AtWith(0, 1, 2))?;
-        let Some(record) = found.examine()?.record else { return Ok(Outcome::Continue) };
+        let found = self.find_shown(Place::AtWith(0, 1, 2))?;
+        let known = found.examine()?;
+        let Some(record) = known.record.or(self.record_of_all()) else {
+            return Ok(Outcome::Continue);
+        };
+        let (uid, gid) = known.owner();
         let (how, mask) = (self.int(2) & STATX_HOW, self.int(3));
         let mut bytes = notify::raw_statx(found.place(), how as i32, mask)?;
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(20, &record.uid.to_le_bytes());
-        put(24, &record.gid.to_le_bytes());
+        put(20, &uid.to_le_bytes());
+        put(24, &gid.to_le_bytes());
+        if let Some(mode) = record.mode {
+            let mode = (known.raw.mode() & !0o7777 | mode) as u16;
+            put(28, &mode.to_le_bytes());
+        }
         if let Some((block, major, minor)) = record.device {
             put(40, &[0; 8]);
             put(128, &major.to_le_bytes());
@@ -66,6 +75,11 @@ impl Caller<'_> {
         Ok(Outcome::Value(0))
     }
 
+    /// What the files have that have no record, where the kernel's answer is not for the process.
+    fn record_of_all(&self) -> Option<Record> {
+        self.session.inside.is_some().then(Record::default)
+    }
+
     /// `chown` and its kin.
     pub(super) fn chown(&self, place: Place, owner: usize) -> Result<Outcome> {
         let (uid, gid) = (self.id(owner), self.id(owner + 1));
@@ -74,7 +88,8 @@ impl Caller<'_> {
         let old = known.owner();
         let changed = |new, old| if new == u32::MAX { old } else { new };
         let (new_uid, new_gid) = (changed(uid, old.0), changed(gid, old.1));
-        if known.record.is_none() && (new_uid, new_gid) == (0, 0) && old == (0, 0) {
+        let is_plain = known.record.is_none() && (new_uid, new_gid) == (0, 0) && old == (0, 0);
+        if is_plain && self.session.inside.is_none() {
             // The one id may be given to itself.
             return Ok(Outcome::Continue);
         }
@@ -90,16 +105,19 @@ impl Caller<'_> {
         }
         // The kernel's part: rights to execute as the owner are lost, times change.
         let none = (uid, gid) == (u32::MAX, u32::MAX);
-        let id = if none { None } else { Some(0) };
-        let (owner, group) = (id.map(Uid::from_raw), id.map(Gid::from_raw));
+        let (own_uid, own_gid) = formwork_fs::lone_ids().unwrap_or_default();
+        let (owner, group) = match none {
+            true => (None, None),
+            false => (Some(Uid::from_raw(own_uid)), Some(Gid::from_raw(own_gid))),
+        };
         let given =
             rustix::fs::chownat(rustix::fs::CWD, found.place(), owner, group, AtFlags::empty());
         if let Err(errno) = given {
             return Ok(Outcome::Error(errno));
         }
-        let device = known.record.and_then(|record| record.device);
+        let Record { device, mode, .. } = known.record.unwrap_or_default();
         // Where nothing can be kept (a pipe, a terminal), nobody will look for it either.
-        found.set_record(known.kind, &Record { uid: new_uid, gid: new_gid, device })?;
+        found.set_record(known.kind, &Record { uid: new_uid, gid: new_gid, device, mode })?;
         Ok(Outcome::Value(0))
     }
 
@@ -263,7 +281,7 @@ impl Caller<'_> {
         let record = Record { device: Some(device), ..new_record(&who, group) };
         let mode = Mode::from_raw_mode(mode & !self.umask()?);
         self.make_with(&entry, &record, |entry| {
-            rustix::fs::mknodat(&entry.descriptor, &*entry.name, DEVICE_STAND_IN, mode, 0)
+            rustix::fs::mknodat(&entry.descriptor, &*entry.name, device_stand_in(), mode, 0)
         })
     }
 
@@ -362,14 +380,14 @@ impl Caller<'_> {
 }
 
 /// How a file is to be opened.
-struct How {
-    flags: u32,
-    mode: u32,
-    resolve: u64,
+pub(super) struct How {
+    pub(super) flags: u32,
+    pub(super) mode: u32,
+    pub(super) resolve: u64,
 }
 
 impl How {
-    fn is_nameless(&self) -> bool {
+    pub(super) fn is_nameless(&self) -> bool {
         is_nameless(self.flags)
     }
 
@@ -388,7 +406,8 @@ fn is_nameless(flags: u32) -> bool {
 }
 
 pub(super) fn new_record(who: &Credentials, group: Option<u32>) -> Record {
-    Record { uid: who.users.file, gid: group.unwrap_or(who.groups.file), device: None }
+    let (uid, gid) = (who.users.file, group.unwrap_or(who.groups.file));
+    Record { uid, gid, ..Record::default() }
 }
 
 /// Whether a file is on a mount whose programs lend nothing.

@@ -106,12 +106,13 @@ impl Caller<'_> {
         let header: [u8; 8] = self.read(self.long(0))?;
         let version = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         let data = self.long(1);
-        if who.is_capable || data == 0 || !CAPABILITY_VERSIONS.contains(&version) {
+        let is_kernels = who.is_capable && self.session.inside.is_none();
+        if is_kernels || data == 0 || !CAPABILITY_VERSIONS.contains(&version) {
             return Ok(Outcome::Continue);
         }
-        let permitted = if who.is_permitted { CAPABILITIES as u32 } else { 0 };
+        let set = |is_full: bool| if is_full { CAPABILITIES as u32 } else { 0 }.to_le_bytes();
         // Effective, permitted, inheritable; nothing that docker allows is in the second word.
-        let mut sets = [[0; 4], permitted.to_le_bytes(), [0; 4]].concat();
+        let mut sets = [set(who.is_capable), set(who.is_permitted), [0; 4]].concat();
         if version != CAPABILITY_VERSION_1 {
             sets.extend([0; 12]);
         }
@@ -122,7 +123,7 @@ impl Caller<'_> {
     /// `capset`: less is always allowed, and more up to what is permitted.
     pub(super) fn set_capabilities(&self) -> Result<Outcome> {
         let mut who = Arc::unwrap_or_clone(self.credentials()?);
-        if who.is_capable && who.users.effective == 0 {
+        if who.is_capable && who.users.effective == 0 && self.session.inside.is_none() {
             return Ok(Outcome::Continue);
         }
         let header: [u8; 8] = self.read(self.long(0))?;

@@ -30,6 +30,7 @@ mod permissions;
 mod place;
 mod process;
 mod sockets;
+mod traced;
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,6 +58,7 @@ use credentials::{Credentials, Sets};
 use crew::Crew;
 use permissions::{EXECUTE, WRITE};
 use process::Caller;
+pub(crate) use traced::{Traced, be_traceable, is_possible, starter};
 
 /// The word that the supervisor is ready.
 const READY: u8 = b'r';
@@ -102,6 +104,11 @@ impl<'a> Questions<'a> {
         Ok(Self { filter: calls::filter(), channel })
     }
 
+    /// As [`Questions::of`], for a process whose supervisor is [`Traced`].
+    pub(crate) fn of_traced(channel: BorrowedFd<'a>) -> Self {
+        Self { filter: traced::filter(), channel }
+    }
+
     /// Has this process, and all that it becomes or makes, ask the supervisor. Does not allocate.
     pub(crate) fn ask(&self) -> Result<()> {
         notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
@@ -131,6 +138,8 @@ struct Session {
     /// Whether a process may have another root directory than the sandbox's.
     roots_differ: AtomicBool,
     crew: Crew,
+    /// Where the process has its root, if no kernel does what it asks for.
+    inside: Option<traced::Inside>,
 }
 
 impl Session {
@@ -149,6 +158,8 @@ enum Outcome {
     Error(Errno),
     /// The process gets a descriptor, which ends with the next program or does not.
     Descriptor(OwnedFd, bool),
+    /// The same with what a file that is open as a path is when it can be opened with these flags.
+    Later(OwnedFd, OFlags, bool),
 }
 
 fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
@@ -172,6 +183,7 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
         calls: Calls::new(),
         roots_differ: AtomicBool::new(privileged),
         crew: Crew::new(),
+        inside: None,
     };
     rustix::io::write(channel, &[READY])?;
     std::thread::scope(|scope| attend(scope, &session, &proc));
@@ -276,7 +288,7 @@ fn answer(listener: BorrowedFd<'_>, id: u64, outcome: impl FnOnce() -> Outcome) 
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(outcome));
     // Who is gone needs no answer.
     let _ = match outcome.unwrap_or(Outcome::Continue) {
-        Outcome::Continue => notify::let_go_on(listener, id),
+        Outcome::Continue | Outcome::Later(..) => notify::let_go_on(listener, id),
         Outcome::Value(value) => notify::answer(listener, id, Ok(value)),
         Outcome::Error(errno) => notify::answer(listener, id, Err(errno)),
         Outcome::Descriptor(file, closes) => {

@@ -60,7 +60,7 @@ impl Caller<'_> {
         if who.may_ignore_modes() {
             return Ok(true);
         }
-        if !self.may(who, &entry.directory, WRITE | SEARCH)? || !may_reach(who, entry)? {
+        if !self.may(who, &entry.directory, WRITE | SEARCH)? || !self.may_reach(who, entry)? {
             return Ok(false);
         }
         let Some(taken) = taken else { return Ok(true) };
@@ -113,7 +113,7 @@ impl Caller<'_> {
     /// Whether the way to a path is open to a process.
     pub(super) fn may_go(&self, who: &Credentials, base: i32, path: &CStr) -> Result<bool> {
         match self.entry_of(base, path) {
-            Ok(entry) => may_reach(who, &entry),
+            Ok(entry) => self.may_reach(who, &entry),
             // The root, or a path that ends with dots.
             Err(Errno::EXIST) => Ok(true),
             Err(errno) => Err(errno),
@@ -232,6 +232,27 @@ impl Caller<'_> {
         Ok(Outcome::Error(Errno::ACCESS))
     }
 
+    /// Whether a process may search all directories on the way to an entry.
+    fn may_reach(&self, who: &Credentials, entry: &Entry) -> Result<bool> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = self.open_path(libc::AT_FDCWD, c"/", flags, Mode::empty())?;
+        let root = Found::open(root).examine()?.raw.identity();
+        let mut here = rustix::fs::openat(&entry.descriptor, ".", flags, Mode::empty())?;
+        for _ in 0..DEEPEST {
+            let above = rustix::fs::openat(&here, "..", flags, Mode::empty())?;
+            let found = Found::open(here);
+            let known = found.examine()?;
+            if !is_kernels(&found) && !has(who, &known, SEARCH) {
+                return Ok(false);
+            }
+            if known.raw.identity() == root {
+                break;
+            }
+            here = above;
+        }
+        Ok(true)
+    }
+
     /// What a name stands for now.
     pub(super) fn look_at(&self, entry: &Entry) -> Result<Found> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -260,27 +281,6 @@ fn has(who: &Credentials, known: &Known, rights: u32) -> bool {
         mode
     };
     known.kind == FileKind::Symlink || digit & rights == rights
-}
-
-/// Whether a process may search all directories on the way to an entry.
-fn may_reach(who: &Credentials, entry: &Entry) -> Result<bool> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(rustix::fs::CWD, "/", flags, Mode::empty())?;
-    let root = Found::open(root).examine()?.raw.identity();
-    let mut here = rustix::fs::openat(&entry.descriptor, ".", flags, Mode::empty())?;
-    for _ in 0..DEEPEST {
-        let above = rustix::fs::openat(&here, "..", flags, Mode::empty())?;
-        let found = Found::open(here);
-        let known = found.examine()?;
-        if !is_kernels(&found) && !has(who, &known, SEARCH) {
-            return Ok(false);
-        }
-        if known.raw.identity() == root {
-            break;
-        }
-        here = above;
-    }
-    Ok(true)
 }
 
 fn is_kernels(found: &Found) -> bool {

@@ -52,16 +52,31 @@ impl Found {
         Self { place: CString::new(place).unwrap_or_default(), _file: Some(file) }
     }
 
+    /// What has a path from `/proc` already.
+    pub(super) fn at(place: String) -> Self {
+        Self { place: CString::new(place).unwrap_or_default(), _file: None }
+    }
+
     /// A path to it, for calls that follow links, from the working directory.
     pub(super) fn place(&self) -> &CStr {
         &self.place
     }
 
+    /// It, open as a path.
+    pub(super) fn file(&self) -> Result<OwnedFd> {
+        rustix::fs::openat(CWD, &*self.place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    }
+
     /// What is known of it.
     pub(super) fn examine(&self) -> Result<Known> {
-        let raw = RawStat(notify::raw_stat(&self.place, 0)?);
+        let mut raw = RawStat(notify::raw_stat(&self.place, 0)?);
         let kind = FileKind::from(FileType::from_raw_mode(raw.mode()));
-        Ok(Known { record: self.record(kind)?, raw, kind })
+        let record = match formwork_fs::is_in_times(kind) {
+            true => raw.record_in_times(),
+            false => self.record(kind)?,
+        };
+        raw.show_to_others(record.and_then(|record| record.mode));
+        Ok(Known { record, raw, kind })
     }
 
     /// The record of a file of this kind.
@@ -82,6 +97,9 @@ impl Found {
 
     /// Gives it a record; `false` where its file system keeps none.
     pub(super) fn set_record(&self, kind: FileKind, record: &Record) -> Result<bool> {
+        if formwork_fs::is_in_times(kind) {
+            return formwork_fs::write_record(self.file()?.as_fd(), kind, record).map(|()| true);
+        }
         let attribute = Record::attribute(kind);
         let flags = rustix::fs::XattrFlags::empty();
         let result = match record.is_plain() {
@@ -173,6 +191,9 @@ impl Caller<'_> {
         flags: OFlags,
         mode: Mode,
     ) -> Result<OwnedFd> {
+        if let Some(inside) = &self.session.inside {
+            return self.open_inside(inside, base, path.to_bytes(), flags, mode);
+        }
         let resolve = ResolveFlags::NO_MAGICLINKS;
         let directory = match path.to_bytes().first() {
             Some(b'/') => None,
@@ -188,7 +209,7 @@ impl Caller<'_> {
     }
 
     /// The directory that relative paths begin in.
-    fn base(&self, base: i32) -> Result<OwnedFd> {
+    pub(super) fn base(&self, base: i32) -> Result<OwnedFd> {
         let place = match base {
             libc::AT_FDCWD => self.own("cwd"),
             descriptor => self.own(&format!("fd/{descriptor}")),
@@ -197,7 +218,7 @@ impl Caller<'_> {
     }
 
     /// A file that the process has open.
-    fn descriptor(&self, descriptor: u32) -> Found {
+    pub(super) fn descriptor(&self, descriptor: u32) -> Found {
         let place = self.own(&format!("fd/{}", descriptor as i32));
         Found { place: CString::new(place).unwrap_or_default(), _file: None }
     }
@@ -250,6 +271,26 @@ impl RawStat {
 
     fn gid(&self) -> u32 {
         self.word(layout::GID)
+    }
+
+    /// The owner that a file has in its times.
+    fn record_in_times(&self) -> Option<Record> {
+        let owner = formwork_fs::owner_of_time(self.long(72) as i64, self.long(80) as i64);
+        owner.map(|(uid, gid)| Record { uid, gid, ..Record::default() })
+    }
+
+    /// Makes of what the kernel tells this process what it would tell one whose own files are root's.
+    fn show_to_others(&mut self, mode: Option<u32>) {
+        let (uid, gid) = formwork_fs::as_seen(self.uid(), self.gid());
+        self.put(layout::UID, &uid.to_le_bytes());
+        self.put(layout::GID, &gid.to_le_bytes());
+        if formwork_fs::owner_of_time(self.long(72) as i64, self.long(80) as i64).is_some() {
+            self.0.copy_within(88..104, 72);
+        }
+        if let Some(mode) = mode {
+            let mode = self.mode() & !0o7777 | mode;
+            self.put(layout::MODE, &mode.to_le_bytes());
+        }
     }
 
     /// The file's device and number, which tell it from all others.

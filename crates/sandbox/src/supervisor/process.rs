@@ -50,7 +50,9 @@ impl Caller<'_> {
 
     /// Whether it still waits. If not, its number may be that of another process.
     pub(super) fn is_waiting(&self) -> bool {
-        notify::is_valid(self.session.listener.as_fd(), self.notification.id)
+        // One that stands still for its tracer waits for no answer.
+        self.notification.id == 0
+            || notify::is_valid(self.session.listener.as_fd(), self.notification.id)
     }
 
     /// Reads its memory.
@@ -148,7 +150,7 @@ impl Caller<'_> {
     }
 
     /// A value that `/proc` tells of it.
-    fn status(&self, name: &str) -> Result<String> {
+    pub(super) fn status(&self, name: &str) -> Result<String> {
         status_of(self.notification.thread, name)
     }
 }

@@ -28,6 +28,13 @@ pub(crate) struct Notification {
     pub(crate) args: [u64; 6],
 }
 
+impl Notification {
+    /// The same of a thread that stands still for its tracer, and waits for no answer.
+    pub(crate) fn of_stopped(thread: u32, number: u32, audit: u32, args: [u64; 6]) -> Self {
+        Self { thread, number, audit, args, ..Self::default() }
+    }
+}
+
 /// `struct seccomp_notif_resp`.
 #[repr(C)]
 struct Response {

@@ -90,7 +90,11 @@ fn a_process_finds_itself_and_its_own_in_proc() {
             "cat /proc/self/status | grep ^Name; stat -c %F /proc /proc/self /proc/self/stat",
             "Name:\tcat\ndirectory\nsymbolic link\nregular empty file\n",
         ),
-        ("cd /proc; cat version | cut -d ' ' -f 1; cd /proc/sys 2>/dev/null; echo", "Linux\n\n"),
+        (
+            "cd /proc; cat version | cut -d ' ' -f 1; cd /proc/sys/kernel; cat ostype",
+            "Linux\nLinux\n",
+        ),
+        ("cd /proc/$$/fd; ls; cat ../comm; cat ../../self/comm", "0\n1\n2\nsh\ncat\n"),
         (
             "echo new > /proc/self/comm && echo ok; echo 5 > /proc/$$/oom_score_adj; cat /proc/$$/oom_score_adj",
             "ok\n5\n",
@@ -184,6 +188,34 @@ fn who_holds_files_of_the_machine_cannot_change_them_for_others() {
     let before = mode();
     run(&arena, &shown(&root, "exec 5< /proc/uptime; chmod 0 /proc/self/fd/5 /proc/uptime; true"));
     assert_eq!(mode(), before);
+}
+
+#[test]
+fn what_a_step_makes_of_the_trees_proc_harms_nothing_else() {
+    let arena = Arena::new();
+    let Some(root) = tree(&arena) else { return };
+    for (script, expected) in [
+        // What is in the way of names that are shown goes, and never what it leads to.
+        (
+            "mkdir -p /proc/junk/deep; ln -s /srv /proc/link; ln -s /srv /proc/stat; ls /proc > /l
+            ls -d /proc/junk /proc/link 2> /dev/null; ls /srv; head -c 3 /proc/stat; rm /l",
+            "deep\ncpu",
+        ),
+        (
+            "mv /proc /away; ln -s srv /proc; ls /proc/self/fd | head -n 1; ls -A /srv; cat /away/self/comm
+            rm /proc; cat /proc/self/comm",
+            "0\ndeep\ncat\n",
+        ),
+        ("mv /proc /gone; ls /proc > /l; rm -r /gone /l; cat /proc/self/comm", "cat\n"),
+        (
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do
+                (ls /proc/self/fd /proc; cat /proc/[0-9]*/stat) > /dev/null 2>&1 & done; wait; echo over",
+            "over\n",
+        ),
+    ] {
+        says(&arena, &root, script, expected);
+        let _ = fs_err::create_dir(root.join("proc"));
+    }
 }
 
 #[test]

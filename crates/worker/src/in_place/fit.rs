@@ -5,17 +5,16 @@
 //! would, by the lists of files; nothing here follows a link on the disk.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use formwork_fs::{Follow, FsError, RelPath, RootDir, Timestamp, remove_tree};
+use formwork_fs::{FileKind, Follow, FsError, Record, RelPath, RootDir, Timestamp, remove_tree};
 use formwork_layer::tree::{Last, Node, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub};
-use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
 use super::Place;
@@ -159,7 +158,10 @@ impl<'a> Fitting<'a> {
             make_directory(&root, name.as_bytes(), 0o755)?;
         }
         let dev = root.open_dir(&RelPath::new("dev").unwrap_or_default(), Follow::Never)?;
-        let made = make_devices(&dev);
+        let made = match formwork_fs::owners_are_data() {
+            true => make_records(&dev),
+            false => make_devices(&dev),
+        };
         match made {
             Err((_, Errno::PERM | Errno::ACCESS)) if self.has_supervisor => make_stand_ins(&dev),
             made => made,
@@ -178,13 +180,13 @@ impl<'a> Fitting<'a> {
                 let target = self.clear(target)?;
                 let (parent, name) = self.open(&target)?;
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let own = Mode::RUSR | Mode::WUSR;
                 let write = || -> std::io::Result<()> {
-                    let file = rustix::fs::openat(&parent, &name[..], flags, Mode::empty())?;
+                    let file = rustix::fs::openat(&parent, &name[..], flags, own)?;
                     let mut file = std::fs::File::from(file);
                     std::io::Write::write_all(&mut file, &data.0)?;
-                    let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-                    rustix::fs::fchown(&file, Some(uid), Some(gid))?;
-                    Ok(rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?)
+                    formwork_fs::give(file.as_fd(), b"", *uid, *gid)?;
+                    Ok(formwork_fs::give_mode(file.as_fd(), FileKind::Regular, mode & 0o7777)?)
                 };
                 write().map_err(|error| FsError::new("write", parent.path(), error))?;
                 self.settle(&target)
@@ -390,6 +392,25 @@ fn make_devices(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
     Ok(())
 }
 
+/// Makes what stands for the devices where they are data.
+fn make_records(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
+    for (name, major, minor) in DEVICES {
+        let make = || {
+            let kind = formwork_fs::device_stand_in();
+            rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), 0)?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(dev, name, flags, Mode::empty())?;
+            let device = Some((false, major, minor));
+            let kind = FileKind::from(kind);
+            let record = Record { device, ..Record::default() };
+            formwork_fs::write_record(file.as_fd(), kind, &record)?;
+            formwork_fs::give_mode(file.as_fd(), kind, 0o666)
+        };
+        make().map_err(|errno| (name, errno))?;
+    }
+    Ok(())
+}
+
 /// Makes plain files in the places of the devices, which a supervisor shows instead.
 fn make_stand_ins(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
     for (name, _, _) in DEVICES {
@@ -481,8 +502,9 @@ fn make_directory(parent: &RootDir, name: &[u8], mode: u32) -> Result<(), Worker
         FsError::new("create the directory", path, errno)
     };
     rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(failed)?;
-    let mode = Mode::from_raw_mode(mode & 0o7777);
-    rustix::fs::chmodat(parent, name, mode, AtFlags::empty()).map_err(failed)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed)?;
+    formwork_fs::give_mode(made.as_fd(), FileKind::Directory, mode & 0o7777).map_err(failed)?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use formwork_diagnostics::Outcome;
 use formwork_graph::{CacheSharing, Exec, MountKind};
 use formwork_layer::tree::Origin;
 use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
-use formwork_sandbox::{ProcessSpec, RootFs, SandboxError};
+use formwork_sandbox::{ProcessSpec, Rung, SandboxError};
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
@@ -91,10 +91,10 @@ impl Worker {
         let mut place = self.places.take(self, root)?;
         let trees = root.trees()?;
         let stack = Stack::new(trees.iter().map(|tree| &**tree));
-        let is_shown = self.launcher.shows(&place.root, user.uid);
+        let is_shown = self.store.is_shown(&self.launcher, &place.root, user.uid);
         let mut fitting = Fitting::new(&mut place, &stack, self.store.threads, is_shown);
         fitting.put_in(&mounts)?;
-        let rootfs = RootFs::in_place(fitting.root_path());
+        let rootfs = self.store.root_in_place(fitting.root_path());
         let mut spec = self.spec_of(exec, &user, &mounts, rootfs)?;
         fitting.show(&mut spec, &trees);
         // Last, since who waits here has whatever others may wait for.
@@ -107,10 +107,9 @@ impl Worker {
         let Ended { report, words } = ended?;
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
-            let reason =
-                reason
-                    .or((words.name_the_kernels && !is_shown)
-                        .then_some(ExitReason::NothingOfTheKernel));
+            let reason = reason
+                .or((words.name_the_kernels && !is_shown && self.store.rung() != Rung::Traced)
+                    .then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;

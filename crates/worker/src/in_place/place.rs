@@ -1,13 +1,13 @@
 //! A directory that holds a whole root file system.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use formwork_fs::{RelPath, RootDir, remove_tree};
+use formwork_fs::{FileKind, RelPath, RootDir, remove_tree};
 use formwork_layer::tree::{Entry, Metadata};
 use formwork_layer::{Census, MaterializeOptions, Stack, Tree, materialize};
 use formwork_snapshot::SnapshotKey;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
 
 use crate::exec::root_metadata;
 use crate::mounts::make_directory;
@@ -117,9 +117,9 @@ impl Place {
         let Metadata { mode, uid, gid, .. } = root_metadata(root)?;
         let path = &self.root;
         let failed = |errno| formwork_fs::FsError::new("prepare", path, errno);
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::empty()).map_err(failed)?;
-        rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+        let root = RootDir::open(path)?;
+        formwork_fs::give(root.as_fd(), b"", uid, gid)
+            .and_then(|()| formwork_fs::give_mode(root.as_fd(), FileKind::Directory, mode))
             .map_err(failed)?;
         Ok(())
     }

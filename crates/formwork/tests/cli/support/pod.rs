@@ -69,7 +69,7 @@ pub(crate) struct Pod {
     pub(crate) no_new_privileges: bool,
     /// What it has of docker's capabilities.
     pub(crate) capabilities: Vec<&'static str>,
-    /// Whether its system call profile is one without seccomp notifications.
+    /// Whether its system call profile is one without seccomp notifications and tracing.
     pub(crate) is_mute: bool,
     /// Whether it may do everything, as `--privileged` lets it.
     pub(crate) is_privileged: bool,
@@ -228,7 +228,7 @@ fn seccomp(is_mute: bool) -> Value {
         json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW",
                "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})
     };
-    let allowed = ALLOWED.lines().filter(|name| !is_mute || *name != "seccomp");
+    let allowed = ALLOWED.lines().filter(|name| !is_mute || !["seccomp", "ptrace"].contains(name));
     let mut calls = vec![
         json!({"names": allowed.collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW"}),
         json!({"names": ["socket"], "action": "SCMP_ACT_ALLOW",

@@ -19,6 +19,8 @@ pub(crate) enum Refusal {
     MountNamespaces(i32),
     /// `mount` and its kin: AppArmor's profile for docker's containers.
     Mounts(i32),
+    /// Tracing of processes: the profile of a container on an old kernel.
+    Tracing,
 }
 
 impl Refusal {
@@ -35,6 +37,7 @@ impl Refusal {
                 &[libc::SYS_mount, libc::SYS_fsopen, libc::SYS_open_tree, libc::SYS_move_mount],
                 None,
             ),
+            Self::Tracing => (&[libc::SYS_ptrace], None),
         }
     }
 
@@ -43,6 +46,7 @@ impl Refusal {
             Self::UserNamespaces(errno) | Self::MountNamespaces(errno) | Self::Mounts(errno) => {
                 errno
             }
+            Self::Tracing => libc::EPERM,
         }
     }
 

@@ -17,22 +17,25 @@ pub(crate) enum Rung {
     Chroot,
     /// As root of a container that docker or Kubernetes has started.
     Pod,
+    /// As an ordinary user whose steps are traced, with nothing around them.
+    Traced,
 }
 
 impl Rung {
     /// All, in the order of their columns in `docs/security.md`, with what these are called there.
-    pub(crate) const ALL: [(Self, &str); 6] = [
+    pub(crate) const ALL: [(Self, &str); 7] = [
         (Self::Root, "(a)"),
         (Self::RootAlone, "(a')"),
         (Self::SubordinateIds, "(b)"),
         (Self::SingleId, "(c)"),
         (Self::Chroot, "(d)"),
         (Self::Pod, "(d) in a pod"),
+        (Self::Traced, "(e)"),
     ];
 
     /// Whether steps have namespaces of their own.
     pub(crate) fn has_namespaces(self) -> bool {
-        !matches!(self, Self::Chroot | Self::Pod)
+        !matches!(self, Self::Chroot | Self::Pod | Self::Traced)
     }
 
     /// What the user asks for.
@@ -40,6 +43,7 @@ impl Rung {
         match self {
             Self::Chroot => "chroot",
             Self::SingleId => "single-id",
+            Self::Traced => "traced",
             _ => "auto",
         }
     }
@@ -54,9 +58,10 @@ impl Rung {
 }
 
 /// Runs a test as root, if the tests run as root, with namespaces and without, and as an ordinary
-/// user, with subordinate ids and with a single id.
+/// user, with subordinate ids, with a single id, and without namespaces.
 pub(crate) fn on_each_rung(test: impl Fn(&Site)) {
-    on(&[Rung::Root, Rung::SubordinateIds, Rung::SingleId, Rung::Chroot], test);
+    use Rung::{Chroot, Root, SingleId, SubordinateIds, Traced};
+    on(&[Root, SubordinateIds, SingleId, Chroot, Traced], test);
 }
 
 /// As [`on_each_rung`], for what a process in a chroot cannot be kept from or given.

@@ -58,7 +58,7 @@ impl Site {
     /// A place on a rung; `None` if that takes root and the tests do not run as root, or after
     /// noting what else is missing.
     pub(crate) fn on(rung: Rung) -> Option<Self> {
-        if matches!(rung, Rung::SubordinateIds | Rung::SingleId) {
+        if matches!(rung, Rung::SubordinateIds | Rung::SingleId | Rung::Traced) {
             return OrdinaryUser::find().map(|user| Self::as_user(Some(user), rung));
         }
         if !is_root() {
@@ -158,8 +158,11 @@ impl Site {
 
     /// The store.
     pub(crate) fn store(&self) -> PathBuf {
-        let is_single = self.rung == Rung::SingleId;
-        self.directory.path().join(if is_single { "store-single-id" } else { "store" })
+        self.directory.path().join(match self.rung {
+            Rung::SingleId => "store-single-id",
+            Rung::Traced => "store-traced",
+            _ => "store",
+        })
     }
 
     /// Writes a file of the build context, with the directories above it.

@@ -1,0 +1,271 @@
+//! Opens files for a process.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use formwork_fs::FileKind;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use super::kernels::Kernels;
+use super::paths::text;
+use super::{Inside, image};
+use crate::supervisor::Outcome;
+use crate::supervisor::calls::Place;
+use crate::supervisor::credentials::Credentials;
+use crate::supervisor::files::{How, new_record};
+use crate::supervisor::permissions::{SEARCH, WRITE};
+use crate::supervisor::place::{Entry, Found, Known};
+use crate::supervisor::process::Caller;
+
+/// The devices that everybody may use, by their numbers.
+const DEVICES: [(u32, u32, &CStr); 6] = [
+    (1, 3, c"/dev/null"),
+    (1, 5, c"/dev/zero"),
+    (1, 7, c"/dev/full"),
+    (1, 8, c"/dev/random"),
+    (1, 9, c"/dev/urandom"),
+    (5, 0, c"/dev/tty"),
+];
+const MAX_LINKS: usize = 40;
+const O_LARGEFILE: u32 = 0o100_000;
+
+impl Caller<'_> {
+    pub(super) fn open_traced(
+        &self,
+        inside: &Inside,
+        place: Place,
+        flags: usize,
+    ) -> Result<Outcome> {
+        let (base, path) = match place {
+            Place::At(base, path) => (self.int(base) as i32, path),
+            Place::Path(path) => (libc::AT_FDCWD, path),
+            _ => return Err(Errno::INVAL),
+        };
+        if let Some(outcome) = self.open_for_starter(inside, base) {
+            return outcome;
+        }
+        let how = How { flags: self.int(flags), mode: self.int(flags + 1), resolve: 0 };
+        self.open_or_make(inside, base, &self.name_at(path)?, &how)
+    }
+
+    pub(super) fn create_traced(&self, inside: &Inside) -> Result<Outcome> {
+        let flags = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u32;
+        let how = How { flags, mode: self.int(1), resolve: 0 };
+        self.open_or_make(inside, libc::AT_FDCWD, &self.name_at(0)?, &how)
+    }
+
+    /// `openat2`; how a path may lead is left to old kernels, which know no such thing.
+    pub(super) fn open2_traced(&self, inside: &Inside) -> Result<Outcome> {
+        let bytes: [u8; 24] = self.read(self.long(2))?;
+        let long = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let short = |at| u32::try_from(long(at)).map_err(|_| Errno::INVAL);
+        let how = How { flags: short(0)?, mode: short(8)?, resolve: long(16) };
+        if how.resolve != 0 {
+            return Err(Errno::NOSYS);
+        }
+        self.open_or_make(inside, self.int(0) as i32, &self.name_at(1)?, &how)
+    }
+
+    /// What a starter opens: the program that it becomes, or its interpreter.
+    fn open_for_starter(&self, inside: &Inside, base: i32) -> Option<Result<Outcome>> {
+        let which = match base {
+            image::PROGRAM => 0,
+            image::INTERPRETER => 1,
+            _ => return None,
+        };
+        let mut beginning = inside.beginning();
+        let files = beginning.get_mut(&self.notification.thread)?;
+        let file = files[which].take();
+        if files.iter().all(Option::is_none) {
+            beginning.remove(&self.notification.thread);
+        }
+        Some(file.map(|file| Outcome::Descriptor(file, true)).ok_or(Errno::BADF))
+    }
+
+    fn open_or_make(&self, inside: &Inside, base: i32, path: &CStr, how: &How) -> Result<Outcome> {
+        let who = self.credentials()?;
+        if how.is_nameless() {
+            return self.open_nameless_traced(&who, base, path, how);
+        }
+        let creates = how.flags & libc::O_CREAT as u32 != 0;
+        let is_new = creates && how.flags & libc::O_EXCL as u32 != 0;
+        let follow = how.flags & libc::O_NOFOLLOW as u32 == 0 && !is_new;
+        let looks = how.flags & (libc::O_PATH | libc::O_WRONLY | libc::O_RDWR) as u32 == 0;
+        if looks
+            && let Ok(way) = self.way(inside, base, path.to_bytes())
+            && let Some(file) = self.open_rewritten(inside, &way)
+        {
+            return file.map(|file| Outcome::Descriptor(file, closes(how)));
+        }
+        let (mut base, mut path) = (base, path.to_owned());
+        for _ in 0..MAX_LINKS {
+            match self.find_path(base, &path, follow) {
+                Ok(_) if is_new => return Err(Errno::EXIST),
+                Ok(found) => return self.open_found(inside, &who, (base, &path), found, how),
+                Err(Errno::NOENT) if creates => {}
+                Err(errno) => return Err(errno),
+            }
+            if path.to_bytes().ends_with(b"/") {
+                return Err(Errno::ISDIR);
+            }
+            if self.is_kernels(inside, base, path.to_bytes()) {
+                return Err(Errno::ACCESS);
+            }
+            let entry = self.entry_of(base, &path)?;
+            match self.make_file(&who, &entry, how) {
+                Err(Errno::EXIST | Errno::LOOP) if !is_new => {}
+                result => return result,
+            }
+            // A link to what is missing, or somebody was quicker.
+            if let Ok(target) = self.target_of_entry(inside, &entry) {
+                (base, path) = (libc::AT_FDCWD, target);
+            }
+        }
+        Err(Errno::LOOP)
+    }
+
+    /// Whether a path leads to something of the kernel's.
+    pub(super) fn is_kernels(&self, inside: &Inside, base: i32, path: &[u8]) -> bool {
+        let way = self.way(inside, base, path);
+        way.is_ok_and(|way| Kernels::of(&way, true).is_some())
+    }
+
+    fn target_of_entry(&self, inside: &Inside, entry: &Entry) -> Result<CString> {
+        let target = rustix::fs::readlinkat(&entry.descriptor, &*entry.name, Vec::new())?;
+        let target = target.into_bytes();
+        if target.starts_with(b"/") {
+            return text(&target);
+        }
+        text(&[&inside.path_of(entry.descriptor.as_fd())?[..], b"/", &target].concat())
+    }
+
+    /// The file that a call is about, or the device of the container's that it stands for: who
+    /// opens it finds the same.
+    pub(in crate::supervisor) fn find_shown(&self, place: Place) -> Result<Found> {
+        let found = self.find(place)?;
+        if self.session.inside.is_none() {
+            return Ok(found);
+        }
+        let device = found.examine()?.record.and_then(|record| record.device);
+        Ok(device
+            .and_then(usable)
+            .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
+    }
+
+    /// Opens what is there.
+    fn open_found(
+        &self,
+        inside: &Inside,
+        who: &Credentials,
+        (base, path): (i32, &CStr),
+        found: Found,
+        how: &How,
+    ) -> Result<Outcome> {
+        let known = found.examine()?;
+        let flags = OFlags::from_bits_retain(how.flags & !O_LARGEFILE);
+        let closes = flags.contains(OFlags::CLOEXEC);
+        if flags.contains(OFlags::PATH) {
+            return self.open_as_path(&known, found, flags, closes);
+        }
+        if let Outcome::Error(errno) = self.may_open(who, base, path, how.flags)? {
+            return Err(errno);
+        }
+        if known.kind == FileKind::Symlink {
+            return Err(Errno::LOOP);
+        }
+        let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
+        if writes && known.kind == FileKind::Regular && inside.runs(known.raw.identity()) {
+            return Err(Errno::TXTBSY);
+        }
+        let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
+        if let Some(device) = known.record.and_then(|record| record.device) {
+            let device = usable(device).ok_or(Errno::NXIO)?;
+            let file = rustix::fs::open(device, flags - OFlags::TRUNC, Mode::empty())?;
+            return Ok(Outcome::Descriptor(file, closes));
+        }
+        if known.kind == FileKind::Fifo && !flags.contains(OFlags::NONBLOCK) {
+            return Ok(Outcome::Later(found.file()?, flags, closes));
+        }
+        if known.kind == FileKind::Directory && how.flags & libc::O_CREAT as u32 != 0 {
+            return Err(Errno::ISDIR);
+        }
+        if inside.lists(known.raw.identity()) {
+            inside.list()?;
+        }
+        let file = rustix::fs::openat(CWD, found.place(), flags, Mode::empty())?;
+        Ok(Outcome::Descriptor(file, closes))
+    }
+
+    fn open_as_path(
+        &self,
+        known: &Known,
+        found: Found,
+        flags: OFlags,
+        closes: bool,
+    ) -> Result<Outcome> {
+        if flags.contains(OFlags::DIRECTORY) && known.kind != FileKind::Directory {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(Outcome::Descriptor(found.file()?, closes))
+    }
+
+    /// Opens a file that does not exist yet.
+    fn make_file(&self, who: &Credentials, entry: &Entry, how: &How) -> Result<Outcome> {
+        if !self.may_change(who, entry, None)? {
+            return Err(Errno::ACCESS);
+        }
+        let group = self.inherited_group(entry)?;
+        let mode = how.mode & 0o7777 & !self.umask()?;
+        let on_disk = formwork_fs::mode_on_disk(FileKind::Regular, mode);
+        let flags = OFlags::from_bits_retain(how.flags & !O_LARGEFILE);
+        let closes = flags.contains(OFlags::CLOEXEC);
+        let flags = flags | OFlags::EXCL | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(
+            &entry.descriptor,
+            &*entry.name,
+            flags,
+            Mode::from_raw_mode(on_disk),
+        )?;
+        self.settle(&of(&file), FileKind::Regular, mode, new_record(who, group))?;
+        Ok(Outcome::Descriptor(file, closes))
+    }
+
+    /// A file without a name.
+    fn open_nameless_traced(
+        &self,
+        who: &Credentials,
+        base: i32,
+        path: &CStr,
+        how: &How,
+    ) -> Result<Outcome> {
+        let directory = self.find_path(base, path, true)?;
+        if !self.may(who, &directory, WRITE | SEARCH)? {
+            return Err(Errno::ACCESS);
+        }
+        let mode = how.mode & 0o7777 & !self.umask()?;
+        let on_disk = formwork_fs::mode_on_disk(FileKind::Regular, mode);
+        let flags = OFlags::from_bits_retain(how.flags & !O_LARGEFILE);
+        let closes = flags.contains(OFlags::CLOEXEC);
+        let mode_on_disk = Mode::from_raw_mode(on_disk);
+        let flags = flags | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, directory.place(), flags, mode_on_disk)?;
+        self.settle(&of(&file), FileKind::Regular, mode, new_record(who, None))?;
+        Ok(Outcome::Descriptor(file, closes))
+    }
+}
+
+fn closes(how: &How) -> bool {
+    how.flags & libc::O_CLOEXEC as u32 != 0
+}
+
+/// The name of a device that everybody may use.
+fn usable((block, major, minor): (bool, u32, u32)) -> Option<&'static CStr> {
+    let found = DEVICES.iter().find(|(a, b, _)| (*a, *b) == (major, minor) && !block);
+    found.map(|(_, _, name)| *name)
+}
+
+/// An open file, for as long as it is.
+fn of(file: &OwnedFd) -> Found {
+    Found::at(format!("self/fd/{}", file.as_raw_fd()))
+}
