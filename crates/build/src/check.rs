@@ -57,6 +57,7 @@ pub fn check(
     said.extend(wrong_patterns);
     let mut error = has_error(&said).then(|| BuildError::input(errors(&said)));
     let mut stages: Vec<usize> = (0..dockerfile.stages.len()).collect();
+    let mut shells = Vec::new();
     if error.is_none() {
         let lowered = resolve(host, request, dockerfile, events, cancel).and_then(|images| {
             epoch_source(dockerfile, &request.options).map_err(|e| BuildError::input(vec![*e]))?;
@@ -66,6 +67,7 @@ pub fn check(
             Ok(lowered) => {
                 said.extend(lowered.diagnostics);
                 stages = lowered.stages;
+                shells = lowered.shells;
             }
             Err(wrong) if cancel.is_canceled() => return Err(wrong),
             Err(wrong) => {
@@ -75,7 +77,7 @@ pub fn check(
             }
         }
     }
-    said.extend(formwork_lint::check(dockerfile, &ignore, &stages));
+    said.extend(formwork_lint::check(dockerfile, &ignore, &stages, &shells));
     let settings = settings(request, dockerfile)?;
     let counted = said.into_iter().filter(|diagnostic| settings.counts(diagnostic));
     let mut findings: Vec<Finding> =
@@ -137,7 +139,8 @@ pub(crate) fn warnings(
         lowered.iter().flat_map(|lowered| lowered.stages.clone()).collect();
     stages.sort_unstable();
     stages.dedup();
-    said.extend(formwork_lint::check(dockerfile, ignore, &stages));
+    let shells: Vec<usize> = lowered.iter().flat_map(|lowered| lowered.shells.clone()).collect();
+    said.extend(formwork_lint::check(dockerfile, ignore, &stages, &shells));
     said.retain(|diagnostic| settings.counts(diagnostic));
     let mut rules: Vec<&str> = said.iter().map(|diagnostic| diagnostic.code.as_ref()).collect();
     rules.retain(|code| find_rule(code).is_some());

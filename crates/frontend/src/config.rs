@@ -29,9 +29,14 @@ pub(crate) fn inherited(mut config: ImageConfig) -> ImageConfig {
     config
 }
 
+/// The shell of an image, if it has one of its own.
+pub(crate) fn chosen_shell(config: &ImageConfig) -> Option<&[String]> {
+    config.config.shell.as_deref().filter(|words| !words.is_empty())
+}
+
 /// A command in shell form as the arguments of a process.
 pub(crate) fn with_shell(config: &ImageConfig, command: &str) -> Vec<String> {
-    let shell = config.config.shell.clone();
+    let shell = chosen_shell(config).map(<[String]>::to_vec);
     let shell = shell.unwrap_or_else(|| DEFAULT_SHELL.map(str::to_owned).to_vec());
     shell.into_iter().chain([command.to_owned()]).collect()
 }
@@ -115,6 +120,8 @@ mod tests {
     #[test]
     fn the_shell_of_the_image_is_used() {
         let mut config = ImageConfig::default();
+        assert_eq!(with_shell(&config, "x"), ["/bin/sh", "-c", "x"]);
+        config.config.shell = Some(Vec::new());
         assert_eq!(with_shell(&config, "x"), ["/bin/sh", "-c", "x"]);
         config.config.shell = Some(vec!["/bin/bash".to_owned(), "-ec".to_owned()]);
         assert_eq!(with_shell(&config, "x"), ["/bin/bash", "-ec", "x"]);

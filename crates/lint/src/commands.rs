@@ -5,8 +5,8 @@ use formwork_dockerfile::{Dockerfile, Instruction, InstructionKind, Stage};
 
 use crate::Findings;
 
-pub(crate) fn check(stage: &Stage, findings: &mut Findings<'_>) {
-    let mut has_shell = inherits_shell(stage, findings.dockerfile);
+pub(crate) fn check(stage: &Stage, base_has_shell: bool, findings: &mut Findings<'_>) {
+    let mut has_shell = base_has_shell || inherits_shell(stage, findings.dockerfile);
     for instruction in &stage.instructions {
         match &instruction.kind {
             InstructionKind::Shell(_) => has_shell = true,

@@ -150,13 +150,19 @@ pub fn find_rule(name: &str) -> Option<&'static Rule> {
 /// Applies the rules that the text decides, and returns what they find in the order of the file.
 ///
 /// `stages` are the numbers of the stages that are built: only about these BuildKit says what
-/// concerns the meaning of instructions, while it speaks of the looks of all.
-pub fn check(dockerfile: &Dockerfile, ignore: &IgnoreFile, stages: &[usize]) -> Vec<Diagnostic> {
+/// concerns the meaning of instructions, while it speaks of the looks of all. `shells` are those of
+/// them whose base is known to have chosen a shell.
+pub fn check(
+    dockerfile: &Dockerfile,
+    ignore: &IgnoreFile,
+    stages: &[usize],
+    shells: &[usize],
+) -> Vec<Diagnostic> {
     let mut findings = Findings { dockerfile, found: Vec::new() };
     style::check(&mut findings);
     stages::check(&mut findings);
     for stage in dockerfile.stages.iter().filter(|stage| stages.contains(&stage.index)) {
-        commands::check(stage, &mut findings);
+        commands::check(stage, shells.contains(&stage.index), &mut findings);
         metadata::check(stage, &mut findings);
         files::check(stage, ignore, &mut findings);
     }

@@ -11,7 +11,7 @@ pub(crate) fn findings_with(ignore: &str, text: &str) -> String {
     let (ignore, _) = IgnoreFile::parse(SourceFile::new(".dockerignore", ignore));
     let stages: Vec<usize> = (0..dockerfile.stages.len()).collect();
     let settings = Settings::of(&dockerfile);
-    let found = check(&dockerfile, &ignore, &stages);
+    let found = check(&dockerfile, &ignore, &stages, &[]);
     let line = |finding: &formwork_diagnostics::Diagnostic| {
         let span = finding.labels[0].span;
         let line = dockerfile.source.position(span.start).line;

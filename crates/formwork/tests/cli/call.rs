@@ -134,6 +134,21 @@ fn findings_are_warnings_of_a_build_and_errors_where_the_file_says_so() {
 }
 
 #[test]
+fn a_shell_of_the_base_is_meant_to_run_commands() {
+    let site = Site::new();
+    let base = "FROM scratch\nSHELL [\"/bin/bash\", \"-ec\"]\n";
+    call(&site, &["-t", "chosen"], base).succeeded();
+    call(&site, &["-t", "none"], "FROM scratch\nLABEL a=b\n").succeeded();
+    for method in [&["--check"][..], &[]] {
+        let told = |base: &str| {
+            let ran = call(&site, method, &format!("FROM {base}\nCMD run this\n"));
+            format!("{}{}", ran.stdout, ran.stderr).contains("JSONArgsRecommended")
+        };
+        assert!(told("none") && !told("chosen"), "{method:?}");
+    }
+}
+
+#[test]
 fn stages_that_are_not_built_make_no_build_fail() {
     let site = Site::new();
     let text = "# check=error=true\nFROM scratch AS unused\nENV A=$B\nFROM scratch\nCMD [\"a\"]\n";

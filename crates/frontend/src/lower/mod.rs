@@ -44,6 +44,8 @@ pub struct Lowered {
     pub locked_by_default: Vec<String>,
     /// The numbers of the stages that were lowered.
     pub stages: Vec<usize>,
+    /// Those of them whose base has chosen a shell, for them or by `ONBUILD`.
+    pub shells: Vec<usize>,
 }
 
 /// One instruction in the history.
@@ -116,6 +118,7 @@ fn lower_onto(
         budget: Budget::new(),
         diagnostics: unused_build_args(&plan, options),
         locked_by_default: Vec::new(),
+        shells: Vec::new(),
     };
     lowering.diagnostics.extend(about_stages(dockerfile, options, &plan.global));
     lowering.diagnostics.extend(emulated_stages(&plan, options));
@@ -137,6 +140,7 @@ struct Lowering<'a> {
     budget: Budget,
     diagnostics: Vec<Diagnostic>,
     locked_by_default: Vec<String>,
+    shells: Vec<usize>,
 }
 
 impl Lowering<'_> {
@@ -163,6 +167,7 @@ impl Lowering<'_> {
             history: state.history,
             diagnostics: self.diagnostics,
             locked_by_default: self.locked_by_default,
+            shells: self.shells,
         };
         Ok((lowered, self.builder))
     }

@@ -77,6 +77,9 @@ impl<'l, 'a> StageLowerer<'l, 'a> {
         }
         self.trigger_place = None;
         self.source = own_source;
+        if config::chosen_shell(&self.state.config).is_some() {
+            self.lowering.shells.push(stage.stage.index);
+        }
         for instruction in stage.instructions {
             self.instruction(instruction);
         }

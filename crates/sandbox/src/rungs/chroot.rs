@@ -77,7 +77,7 @@ fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     };
     let directory = enter()
         .map_err(|errno: rustix::io::Errno| SandboxError::setup(Stage::PivotRoot, &root, errno))?;
-    let show = Show::new(&spec, devices)
+    let show = Show::new(&spec, devices, &job.stdio[0])
         .map_err(|errno| SandboxError::setup(Stage::Private, "/proc", errno))?;
     let started = Instant::now();
     let rules = sys::landlock_beneath(directory.as_fd()).ok();

@@ -42,7 +42,7 @@ pub(super) fn names(found: &Found) -> impl Iterator<Item = &'static [u8]> {
 pub(super) fn set(found: &Found, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
     let Some(kept) = kept(name) else { return Err(Errno::INVAL) };
     match rustix::fs::setxattr(found.place(), name, value, flags) {
-        Err(Errno::INVAL) => {}
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => {}
         result => return result.and_then(|()| remove_kept(found, kept).map(drop)),
     }
     let mode = mode(value).ok_or(Errno::INVAL)?;

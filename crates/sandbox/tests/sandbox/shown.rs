@@ -90,7 +90,11 @@ fn a_process_finds_itself_and_its_own_in_proc() {
             "cat /proc/self/status | grep ^Name; stat -c %F /proc /proc/self /proc/self/stat",
             "Name:\tcat\ndirectory\nsymbolic link\nregular empty file\n",
         ),
-        ("cd /proc; cat version | cut -d ' ' -f 1; cd /proc/sys 2>/dev/null; echo", "Linux\n\n"),
+        (
+            "cd /proc; cat version | cut -d ' ' -f 1; cd /proc/sys/kernel; cat ostype",
+            "Linux\nLinux\n",
+        ),
+        ("cd /proc/$$/fd; ls; cat ../comm; cat ../../self/comm", "0\n1\n2\nsh\ncat\n"),
         (
             "echo new > /proc/self/comm && echo ok; echo 5 > /proc/$$/oom_score_adj; cat /proc/$$/oom_score_adj",
             "ok\n5\n",

@@ -128,7 +128,11 @@ impl Devices {
 
 impl Show {
     /// Prepares what a specification asks for; the root directory is that of the process already.
-    pub(crate) fn new(spec: &ProcessSpec, devices: Devices) -> Result<Option<Self>> {
+    pub(crate) fn new(
+        spec: &ProcessSpec,
+        devices: Devices,
+        stdin: &OwnedFd,
+    ) -> Result<Option<Self>> {
         let Some(links) = &spec.shown else { return Ok(None) };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root_proc = rustix::fs::open("/proc", flags, Mode::empty())?;
@@ -141,6 +145,9 @@ impl Show {
         let is_inside = spec.cwd.as_bytes().starts_with(b"proc");
         let (asking, host_name) = (Asking::new()?, spec.hostname.clone());
         let terminals = devices.1;
+        if let Some(terminals) = terminals.as_ref().filter(|_| spec.terminal) {
+            terminals.adopt(stdin);
+        }
         Ok(Some(Self {
             asking,
             root_proc,

@@ -91,15 +91,21 @@ impl Asker<'_> {
                 }
                 Ok(Outcome::Continue)
             }
-            Call::ChangeDirectory => {
-                let asked = self.path(Place::Path(0))?;
-                if matches!(self.goal(&asked)?, Goal::Proc(_)) {
-                    self.kernel.let_inside();
-                }
-                Ok(Outcome::Continue)
-            }
+            Call::ChangeDirectory => self.change_directory(),
             Call::HostName => self.host_name(),
         }
+    }
+
+    /// The kernel goes there, once there is a directory.
+    fn change_directory(&self) -> Result<Outcome> {
+        let asked = self.path(Place::Path(0))?;
+        if let Goal::Proc(words) = self.goal(&asked)? {
+            if let Item::Directory(spot, listing) = self.item(&words, true)? {
+                self.kernel.stand_in(&words, &self.list(&spot, listing)?, OFlags::PATH)?;
+            }
+            self.kernel.let_inside();
+        }
+        Ok(Outcome::Continue)
     }
 
     /// `uname`: six fields of one length, of which the second is the name of the host.

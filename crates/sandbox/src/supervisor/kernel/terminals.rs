@@ -43,6 +43,22 @@ impl Terminals {
         is_devpts.then_some(Self { directory, made })
     }
 
+    /// Adds one that the step was given.
+    pub(super) fn adopt(&self, given: &OwnedFd) {
+        let adopt = || -> Result<()> {
+            let given = rustix::fs::fstat(given)?;
+            let number = rustix::fs::minor(given.st_rdev);
+            let end = self.hold(&number.to_string())?;
+            let named = rustix::fs::fstat(&end)?;
+            if (named.st_dev, named.st_ino) == (given.st_dev, given.st_ino) {
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(number, end);
+            }
+            Ok(())
+        };
+        // One from elsewhere has no name here.
+        let _ = adopt();
+    }
+
     /// Makes one, which belongs to whom the thread acts for.
     pub(super) fn make(&self, flags: OFlags) -> Result<OwnedFd> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
