@@ -79,7 +79,7 @@ impl LayerStore {
     /// Whether a process in a directory is shown what nobody can mount there. One that is traced is
     /// shown what it needs in any case.
     pub(crate) fn is_shown(&self, launcher: &Launcher, root: &std::path::Path, uid: u32) -> bool {
-        self.entered.rung != Rung::Traced && launcher.shows(root, uid)
+        self.entered.rung == Rung::Traced || launcher.shows(root, uid)
     }
 
     /// Why nothing can be run.

@@ -115,3 +115,21 @@ fn many_processes_at_once_are_traced() {
                   cat /tmp/$i.$j > /dev/null; done) & done; wait; ls /tmp | wc -l";
     assert_eq!(site.run(&["run", "busybox", "sh", "-c", script]), "320\n");
 }
+
+#[test]
+fn secrets_of_traced_steps_are_in_memory() {
+    let Some(site) = site() else { return };
+    site.write("../secret", "sesame");
+    let dockerfile = "\
+FROM busybox
+RUN --mount=type=secret,id=S,required=true cat /run/secrets/S | wc -c; \
+    cp /run/secrets/S /tmp/copy && cmp /run/secrets/S /tmp/copy && rm /tmp/copy; \
+    (stat -f -c %T /run/secrets/S; stat -c '%a:%u %s' /run/secrets/S; \
+    (echo x > /run/secrets/S) || echo closed; rm -f /run/secrets/S || echo stays) 2>/dev/null
+RUN --mount=type=secret,id=S,uid=7,mode=0440 stat -c '%a:%u' /run/secrets/S
+RUN ls -A /run/secrets /run 2>/dev/null | grep -c S || true
+";
+    let arguments = ["--no-host-trust", "--secret=id=S,src=../secret"];
+    let built = site.build(&arguments, dockerfile);
+    assert_eq!(built.log(), ["6", "tmpfs", "400:0 6", "closed", "stays", "440:7", "0"]);
+}

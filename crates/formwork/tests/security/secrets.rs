@@ -65,7 +65,7 @@ RUN ls -A /run/secrets /run 2>/dev/null | grep -c S || true
 /// they do not run at the same time where one has secrets.
 #[test]
 fn a_step_of_the_same_user_does_not_run_beside_one_with_secrets() {
-    for rung in [Rung::Chroot, Rung::Pod] {
+    for rung in [Rung::Chroot, Rung::Pod, Rung::Traced] {
         let Some(site) = Site::on(rung).filter(Site::make_busybox) else { continue };
         arm(&site);
         site.write("../secret", SECRET);

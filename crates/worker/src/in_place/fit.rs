@@ -218,8 +218,22 @@ impl<'a> Fitting<'a> {
     fn put_stub(&mut self, point: &MountPoint) -> Result<(), WorkerError> {
         let target = self.clear(&point.target)?;
         let (parent, name) = self.open(&target)?;
-        rustix::fs::mknodat(&parent, &name[..], FileType::RegularFile, Mode::empty(), 0)
-            .map_err(|errno| FsError::new("write", parent.path(), errno))?;
+        let make = || {
+            let own = formwork_fs::mode_on_disk(FileKind::Regular, 0);
+            let own = Mode::from_raw_mode(own);
+            rustix::fs::mknodat(&parent, &name[..], FileType::RegularFile, own, 0)?;
+            if let (true, MountKind::File { mode, uid, gid, .. }) =
+                (formwork_fs::owners_are_data(), &point.kind)
+            {
+                // Who may open it, is looked at here.
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = rustix::fs::openat(&parent, &name[..], flags, Mode::empty())?;
+                formwork_fs::give(made.as_fd(), b"", *uid, *gid)?;
+                formwork_fs::give_mode(made.as_fd(), FileKind::Regular, mode & 0o7777)?;
+            }
+            Ok(())
+        };
+        make().map_err(|errno: Errno| FsError::new("write", parent.path(), errno))?;
         self.shown.push(MountPoint { target: target.clone(), kind: point.kind.clone() });
         self.settle(&target)
     }

@@ -14,7 +14,7 @@ use formwork_diagnostics::Outcome;
 use formwork_graph::{CacheSharing, Exec, MountKind};
 use formwork_layer::tree::Origin;
 use formwork_layer::{MaterializeOptions, Stack, materialize, scan_changes};
-use formwork_sandbox::{ProcessSpec, Rung, SandboxError};
+use formwork_sandbox::{ProcessSpec, SandboxError};
 use formwork_snapshot::Snapshotter;
 use formwork_solver::{Done, Task};
 
@@ -107,9 +107,10 @@ impl Worker {
         let Ended { report, words } = ended?;
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
-            let reason = reason
-                .or((words.name_the_kernels && !is_shown && self.store.rung() != Rung::Traced)
-                    .then_some(ExitReason::NothingOfTheKernel));
+            let reason =
+                reason
+                    .or((words.name_the_kernels && !is_shown)
+                        .then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;

@@ -48,12 +48,12 @@ impl Caller<'_> {
                 };
                 self.make_traced(place, FileKind::Symlink, 0o777, make)
             }
-            Deed::Unlink(place) => self.remove(place, 0),
-            Deed::RemoveDirectory(place) => self.remove(place, AT_REMOVEDIR),
-            Deed::UnlinkAt => self.remove(Place::At(0, 1), self.int(2)),
+            Deed::Unlink(place) => self.remove(inside, place, 0),
+            Deed::RemoveDirectory(place) => self.remove(inside, place, AT_REMOVEDIR),
+            Deed::UnlinkAt => self.remove(inside, Place::At(0, 1), self.int(2)),
             Deed::Rename(from, to, flags) => {
                 let flags = flags.map_or(0, |flags| self.int(flags));
-                self.rename(from, to, flags)
+                self.rename(inside, from, to, flags)
             }
             Deed::Name(from, to) => self.name_traced(from, to),
             Deed::NameAt => {
@@ -72,7 +72,7 @@ impl Caller<'_> {
             Deed::Times | Deed::OldTimes | Deed::MicroTimes(..) => self.set_times_traced(deed),
             Deed::ReadLink(place, buffer) => self.read_link(inside, place, buffer),
             Deed::StatFs(place) => {
-                let found = self.find(place)?;
+                let found = self.find_shown(place)?;
                 let mut bytes = [0; 120];
                 let mut arguments = [Argument::Text(found.place()), Argument::Into(&mut bytes)];
                 trace::call(libc::SYS_statfs, &mut arguments)?;
@@ -165,7 +165,7 @@ impl Caller<'_> {
         }
     }
 
-    fn remove(&self, place: Place, flags: u32) -> Result<Outcome> {
+    fn remove(&self, inside: &Inside, place: Place, flags: u32) -> Result<Outcome> {
         let is_directory = flags & AT_REMOVEDIR != 0;
         let entry = match self.find_entry(place) {
             Err(Errno::EXIST) if is_directory => return Err(self.why_it_stays(place)),
@@ -175,6 +175,7 @@ impl Caller<'_> {
         if let Outcome::Error(errno) = self.change_entry(place, None)? {
             return Err(errno);
         }
+        self.refuse_shown(inside, &entry)?;
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         rustix::fs::unlinkat(&entry.descriptor, &*entry.name, flags)?;
         Ok(DONE)
@@ -193,15 +194,26 @@ impl Caller<'_> {
         }
     }
 
-    fn rename(&self, from: Place, to: Place, flags: u32) -> Result<Outcome> {
+    fn rename(&self, inside: &Inside, from: Place, to: Place, flags: u32) -> Result<Outcome> {
         let busy = |errno| if errno == Errno::EXIST { Errno::BUSY } else { errno };
         let (old, new) = (self.find_entry(from).map_err(busy)?, self.find_entry(to).map_err(busy)?);
         if let Outcome::Error(errno) = self.change_entry(from, Some(to))? {
             return Err(errno);
         }
+        self.refuse_shown(inside, &old)?;
+        self.refuse_shown(inside, &new)?;
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags);
         rustix::fs::renameat_with(&old.descriptor, &*old.name, &new.descriptor, &*new.name, flags)?;
         Ok(DONE)
+    }
+
+    /// What would be mounted elsewhere stays where it is.
+    fn refuse_shown(&self, inside: &Inside, entry: &Entry) -> Result<()> {
+        let Ok(found) = self.look_at(entry) else { return Ok(()) };
+        match inside.shown_for(found.examine()?.raw.identity()) {
+            Some(_) => Err(Errno::BUSY),
+            None => Ok(()),
+        }
     }
 
     fn name_traced(&self, from: Place, to: Place) -> Result<Outcome> {

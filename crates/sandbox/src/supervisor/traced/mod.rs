@@ -27,6 +27,7 @@ mod processes;
 mod program;
 mod rewritten;
 mod shared;
+mod shown;
 mod sockets;
 mod tracer;
 
@@ -53,6 +54,7 @@ use crate::{ProcessSpec, SandboxError, Stage};
 pub(super) use deeds::filter;
 use deeds::{DEEDS, Deed};
 pub(crate) use image::starter;
+use shown::Shown;
 use tracer::Tracer;
 
 /// How many threads answer.
@@ -115,6 +117,8 @@ pub(super) struct Inside {
     proc: OwnedFd,
     /// Whether programs lend their owners.
     lends: bool,
+    /// What is in memory.
+    shown: Vec<Shown>,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -147,7 +151,7 @@ impl Traced {
         rustix::io::read(&channel, &mut word).map_err(failed)?;
         trace::seize(number).map_err(failed)?;
         rustix::io::write(&channel, &[READY]).map_err(failed)?;
-        let inside = Inside::new(root, starter, !spec.no_new_privileges).map_err(failed)?;
+        let inside = Inside::new(root, starter, spec).map_err(failed)?;
         let session: &'static OnceLock<Session> = Box::leak(Box::new(OnceLock::new()));
         let user = spec.user.clone();
         let serve = move || {
@@ -191,19 +195,23 @@ impl Traced {
 }
 
 impl Inside {
-    fn new(root: OwnedFd, starter: CString, lends: bool) -> Result<Self> {
+    fn new(root: OwnedFd, starter: CString, spec: &ProcessSpec) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
         rustix::process::fchdir(&proc)?;
         rustix::process::umask(Mode::empty());
         use std::os::fd::AsRawFd;
         let path = paths::read_link(&format!("self/fd/{}", root.as_raw_fd()))?;
+        let lends = !spec.no_new_privileges;
+        let shown = spec.mounts.iter().map(|point| Shown::new(&root, point));
+        let shown = shown.collect::<Result<_>>()?;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
             path,
             proc,
+            shown,
             lends,
             starter,
             programs: Mutex::default(),

@@ -144,10 +144,12 @@ impl Caller<'_> {
     /// opens it finds the same.
     pub(in crate::supervisor) fn find_shown(&self, place: Place) -> Result<Found> {
         let found = self.find(place)?;
-        if self.session.inside.is_none() {
-            return Ok(found);
+        let Some(inside) = &self.session.inside else { return Ok(found) };
+        let known = found.examine()?;
+        if let Some(shown) = inside.shown_for(known.raw.identity()) {
+            return Ok(shown);
         }
-        let device = found.examine()?.record.and_then(|record| record.device);
+        let device = known.record.and_then(|record| record.device);
         Ok(device
             .and_then(usable)
             .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
@@ -189,6 +191,13 @@ impl Caller<'_> {
         }
         if known.kind == FileKind::Directory && how.flags & libc::O_CREAT as u32 != 0 {
             return Err(Errno::ISDIR);
+        }
+        if let Some(shown) = inside.shown_for(known.raw.identity()) {
+            if writes {
+                return Err(Errno::ROFS);
+            }
+            let file = rustix::fs::openat(CWD, shown.place(), flags, Mode::empty())?;
+            return Ok(Outcome::Descriptor(file, closes));
         }
         if inside.lists(known.raw.identity()) {
             inside.list()?;
