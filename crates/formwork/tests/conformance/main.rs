@@ -62,8 +62,12 @@ const NEED_NAMESPACES: [&str; 10] = [
     "run/nothing-of-the-surroundings-stays-in-the-layer",
 ];
 
-/// A case about what only the rung with a single id gives, as BuildKit does: devices, which are data there.
-const HAS_NO_DEVICES: &str = "run/a-run-makes-no-device-nodes";
+/// A case about what the rungs that keep owners as data give otherwise: devices are data there, as
+/// BuildKit makes them.
+const HAVE_DEVICES: &str = "run/a-run-makes-no-device-nodes";
+/// Cases about the name of the host, which traced steps share with the machine.
+const NAME_THE_HOST: [&str; 2] =
+    ["args/the-name-of-the-host-may-be-given", "run/nothing-of-the-name-of-the-host-stays"];
 
 /// How many cases one thread has at a time, with places of their own.
 const PORTION: usize = 24;
@@ -144,8 +148,12 @@ fn with_formwork(cases: &[Case]) -> Report {
             let build = |(case, servers): (&Case, &Option<Servers>)| {
                 let path = case.path().to_string();
                 let needs_namespaces = NEED_NAMESPACES.contains(&&*path);
-                let has_devices = path == HAS_NO_DEVICES && site.rung() == Rung::SingleId;
-                if has_devices
+                let is_otherwise = match site.rung() {
+                    Rung::SingleId => path == HAVE_DEVICES,
+                    Rung::Traced => path == HAVE_DEVICES || NAME_THE_HOST.contains(&&*path),
+                    _ => false,
+                };
+                if is_otherwise
                     || (case.given.needs_root && site.user().is_some())
                     || (needs_namespaces && !site.has_namespaces())
                 {
