@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::support::{Ran, Site, on_each_rung, on_each_rung_with_namespaces};
+use crate::support::{Ran, Rung, Site, on_each_rung, on_each_rung_with_namespaces};
 
 const DOCKERFILE: &str = "\
 FROM busybox
@@ -229,8 +229,8 @@ fn a_run_sees_files_of_the_host_that_it_is_shown() {
 fn a_run_with_a_terminal_has_one_of_its_own() {
     on_each_rung(|site| {
         let Some(_) = build_app(site) else { return };
-        // Without namespaces, it has its name inside.
-        let name = if site.has_namespaces() { "" } else { "test -c $(tty) && " };
+        // In a chroot, it has its name inside.
+        let name = if site.rung() == Rung::Chroot { "test -c $(tty) && " } else { "" };
         let script = format!("test -t 0 && test -t 1 && {name}echo terminal $TERM; exit 3");
         let ran = Ran::of(&mut site.formwork(&["run", "-t", "busybox", "sh", "-c", &script]));
         assert_eq!((ran.code, &*ran.stdout), (Some(3), "terminal xterm\r\n"), "{}", ran.stderr);

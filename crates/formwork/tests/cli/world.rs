@@ -205,3 +205,21 @@ fn ctrl_c_ends_a_container_with_its_own_code() {
         assert_eq!(child.wait().unwrap().code(), Some(code));
     }
 }
+
+#[test]
+fn places_of_mounts_behind_links_leave_nothing_in_the_layer() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "\
+FROM busybox
+RUN mkdir /real && ln -s /real /link
+RUN --mount=type=tmpfs,target=/link/a --mount=type=cache,target=/real/b/c touch /link/kept
+";
+        let tree = site.tree(&[], dockerfile);
+        let made: Vec<String> =
+            tree.0.keys().filter(|path| path.starts_with("/real/")).cloned().collect();
+        assert_eq!(made, ["/real/kept"], "{:?}", site.rung());
+    });
+}

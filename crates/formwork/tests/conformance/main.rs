@@ -62,11 +62,11 @@ const NEED_NAMESPACES: [&str; 10] = [
     "run/nothing-of-the-surroundings-stays-in-the-layer",
 ];
 
-/// A case with a file in the context that its own user may not read, who has no power over it.
+/// A case about what the rungs that keep owners as data give otherwise: devices are data there, as
+/// BuildKit makes them.
+const HAVE_DEVICES: &str = "run/a-run-makes-no-device-nodes";
+/// A case with a file in the context that the ordinary user whose steps are traced may not read.
 const HAS_CLOSED_FILES: &str = "copy/permissions-stay-or-are-those-of-chmod";
-
-/// A case about what only rungs without other ids give, as BuildKit does: devices, which are data there.
-const HAS_NO_DEVICES: &str = "run/a-run-makes-no-device-nodes";
 
 /// How many cases one thread has at a time, with places of their own.
 const PORTION: usize = 24;
@@ -147,11 +147,12 @@ fn with_formwork(cases: &[Case]) -> Report {
             let build = |(case, servers): (&Case, &Option<Servers>)| {
                 let path = case.path().to_string();
                 let needs_namespaces = NEED_NAMESPACES.contains(&&*path);
-                let has_devices =
-                    path == HAS_NO_DEVICES && matches!(site.rung(), Rung::SingleId | Rung::Traced);
-                let is_closed = path == HAS_CLOSED_FILES && site.rung() == Rung::Traced;
-                if has_devices
-                    || is_closed
+                let is_otherwise = match site.rung() {
+                    Rung::SingleId => path == HAVE_DEVICES,
+                    Rung::Traced => [HAVE_DEVICES, HAS_CLOSED_FILES].contains(&&*path),
+                    _ => false,
+                };
+                if is_otherwise
                     || (case.given.needs_root && site.user().is_some())
                     || (needs_namespaces && !site.has_namespaces())
                 {
