@@ -47,6 +47,8 @@ pub(crate) enum Rung {
     WithoutUserNamespaces,
     /// As root's in a chroot.
     WithoutNamespaces,
+    /// As an ordinary user's whose steps are traced.
+    Traced,
 }
 
 /// What all arenas of this process have in common.
@@ -107,7 +109,10 @@ impl Arena {
             Rung::Users => Self::of_ordinary_user(),
             _ if !is_root() => None,
             rung => {
-                let mut arena = Self::new()?;
+                let mut arena = match rung {
+                    Rung::Traced => Self::of_ordinary_user()?,
+                    _ => Self::new()?,
+                };
                 arena.rung = rung;
                 Some(arena)
             }
@@ -137,7 +142,7 @@ impl Arena {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.path("store")
+        self.path(if self.rung == Rung::Traced { "store-traced" } else { "store" })
     }
 
     /// Makes a file of the build context.
@@ -206,9 +211,10 @@ impl Arena {
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", self.directory.path().join("home"))
-            .env("FORMWORK_ROOT", self.store());
+            .env("FORMWORK_ROOT", self.path("store"));
         match self.rung {
             Rung::WithoutNamespaces => drop(command.env("FORMWORK_ISOLATION", "chroot")),
+            Rung::Traced => drop(command.env("FORMWORK_ISOLATION", "traced")),
             Rung::WithoutUserNamespaces => {
                 refuse(command, &[Refusal::UserNamespaces(libc::EPERM)], None);
             }

@@ -144,6 +144,12 @@ fn killed_builds_without_namespaces_leave_nothing_and_change_nothing() {
 }
 
 #[test]
+fn killed_builds_of_traced_steps_leave_nothing_and_change_nothing() {
+    let Some(arena) = Arena::on(Rung::Traced) else { return };
+    kill_at_random(&arena, 5, kills() / 4);
+}
+
+#[test]
 fn builds_side_by_side_do_not_mind_that_one_is_killed() {
     on_each_rung(kill_one_of_some);
 }

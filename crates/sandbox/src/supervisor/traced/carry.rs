@@ -35,6 +35,7 @@ impl Caller<'_> {
     pub(super) fn carry_out(&self, inside: &Inside, deed: Deed) -> Result<Outcome> {
         match deed {
             Deed::Same => self.outcome(),
+            Deed::HostName => self.host_name(inside),
             Deed::Never => Err(Errno::PERM),
             Deed::Open(place, flags) => self.open_traced(inside, place, flags),
             Deed::Create => self.create_traced(inside),

@@ -46,6 +46,8 @@ pub(super) enum Deed {
     Shared,
     /// The same by a number.
     SharedUse,
+    /// Tells the names of the system and of the host.
+    HostName,
     /// What nobody may do here.
     Never,
     /// `kill`.
@@ -140,6 +142,7 @@ pub(super) const DEEDS: &[(&str, Deed, Path)] = {
         ("setrlimit", Same, Path::Ask(Ask::IfOneOf(0, LIMIT))),
         ("prlimit64", Same, Path::Ask(Ask::IfOneOf(1, LIMIT))),
         ("prctl", Control, ALWAYS),
+        ("uname", HostName, ALWAYS),
         ("socket", Socket, UNIX),
         ("bind", Bind, ALWAYS),
         ("connect", Connect, ALWAYS),

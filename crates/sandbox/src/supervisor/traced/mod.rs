@@ -117,6 +117,8 @@ pub(super) struct Inside {
     proc: OwnedFd,
     /// Whether programs lend their owners.
     lends: bool,
+    /// The name of the host; empty for the machine's own.
+    hostname: String,
     /// What is in memory.
     shown: Vec<Shown>,
     /// Which directory stands for `/proc`.
@@ -211,6 +213,7 @@ impl Inside {
             root,
             path,
             proc,
+            hostname: spec.hostname.clone(),
             shown,
             lends,
             starter,

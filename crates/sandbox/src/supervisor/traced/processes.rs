@@ -2,11 +2,13 @@
 
 use rustix::io::{Errno, Result};
 
+use super::Inside;
 use super::carry::DONE;
 use super::kernels::is_ours;
 use crate::seccomp::CAPABILITIES;
 use crate::supervisor::Outcome;
 use crate::supervisor::process::Caller;
+use crate::sys::trace::{self, Argument};
 
 /// `PR_GET_DUMPABLE`, `PR_SET_DUMPABLE`, `PR_GET_KEEPCAPS`, `PR_SET_KEEPCAPS`, `PR_CAPBSET_READ`,
 /// `PR_CAPBSET_DROP`, `PR_SET_MM`, `PR_CAP_AMBIENT`.
@@ -71,6 +73,22 @@ impl Caller<'_> {
         });
         let mut members = of_group.filter_map(|name| name.parse().ok()).peekable();
         members.peek().is_some() && members.all(is_ours)
+    }
+
+    /// `uname`, with the name that the step's host has.
+    pub(super) fn host_name(&self, inside: &Inside) -> Result<Outcome> {
+        // Six names of 65 bytes; the second is that of the host.
+        const LENGTH: usize = 65;
+        let mut names = [0; 6 * LENGTH];
+        trace::call(libc::SYS_uname, &mut [Argument::Into(&mut names)])?;
+        let own = inside.hostname.as_bytes();
+        if !own.is_empty() && own.len() < LENGTH {
+            let name = &mut names[LENGTH..2 * LENGTH];
+            name.fill(0);
+            name[..own.len()].copy_from_slice(own);
+        }
+        self.write(self.long(0), &names)?;
+        Ok(DONE)
     }
 
     /// `prctl`.
