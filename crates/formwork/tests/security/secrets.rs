@@ -73,12 +73,12 @@ fn a_step_of_the_same_user_does_not_run_beside_one_with_secrets() {
             "\
 FROM armed AS holder
 USER app
-RUN --mount=type=secret,id=S,uid=1000 sleep 0.5; touch /tmp/held
+RUN --mount=type=secret,id=S,uid=1000 echo held; sleep 0.5; echo let go; touch /tmp/held
 FROM armed AS spy
 USER app
 RUN <<'EOF'
 {SHELL_FUNCTION}
-for i in $(seq 20); do attempt neighbours >/dev/null 2>&1 && echo reached; sleep 0.05; done; touch /tmp/spied
+for i in $(seq 20); do attempt neighbours >/dev/null 2>&1 && echo reached; echo looked; sleep 0.05; done; touch /tmp/spied
 EOF
 FROM armed
 COPY --from=holder /tmp/held /
@@ -86,7 +86,13 @@ COPY --from=spy /tmp/spied /
 "
         );
         let arguments = ["--jobs=2", "--secret=id=S,src=../secret"];
-        let built = Built::of(&mut site.build_command(&arguments, &dockerfile));
-        assert_eq!(built.step("[spy 2/2]").log, [""; 0], "{rung:?}");
+        let ran = Ran::of(&mut site.build_command(&arguments, &dockerfile)).succeeded();
+        let built = Built::from_ran(&ran);
+        assert_eq!(built.step("[spy 2/2]").log, ["looked"; 20], "{rung:?}");
+        // Nor is it there meanwhile, whatever else would keep it away.
+        let told = |word: &str| format!("\"line\":\"{word}\"");
+        let (_, from) = ran.stderr.split_once(&told("held")).unwrap();
+        let (meanwhile, _) = from.split_once(&told("let go")).unwrap();
+        assert!(!meanwhile.contains(&told("looked")), "{rung:?}");
     }
 }
