@@ -283,14 +283,40 @@ fn attend(session: &'static Session) {
         };
         let deed = if is_alone || deed != Deed::Bind { deed } else { Deed::Never };
         let meaning = meaning(session, notification.number, deed);
-        let caller = Caller { session, notification, meaning };
-        // A bug must not let all wait for ever.
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let outcome = caller.carry_out(inside, deed);
-            outcome.unwrap_or_else(|errno| caller.failure(deed, errno))
-        }));
-        let outcome = outcome.unwrap_or(Outcome::Error(Errno::IO));
-        give(session, notification, outcome);
+        let carry_out = move || {
+            let caller = Caller { session, notification, meaning };
+            // A bug must not let all wait for ever.
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                let outcome = caller.carry_out(inside, deed);
+                outcome.unwrap_or_else(|errno| caller.failure(deed, errno))
+            }));
+            give(session, notification, outcome.unwrap_or(Outcome::Error(Errno::IO)));
+        };
+        match deed {
+            // Who is connected to may let others wait.
+            Deed::Connect | Deed::SendTo => wait_for(session, notification, carry_out),
+            _ => carry_out(),
+        }
+    }
+}
+
+/// Does what may take long in a thread of its own.
+fn wait_for(
+    session: &'static Session,
+    notification: Notification,
+    carry_out: impl FnOnce() + Send + 'static,
+) {
+    let alone = move || {
+        let proc = session.inside.as_ref().map(|inside| &inside.proc);
+        let is_there = sys::unshare(UnshareFlags::FS).is_ok()
+            && proc.is_some_and(|proc| rustix::process::fchdir(proc).is_ok());
+        match is_there {
+            true => carry_out(),
+            false => give(session, notification, Outcome::Error(Errno::NOMEM)),
+        }
+    };
+    if std::thread::Builder::new().spawn(alone).is_err() {
+        give(session, notification, Outcome::Error(Errno::NOMEM));
     }
 }
 
