@@ -41,7 +41,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
-use rustix::thread::UnshareFlags;
 
 use super::calls::{Call, Calls, Meaning};
 use super::credentials::{Credentials, Sets};
@@ -114,7 +113,6 @@ pub(super) struct Inside {
     root: OwnedFd,
     /// Its path on the machine.
     path: Vec<u8>,
-    proc: OwnedFd,
     /// Whether programs lend their owners.
     lends: bool,
     /// The name of the host; empty for the machine's own.
@@ -212,7 +210,6 @@ impl Inside {
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
             path,
-            proc,
             hostname: spec.hostname.clone(),
             shown,
             lends,
@@ -267,8 +264,6 @@ fn meaning(session: &Session, number: u32, deed: Deed) -> Meaning {
 /// Answers one call after the other.
 fn attend(session: &'static Session) {
     let Some(inside) = &session.inside else { return };
-    // Each thread has a directory of its own, for sockets.
-    let is_alone = sys::unshare(UnshareFlags::FS).is_ok();
     let deeds = deeds();
     let listener = session.listener.as_fd();
     loop {
@@ -281,7 +276,6 @@ fn attend(session: &'static Session) {
             let _ = notify::answer(listener, notification.id, Err(Errno::NOSYS));
             continue;
         };
-        let deed = if is_alone || deed != Deed::Bind { deed } else { Deed::Never };
         let meaning = meaning(session, notification.number, deed);
         let carry_out = move || {
             let caller = Caller { session, notification, meaning };
@@ -306,16 +300,7 @@ fn wait_for(
     notification: Notification,
     carry_out: impl FnOnce() + Send + 'static,
 ) {
-    let alone = move || {
-        let proc = session.inside.as_ref().map(|inside| &inside.proc);
-        let is_there = sys::unshare(UnshareFlags::FS).is_ok()
-            && proc.is_some_and(|proc| rustix::process::fchdir(proc).is_ok());
-        match is_there {
-            true => carry_out(),
-            false => give(session, notification, Outcome::Error(Errno::NOMEM)),
-        }
-    };
-    if std::thread::Builder::new().spawn(alone).is_err() {
+    if std::thread::Builder::new().spawn(carry_out).is_err() {
         give(session, notification, Outcome::Error(Errno::NOMEM));
     }
 }
