@@ -7,10 +7,12 @@
 #![expect(clippy::expect_used, reason = "a test cannot go on where its surroundings fail")]
 
 pub mod archive;
+mod executable;
 mod registry;
 mod skip;
 mod user;
 
+pub use executable::copy_program;
 pub use registry::Registry;
 pub use skip::{is_root, program, skipped};
 pub use user::{OrdinaryUser, remove_all};

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
-use crate::{is_root, skipped};
+use crate::{copy_program, is_root, skipped};
 
 /// The user that `cargo xtask test` makes for tests that run as root.
 const NAME: &str = "formwork-test";
@@ -90,9 +90,9 @@ impl OrdinaryUser {
             // Older copies are of no use to anybody.
             let _ = fs_err::remove_dir_all(&directory);
             fs_err::create_dir_all(&directory).expect("a directory for a copy of the program");
-            let temporary = tempfile::NamedTempFile::new_in(&directory).expect("a temporary file");
-            fs_err::copy(program, temporary.path()).expect("a copy of the program");
-            temporary.into_temp_path().persist(&copy).expect("a rename");
+            let temporary = directory.join(format!("of-{}", std::process::id()));
+            copy_program(program, &temporary);
+            fs_err::rename(&temporary, &copy).expect("a rename");
         }
         copy
     }

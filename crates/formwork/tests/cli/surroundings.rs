@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use formwork_testing::{is_root, program, skipped};
+use formwork_testing::{copy_program, is_root, program, skipped};
 
 use crate::support::{Built, Ran, Site, on_each_rung, on_each_rung_with_namespaces};
 
@@ -145,7 +145,7 @@ fn a_machine_without_threads_to_give_is_worked_with_or_told() {
     std::os::unix::fs::chown(&place, NOBODY_ELSE.parse().ok(), None).unwrap();
     // Where everybody may execute it.
     let formwork = format!("{place}/formwork");
-    fs_err::copy(env!("CARGO_BIN_EXE_formwork"), &formwork).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_formwork").as_ref(), formwork.as_ref());
     let build = |processes: u32| {
         let store = format!("{place}/store-{processes}");
         let output = format!("type=oci,dest={place}/out-{processes}.tar");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use formwork_testing::{is_root, program, skipped};
+use formwork_testing::{copy_program, is_root, program, skipped};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
@@ -256,7 +256,7 @@ impl Shared {
 
     fn make(busybox: &Path) -> Self {
         let shared = Self { directory: directory(None) };
-        fs_err::copy(FORMWORK, shared.program()).unwrap();
+        copy_program(FORMWORK.as_ref(), &shared.program());
         let bin = shared.directory.path().join("context/rootfs/bin");
         fs_err::create_dir_all(&bin).unwrap();
         fs_err::copy(busybox, bin.join("busybox")).unwrap();

@@ -30,7 +30,7 @@ fn a_layer_fits_into_a_user_namespace() {
     // The user may not be allowed where this program and its files lie.
     let place = tempfile::tempdir_in("/var/tmp").unwrap();
     let program = place.path().join("test");
-    fs_err::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    formwork_testing::copy_program(&std::env::current_exe().unwrap(), &program);
     let (owner, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::fs::chown(place.path(), Some(owner), Some(group)).unwrap();
     let status = Command::new("setpriv")
