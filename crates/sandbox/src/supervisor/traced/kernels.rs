@@ -52,6 +52,8 @@ impl Kernels {
         {
             return None;
         }
+        // What ends with a slash is a directory, or a link to one.
+        let follow = follow || path.ends_with(b"/");
         let mut parts: Vec<&[u8]> = Vec::new();
         for part in path.split(|byte| *byte == b'/') {
             match part {
@@ -288,4 +290,30 @@ fn open_to_read(from: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> 
     let resolve = ResolveFlags::NO_MAGICLINKS;
     let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::TRUNC) | OFlags::CLOEXEC;
     rustix::fs::openat2(from, text(path)?, flags, Mode::empty(), resolve)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Kernels;
+
+    #[test]
+    fn paths_into_proc_are_known_by_their_words() {
+        for (path, follow, parts) in [
+            ("/proc/self/exe", false, Some("self/exe")),
+            ("/tmp/../proc//self/./exe", false, Some("self/exe")),
+            ("/dev/fd", false, None),
+            ("/dev/fd", true, Some("self/fd")),
+            ("/dev/fd/", false, Some("self/fd")),
+            ("/dev/fd/7", false, Some("self/fd/7")),
+            ("/dev/stdout", false, None),
+            ("/dev/stdout", true, Some("self/fd/1")),
+            ("/dev/null", true, None),
+            ("/proc", true, None),
+            ("/processes", true, None),
+        ] {
+            let found =
+                Kernels::of(path.as_bytes(), follow).map(|kernels| kernels.parts.join(&b'/'));
+            assert_eq!(found.as_deref(), parts.map(str::as_bytes), "{path} {follow}");
+        }
+    }
 }
