@@ -21,7 +21,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal};
 use crate::cgroup::Group;
 use crate::init::{self, Job};
 use crate::network::{self, Connected};
-use crate::rungs::{chroot, forbidden, traced};
+use crate::rungs::{self, chroot, forbidden};
 use crate::supervisor::{self, Supervisor};
 use crate::sys::{self, Fork};
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
@@ -118,7 +118,7 @@ impl Helper {
     fn run(&mut self, outside: &Outside, descriptors: Vec<OwnedFd>) {
         let Some(job) = Job::new(descriptors) else { return };
         let started = match outside.in_place {
-            true => start_in_place(outside, &job).map(|(pid, process)| Started {
+            true => rungs::start_in_place(&job, outside.traced).map(|(pid, process)| Started {
                 pid,
                 process,
                 provided: Provided::default(),
@@ -146,11 +146,6 @@ impl Helper {
         self.runs.iter_mut().for_each(Run::report_end);
         0
     }
-}
-
-/// Forks the first process where there are no namespaces.
-fn start_in_place(outside: &Outside, job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
-    if outside.traced { traced::start(job) } else { chroot::start(job) }
 }
 
 /// The first process of a sandbox, and what goes with it.

@@ -63,20 +63,25 @@ impl Job {
         kept.extend_from_slice(others);
         sys::close_all_but(&kept).map_err(messages)
     }
+
+    /// Does what is to be done for it, and tells the builder how that ended.
+    pub(crate) fn carry_out(&self, run: impl FnOnce() -> Result<ExitReport, SandboxError>) -> ! {
+        // A panic must not go on in the helper's frames: there is one helper already.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let outcome = outcome.unwrap_or_else(|_| {
+            Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
+        });
+        if let Err(errno) = wire::send(self.channel.as_fd(), &Answer::Outcome(outcome)) {
+            // As many targets were made as do not fit into a message.
+            let _ = wire::send(self.channel.as_fd(), &Answer::Outcome(Err(messages(errno))));
+        }
+        sys::exit(0)
+    }
 }
 
 /// Runs the job and tells the builder; `go` is where the helper says that the ids are mapped.
 pub(crate) fn main(world: &World, job: &Job, go: OwnedFd, supervised: Option<OwnedFd>) -> ! {
-    // A panic must not go on in the helper's frames: there is one helper already.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(world, job, go, supervised)));
-    let outcome = outcome.unwrap_or_else(|_| {
-        Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
-    });
-    if let Err(errno) = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome)) {
-        // As many targets were made as do not fit into a message.
-        let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(Err(messages(errno))));
-    }
-    sys::exit(0)
+    job.carry_out(|| run(world, job, go, supervised))
 }
 
 fn run(

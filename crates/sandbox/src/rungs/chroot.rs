@@ -16,7 +16,6 @@
 //! ends it.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use rustix::fs::{Dir, Mode, OFlags};
@@ -27,8 +26,8 @@ use crate::init::{Job, Usage, reap};
 use crate::rungs::forbidden;
 use crate::seccomp::{self, CAPABILITIES};
 use crate::supervisor::kernel::{Devices, Show};
-use crate::sys::{self, Fork};
-use crate::wire::{self, Answer};
+use crate::sys;
+use crate::wire;
 use crate::{ExitReport, ExitStatus, Limits, NetworkMode, ProcessSpec, SandboxError, Stage};
 
 /// What tells a first process to end everything: it must not be killed before that is done.
@@ -36,26 +35,8 @@ pub(crate) const END: Signal = Signal::USR1;
 
 const CAP_SYS_CHROOT: u64 = 1 << 18;
 
-/// Forks the first process.
-pub(crate) fn start(job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
-    match sys::fork(0) {
-        Ok(Fork::Parent(pid, process)) => Ok((pid, process)),
-        Ok(Fork::Child) => main(job),
-        Err(errno) => Err(SandboxError::setup(Stage::Fork, "the sandbox", errno)),
-    }
-}
-
-fn main(job: &Job) -> ! {
-    // As in a sandbox with namespaces: the frames above are the helper's.
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(job)));
-    let outcome = outcome.unwrap_or_else(|_| {
-        Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
-    });
-    let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome));
-    sys::exit(0)
-}
-
-fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+/// Runs the process of a job, in the first process of its sandbox.
+pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
     rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
     // The processes that those leave behind which end before their children.

@@ -5,3 +5,21 @@ pub(crate) mod forbidden;
 pub(crate) mod jail;
 pub(crate) mod power;
 pub(crate) mod traced;
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::Pid;
+
+use crate::init::Job;
+use crate::sys::{self, Fork};
+use crate::{SandboxError, Stage};
+
+/// Forks the first process of a sandbox without namespaces.
+pub(crate) fn start_in_place(job: &Job, is_traced: bool) -> Result<(Pid, OwnedFd), SandboxError> {
+    let run = if is_traced { traced::run } else { chroot::run };
+    match sys::fork(0) {
+        Ok(Fork::Parent(pid, process)) => Ok((pid, process)),
+        Ok(Fork::Child) => job.carry_out(|| run(job)),
+        Err(errno) => Err(SandboxError::setup(Stage::Fork, "the sandbox", errno)),
+    }
+}

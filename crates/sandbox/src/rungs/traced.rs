@@ -10,7 +10,6 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -26,26 +25,8 @@ use crate::init::{Job, exit_status};
 use crate::seccomp::{self, CAPABILITIES};
 use crate::supervisor::{Questions, Traced, be_traceable, starter};
 use crate::sys::{self, Fork};
-use crate::wire::{self, Answer};
+use crate::wire;
 use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
-
-/// Forks the first process.
-pub(crate) fn start(job: &Job) -> Result<(Pid, OwnedFd), SandboxError> {
-    match sys::fork(0) {
-        Ok(Fork::Parent(pid, process)) => Ok((pid, process)),
-        Ok(Fork::Child) => main(job),
-        Err(errno) => Err(SandboxError::setup(Stage::Fork, "the sandbox", errno)),
-    }
-}
-
-fn main(job: &Job) -> ! {
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run(job)));
-    let outcome = outcome.unwrap_or_else(|_| {
-        Err(SandboxError::Helper("this is a bug; its message is above".to_owned()))
-    });
-    let _ = wire::send(job.channel.as_fd(), &Answer::Outcome(outcome));
-    sys::exit(0)
-}
 
 /// Why the process did not become its program.
 #[derive(Serialize, Deserialize)]
@@ -55,7 +36,8 @@ struct Failure {
     errno: i32,
 }
 
-fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+/// Runs the process of a job, in the first process of its sandbox.
+pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
     rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;

@@ -73,24 +73,7 @@ impl Caller<'_> {
 
     /// Reads a string, which ends with a zero.
     pub(super) fn string(&self, address: u64) -> Result<CString> {
-        let mut text = Vec::new();
-        while text.len() < LONGEST_PATH {
-            let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
-            // Behind the end of the page there may be nothing.
-            let mut piece = [0; 256];
-            let length = usize::try_from(PAGE - at % PAGE).unwrap_or(piece.len());
-            let length = length.min(piece.len());
-            let piece = &mut piece[..length];
-            self.read_all(at, piece)?;
-            match piece.iter().position(|byte| *byte == 0) {
-                Some(end) => {
-                    text.extend_from_slice(&piece[..end]);
-                    return CString::new(text).map_err(|_| Errno::INVAL);
-                }
-                None => text.extend_from_slice(piece),
-            }
-        }
-        Err(Errno::NAMETOOLONG)
+        string_at(address, |at, piece| self.read_all(at, piece))
     }
 
     /// Writes to its memory.
@@ -163,4 +146,29 @@ fn status_of(process: u32, name: &str) -> Result<String> {
     std::fs::File::from(file).read_to_string(&mut text).map_err(|_| Errno::IO)?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or(Errno::IO)?;
     Ok(line.trim().to_owned())
+}
+
+/// Reads a string, which ends with a zero, from the memory of a process by pieces.
+pub(super) fn string_at(
+    address: u64,
+    read: impl Fn(u64, &mut [u8]) -> Result<()>,
+) -> Result<CString> {
+    let mut text = Vec::new();
+    while text.len() < LONGEST_PATH {
+        let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
+        // Behind the end of the page there may be nothing.
+        let mut piece = [0; 256];
+        let length = usize::try_from(PAGE - at % PAGE).unwrap_or(piece.len());
+        let length = length.min(piece.len());
+        let piece = &mut piece[..length];
+        read(at, piece)?;
+        match piece.iter().position(|byte| *byte == 0) {
+            Some(end) => {
+                text.extend_from_slice(&piece[..end]);
+                return CString::new(text).map_err(|_| Errno::INVAL);
+            }
+            None => text.extend_from_slice(piece),
+        }
+    }
+    Err(Errno::NAMETOOLONG)
 }

@@ -13,12 +13,8 @@ use rustix::io::{Errno, Result};
 
 use super::Kernel;
 use super::calls::Call;
+use crate::supervisor::process::string_at;
 use crate::sys::notify::{self, Notification};
-
-/// The longest path (`PATH_MAX`), with its end.
-const LONGEST_PATH: usize = 4096;
-/// The smallest pages that memory comes in: what is not there begins with one.
-const PAGE: u64 = 4096;
 
 /// Who a process is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,24 +145,7 @@ impl<'a> Asker<'a> {
 
     /// Reads a string, which ends with a zero.
     pub(super) fn string(&self, address: u64) -> Result<CString> {
-        let mut text = Vec::new();
-        while text.len() < LONGEST_PATH {
-            let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
-            // Behind the end of the page there may be nothing.
-            let mut piece = [0; 256];
-            let length = usize::try_from(PAGE - at % PAGE).unwrap_or(piece.len());
-            let length = length.min(piece.len());
-            let piece = &mut piece[..length];
-            self.read_all(at, piece)?;
-            match piece.iter().position(|byte| *byte == 0) {
-                Some(end) => {
-                    text.extend_from_slice(&piece[..end]);
-                    return CString::new(text).map_err(|_| Errno::INVAL);
-                }
-                None => text.extend_from_slice(piece),
-            }
-        }
-        Err(Errno::NAMETOOLONG)
+        string_at(address, |at, piece| self.read_all(at, piece))
     }
 
     /// Writes to its memory.
