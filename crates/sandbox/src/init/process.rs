@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, Gid, Uid};
 
+use super::Notices;
 use super::target::is_dir;
 use super::{program, root, target};
 use crate::supervisor::Questions;
@@ -30,8 +31,10 @@ pub(crate) struct Confinement<'a> {
     pub(crate) filter: &'a [libc::sock_filter],
     /// One more, which has to be loaded.
     pub(crate) further_filter: Option<&'a [libc::sock_filter]>,
-    /// What is asked of a supervisor, where there is a single id.
+    /// What is asked of a supervisor, where there is a single id, or devices are kept.
     pub(crate) questions: Option<&'a Questions<'a>>,
+    /// What is noticed, by a filter in the place of the other one.
+    pub(crate) notices: Option<&'a Notices<'a>>,
     /// What a process without mounts asks about what is shown to it.
     pub(crate) asking: Option<&'a Asking>,
     /// Whether the builder is in a container that confines it in the same ways: what it may not do
@@ -191,8 +194,10 @@ pub(crate) fn become_process(
         }
         // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
         // through what follows.
-        let filtered = sys::set_seccomp_filter(confinement.filter);
-        confinement.accept(filtered).map_err(at(Stage::Confine))?;
+        confinement.accept(confinement.set_filter()).map_err(at(Stage::Confine))?;
+    } else if let Some(notices) = confinement.notices {
+        // Without it, the kernel refuses devices.
+        let _ = notices.ask();
     }
     if let Some(filter) = confinement.further_filter {
         sys::set_seccomp_filter(filter).map_err(at(Stage::Confine))?;
@@ -203,10 +208,12 @@ pub(crate) fn become_process(
     if spec.user.uid != 0 {
         [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
     }
-    match confinement.questions {
-        // Who it is, the supervisor knows.
-        Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
-        None => become_user(spec).map_err(at(Stage::User))?,
+    if let Some(questions) = confinement.questions {
+        questions.ask().map_err(at(Stage::Confine))?;
+    }
+    // Else the supervisor knows who it is.
+    if !confinement.questions.is_some_and(|questions| questions.are_about_users) {
+        become_user(spec).map_err(at(Stage::User))?;
     }
     if confinement.is_contained {
         // No PID namespace ends it should the first process be killed.
@@ -234,6 +241,12 @@ impl Confinement<'_> {
         let is_root = spec.user.uid == 0;
         let asks = self.asking.is_some() && !kernel::may_filter();
         self.is_contained && (is_root || asks || self.further_filter.is_some())
+    }
+
+    /// Loads the filter; the one that notices, where a process may have it.
+    fn set_filter(&self) -> Result<(), Errno> {
+        let plain = |_| sys::set_seccomp_filter(self.filter);
+        self.notices.map_or(Err(Errno::OPNOTSUPP), Notices::ask).or_else(plain)
     }
 
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {

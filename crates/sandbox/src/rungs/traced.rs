@@ -81,6 +81,7 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.2,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }
@@ -113,6 +114,7 @@ fn become_program(
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: Some(&questions),
+        notices: None,
         asking: None,
         is_contained: true,
     };

@@ -39,6 +39,16 @@ impl Known {
     }
 }
 
+/// How a call says which file it is about, in its own words.
+pub(super) enum Words {
+    /// The directory where a path begins, the path, and whether a link in the last place is followed.
+    Path(i32, CString, bool),
+    /// A descriptor.
+    Open(u32),
+    /// The working directory.
+    Here,
+}
+
 /// A name in a directory.
 pub(super) struct Entry {
     pub(super) directory: Found,
@@ -117,10 +127,15 @@ impl Found {
 impl Caller<'_> {
     /// The file that a call is about; fails where the kernel shall find out what is wrong.
     pub(super) fn find(&self, place: Place) -> Result<Found> {
+        self.find_by(&self.words(place)?)
+    }
+
+    /// How a call says which file it is about.
+    pub(super) fn words(&self, place: Place) -> Result<Words> {
         let (base, path, flags) = match place {
             Place::Path(path) => (None, path, 0),
             Place::Link(path) => (None, path, AT_SYMLINK_NOFOLLOW),
-            Place::Open(descriptor) => return Ok(self.descriptor(self.int(descriptor))),
+            Place::Open(descriptor) => return Ok(Words::Open(self.int(descriptor))),
             Place::At(base, path) => (Some(base), path, 0),
             Place::LinkAt(base, path) => (Some(base), path, AT_SYMLINK_NOFOLLOW),
             Place::AtWith(base, path, flags) => (Some(base), path, self.int(flags)),
@@ -131,14 +146,20 @@ impl Caller<'_> {
             _ => self.string(address)?,
         };
         let base = base.map_or(libc::AT_FDCWD, |base| self.int(base) as i32);
-        if !path.is_empty() {
-            let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
-            return self.find_path(base, &path, follow);
-        }
         match (flags & AT_EMPTY_PATH != 0, base) {
-            (true, libc::AT_FDCWD) => Ok(Found::open(self.base(base)?)),
-            (true, descriptor) => Ok(self.descriptor(descriptor as u32)),
+            _ if !path.is_empty() => Ok(Words::Path(base, path, flags & AT_SYMLINK_NOFOLLOW == 0)),
+            (true, libc::AT_FDCWD) => Ok(Words::Here),
+            (true, descriptor) => Ok(Words::Open(descriptor as u32)),
             (false, _) => Err(Errno::NOENT),
+        }
+    }
+
+    /// The file that is meant so.
+    pub(super) fn find_by(&self, words: &Words) -> Result<Found> {
+        match words {
+            Words::Path(base, path, follow) => self.find_path(*base, path, *follow),
+            Words::Open(descriptor) => Ok(self.descriptor(*descriptor)),
+            Words::Here => Ok(Found::open(self.base(libc::AT_FDCWD)?)),
         }
     }
 
@@ -194,12 +215,27 @@ impl Caller<'_> {
         if let Some(inside) = &self.session.inside {
             return self.open_inside(inside, base, path.to_bytes(), flags, mode);
         }
+        self.open_from(self.from(base, path)?.as_ref(), path, flags, mode)
+    }
+
+    /// Where a path begins; `None` for the root.
+    pub(super) fn from(&self, base: i32, path: &CStr) -> Result<Option<OwnedFd>> {
+        match path.to_bytes().first() {
+            Some(b'/') => Ok(None),
+            _ => self.base(base).map(Some),
+        }
+    }
+
+    /// Opens a path that begins there, without magic.
+    pub(super) fn open_from(
+        &self,
+        directory: Option<&OwnedFd>,
+        path: &CStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
         let resolve = ResolveFlags::NO_MAGICLINKS;
-        let directory = match path.to_bytes().first() {
-            Some(b'/') => None,
-            _ => Some(self.base(base)?),
-        };
-        let from = directory.as_ref().map_or(CWD, AsFd::as_fd);
+        let from = directory.map_or(CWD, AsFd::as_fd);
         loop {
             match rustix::fs::openat2(from, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -233,6 +269,7 @@ fn own_descriptor(path: &[u8]) -> Option<u32> {
 }
 
 /// What the kernel says of a file, as it says it to programs of this machine.
+#[derive(PartialEq, Eq)]
 pub(super) struct RawStat(pub(super) [u8; 144]);
 
 /// Where in that structure things are; from the size on, it is the same on all machines.
@@ -265,11 +302,11 @@ impl RawStat {
         self.word(layout::LINKS)
     }
 
-    fn uid(&self) -> u32 {
+    pub(super) fn uid(&self) -> u32 {
         self.word(layout::UID)
     }
 
-    fn gid(&self) -> u32 {
+    pub(super) fn gid(&self) -> u32 {
         self.word(layout::GID)
     }
 
