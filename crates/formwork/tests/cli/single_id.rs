@@ -190,9 +190,9 @@ RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
     ];
     assert_eq!(built.log(), expected);
     let tree = site.tree(&["--target=made"], dockerfile);
-    assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h");
+    assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h 1:3");
     assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
-    assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b");
+    assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b 254:1048575");
 }
 
 #[test]
