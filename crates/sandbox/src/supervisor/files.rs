@@ -83,7 +83,7 @@ impl Caller<'_> {
     /// `chown` and its kin.
     pub(super) fn chown(&self, place: Place, owner: usize) -> Result<Outcome> {
         let (uid, gid) = (self.id(owner), self.id(owner + 1));
-        let found = self.find(place)?;
+        let found = self.find_own(place)?;
         let known = found.examine()?;
         let old = known.owner();
         let changed = |new, old| if new == u32::MAX { old } else { new };
