@@ -111,7 +111,7 @@ fn rung_line(probe: &Probe) -> String {
         ),
         Ok(Rung::Traced) => format!(
             "Builds run without namespaces and without root, and each step is traced: {}.",
-            probe.lack.as_ref().map(ToString::to_string).unwrap_or_default()
+            probe.lack.as_ref().map(problem).unwrap_or_default()
         ),
         Ok(rung) if rung.can_run() => format!(
             "Builds run without namespaces, in a chroot: {}.",

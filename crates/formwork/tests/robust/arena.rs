@@ -47,6 +47,8 @@ pub(crate) enum Rung {
     WithoutUserNamespaces,
     /// As root's in a chroot.
     WithoutNamespaces,
+    /// As an ordinary user's who has no other id than the own.
+    SingleId,
     /// As an ordinary user's whose steps are traced.
     Traced,
 }
@@ -84,10 +86,20 @@ pub(crate) struct Running {
     started: Instant,
 }
 
-/// Runs a test as the caller and, for root, as an ordinary user, without user namespaces and
-/// without any.
+impl Rung {
+    const ALL: [Self; 6] = [
+        Self::Callers,
+        Self::Users,
+        Self::WithoutUserNamespaces,
+        Self::WithoutNamespaces,
+        Self::SingleId,
+        Self::Traced,
+    ];
+}
+
+/// Runs a test as the caller and, for root, in every other way.
 pub(crate) fn on_each_rung(test: impl Fn(&Arena)) {
-    for rung in [Rung::Callers, Rung::Users, Rung::WithoutUserNamespaces, Rung::WithoutNamespaces] {
+    for rung in Rung::ALL {
         if let Some(arena) = Arena::on(rung) {
             test(&arena);
         }
@@ -110,7 +122,7 @@ impl Arena {
             _ if !is_root() => None,
             rung => {
                 let mut arena = match rung {
-                    Rung::Traced => Self::of_ordinary_user()?,
+                    Rung::SingleId | Rung::Traced => Self::of_ordinary_user()?,
                     _ => Self::new()?,
                 };
                 arena.rung = rung;
@@ -142,7 +154,11 @@ impl Arena {
     }
 
     pub(crate) fn store(&self) -> PathBuf {
-        self.path(if self.rung == Rung::Traced { "store-traced" } else { "store" })
+        self.path(match self.rung {
+            Rung::SingleId => "store-single-id",
+            Rung::Traced => "store-traced",
+            _ => "store",
+        })
     }
 
     /// Makes a file of the build context.
@@ -190,19 +206,23 @@ impl Arena {
         command
     }
 
-    /// The program below another one, such as `sh -c SCRIPT`, which finds it in `$FORMWORK`.
+    /// The program below another one of the caller's, such as `sh -c SCRIPT`, which finds it in
+    /// `$FORMWORK`, in `$AS` what makes it the arena's user's, whose ids are in `$OWNER`, and in
+    /// `$STORE` where the store is.
     pub(crate) fn below(&self, wrapper: &[&str]) -> Command {
         let mut command = Command::new(wrapper[0]);
-        let program = match self.user {
-            None => PathBuf::from(FORMWORK),
-            Some(_) => self.shared.program(),
-        };
         command.args(&wrapper[1..]).current_dir(self.directory.path());
         self.settle(&mut command);
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid).gid(gid);
-        }
-        command.env("FORMWORK", program).env("BASE", self.shared.base());
+        let (uid, gid) = self.user.unwrap_or_default();
+        let (program, user) = match self.user {
+            None => (PathBuf::from(FORMWORK), String::new()),
+            Some(_) => (
+                self.shared.program(),
+                format!("setpriv --reuid={uid} --regid={gid} --clear-groups"),
+            ),
+        };
+        command.env("FORMWORK", program).env("AS", user).env("OWNER", format!("{uid}:{gid}"));
+        command.env("BASE", self.shared.base()).env("STORE", self.store());
         command
     }
 
@@ -214,6 +234,7 @@ impl Arena {
             .env("FORMWORK_ROOT", self.path("store"));
         match self.rung {
             Rung::WithoutNamespaces => drop(command.env("FORMWORK_ISOLATION", "chroot")),
+            Rung::SingleId => drop(command.env("FORMWORK_ISOLATION", "single-id")),
             Rung::Traced => drop(command.env("FORMWORK_ISOLATION", "traced")),
             Rung::WithoutUserNamespaces => {
                 refuse(command, &[Refusal::UserNamespaces(libc::EPERM)], None);

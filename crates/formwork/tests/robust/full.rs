@@ -11,20 +11,21 @@ const DOCKERFILE: &str = "FROM base AS a\nRUN head -c 700000 /dev/zero > /zeros\
 /// A disk of some size with the store on it, and a build on it that may fail; then the disk gets
 /// larger, and the build must succeed.
 const SCRIPT: &str = r#"
-    mount -t tmpfs -o size=$SIZE,nr_inodes=$INODES none store || exit 99
+    mount -t tmpfs -o size=$SIZE,nr_inodes=$INODES none "$STORE" || exit 99
+    chown "$OWNER" "$STORE"
     build() {
-        "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+        $AS "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
             --build-arg SOURCE_DATE_EPOCH=1 --output type=image --output type=oci,dest=$1 context
     }
     build first.tar > /dev/null
     echo $? > code
-    ls -A store/tmp >&2
-    mount -o remount,size=100m,nr_inodes=100000 none store || exit 99
+    ls -A "$STORE/tmp" >&2
+    mount -o remount,size=100m,nr_inodes=100000 none "$STORE" || exit 99
     rm -f first.tar
     build out.tar 2> second
     code=$?
     cat second >&2
-    ls -A store/tmp >&2
+    ls -A "$STORE/tmp" >&2
     exit $code
 "#;
 
@@ -102,13 +103,27 @@ fn a_full_disk_is_told_and_harmless_without_user_namespaces() {
 }
 
 #[test]
+fn a_full_disk_is_told_and_harmless_with_a_single_id() {
+    let sizes = (0..8).map(|step| (format!("{}k", 40 + step * 1000), 100_000));
+    let inodes = (0..4).map(|step| ("100m".to_owned(), 12 + step * 40));
+    sweep(Rung::SingleId, sizes.chain(inodes));
+}
+
+#[test]
+fn a_full_disk_is_told_and_harmless_for_traced_steps() {
+    let sizes = (0..8).map(|step| (format!("{}k", 40 + step * 1400), 100_000));
+    let inodes = (0..4).map(|step| ("100m".to_owned(), 12 + step * 60));
+    sweep(Rung::Traced, sizes.chain(inodes));
+}
+
+#[test]
 fn an_output_that_does_not_fit_leaves_the_old_one() {
     let Some(arena) = arena(Rung::Callers) else { return };
     let script = r#"
         mkdir small
         mount -t tmpfs -o size=600k none small || exit 99
         echo old > small/out.tar
-        "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+        $AS "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
             --output $OUTPUT context
         code=$?
         ls -A small >&2
@@ -131,29 +146,38 @@ fn an_output_that_does_not_fit_leaves_the_old_one() {
 /// disk gets larger, and the build must succeed. The store is looked at as it is then.
 const CRASHES: &str = r#"
     mkdir -p disk && mount -t tmpfs -o size=$SIZE none disk || exit 99
+    chown "$OWNER" disk
+    name=${STORE##*/}
     export FORMWORK_ROOT=$PWD/disk/store
     build() {
-        exec "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
+        exec $AS "$FORMWORK" build --progress=plain --build-context base=oci-layout://"$BASE" \
             --build-arg SOURCE_DATE_EPOCH=1 --output type=image --output type=oci,dest=$1 context
     }
     for delay in $DELAYS; do
         (build first.tar) > /dev/null 2>&1 &
         victim=$!
         sleep $delay
-        case $delay in *[369]) "$FORMWORK" prune --all > /dev/null 2>&1 ;; esac
+        case $delay in *[369]) $AS "$FORMWORK" prune --all > /dev/null 2>&1 ;; esac
         kill -9 $victim 2> /dev/null
         wait $victim 2> /dev/null
     done
     mount -o remount,size=100m none disk || exit 99
     rm -f first.tar
     (build out.tar) || exit
-    ls -A disk/store/tmp >&2
-    rm -rf store && cp -a disk/store store
+    ls -A "disk/$name/tmp" >&2
+    rm -rf "$STORE" && cp -a "disk/$name" "$STORE"
 "#;
 
 #[test]
 fn kills_and_full_disks_together_harm_nothing() {
     for rung in [Rung::Callers, Rung::WithoutNamespaces] {
+        crash(rung);
+    }
+}
+
+#[test]
+fn kills_and_full_disks_together_harm_no_owners_that_are_data() {
+    for rung in [Rung::SingleId, Rung::Traced] {
         crash(rung);
     }
 }

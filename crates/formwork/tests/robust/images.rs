@@ -1,11 +1,12 @@
 //! Base images that are not what they should be, and registries that do not do what they should.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use formwork_oci::Digest;
 use serde_json::{Value, json};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, on_each_rung};
 use crate::registry::{Registry, Reply, Request};
 
 /// An image layout that a test changes.
@@ -168,10 +169,15 @@ fn archive(entries: &[(&[u8], tar::EntryType, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn a_hostile_layer_writes_nothing_outside_its_place() {
-    let Some(arena) = Arena::new() else { return };
+    on_each_rung(unpack_hostile_layers);
+}
+
+fn unpack_hostile_layers(arena: &Arena) {
     use tar::EntryType as Type;
     let outside = arena.path("outside");
     fs_err::create_dir(&outside).unwrap();
+    // Nothing but formwork keeps anybody from it.
+    fs_err::set_permissions(&outside, PermissionsExt::from_mode(0o777)).unwrap();
     let outside = outside.to_str().unwrap().as_bytes();
     let through = [&b"out/file"[..]].concat();
     let cases: [(&str, Vec<u8>); 5] = [
@@ -185,7 +191,7 @@ fn a_hostile_layer_writes_nothing_outside_its_place() {
         ("whiteout", archive(&[(b"../../.wh.outside", Type::Regular, b"")])),
     ];
     for (name, archive) in cases {
-        let layout = Layout::of_layer(&arena, name, &archive, |_| {});
+        let layout = Layout::of_layer(arena, name, &archive, |_| {});
         let context = format!("x=oci-layout://{}", layout.0.display());
         let ran =
             arena.build("FROM x\nCOPY --from=base / /\nRUN true\n", &["--build-context", &context]);
@@ -196,7 +202,7 @@ fn a_hostile_layer_writes_nothing_outside_its_place() {
         assert_eq!(fs_err::read_dir(arena.path("outside")).unwrap().count(), 0, "{name}");
         arena.assert_nothing_is_left();
     }
-    let layout = Layout::of_layer(&arena, "lie", &archive(&[]), |config| {
+    let layout = Layout::of_layer(arena, "lie", &archive(&[]), |config| {
         config["rootfs"]["diff_ids"] = json!([Digest::of(b"something else").to_string()]);
     });
     let context = format!("x=oci-layout://{}", layout.0.display());
@@ -260,8 +266,30 @@ fn a_registry_that_refuses_or_lies_is_told() {
             });
         }
     });
+    // An index.
+    let registry = Registry::start(&arena.base(), |request| match request.is_manifest() {
+        true => Reply::Instead {
+            status: 200,
+            headers: "Content-Type: application/vnd.oci.image.index.v1+json\r\n",
+            body: INDEX.as_bytes().to_vec(),
+        },
+        false => Reply::Content,
+    });
+    let ran = arena.build(&format!("FROM {}\n", registry.image()), &["--platform=linux/arm64"]);
+    ran.fails(3, &["Dockerfile:1:6", "^", "linux/arm64", "linux/s390x"]);
+    let ran = arena.build("FROM 127.0.0.1:9/app\n", &[]);
+    ran.fails(3, &["Dockerfile:1:6", "^", "127.0.0.1:9"]);
+    arena.assert_store_is_sound();
+}
+
+#[test]
+fn a_registry_that_gives_another_content_is_told() {
+    on_each_rung(pull_what_is_something_else);
+}
+
+fn pull_what_is_something_else(arena: &Arena) {
     // A layer: the rest of the image is found out by its names.
-    let layer = Layout::of_base(&arena, "layout").layer();
+    let layer = Layout::of_base(arena, "layout").layer();
     let layer = format!("blobs/sha256:{}", layer.file_name().unwrap().to_str().unwrap());
     let registry = Registry::start(&arena.base(), move |request| match request.path == layer {
         true => Reply::Wrong,
@@ -278,19 +306,7 @@ fn a_registry_that_refuses_or_lies_is_told() {
     let digest = Digest::of(b"something else");
     let ran = arena.build(&format!("FROM {}@{digest}\n", registry.image()), &[]);
     ran.fails(3, &["Dockerfile:1:6", "^", "with the digest sha256:", digest.as_str()]);
-    // An index.
-    let registry = Registry::start(&arena.base(), |request| match request.is_manifest() {
-        true => Reply::Instead {
-            status: 200,
-            headers: "Content-Type: application/vnd.oci.image.index.v1+json\r\n",
-            body: INDEX.as_bytes().to_vec(),
-        },
-        false => Reply::Content,
-    });
-    let ran = arena.build(&format!("FROM {}\n", registry.image()), &["--platform=linux/arm64"]);
-    ran.fails(3, &["Dockerfile:1:6", "^", "linux/arm64", "linux/s390x"]);
-    let ran = arena.build("FROM 127.0.0.1:9/app\n", &[]);
-    ran.fails(3, &["Dockerfile:1:6", "^", "127.0.0.1:9"]);
+    arena.assert_nothing_is_left();
     arena.assert_store_is_sound();
 }
 

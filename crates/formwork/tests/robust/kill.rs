@@ -144,6 +144,12 @@ fn killed_builds_without_namespaces_leave_nothing_and_change_nothing() {
 }
 
 #[test]
+fn killed_builds_with_a_single_id_leave_nothing_and_change_nothing() {
+    let Some(arena) = Arena::on(Rung::SingleId) else { return };
+    kill_at_random(&arena, 6, kills() / 4);
+}
+
+#[test]
 fn killed_builds_of_traced_steps_leave_nothing_and_change_nothing() {
     let Some(arena) = Arena::on(Rung::Traced) else { return };
     kill_at_random(&arena, 5, kills() / 4);

@@ -12,7 +12,7 @@ use formwork_fs::{FileStat, Follow, RelPath, RootDir, Verdict, WalkEntry, walk};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::is_large;
-use super::upper::{examine, metadata, root, with_owner, with_owners};
+use super::upper::{examine, metadata, root, with_record, with_records};
 use crate::LayerError;
 use crate::flow;
 use crate::tree::{Entry, Metadata, Node, Origin, Tree, Xattrs};
@@ -57,7 +57,7 @@ impl Census {
             true => Verdict::Prune,
             false => Verdict::Keep,
         };
-        let entries = with_owners(directory, walk(directory, &judge, threads)?, threads)?;
+        let entries = with_records(directory, walk(directory, &judge, threads)?, threads)?;
         Ok(Self(entries.into_iter().map(|entry| Seen::new(directory, entry)).collect()))
     }
 
@@ -69,7 +69,9 @@ impl Census {
     pub fn note(&mut self, directory: &RootDir, path: &RelPath) -> Result<(), LayerError> {
         let stat = match directory.stat(path, Follow::Never)? {
             None => None,
-            Some(stat) => Some(with_owner(directory, WalkEntry { path: path.clone(), stat })?.stat),
+            Some(stat) => {
+                Some(with_record(directory, WalkEntry { path: path.clone(), stat })?.stat)
+            }
         };
         match (self.position(path), stat) {
             (Ok(at), Some(stat)) => self.0[at].entry.stat = stat,

@@ -73,6 +73,8 @@ pub(crate) struct Pod {
     pub(crate) is_mute: bool,
     /// Whether it may do everything, as `--privileged` lets it.
     pub(crate) is_privileged: bool,
+    /// Whether its root file system is read-only, but for a volume at `/home`.
+    pub(crate) is_read_only: bool,
 }
 
 impl Pod {
@@ -130,6 +132,7 @@ impl Pod {
             capabilities,
             is_mute,
             is_privileged,
+            is_read_only: false,
         })
     }
 
@@ -200,6 +203,11 @@ impl Pod {
                 "seccomp": seccomp(self.is_mute),
             },
         });
+        if self.is_read_only {
+            config["root"]["readonly"] = json!(true);
+            let volume = mount("/home", "tmpfs", &["nosuid", "nodev", "mode=1777"]);
+            config["mounts"].as_array_mut().unwrap().push(volume);
+        }
         if self.is_privileged {
             let all: Vec<&str> = CAPABILITIES.into_iter().chain(PRIVILEGES).collect();
             config["process"]["capabilities"] =
