@@ -176,6 +176,10 @@ pub(crate) fn become_process(
     for limit in &spec.resource_limits {
         limit.set().map_err(at(Stage::Limit))?;
     }
+    // Before anybody is asked about files, who may not answer yet.
+    if spec.user.uid != 0 {
+        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
+    }
     let mut is_limited = true;
     if !spec.privileged {
         let dropped = drop_capabilities(confinement.capabilities);
@@ -204,9 +208,6 @@ pub(crate) fn become_process(
     }
     if let Some(asking) = confinement.asking {
         asking.ask().map_err(at(Stage::Confine))?;
-    }
-    if spec.user.uid != 0 {
-        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
     }
     if let Some(questions) = confinement.questions {
         questions.ask().map_err(at(Stage::Confine))?;
