@@ -1,6 +1,6 @@
 //! Devices of images, which are data on every rung.
 
-use crate::support::on_every_rung;
+use crate::support::{Rung, Site, on_every_rung};
 
 /// An archive with devices, one of which has two names, and one of them where steps have their own.
 fn archive() -> Vec<u8> {
@@ -74,4 +74,61 @@ COPY --from=made /srv /srv
     });
     let ids = ids.into_inner();
     assert!(ids.iter().all(|(_, id)| *id == ids[0].1), "{ids:#?}");
+}
+
+/// Where steps make devices.
+const MAKE_DEVICES: [Rung; 4] = [Rung::SingleId, Rung::Chroot, Rung::Pod, Rung::Traced];
+
+/// Devices are made as everywhere else, found by all that comes after, and of no use.
+#[test]
+fn devices_are_data_that_nobody_can_open() {
+    for site in MAKE_DEVICES.into_iter().filter_map(Site::on) {
+        if site.make_busybox() {
+            make_devices(&site);
+        }
+    }
+}
+
+fn make_devices(site: &Site) {
+    let dockerfile = "FROM busybox AS made
+RUN mkdir /d && cd /d && umask 027 && mknod n c 10 200 && mknod -m 600 disk b 254 1048575 && \\
+    ln n h && chown 5:6 h && chmod 640 disk && mv disk b && cp -a n c && : > f
+RUN <<'end'
+cd /d && stat -c '%n %F %t:%T %u:%g %a' n h b c f
+for f in n b; do
+    cat $f 2> /dev/null && echo read $f; (: > $f) 2> /dev/null && echo wrote $f
+    truncate -s 9 $f 2> /dev/null && echo truncated $f
+done
+[ -c n ] && [ -b b ] && [ ! -f n ] && [ ! -S n ] && tar c n b | tar tv | cut -c 1-10
+mknod n c 10 200 2> /dev/null || mknod /none/n c 10 200 2> /dev/null || echo refused
+mknod /dev/own c 1 3 && test -c /dev/own && rm /dev/own c && ls
+end
+RUN su -s /bin/sh app -c 'mknod /tmp/n c 1 3' 2> /dev/null || echo refused
+FROM busybox
+COPY --from=made /d /e
+RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
+";
+    let built = site.build(&["--no-cache"], dockerfile);
+    let expected = [
+        "n character special file a:c8 5:6 640",
+        "h character special file a:c8 5:6 640",
+        "b block special file fe:fffff 0:0 640",
+        "c character special file a:c8 5:6 640",
+        "f regular empty file 0:0 0:0 640",
+        "crw-r-----",
+        "brw-r-----",
+        "refused",
+        "b",
+        "f",
+        "h",
+        "n",
+        "refused",
+        "n character special file a:c8",
+        "b block special file fe:fffff",
+    ];
+    assert_eq!(built.log(), expected);
+    let tree = site.tree(&["--target=made"], dockerfile);
+    assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h 10:200");
+    assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
+    assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b 254:1048575");
 }

@@ -169,53 +169,6 @@ echo > g; chown 3:4 g; stat -c %u:%g g";
     assert_eq!(lines(&site, script), ["3:4"]);
 }
 
-/// Devices are made as everywhere else, found by all that comes after, and of no use.
-#[test]
-fn devices_are_data_that_nobody_can_open() {
-    let Some(site) = site() else { return };
-    let dockerfile = "FROM busybox AS made
-RUN mkdir /d && cd /d && umask 027 && mknod n c 1 3 && mknod -m 600 disk b 254 1048575 && \\
-    ln n h && chown 5:6 h && chmod 640 disk && mv disk b && cp -a n c && : > f
-RUN <<'end'
-cd /d && stat -c '%n %F %t:%T %u:%g %a' n h b c f
-for f in n b; do
-    cat $f 2> /dev/null && echo read $f; (: > $f) 2> /dev/null && echo wrote $f
-    truncate -s 9 $f 2> /dev/null && echo truncated $f
-done
-[ -c n ] && [ -b b ] && [ ! -f n ] && [ ! -S n ] && tar c n b | tar tv | cut -c 1-10
-mknod n c 1 3 2> /dev/null || mknod /none/n c 1 3 2> /dev/null || echo refused
-mknod /dev/own c 1 3 && test -c /dev/own && rm /dev/own c && ls
-end
-RUN su -s /bin/sh app -c 'mknod /tmp/n c 1 3' 2> /dev/null || echo refused
-FROM busybox
-COPY --from=made /d /e
-RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
-";
-    let built = site.build(&["--no-cache"], dockerfile);
-    let expected = [
-        "n character special file 1:3 5:6 640",
-        "h character special file 1:3 5:6 640",
-        "b block special file fe:fffff 0:0 640",
-        "c character special file 1:3 5:6 640",
-        "f regular empty file 0:0 0:0 640",
-        "crw-r-----",
-        "brw-r-----",
-        "refused",
-        "b",
-        "f",
-        "h",
-        "n",
-        "refused",
-        "n character special file 1:3",
-        "b block special file fe:fffff",
-    ];
-    assert_eq!(built.log(), expected);
-    let tree = site.tree(&["--target=made"], dockerfile);
-    assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h 1:3");
-    assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
-    assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b 254:1048575");
-}
-
 #[test]
 fn a_store_with_owners_as_data_is_told_to_others_and_not_opened_by_them() {
     let Some(site) = site() else { return };

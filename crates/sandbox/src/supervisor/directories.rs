@@ -1,6 +1,6 @@
 //! Listing directories: what stands for a device is listed as one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use formwork_fs::device_stand_in;
 use rustix::fs::{Mode, OFlags};
@@ -13,7 +13,7 @@ use super::process::Caller;
 use crate::sys::notify;
 
 /// The most that is listed at once; C libraries ask for 32 KiB.
-const MOST: usize = 1 << 16;
+pub(super) const MOST: usize = 1 << 16;
 /// Where an entry has its length, its kind and its name (`struct linux_dirent64`).
 const LENGTH: usize = 16;
 const KIND: usize = 18;
@@ -37,16 +37,7 @@ impl Caller<'_> {
             Err(errno) => return Ok(Outcome::Error(errno)),
         };
         let list = &mut list[..length];
-        for entry in sockets(list) {
-            let name = &list[entry + NAME..];
-            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&directory, &name[..end], flags, Mode::empty());
-            let record = file.and_then(|file| Found::open(file).record(device_stand_in().into()));
-            if let Ok(Some((block, ..))) = record.map(|record| record.and_then(|it| it.device)) {
-                list[entry + KIND] = (device_type(block) >> TYPE_SHIFT) as u8;
-            }
-        }
+        tell_of_devices(&directory, list);
         if list.is_empty() {
             return Ok(Outcome::Value(0));
         }
@@ -56,6 +47,23 @@ impl Caller<'_> {
             Ok(()) => Ok(Outcome::Value(list.len() as i64)),
         }
     }
+}
+
+/// Makes devices of what stands for them in a list of a directory; returns whether there are any.
+pub(super) fn tell_of_devices(directory: &OwnedFd, list: &mut [u8]) -> bool {
+    let mut has_devices = false;
+    for entry in sockets(list) {
+        let name = &list[entry + NAME..];
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(directory, &name[..end], flags, Mode::empty());
+        let record = file.and_then(|file| Found::open(file).record(device_stand_in().into()));
+        if let Ok(Some((block, ..))) = record.map(|record| record.and_then(|it| it.device)) {
+            list[entry + KIND] = (device_type(block) >> TYPE_SHIFT) as u8;
+            has_devices = true;
+        }
+    }
+    has_devices
 }
 
 /// Where in a list the entries begin that may stand for devices.

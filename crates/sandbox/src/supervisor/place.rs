@@ -13,6 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 use super::calls::Place;
+use super::files::Device;
 use super::process::Caller;
 use crate::sys::notify;
 
@@ -319,12 +320,17 @@ impl RawStat {
     pub(super) fn correct(&mut self, record: &Record) {
         self.put(layout::UID, &record.uid.to_le_bytes());
         self.put(layout::GID, &record.gid.to_le_bytes());
-        if let Some((block, major, minor)) = record.device {
-            let mode = self.mode() & 0o7777 | device_type(block);
-            self.put(layout::MODE, &mode.to_le_bytes());
-            self.put(layout::RDEV, &rustix::fs::makedev(major, minor).to_le_bytes());
-            self.put(SIZE, &[0; 8]);
+        if let Some(device) = record.device {
+            self.show_device(device);
         }
+    }
+
+    /// The same as what is known of a device.
+    pub(super) fn show_device(&mut self, (block, major, minor): Device) {
+        let mode = self.mode() & 0o7777 | device_type(block);
+        self.put(layout::MODE, &mode.to_le_bytes());
+        self.put(layout::RDEV, &rustix::fs::makedev(major, minor).to_le_bytes());
+        self.put(SIZE, &[0; 8]);
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -369,6 +375,17 @@ impl RawStat {
     fn put(&mut self, at: usize, value: &[u8]) {
         self.0[at..at + value.len()].copy_from_slice(value);
     }
+}
+
+/// Makes of what `statx` says of a file what it says of a device.
+pub(super) fn put_device(bytes: &mut [u8; 256], (block, major, minor): Device) {
+    let mode = u16::from_le_bytes([bytes[28], bytes[29]]);
+    let mode = mode & 0o7777 | device_type(block) as u16;
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(28, &mode.to_le_bytes());
+    put(40, &[0; 8]);
+    put(128, &major.to_le_bytes());
+    put(132, &minor.to_le_bytes());
 }
 
 /// The type of a device, as modes have it.

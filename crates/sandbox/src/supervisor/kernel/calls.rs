@@ -1,7 +1,7 @@
 //! Which system calls are asked about, and what they are.
 //!
-//! Only those that look a path up, and two that make paths lead elsewhere later. Pure data; the
-//! numbers of the calls are those of the table of the filter.
+//! Those that look a path up, two that make paths lead elsewhere later, and what devices take that
+//! are data. Pure data; the numbers of the calls are those of the table of the filter.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,12 @@ pub(super) enum Call {
     ChangeDirectory,
     /// Tells the name of the host, with those of the kernel.
     HostName,
+    /// Makes a file of the type, mode and device in two arguments.
+    MakeNode(Place, usize),
+    /// Gives a file away, to the user in an argument and the group in the next one.
+    Chown(Place, usize),
+    /// Lists a directory.
+    List,
 }
 
 /// `AT_EMPTY_PATH`: it is about an open file, and the kernel knows best.
@@ -75,12 +81,29 @@ const CALLS: &[(&str, Call, Ask)] = {
         ("symlinkat", MakeLink, ALWAYS),
         ("chdir", ChangeDirectory, ALWAYS),
         ("uname", HostName, ALWAYS),
+        ("mknod", MakeNode(Path(0), 1), ALWAYS),
+        ("mknodat", MakeNode(At(0, 1), 2), ALWAYS),
+        ("chown", Chown(Path(0), 1), ALWAYS),
+        ("lchown", Chown(Link(0), 1), ALWAYS),
+        ("chown32", Chown(Path(0), 1), ALWAYS),
+        ("lchown32", Chown(Link(0), 1), ALWAYS),
+        ("fchownat", Chown(AtWith(0, 1, 4), 2), ALWAYS),
+        ("getdents64", List, ALWAYS),
     ]
 };
 
-/// The filter that asks.
-pub(super) fn filter() -> Vec<libc::sock_filter> {
-    seccomp::asking(CALLS.iter().map(|(name, _, ask)| (*name, *ask)))
+/// Those about open files, which may be open as paths.
+const OF_OPEN_FILES: &[(&str, Call)] =
+    &[("fstat", Call::Stat(Place::Open(0), 1)), ("fstat64", Call::Stat64(Place::Open(0), 1))];
+
+/// The filter that asks; about open files, too, if they may be what stands for devices.
+pub(super) fn filter(has_devices: bool) -> Vec<libc::sock_filter> {
+    let ask = |ask| match ask {
+        Ask::Unless(_, OF_OPEN_FILE) if has_devices => Ask::Always,
+        ask => ask,
+    };
+    let open = OF_OPEN_FILES.iter().filter(|_| has_devices).map(|(name, _)| (*name, Ask::Always));
+    seccomp::asking(CALLS.iter().map(|(name, _, when)| (*name, ask(*when))).chain(open))
 }
 
 /// What the calls are, by the instruction set and the number, and whether they are of 32 bits.
@@ -88,9 +111,14 @@ pub(super) fn meanings() -> HashMap<(u32, u32), (Call, bool)> {
     let mut meanings = HashMap::new();
     for (audit, column) in ARCHITECTURES {
         let is_32_bit = (audit, column) != ARCHITECTURES[0];
-        for (name, call, _) in CALLS {
-            // The oldest structures of 32-bit programs stay the kernel's.
-            let is_old = is_32_bit && matches!(call, Call::Stat(..) | Call::StatFileSystem(..));
+        let calls = CALLS.iter().map(|(name, call, _)| (name, call));
+        for (name, call) in calls.chain(OF_OPEN_FILES.iter().map(|(name, call)| (name, call))) {
+            // The oldest structures of 32-bit programs stay the kernel's, and the shortest numbers.
+            let is_old = match call {
+                Call::Stat(..) | Call::StatFileSystem(..) => is_32_bit,
+                Call::Chown(..) => is_32_bit && matches!(*name, "chown" | "lchown"),
+                _ => false,
+            };
             if let (Some(number), false) = (seccomp::number(name, column), is_old) {
                 meanings.insert((audit, number), (*call, is_32_bit));
             }
@@ -105,7 +133,8 @@ mod tests {
 
     #[test]
     fn every_call_is_in_the_table_of_the_filter() {
-        for (name, call, _) in CALLS {
+        let calls = CALLS.iter().map(|(name, call, _)| (name, call));
+        for (name, call) in calls.chain(OF_OPEN_FILES.iter().map(|(name, call)| (name, call))) {
             let found = ARCHITECTURES.iter().any(|(_, at)| seccomp::number(name, *at).is_some());
             assert!(found, "{name} {call:?}");
         }
