@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 use super::attributes::CAPABILITY;
 use super::calls::{Call, Place};
-use super::place::{Found, Known, RawStat, Words};
+use super::place::{AT_SYMLINK_NOFOLLOW, Found, Known, Named, RawStat};
 use super::process::Caller;
 use super::status::Status;
 use crate::sys::{self, notify};
@@ -124,27 +124,38 @@ impl Caller<'_> {
 
     /// The file that a call is about, if it stands for a device and the process gets there.
     fn stand_in(&self, place: Place) -> Result<Option<(Found, Known)>> {
-        let words = self.words(place)?;
-        let found = self.find_by(&words)?;
+        let (found, named) = match place {
+            Place::Open(descriptor) => (self.descriptor(self.int(descriptor)), None),
+            _ => {
+                let named = self.named(place)?;
+                (self.find_named(&named)?, Some(named).filter(|named| !named.path.is_empty()))
+            }
+        };
         if found.device()?.is_none() {
             return Ok(None);
         }
         // What the process has open, it could exchange.
         let found = Found::open(found.file()?);
         let Some(known) = found.device()? else { return Ok(None) };
-        let Words::Path(base, path, follow) = &words else { return Ok(Some((found, known))) };
         let status = self.kernels_status()?;
-        if !status.searches_all() {
-            let link = if *follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-            let from = self.from(*base, path)?;
-            let own = self.as_itself(&status, || {
-                self.open_from(from.as_ref(), path, OFlags::PATH | link, Mode::empty())
-            });
-            if Found::open(own?).device()?.is_none_or(|own| own.raw != known.raw) {
-                return Ok(None);
+        match named {
+            Some(named) if !status.searches_all() => {
+                let own = self.find_as_itself(&status, &named)?.device()?;
+                let is_same = own.is_some_and(|own| own.raw == known.raw);
+                Ok(is_same.then_some((found, known)))
             }
+            _ => Ok(Some((found, known))),
         }
-        Ok(Some((found, known)))
+    }
+
+    /// The file of a path, if the process gets there.
+    fn find_as_itself(&self, status: &Status, named: &Named) -> Result<Found> {
+        let Named { base, path, flags } = named;
+        let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
+        let link = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let from = self.from(*base, path)?;
+        let open = || self.open_from(from.as_ref(), path, OFlags::PATH | link, Mode::empty());
+        self.as_itself(status, open).map(Found::open)
     }
 
     fn stat_of_device(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {

@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use formwork_fs::{FileKind, Record, device_stand_in};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, SeekFrom, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::{Errno, Result};
 
 use super::asker::Asker;
 use super::walk::Asked;
 use crate::supervisor::calls::Place;
-use crate::supervisor::directories::{MOST, tell_of_devices};
+use crate::supervisor::directories::Next;
 use crate::supervisor::place::{Found, RawStat, put_device};
 use crate::supervisor::{Outcome, files};
 use crate::sys::notify;
@@ -125,33 +125,15 @@ impl Asker<'_> {
         if !self.kernel.has_devices() {
             return Ok(Outcome::Continue);
         }
-        let (flags, position) = self.state_of(self.int(0))?;
-        let directory = self.open_from(self.int(0) as i32, b"", flags | OFlags::DIRECTORY)?;
-        rustix::fs::seek(&directory, SeekFrom::Start(position))?;
-        let size = usize::try_from(self.int(2)).unwrap_or(MOST).min(MOST);
-        let mut list = vec![0; size];
-        let length = notify::list_directory(directory.as_fd(), &mut list)?;
-        if !tell_of_devices(&directory, &mut list[..length]) {
-            return Ok(Outcome::Continue);
-        }
-        self.write(self.long(1), &list[..length])?;
-        let place = (self.int(0), flags.contains(OFlags::CLOEXEC));
-        let listener = self.kernel.listener.as_fd();
-        notify::replace_descriptor(listener, self.notification.id, directory.as_fd(), place)?;
-        Ok(Outcome::Value(i64::try_from(length).unwrap_or_default()))
-    }
-
-    /// How the process has something open, and where it goes on.
-    fn state_of(&self, descriptor: u32) -> Result<(OFlags, u64)> {
-        let thread = self.notification.thread;
+        let (thread, descriptor) = (self.notification.thread, self.int(0));
         let place = format!("{thread}/fdinfo/{descriptor}");
         let info = self.in_reach(|| self.kernel.read(self.kernel.proc.as_fd(), &place))?;
-        let value = |name: &str| {
-            info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).ok_or(Errno::IO)
+        let open = |flags| self.open_from(descriptor as i32, b"", flags);
+        let Some(next) = Next::of(&info, open, self.int(2))? else {
+            return Ok(Outcome::Continue);
         };
-        let flags = u32::from_str_radix(value("flags:")?, 8).map_err(|_| Errno::IO)?;
-        let position = value("pos:")?.parse().map_err(|_| Errno::IO)?;
-        Ok((OFlags::from_bits_retain(flags) & (OFlags::CLOEXEC | OFlags::NONBLOCK), position))
+        self.write(self.long(1), &next.list)?;
+        next.answer(self.kernel.listener.as_fd(), self.notification.id, descriptor)
     }
 
     /// What stands for a device in the place that is asked about; `None` for everything else.

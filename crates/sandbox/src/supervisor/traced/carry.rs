@@ -41,7 +41,7 @@ impl Caller<'_> {
             Deed::Create => self.create_traced(inside),
             Deed::Open2 => self.open2_traced(inside),
             Deed::MakeDirectory(place, mode) => self.make_directory_traced(place, mode),
-            Deed::MakeNode(place, mode) => self.make_node_traced(place, mode),
+            Deed::MakeNode(place, mode) => self.make_node_traced(inside, place, mode),
             Deed::MakeLink(place) => {
                 let target = self.string(self.long(0))?;
                 let make = |entry: &Entry, _| {
@@ -85,6 +85,7 @@ impl Caller<'_> {
             Deed::RemoveAttribute(place, name) => self.remove_attribute_traced(place, name),
             Deed::ListAttributes(place, buffer) => self.list_attributes_traced(place, buffer),
             Deed::WorkingDirectory => self.working_directory(inside),
+            Deed::List => self.list_traced(inside),
             Deed::Process(at) => self.about_process(at),
             Deed::Priority(first) => self.priority(first),
             Deed::Shared => self.share(inside),
@@ -107,14 +108,17 @@ impl Caller<'_> {
     }
 
     /// A pipe, a socket or an empty file; a device is data.
-    fn make_node_traced(&self, place: Place, mode: usize) -> Result<Outcome> {
+    fn make_node_traced(&self, inside: &Inside, place: Place, mode: usize) -> Result<Outcome> {
         let bits = self.int(mode);
         let file_type =
             FileType::from_raw_mode(if bits & 0o170_000 == 0 { 0o100_000 } else { bits });
         if matches!(file_type, FileType::BlockDevice | FileType::CharacterDevice) {
             return match self.make_node(place, mode)? {
                 Outcome::Continue => Err(Errno::PERM),
-                outcome => Ok(outcome),
+                outcome => {
+                    inside.have_devices();
+                    Ok(outcome)
+                }
             };
         }
         let mode = bits & 0o7777 & !self.umask()?;

@@ -35,7 +35,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -119,6 +119,8 @@ pub(super) struct Inside {
     hostname: String,
     /// What is in memory.
     shown: Vec<Shown>,
+    /// Whether there may be something in the tree that stands for a device.
+    has_devices: AtomicBool,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -213,6 +215,7 @@ impl Inside {
             path,
             hostname: spec.hostname.clone(),
             shown,
+            has_devices: AtomicBool::new(spec.has_devices),
             lends,
             starter,
             programs: Mutex::default(),
@@ -220,6 +223,14 @@ impl Inside {
             sockets: Mutex::default(),
             shared: Mutex::default(),
         })
+    }
+
+    fn has_devices(&self) -> bool {
+        self.has_devices.load(Ordering::Acquire)
+    }
+
+    fn have_devices(&self) {
+        self.has_devices.store(true, Ordering::Release);
     }
 
     fn sockets(&self) -> MutexGuard<'_, sockets::Sockets> {
