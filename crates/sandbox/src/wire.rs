@@ -299,7 +299,12 @@ mod tests {
         let (ours, theirs) = channel().unwrap();
         let document = document(&7_u64).unwrap();
         let descriptors = [document.as_fd(), ours.as_fd()];
-        let request = Request::Run(Outside::default());
+        let most = Some(u64::MAX - 1);
+        let limits = crate::Resource::ALL.into_iter();
+        let resource_limits = limits
+            .map(|(_, resource)| ResourceLimit { resource, soft: most, hard: most })
+            .collect();
+        let request = Request::Run(Outside { resource_limits, ..Outside::default() });
         send_request(ours.as_fd(), &request, &descriptors).unwrap();
         let (arrived, received) = receive_request(theirs.as_fd()).unwrap().unwrap();
         assert_eq!((arrived, received.len()), (request, 2));
