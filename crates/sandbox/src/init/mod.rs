@@ -150,7 +150,7 @@ fn confinement<'a>(
         further_filter: None,
         questions,
         asking: None,
-        is_contained: false,
+        contained_by: None,
     }
 }
 
