@@ -9,7 +9,9 @@ use crate::support::{Pod, Site};
 /// is told. A last build removes what the others have left, and what that is not is told, too.
 const SCRIPT: &str = r#"
     work=$HOME/work; mkdir -p $work; cd $work; echo -n sesame > secret
-    build() { formwork build --no-cache -q --secret id=s,src=$work/secret /context; }
+    build="formwork build --no-cache -q --secret id=s,src=$work/secret /context"
+    # Whoever is not killed would stay.
+    sed '$a RUN (sleep 500 &); exec sleep 500' /context/Dockerfile > endless
     files() {
         find / '(' -path /proc -o -path /sys -o -path $work -o -path $STORE ')' -prune \
             -o -exec stat -c '%n %F %a %u:%g' {} + | sort
@@ -23,24 +25,27 @@ const SCRIPT: &str = r#"
         done 2> /dev/null
         [ -n "$found" ]
     }
-    build > /dev/null; files > before
+    children() { for parent; do cat /proc/$parent/task/*/children; done 2> /dev/null; }
+    $build > /dev/null; files > before
     turn=0
     for delay in $DELAYS; do
-        build > /dev/null 2>&1 &
+        $build -f endless > /dev/null 2>&1 &
         victim=$!
         sleep $delay
-        case $((turn % 3)) in
-            0) kill -9 $victim ;;
-            1) kill -9 $(cat /proc/$victim/task/*/children | cut -d ' ' -f 1) ;;
-            2) kill -9 -1 ;;
+        below=$(children $victim)
+        case $((turn % 4)) in
+            1) kill -9 -1 ;;
+            2) kill -9 $below; sleep 0.1 ;;
+            3) kill -9 $(children $below); sleep 0.1 ;;
         esac 2> /dev/null
-        wait
+        kill -9 $victim 2> /dev/null
+        wait $victim > /dev/null 2>&1
         tries=0
-        while others && [ $tries -lt 1000 ]; do tries=$((tries + 1)); sleep 0.01; done
+        while others && [ $tries -lt 500 ]; do tries=$((tries + 1)); sleep 0.01; done
         others && echo "$delay: $found"
         turn=$((turn + 1))
     done
-    build > image 2> told || cat told
+    $build > image 2> told || cat told
     files > after; diff before after
     ls -A $STORE/tmp
     find $STORE/locks -name 'step-*' -o -name 'lease-*'; find $STORE -name '.tmp-*'
