@@ -37,6 +37,27 @@ chmod 2775 d && echo > d/f && mkdir d/d && stat -c '%n %u:%g %a' d/f d/d";
     assert_eq!(lines(&site, script), expected);
 }
 
+#[test]
+fn owners_are_told_however_a_file_is_named() {
+    let Some(site) = site() else { return };
+    // The last name is nearly as long as one may be.
+    let script = "mkdir -p /tmp/d/e && cd /tmp/d && echo > f && chown 1000:50 f && ln -s .. e/l
+mkdir s && chown :50 s && chmod 2775 s
+dots=$(yes ./ | head -n 2040 | tr -d '\\n')
+for name in f ./f /tmp/d/f e/../f e/l/f //tmp//d/e/../f /tmp/d/e/l/f ${dots}f; do
+    [ $(stat -c %u:%g $name) = 1000:50 ] || echo $name
+done
+stat -L -c %u:%g /proc/self/fd/3 3< f && (cd s && stat -c %u:%g . ./ ../s/ && stat -L -c %u:%g .)
+mkdir e/l/s/1 ${dots}s/2 && echo > e/l/s/3 && echo > ${dots}s/4 && ln -s x /tmp/d/s/5 && cd s
+echo > 6 && stat -c '%n %u:%g' 1 2 3 4 5 6; stat -c %n none 2> /dev/null || echo none
+mv /tmp/d /tmp/moved && stat -c %u:%g ../f && rm -r /tmp/moved && stat -c %u:%g . ; echo over";
+    let expected = [
+        "1000:50", "0:50", "0:50", "0:50", "0:50", "1 0:50", "2 0:50", "3 0:50", "4 0:50",
+        "5 0:50", "6 0:50", "none", "1000:50", "0:50", "over",
+    ];
+    assert_eq!(lines(&site, script), expected);
+}
+
 /// What a user of the image may not do, in a step that begins as root; all have to be refused.
 const NOT_FOR_USERS: &[&str] = &[
     "echo > /new",

@@ -241,6 +241,17 @@ pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
     Ok(bytes)
 }
 
+/// The same of an open file, which may be open as a path alone.
+pub(crate) fn raw_stat_of(file: BorrowedFd<'_>) -> Result<[u8; 144]> {
+    let mut bytes = [0; 144];
+    // SAFETY: as above; the path is empty.
+    check(unsafe {
+        let (file, place) = (file.as_raw_fd(), bytes.as_mut_ptr());
+        libc::syscall(libc::SYS_newfstatat, file, c"".as_ptr(), place, libc::AT_EMPTY_PATH)
+    })?;
+    Ok(bytes)
+}
+
 /// What `fstatfs` says of a file system, as its bytes.
 pub(crate) fn raw_statfs(file: BorrowedFd<'_>) -> Result<[u8; 120]> {
     let mut bytes = [0; 120];
