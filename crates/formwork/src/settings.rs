@@ -101,6 +101,17 @@ impl Settings {
         ));
     }
 
+    /// Warns who asks for a size of `/dev/shm` where nothing of the kind can be mounted.
+    pub(crate) fn warn_of_shared_memory(&self, args: &WorldArgs) {
+        let is_plain = self.rung().is_some_and(|rung| rung.can_run() && !rung.can_mount());
+        if is_plain && args.shm_size.is_some() {
+            render::warning(
+                "`--shm-size` has no effect: nothing can be mounted here, so `/dev/shm` is a \
+                 directory of the store's file system, with all the room that is left there",
+            );
+        }
+    }
+
     /// Where the store is, or will be, with what the user calls its place.
     pub(crate) fn root(&self) -> &Path {
         &self.root

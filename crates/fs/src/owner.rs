@@ -1,9 +1,13 @@
-//! Owners that are kept as data, for a process that has one id to give and no other.
+//! Devices that are kept as data, and owners, for a process that has one id to give and no other.
 //!
-//! In a user namespace with a single id, every file belongs to that id, and nobody can make a
-//! device. There, the owner that a file is meant to have, and the device that it stands for, are a
-//! [`Record`] in an attribute of the file: it goes with the file through renames, further names and
-//! the copies that overlayfs makes. Without a record, a file is root's.
+//! In a user namespace with a single id, every file belongs to that id. There, the owner that a file
+//! is meant to have is a [`Record`] in an attribute of the file: it goes with the file through
+//! renames, further names and the copies that overlayfs makes. Without a record, a file is root's.
+//!
+//! No process makes a device for a layer: in none of them may a step open one, and most processes
+//! may not make them. What stands for a device has a record with its numbers, also where owners are
+//! the kernel's; the record says nothing else there. The kernel takes such a record away when the
+//! file gets another owner (`chown(2)`), so whoever gives one away writes its record again.
 //!
 //! Only regular files and directories may have attributes of users. For all others, the one
 //! attribute that a user namespace may set on them is used: file capabilities, which mean nothing
@@ -11,7 +15,8 @@
 //!
 //! A socket that nobody listens at stands for a device ([`device_stand_in`]): the kernel lets nobody
 //! open, truncate, map or execute one, as it lets nobody use a device on a mount without devices, so
-//! nobody has to watch over it. Where sockets can have no record, an empty file can stand for one,
+//! nobody has to watch over it. Who plants such a record makes a tree show a device, as any archive
+//! can, and gains nothing else. Where sockets can have no record, an empty file can stand for one,
 //! too; then it is up to others that nobody opens it.
 //!
 //! Without any user namespace there is not even that one. Then what is neither file nor directory has
@@ -132,6 +137,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record of a device: whether it is a block device, its major and its minor number.
+    pub fn of_device(block: bool, major: u32, minor: u32) -> Self {
+        Self { device: Some((block, major, minor)), ..Self::default() }
+    }
+
+    /// Whether a file of a kind may have one that counts: where owners are the kernel's, only a
+    /// socket, which may stand for a device.
+    pub fn counts_for(kind: FileKind) -> bool {
+        owners_are_data() || kind == FileKind::Socket
+    }
+
     /// The attribute in which a file of some kind has its record.
     pub fn attribute(kind: FileKind) -> &'static [u8] {
         match kind {
@@ -175,7 +191,9 @@ impl Record {
                 mark if mark == MARK => None,
                 mark if kind == FileKind::Socket => {
                     let block = DEVICE_MARKS.iter().position(|device| mark[4..] == device[..])?;
-                    Some((block == 1, number(12)? >> 20, number(12)? & 0xf_ffff))
+                    let device = (block == 1, number(12)? >> 20, number(12)? & 0xf_ffff);
+                    // The character device 0:0 means that a file is lacking.
+                    Some(device).filter(|device| *device != (false, 0, 0))
                 }
                 _ => return None,
             };
@@ -196,10 +214,14 @@ impl Record {
         *self == Self::default()
     }
 
-    /// What the kernel knows about a file, corrected by its record.
+    /// What the kernel knows about a file, corrected by its record: the device alone, where owners
+    /// are the kernel's.
     #[must_use]
     pub fn correct(&self, stat: FileStat) -> FileStat {
-        let (uid, gid, mode) = (self.uid, self.gid, self.mode.unwrap_or(stat.mode));
+        let (uid, gid, mode) = match owners_are_data() {
+            true => (self.uid, self.gid, self.mode.unwrap_or(stat.mode)),
+            false => (stat.uid, stat.gid, stat.mode),
+        };
         match self.device {
             None => FileStat { uid, gid, mode, ..stat },
             Some((block, major, minor)) => {
@@ -309,7 +331,7 @@ pub fn give_mode(file: BorrowedFd<'_>, kind: FileKind, mode: u32) -> Result<()> 
 /// Fails where the file may not be looked at.
 pub fn stat_with_record(file: BorrowedFd<'_>) -> Result<FileStat> {
     let stat = FileStat::from(rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)?);
-    let record = if owners_are_data() { read_record(file, stat.kind)? } else { None };
+    let record = if Record::counts_for(stat.kind) { read_record(file, stat.kind)? } else { None };
     Ok(record.map_or(stat, |record| record.correct(stat)))
 }
 
@@ -379,6 +401,22 @@ mod tests {
         assert_eq!(device[12..], *b"\x01\0\x80\0fwkb");
         let seen_elsewhere = [&[0, 0, 0, 3], &link[4..], &[0; 4]].concat();
         assert_eq!(Record::decode(FileKind::Symlink, &seen_elsewhere), Some(OWNER));
+    }
+
+    #[test]
+    fn where_owners_are_the_kernels_a_record_tells_of_the_device_alone() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let stat = FileStat::from(rustix::fs::stat(dir.path()).unwrap());
+        let device = Record { device: Some((true, 8, 1)), mode: Some(0o7777), ..OWNER };
+        let corrected = device.correct(stat);
+        assert_eq!((corrected.kind, corrected.rdev), (FileKind::BlockDevice, (8, 1)));
+        assert_eq!((corrected.mode, corrected.size), (stat.mode, 0));
+        assert_eq!((corrected.uid, corrected.gid), (stat.uid, stat.gid));
+        assert_eq!(OWNER.correct(stat), stat);
+        for kind in [FileKind::Regular, FileKind::Directory, FileKind::Symlink, FileKind::Fifo] {
+            assert!(!Record::counts_for(kind), "{kind:?}");
+        }
+        assert!(Record::counts_for(FileKind::Socket));
     }
 
     #[test]

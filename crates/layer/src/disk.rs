@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use formwork_fs::{
-    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, owners_are_data,
-    write_xattr, write_xattr_of,
+    FileKind, Follow, FsError, OWNER_ATTRIBUTE, Record, RootDir, Timestamp, device_stand_in,
+    owners_are_data, read_record, write_record, write_xattr, write_xattr_of,
 };
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
@@ -33,7 +33,8 @@ pub enum Ownership {
 /// lacks it; only processes that run on the directory do not see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Omitted {
-    /// Device files: an ordinary user may not make any.
+    /// Device files, where the file system keeps no records of what stands for them, or where an
+    /// ordinary user would have to make real ones.
     pub devices: u64,
     /// Extended attributes that the file system or the kernel refused.
     pub xattrs: u64,
@@ -100,6 +101,12 @@ impl Maker {
         node: &Node,
         metadata: &Metadata,
     ) -> Result<(), LayerError> {
+        // A directory of the user's gets real ones.
+        let stand_in = node.device().filter(|_| self.ownership == Ownership::Exact);
+        if let Some((block, major, minor)) = stand_in {
+            let record = Record::of_device(block, major, minor);
+            return self.make_stand_in(directory, name, (node, &record), metadata);
+        }
         let device = |file_type, major, minor| {
             let device = rustix::fs::makedev(major, minor);
             rustix::fs::mknodat(directory, name, file_type, Mode::RUSR | Mode::WUSR, device)
@@ -108,9 +115,6 @@ impl Maker {
             Node::Symlink { target } => rustix::fs::symlinkat(&**target, directory, name),
             Node::Fifo => device(FileType::Fifo, 0, 0),
             Node::Whiteout => device(FileType::CharacterDevice, 0, 0),
-            Node::CharDevice { .. } | Node::BlockDevice { .. } if owners_are_data() => {
-                device(formwork_fs::device_stand_in(), 0, 0)
-            }
             Node::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor),
             Node::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor),
             Node::File(_) | Node::Directory { .. } | Node::HardLink { .. } => Ok(()),
@@ -130,6 +134,28 @@ impl Maker {
         }
     }
 
+    /// Makes what stands for a device, or nothing where it could not be told from another file.
+    fn make_stand_in(
+        &self,
+        directory: &RootDir,
+        name: &[u8],
+        (node, device): (&Node, &Record),
+        metadata: &Metadata,
+    ) -> Result<(), LayerError> {
+        rustix::fs::mknodat(directory, name, device_stand_in(), Mode::RUSR | Mode::WUSR, 0)
+            .map_err(|errno| failed("create", directory, name, errno))?;
+        self.finish_node(directory, name, node, metadata)?;
+        // The kernel takes the record away where a file gets an owner, so it comes after that.
+        match record_device(directory, name, device) {
+            Ok(()) => Ok(()),
+            Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP) => {
+                self.devices.fetch_add(1, Ordering::Relaxed);
+                remove(directory, name, node)
+            }
+            Err(errno) => Err(failed("keep the device numbers of", directory, name, errno)),
+        }
+    }
+
     fn finish_node(
         &self,
         directory: &RootDir,
@@ -139,7 +165,7 @@ impl Maker {
     ) -> Result<(), LayerError> {
         let is_given = self.ownership != Ownership::Exact
             || self
-                .give(give_node(directory, name, node, metadata))
+                .give(formwork_fs::give(directory.as_fd(), name, metadata.uid, metadata.gid))
                 .map_err(|errno| owner_error(path_of(directory, name), errno))?;
         if !matches!(node, Node::Symlink { .. }) {
             // Nobody else writes here, so the name is still what was just made.
@@ -147,8 +173,9 @@ impl Maker {
                 .map_err(|errno| failed("change the mode of", directory, name, errno))?;
         }
         self.set_xattrs(metadata, |attribute, value| {
-            // What is neither file nor directory may have its owner in the place of capabilities.
-            if attribute == CAPABILITY && owners_are_data() {
+            // What is neither file nor directory may have its record in the place of capabilities.
+            let has_record = owners_are_data() || node.device().is_some();
+            if attribute == CAPABILITY && has_record {
                 return Ok(());
             }
             write_xattr(directory.as_fd(), name, attribute, value)
@@ -282,26 +309,13 @@ fn is_refusal(error: &FsError) -> bool {
     matches!(errno, Some(Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS))
 }
 
-/// Gives what is neither file nor directory its owner. Where that is data, so is a device.
-fn give_node(
-    directory: &RootDir,
-    name: &[u8],
-    node: &Node,
-    metadata: &Metadata,
-) -> rustix::io::Result<()> {
-    let Metadata { uid, gid, .. } = *metadata;
-    let device = match node {
-        Node::CharDevice { major, minor } => (false, *major, *minor),
-        Node::BlockDevice { major, minor } => (true, *major, *minor),
-        _ => return formwork_fs::give(directory.as_fd(), name, uid, gid),
-    };
-    if !owners_are_data() {
-        return formwork_fs::give(directory.as_fd(), name, uid, gid);
-    }
+/// Keeps beside what its record says already that something stands for a device.
+fn record_device(directory: &RootDir, name: &[u8], device: &Record) -> rustix::io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let record = Record { uid, gid, device: Some(device), mode: None };
-    formwork_fs::write_record(file.as_fd(), FileKind::from(formwork_fs::device_stand_in()), &record)
+    let kind = FileKind::from(device_stand_in());
+    let old = read_record(file.as_fd(), kind)?.unwrap_or_default();
+    write_record(file.as_fd(), kind, &Record { device: device.device, ..old })
 }
 
 /// The mode of an entry. One that is not its owner's stays the caller's to read, and lends nobody the
@@ -312,8 +326,7 @@ fn mode(metadata: &Metadata, is_given: bool) -> Mode {
 
 /// Sets the mode of what is neither file nor directory nor link. Nobody else writes there.
 fn set_mode(directory: &RootDir, name: &[u8], node: &Node, mode: Mode) -> rustix::io::Result<()> {
-    let is_device = matches!(node, Node::CharDevice { .. } | Node::BlockDevice { .. });
-    if formwork_fs::lone_ids().is_none() || !is_device {
+    if formwork_fs::lone_ids().is_none() || node.device().is_none() {
         return rustix::fs::chmodat(directory, name, mode, AtFlags::empty());
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -28,7 +28,16 @@ pub fn set_times(tree: &Tree, directory: &RootDir, threads: usize) -> Result<(),
                 None => (RelPath::root(), &b"."[..]),
             };
             let parent = directory.open_dir(&parent, Follow::Never)?;
-            set_time(parent.as_fd(), name, entry.metadata.mtime, || directory.path_of(&entry.path))
+            let path = || directory.path_of(&entry.path);
+            match set_time(parent.as_fd(), name, entry.metadata.mtime, path) {
+                // It could not be made.
+                Err(LayerError::Fs(error))
+                    if error.is_not_found() && entry.node.device().is_some() =>
+                {
+                    Ok(())
+                }
+                result => result,
+            }
         },
     )?;
     Ok(())

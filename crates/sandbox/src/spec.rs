@@ -28,6 +28,12 @@ pub struct ProcessSpec {
     /// symbolic links in the tree that may lead to any of these.
     #[serde(with = "encoding::optional_list")]
     pub shown: Option<Vec<Vec<u8>>>,
+    /// Whether the tree of a process that is shown something has what stands for devices
+    /// ([`formwork_fs::Record`]), of which it is to be told.
+    pub has_devices: bool,
+    /// The numbers of the files that have several names in the tree of a process that is shown
+    /// something: a name gets a file of its own when it changes, as on an overlay.
+    pub linked: Vec<u64>,
     /// The program and its arguments. A program without a slash is looked up along `PATH` of
     /// `env`, inside.
     pub args: Vec<OsString>,
@@ -76,6 +82,8 @@ impl ProcessSpec {
             root,
             mounts: Vec::new(),
             shown: None,
+            has_devices: false,
+            linked: Vec::new(),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: RelPath::root(),

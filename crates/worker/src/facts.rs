@@ -20,9 +20,19 @@ pub(crate) const PACKED: &str = "packed-v1-";
 /// The fact that says when the layer was made, in seconds since 1970.
 pub(crate) const CREATED: &str = "created";
 
+/// The fact that a layer has devices outside of `/dev`, and its directory what stands for them; who
+/// has none has no such fact. Layers of earlier versions have none either, and real devices.
+pub(crate) const DEVICES: &str = "devices";
+
 /// The fact about the blob in which the layer came from a cache elsewhere. It may have lost
 /// modification times, which the list of files has.
 pub(crate) const IMPORTED: &str = "imported";
+
+/// The list of a layer's files, encoded, with what it says that is to be known sooner.
+pub(crate) fn facts_of<'a>(tree: &Tree, encoded: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
+    let devices: Option<(&str, &[u8])> = tree.has_devices().then_some((DEVICES, b""));
+    [(TREE, encoded)].into_iter().chain(devices).collect()
+}
 
 /// In which form a layer is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ mod pack;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use formwork_content::Blob;
 use formwork_fs::{FsError, RootDir};
@@ -18,7 +18,7 @@ use formwork_layer::{
 use formwork_oci::{ChainId, Descriptor, DiffId};
 use formwork_snapshot::{Active, Committed, SnapshotKey, Snapshotter};
 
-use crate::facts::{CREATED, IMPORTED, PackedFact, TREE, whole_forms};
+use crate::facts::{CREATED, DEVICES, IMPORTED, PackedFact, TREE, facts_of, whole_forms};
 use crate::imported::{ImportedLayer, ImportedLayers, unusable as not_imported};
 use crate::store::{LayerStore, now};
 use crate::{BaseLayerError, WorkerError, name};
@@ -32,6 +32,7 @@ pub struct Layer {
     store: Arc<LayerStore>,
     source: Source,
     forms: Mutex<Forms>,
+    has_devices: OnceLock<bool>,
 }
 
 /// What there is of a layer in this process.
@@ -72,7 +73,8 @@ pub(crate) enum Source {
 impl Layer {
     /// A layer that may be in the store, and otherwise comes from somewhere else.
     pub(crate) fn new(name: SnapshotKey, store: &Arc<LayerStore>, source: Source) -> Arc<Self> {
-        Arc::new(Self { name, store: Arc::clone(store), source, forms: Mutex::default() })
+        let (forms, has_devices) = (Mutex::default(), OnceLock::new());
+        Arc::new(Self { name, store: Arc::clone(store), source, forms, has_devices })
     }
 
     /// Keeps a layer that was built just now: its list of files, and the directory if there is
@@ -98,7 +100,8 @@ impl Layer {
         let name = name::of_tree(&tree.digest(), &encoded)
             .ok_or_else(|| WorkerError::Internal("a layer cannot be named".to_owned()))?;
         let created = created.to_string();
-        let facts = [(TREE, &*encoded), (CREATED, created.as_bytes())];
+        let mut facts = facts_of(&tree, &encoded);
+        facts.push((CREATED, created.as_bytes()));
         let has_directory = directory.is_some();
         let snapshot = store.snapshots.commit(&name, directory, &facts)?;
         let layer = Self::new(name, store, source);
@@ -126,6 +129,21 @@ impl Layer {
         let Some(snapshot) = self.store.snapshots.get(&self.name)? else { return Ok(None) };
         let fact = snapshot.fact(CREATED)?;
         Ok(fact.and_then(|fact| String::from_utf8(fact).ok()?.parse().ok()))
+    }
+
+    /// Whether the layer's directory, which has been made, has something outside of `/dev` that
+    /// stands for a device. Costs a look at the store the first time.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read.
+    pub fn has_devices(&self) -> Result<bool, WorkerError> {
+        if let Some(known) = self.has_devices.get() {
+            return Ok(*known);
+        }
+        let snapshot = self.store.snapshots.peek(&self.name);
+        let fact = snapshot.map(|snapshot| snapshot.fact(DEVICES)).transpose()?.flatten();
+        Ok(*self.has_devices.get_or_init(|| fact.is_some()))
     }
 
     /// The number of bytes of the layer's files.
@@ -313,7 +331,9 @@ impl Layer {
                 if !needs_directory && let Some(tree) = imported.tree(&self.name)? {
                     // Who builds this again without the cache elsewhere needs the list for keys.
                     let created = imported.created.to_string();
-                    let facts = [(TREE, &*tree.encode()), (CREATED, created.as_bytes())];
+                    let encoded = tree.encode();
+                    let mut facts = facts_of(&tree, &encoded);
+                    facts.push((CREATED, created.as_bytes()));
                     self.store.snapshots.commit(&self.name, None, &facts)?;
                     forms.tree = Some(Arc::new(tree));
                     return Ok(());
@@ -386,8 +406,9 @@ impl Layer {
                 adopt_implied(applied.tree, implied, &below, directory.as_ref())?
             }
         };
-        let snapshot =
-            self.store.snapshots.commit(&self.name, active, &[(TREE, &*tree.encode())])?;
+        let encoded = tree.encode();
+        let facts = facts_of(&tree, &encoded);
+        let snapshot = self.store.snapshots.commit(&self.name, active, &facts)?;
         self.found(forms, &snapshot, tree)
     }
 
@@ -397,7 +418,8 @@ impl Layer {
         let threads = self.store.threads;
         let options = MaterializeOptions { hard_links: true, threads, ..Default::default() };
         materialize(&tree, &directory, &options)?;
-        let facts = [(TREE, &*tree.encode())];
+        let encoded = tree.encode();
+        let facts = facts_of(&tree, &encoded);
         let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
         self.found(forms, &snapshot, tree)
     }
@@ -436,7 +458,8 @@ impl Layer {
             return Err(WorkerError::BaseLayer { diff_id: packed.diff_id.clone(), problem });
         }
         set_times(&tree, &directory, self.store.threads)?;
-        let facts = [(TREE, &*tree.encode())];
+        let encoded = tree.encode();
+        let facts = facts_of(&tree, &encoded);
         let snapshot = self.store.snapshots.commit(&self.name, Some(active), &facts)?;
         self.found(forms, &snapshot, Tree::clone(&tree))
     }

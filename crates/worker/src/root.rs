@@ -121,6 +121,21 @@ impl Root {
         for_all(&self.layers, Layer::directory).map(topmost)
     }
 
+    /// Whether a step on the layers' directories, which have been made, could come across what stands
+    /// for a device: whether there is one outside of `/dev`.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the store cannot be read.
+    pub fn has_devices(&self) -> Result<bool, WorkerError> {
+        for layer in self.layers.iter() {
+            if layer.has_devices()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What a file holds, following links; `None` if there is no such file or it has more than
     /// `limit` bytes.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WorkerError> {

@@ -47,6 +47,7 @@ fn build_image(args: &BuildArgs, settings: &Settings) -> Result<(), Failure> {
     let outputs = request.outputs.clone();
     let host = commands::open(settings)?;
     settings.warn_of_copies();
+    settings.warn_of_shared_memory(&args.world);
     let _agents = secrets::serve(agents, &host, &mut request.agents)?;
     request.git.agent = request.agents.get("default").cloned().or(request.git.agent);
     if args.method() != Method::Build {

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &RunArgs, settings: &Settings) -> Result<ExitCode, Failu
     let volumes = volumes(&args.volume, &args.mount).map_err(Failure::of_run)?;
     let env = variables(args).map_err(Failure::of_run)?;
     let host = commands::open(settings).map_err(Failure::of_run)?;
+    settings.warn_of_shared_memory(&args.world);
     commands::remove_stale(&host);
     let image = find_image(&host, image, platform.as_ref(), args.pull.into())
         .map_err(|error| Failure::from(error).of_run())?;

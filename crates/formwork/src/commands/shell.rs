@@ -23,6 +23,7 @@ pub(crate) fn run(args: &ShellArgs, settings: &Settings) -> Result<ExitCode, Fai
     let mut volumes = run::volumes(&args.volume, &[]).map_err(Failure::of_run)?;
     let platform = args.platform.as_deref().map(|text| commands::platform(Some(text)));
     let platform = platform.transpose().map_err(Failure::of_run)?;
+    settings.warn_of_shared_memory(&args.world);
     let host = commands::open(settings).map_err(Failure::of_run)?;
     commands::remove_stale(&host);
     let image = find_image(&host, &args.image, platform.as_ref(), args.pull.into())

@@ -2,7 +2,7 @@
 
 use formwork_testing::{is_root, skipped};
 
-use crate::support::{Ran, Site, Tree};
+use crate::support::{Ran, Site, Tree, on_each_rung};
 
 /// A place as root, without namespaces; `None` after noting that the test is skipped.
 fn site() -> Option<Site> {
@@ -121,4 +121,22 @@ RUN test $(readlink /proc/self) -gt 1 && ! cat /proc/$PPID/status && echo out > 
     let text = site.run(&["doctor"]);
     // Who may mount, and builds without all the same, is told of the machine.
     assert!(!text.contains("secrets in memory"), "{text}");
+}
+
+#[test]
+fn a_size_of_shared_memory_that_cannot_be_had_is_told() {
+    on_each_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/dev/shm/f bs=1M count=2 2>/dev/null || echo full\n";
+        let built = Ran::of(&mut site.build_command(&["--shm-size=1m", "-t", "app"], dockerfile));
+        let told = built.succeeded().stderr;
+        let warning = "`--shm-size` has no effect: nothing can be mounted here";
+        assert_eq!(told.contains(warning), !site.has_namespaces(), "{told}");
+        assert_eq!(told.contains("\"full\""), site.has_namespaces(), "{told}");
+        let ran = Ran::of(&mut site.formwork(&["run", "--shm-size=1m", "app", "true"]));
+        let told = ran.succeeded().stderr;
+        assert_eq!(told.contains(warning), !site.has_namespaces(), "{told}");
+    });
 }

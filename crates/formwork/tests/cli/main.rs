@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod containers;
 mod debian;
+mod devices;
 mod diagnostics;
 mod emulation;
 mod explain;

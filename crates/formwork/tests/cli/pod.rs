@@ -295,6 +295,23 @@ fn a_pod_without_capabilities_and_with_a_read_only_root_builds_the_same_image() 
 }
 
 #[test]
+fn devices_that_a_container_lends_a_step_stay_as_they_are() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let step = "! chmod 600 /proc/self/fd/0 && ! chown 1:1 /proc/self/fd/0 && touch /proc/self/fd/0 \
+        && touch -d 2000-01-01 /proc/self/fd/0 && chmod 604 /dev/zero && touch /dev/null";
+    site.write("Dockerfile", format!("FROM scratch\nADD base.tar /\nRUN {step}\n"));
+    // The devices are this user's, though it has no power.
+    pod.capabilities.clear();
+    let told = "stat -c '%a %u %Y' /dev/null /dev/zero";
+    let inside = pod.sh(&format!("{told}; formwork build /context >&2 && {told}"));
+    let lines: Vec<_> = inside.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{}{}", inside.stdout, inside.stderr);
+    assert_eq!(lines[..2], lines[2..], "{}", inside.stderr);
+}
+
+#[test]
 fn packages_are_installed_by_somebody_else_than_root_in_a_stock_container() {
     let Some(archive) = debian::root_file_system() else { return };
     let site = Site::new();

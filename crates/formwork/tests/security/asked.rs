@@ -22,7 +22,12 @@ const TRUTH: &str = "/tmp/truth";
 
 /// Runs an attempt in a step with a single id; it has to succeed, and nothing outside to change.
 fn ask(attempt: &str) {
-    let Some(site) = Site::on(Rung::SingleId).filter(Site::make_busybox) else { return };
+    ask_on(Rung::SingleId, attempt);
+}
+
+/// The same on another rung.
+fn ask_on(rung: Rung, attempt: &str) {
+    let Some(site) = Site::on(rung).filter(Site::make_busybox) else { return };
     arm(&site);
     let target = Target::new(&site);
     let script = format!(
@@ -57,7 +62,9 @@ fn programs_of_32_bits_are_told_the_same() {
 
 #[test]
 fn devices_are_listed_as_such() {
-    ask("look");
+    for rung in [Rung::SingleId, Rung::Chroot, Rung::Pod, Rung::Traced] {
+        ask_on(rung, "look");
+    }
 }
 
 #[test]

@@ -19,6 +19,11 @@ use crate::target::{SECRET, Target};
 pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("read a file of the host", "cat @HOST@/file"),
     ("read it through `..`", "cat /../../../../../..@HOST@/file"),
+    (
+        "go above the root by a path as long as can be",
+        "cd / && p=.. && while [ ${#p} -lt 4086 ]; do p=$p/.; done; \
+            for more in 1 2 3 4 5 6 7 8 9 10; do p=$p/; [ -e $p ] && ! [ $p -ef / ] && exit 0; done; false",
+    ),
     ("write a file of the host", "echo x > @HOST@/file"),
     ("reach the host's root through process 1", "cat /proc/1/root@HOST@/file || ls /proc/1/root/"),
     (

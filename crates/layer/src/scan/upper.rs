@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use formwork_fs::{
-    FileKind, FileStat, Follow, FsError, RelPath, RootDir, Verdict, WalkEntry, owners_are_data,
-    read_record, read_xattr_of, walk,
+    FileKind, FileStat, Follow, FsError, Record, RelPath, RootDir, Verdict, WalkEntry,
+    owners_are_data, read_record, read_xattr_of, walk,
 };
 use rustix::fs::{Mode, OFlags};
 
@@ -27,8 +27,8 @@ pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 ///
 /// Of the extended attributes, files keep their capabilities and nothing else, as in the layers of
 /// containerd and BuildKit: security labels and access control lists come from the machine that
-/// the image is built on, and `user.overlay.*` is the overlay's own. Sockets are left out: nothing
-/// listens on them any more.
+/// the image is built on, and `user.overlay.*` is the overlay's own. Sockets that stand for devices
+/// are those; others are left out: nothing listens on them any more.
 ///
 /// # Errors
 ///
@@ -40,7 +40,7 @@ pub fn scan_upper(
 ) -> Result<Tree, LayerError> {
     let directory = origin.directory();
     let entries = walk(directory, &|_: &RelPath, _| Verdict::Keep, threads)?;
-    let entries = with_owners(directory, entries, threads)?;
+    let entries = with_records(directory, entries, threads)?;
     let further_names = further_names(&entries);
     let examined =
         flow::map(&entries, threads, is_large, |entry| match further_names.get(&entry.path) {
@@ -59,20 +59,27 @@ pub fn scan_upper(
     Tree::new(tree)
 }
 
-/// The entries with the owners that they have as data, where owners are data.
-pub(super) fn with_owners(
+/// The entries with what their records say: the devices that they stand for, and where owners are
+/// data, their owners.
+pub(super) fn with_records(
     directory: &RootDir,
     entries: Vec<WalkEntry>,
     threads: usize,
 ) -> Result<Vec<WalkEntry>, LayerError> {
-    if !owners_are_data() {
-        return Ok(entries);
+    if owners_are_data() {
+        return flow::map(
+            &entries,
+            threads,
+            |_| false,
+            |entry| with_record(directory, entry.clone()),
+        );
     }
-    flow::map(&entries, threads, |_| false, |entry| with_owner(directory, entry.clone()))
+    // There are few to ask.
+    entries.into_iter().map(|entry| with_record(directory, entry)).collect()
 }
 
-pub(super) fn with_owner(directory: &RootDir, entry: WalkEntry) -> Result<WalkEntry, LayerError> {
-    if !owners_are_data() {
+pub(super) fn with_record(directory: &RootDir, entry: WalkEntry) -> Result<WalkEntry, LayerError> {
+    if !Record::counts_for(entry.stat.kind) {
         return Ok(entry);
     }
     let file = directory.open_raw(&entry.path, OFlags::PATH, Mode::empty(), Follow::Never)?;
@@ -130,7 +137,7 @@ fn without_root_id(capability: &[u8]) -> Box<[u8]> {
 pub(super) fn root(origin: &Origin, below: &Metadata) -> Result<Option<Entry>, LayerError> {
     let path = RelPath::root();
     let Some(stat) = origin.directory().stat(&path, Follow::Never)? else { return Ok(None) };
-    let stat = with_owner(origin.directory(), WalkEntry { path: path.clone(), stat })?.stat;
+    let stat = with_record(origin.directory(), WalkEntry { path: path.clone(), stat })?.stat;
     if (stat.mode, stat.uid, stat.gid) == (below.mode, below.uid, below.gid) {
         return Ok(None);
     }

@@ -117,6 +117,15 @@ impl Node {
         matches!(self, Self::Directory { .. })
     }
 
+    /// The device that this is: whether it is a block device, its major and its minor number.
+    pub fn device(&self) -> Option<(bool, u32, u32)> {
+        match self {
+            Self::CharDevice { major, minor } => Some((false, *major, *minor)),
+            Self::BlockDevice { major, minor } => Some((true, *major, *minor)),
+            _ => None,
+        }
+    }
+
     /// A character device, or the whiteout that overlayfs writes as one.
     pub fn char_device(major: u32, minor: u32) -> Self {
         if (major, minor) == (0, 0) { Self::Whiteout } else { Self::CharDevice { major, minor } }

@@ -83,6 +83,20 @@ impl Tree {
         self.entries.iter().map(size).fold(0, u64::saturating_add)
     }
 
+    /// Whether there are devices that a step could come across: those outside of `/dev`, in whose
+    /// place every step has one of its own.
+    pub fn has_devices(&self) -> bool {
+        let is_device = |entry: &Entry| match &entry.node {
+            Node::HardLink { .. } => self.inode(entry).node.device().is_some(),
+            node => node.device().is_some(),
+        };
+        let is_seen =
+            |path: &RelPath| path.as_bytes().split(|byte| *byte == b'/').next() != Some(b"dev");
+        // Most trees have none at all, and looking links up takes time.
+        self.entries.iter().any(|entry| entry.node.device().is_some())
+            && self.entries.iter().any(|entry| is_device(entry) && is_seen(&entry.path))
+    }
+
     /// The entry at a path.
     pub fn get(&self, path: &RelPath) -> Option<&Entry> {
         let at = self.position(path).ok()?;
@@ -292,6 +306,21 @@ mod tests {
         assert!(tree.get(&path("a/b")).unwrap().node.is_directory());
         assert!(tree.get(&path("b")).is_none());
         assert_eq!(tree.size(), 2);
+    }
+
+    #[test]
+    fn devices_count_where_a_step_has_none_of_its_own() {
+        let device = |path| entry(path, Node::CharDevice { major: 1, minor: 3 });
+        let has_devices = |entries: Vec<Entry>| tree(entries).has_devices();
+        assert!(!has_devices(vec![dir("a"), file("a/b", ""), whiteout("c")]));
+        assert!(!has_devices(vec![dir("dev"), device("dev/a"), dir("dev/b"), device("dev/b/c")]));
+        assert!(has_devices(vec![device("a")]));
+        assert!(has_devices(vec![dir("devel"), device("devel/a")]));
+        assert!(has_devices(vec![dir("dev"), device("dev/a"), link("x", "dev/a")]));
+        assert!(has_devices(vec![
+            dir("a"),
+            entry("a/b", Node::BlockDevice { major: 8, minor: 1 })
+        ]));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! so on stderr, as `skipped: …`.
 
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod materialize;
 #[cfg(test)]
 mod rootless;

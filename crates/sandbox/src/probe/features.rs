@@ -248,7 +248,11 @@ const USES: [(&str, CapabilitySet, &str); 8] = [
     ("FSETID", CapabilitySet::FSETID, "files that change lose their setgid bit"),
     ("KILL", CapabilitySet::KILL, "root of a step cannot end the processes of others"),
     ("MKNOD", CapabilitySet::MKNOD, "there are no devices, and so nothing can be run"),
-    ("SETFCAP", CapabilitySet::SETFCAP, "files can be given no capabilities"),
+    (
+        "SETFCAP",
+        CapabilitySet::SETFCAP,
+        "files can be given no capabilities, and devices not be kept",
+    ),
     ("SETGID", CapabilitySet::SETGID, "no step runs as another user, and apt and `su` fail"),
     ("SETUID", CapabilitySet::SETUID, "no step runs as another user, and apt and `su` fail"),
 ];

@@ -3,8 +3,6 @@
 //! Where a call keeps what it is about, is a [`Place`]; the numbers of the calls are those of the
 //! table of the filter. Pure data.
 
-use std::collections::HashMap;
-
 use crate::seccomp::{self, ARCHITECTURES, Ask};
 
 /// Where a call says which file it is about. The numbers are those of arguments.
@@ -279,8 +277,8 @@ pub(super) fn filter() -> Vec<libc::sock_filter> {
     seccomp::asking(CALLS.iter().map(|(name, _, ask)| (*name, *ask)))
 }
 
-/// What the calls are that are asked about.
-pub(super) struct Calls(HashMap<(u32, u32), Meaning>);
+/// What the calls are that are asked about, by the numbers that they have in each instruction set.
+pub(super) struct Calls([Vec<Option<Meaning>>; ARCHITECTURES.len()]);
 
 /// What a call is, in one of the two instruction sets.
 #[derive(Clone, Copy, Debug)]
@@ -294,24 +292,27 @@ pub(super) struct Meaning {
 
 impl Calls {
     pub(super) fn new() -> Self {
-        let mut meanings = HashMap::new();
-        for (audit, column) in ARCHITECTURES {
-            let is_32_bit = (audit, column) != ARCHITECTURES[0];
+        Self(ARCHITECTURES.map(|(_, column)| {
+            let is_32_bit = column != ARCHITECTURES[0].1;
+            let mut meanings = Vec::new();
             for (name, call, _) in CALLS {
                 let has_short_ids = is_32_bit && !name.ends_with("32") && *name != "fchownat";
                 // The oldest structures of 32-bit programs stay the kernel's.
                 let is_old = is_32_bit && matches!(call, Call::Stat(..));
                 if let (Some(number), false) = (seccomp::number(name, column), is_old) {
                     let meaning = Meaning { call: *call, is_32_bit, has_short_ids };
-                    meanings.insert((audit, number), meaning);
+                    let number = number as usize;
+                    meanings.resize(meanings.len().max(number + 1), None);
+                    meanings[number] = Some(meaning);
                 }
             }
-        }
-        Self(meanings)
+            meanings
+        }))
     }
 
     pub(super) fn get(&self, audit: u32, number: u32) -> Option<Meaning> {
-        self.0.get(&(audit, number)).copied()
+        let at = ARCHITECTURES.iter().position(|(known, _)| *known == audit)?;
+        *self.0[at].get(number as usize)?
     }
 }
 

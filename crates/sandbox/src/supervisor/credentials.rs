@@ -10,6 +10,7 @@
 //! its own eyes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::{Errno, Result};
@@ -91,6 +92,13 @@ impl Credentials {
     /// Whether permissions of files are nothing to it.
     pub(super) fn may_ignore_modes(&self) -> bool {
         self.is_capable && (self.users.file == 0 || self.users.effective != 0)
+    }
+
+    /// Whether it stays as it is when it executes a program that lends nothing.
+    pub(super) fn outlasts_programs(&self) -> bool {
+        let mut new = self.clone();
+        new.execute(None, None);
+        new == *self
     }
 
     pub(super) fn is_in(&self, group: u32) -> bool {
@@ -200,6 +208,8 @@ fn valid(id: u32) -> Result<()> {
 /// All sets that processes have, by their numbers. The first is the one that they begin with.
 pub(super) struct Sets {
     first: Arc<Credentials>,
+    /// Whether there are others.
+    has_others: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -214,7 +224,12 @@ impl Sets {
         let first = Arc::new(first);
         let numbers = HashMap::from([(Arc::clone(&first), 0)]);
         let known = Known { sets: vec![Arc::clone(&first)], numbers, groups: 0 };
-        Self { first, known: Mutex::new(known) }
+        Self { first, has_others: AtomicBool::new(false), known: Mutex::new(known) }
+    }
+
+    /// The first set, as long as no process can have another: one gets its number here before.
+    pub(super) fn only(&self) -> Option<Arc<Credentials>> {
+        (!self.has_others.load(Ordering::SeqCst)).then(|| Arc::clone(&self.first))
     }
 
     /// The set of a number; the first where there is no such number.
@@ -238,6 +253,7 @@ impl Sets {
         if known.sets.len() >= MAX_SETS || groups > MAX_GROUPS {
             return Err(Errno::NOMEM);
         }
+        self.has_others.store(true, Ordering::SeqCst);
         known.groups = groups;
         let set = Arc::new(set.clone());
         known.sets.push(Arc::clone(&set));

@@ -13,7 +13,7 @@ use super::Outcome;
 use super::calls::Place;
 use super::credentials::Credentials;
 use super::permissions::{EXECUTE, SEARCH, WRITE};
-use super::place::{Entry, Found, device_type};
+use super::place::{Entry, Found, put_device};
 use super::process::Caller;
 use crate::sys::notify;
 
@@ -27,9 +27,9 @@ pub(super) const SET_GROUP: u32 = 0o2000;
 pub(super) const GROUP_EXECUTES: u32 = 0o010;
 
 /// Whether it is a block device, and its numbers.
-type Device = (bool, u32, u32);
+pub(super) type Device = (bool, u32, u32);
 /// What overlayfs takes for the lack of a file.
-const WHITEOUT: Device = (false, 0, 0);
+pub(super) const WHITEOUT: Device = (false, 0, 0);
 
 impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
@@ -63,13 +63,8 @@ impl Caller<'_> {
             let mode = (known.raw.mode() & !0o7777 | mode) as u16;
             put(28, &mode.to_le_bytes());
         }
-        if let Some((block, major, minor)) = record.device {
-            put(40, &[0; 8]);
-            put(128, &major.to_le_bytes());
-            put(132, &minor.to_le_bytes());
-            let mode = u16::from_le_bytes([bytes[28], bytes[29]]);
-            let mode = mode & 0o7777 | device_type(block) as u16;
-            bytes[28..30].copy_from_slice(&mode.to_le_bytes());
+        if let Some(device) = record.device {
+            put_device(&mut bytes, device);
         }
         self.write(self.long(4), &bytes)?;
         Ok(Outcome::Value(0))
@@ -83,7 +78,7 @@ impl Caller<'_> {
     /// `chown` and its kin.
     pub(super) fn chown(&self, place: Place, owner: usize) -> Result<Outcome> {
         let (uid, gid) = (self.id(owner), self.id(owner + 1));
-        let found = self.find(place)?;
+        let found = self.find_own(place)?;
         let known = found.examine()?;
         let old = known.owner();
         let changed = |new, old| if new == u32::MAX { old } else { new };

@@ -26,9 +26,11 @@ mod files;
 mod identity;
 pub(crate) mod kernel;
 mod lists;
+mod parting;
 mod permissions;
 mod place;
 mod process;
+mod quick;
 mod sockets;
 mod traced;
 
@@ -62,6 +64,9 @@ pub(crate) use traced::{Traced, be_traceable, is_possible, starter};
 
 /// The word that the supervisor is ready.
 const READY: u8 = b'r';
+
+/// After how many answers the first thread looks whether others wait that another could help.
+const LOOK_BEHIND: u32 = 4;
 
 /// The supervisor of a sandbox. It ends, at the latest, with this.
 #[derive(Debug)]
@@ -221,6 +226,7 @@ fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
 /// Answers one call after the other, until the sandbox is gone.
 fn attend<'s>(scope: &'s Scope<'s, '_>, session: &'s Session, proc: &'s OwnedFd) {
     let listener = session.listener.as_fd();
+    let mut answered = 0_u32;
     while let Some(notification) = next(listener) {
         let Some(meaning) = session.calls.get(notification.audit, notification.number) else {
             let _ = notify::let_go_on(listener, notification.id);
@@ -231,7 +237,9 @@ fn attend<'s>(scope: &'s Scope<'s, '_>, session: &'s Session, proc: &'s OwnedFd)
             let _ = notify::let_go_on(listener, notification.id);
             continue;
         }
-        if notify::is_pending(listener) {
+        // Who waits longer than a few answers take is found all the same.
+        answered = answered.wrapping_add(1);
+        if answered.is_multiple_of(LOOK_BEHIND) && notify::is_pending(listener) {
             session.crew.call(scope, || help(scope, session, proc));
         }
         caller.attend(proc);
@@ -315,6 +323,9 @@ impl Caller<'_> {
         answer(self.session.listener.as_fd(), self.notification.id, || {
             let roots_differ = self.session.roots_differ.load(Ordering::Acquire);
             let in_root = !roots_differ || self.enter_root(proc);
+            if in_root && self.is_plainly_the_kernels() {
+                return Outcome::Continue;
+            }
             // One who cannot be followed gets the kernel's answer.
             self.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
         });

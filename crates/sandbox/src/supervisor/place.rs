@@ -13,17 +13,18 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 use super::calls::Place;
+use super::files::Device;
 use super::process::Caller;
 use crate::sys::notify;
 
-const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
-const AT_EMPTY_PATH: u32 = 0x1000;
+pub(super) const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+pub(super) const AT_EMPTY_PATH: u32 = 0x1000;
 
 /// A file that was found, held so that it stays the same.
 pub(super) struct Found {
     /// A path to it from `/proc`.
     place: CString,
-    _file: Option<OwnedFd>,
+    file: Option<OwnedFd>,
 }
 
 /// What the kernel says of a file, corrected by its record.
@@ -39,6 +40,13 @@ impl Known {
     }
 }
 
+/// How a call names a file: where a relative path begins, the path, and flags (`AT_…`).
+pub(super) struct Named {
+    pub(super) base: i32,
+    pub(super) path: CString,
+    pub(super) flags: u32,
+}
+
 /// A name in a directory.
 pub(super) struct Entry {
     pub(super) directory: Found,
@@ -49,12 +57,12 @@ pub(super) struct Entry {
 impl Found {
     pub(super) fn open(file: OwnedFd) -> Self {
         let place = format!("self/fd/{}", file.as_raw_fd());
-        Self { place: CString::new(place).unwrap_or_default(), _file: Some(file) }
+        Self { place: CString::new(place).unwrap_or_default(), file: Some(file) }
     }
 
     /// What has a path from `/proc` already.
     pub(super) fn at(place: String) -> Self {
-        Self { place: CString::new(place).unwrap_or_default(), _file: None }
+        Self { place: CString::new(place).unwrap_or_default(), file: None }
     }
 
     /// A path to it, for calls that follow links, from the working directory.
@@ -69,7 +77,11 @@ impl Found {
 
     /// What is known of it.
     pub(super) fn examine(&self) -> Result<Known> {
-        let mut raw = RawStat(notify::raw_stat(&self.place, 0)?);
+        let raw = match &self.file {
+            Some(file) => notify::raw_stat_of(file.as_fd())?,
+            None => notify::raw_stat(&self.place, 0)?,
+        };
+        let mut raw = RawStat(raw);
         let kind = FileKind::from(FileType::from_raw_mode(raw.mode()));
         let record = match formwork_fs::is_in_times(kind) {
             true => raw.record_in_times(),
@@ -117,20 +129,10 @@ impl Found {
 impl Caller<'_> {
     /// The file that a call is about; fails where the kernel shall find out what is wrong.
     pub(super) fn find(&self, place: Place) -> Result<Found> {
-        let (base, path, flags) = match place {
-            Place::Path(path) => (None, path, 0),
-            Place::Link(path) => (None, path, AT_SYMLINK_NOFOLLOW),
-            Place::Open(descriptor) => return Ok(self.descriptor(self.int(descriptor))),
-            Place::At(base, path) => (Some(base), path, 0),
-            Place::LinkAt(base, path) => (Some(base), path, AT_SYMLINK_NOFOLLOW),
-            Place::AtWith(base, path, flags) => (Some(base), path, self.int(flags)),
-        };
-        let address = self.long(path);
-        let path = match address {
-            0 if flags & AT_EMPTY_PATH != 0 => CString::default(),
-            _ => self.string(address)?,
-        };
-        let base = base.map_or(libc::AT_FDCWD, |base| self.int(base) as i32);
+        if let Place::Open(descriptor) = place {
+            return Ok(self.descriptor(self.int(descriptor)));
+        }
+        let Named { base, path, flags } = self.named(place)?;
         if !path.is_empty() {
             let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
             return self.find_path(base, &path, follow);
@@ -140,6 +142,24 @@ impl Caller<'_> {
             (true, descriptor) => Ok(self.descriptor(descriptor as u32)),
             (false, _) => Err(Errno::NOENT),
         }
+    }
+
+    /// How a call names a file.
+    pub(super) fn named(&self, place: Place) -> Result<Named> {
+        let (base, path, flags) = match place {
+            Place::Path(path) => (None, path, 0),
+            Place::Link(path) => (None, path, AT_SYMLINK_NOFOLLOW),
+            Place::Open(_) => return Err(Errno::INVAL),
+            Place::At(base, path) => (Some(base), path, 0),
+            Place::LinkAt(base, path) => (Some(base), path, AT_SYMLINK_NOFOLLOW),
+            Place::AtWith(base, path, flags) => (Some(base), path, self.int(flags)),
+        };
+        let path = match self.long(path) {
+            0 if flags & AT_EMPTY_PATH != 0 => CString::default(),
+            address => self.string(address)?,
+        };
+        let base = base.map_or(libc::AT_FDCWD, |base| self.int(base) as i32);
+        Ok(Named { base, path, flags })
     }
 
     /// The file of a path.
@@ -153,33 +173,17 @@ impl Caller<'_> {
 
     /// The place of a call as a name in a directory that there is; for calls that make or remove.
     pub(super) fn find_entry(&self, place: Place) -> Result<Entry> {
-        let (base, path) = match place {
-            Place::Path(path) | Place::Link(path) => (libc::AT_FDCWD, path),
-            Place::At(base, path) | Place::LinkAt(base, path) | Place::AtWith(base, path, _) => {
-                (self.int(base) as i32, path)
-            }
-            Place::Open(_) => return Err(Errno::INVAL),
-        };
-        let path = self.string(self.long(path))?;
+        let Named { base, path, .. } = self.named(place)?;
         self.entry_of(base, &path)
     }
 
     /// A path as a name in a directory that there is.
     pub(super) fn entry_of(&self, base: i32, path: &CStr) -> Result<Entry> {
-        let path = path.to_bytes();
-        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-        let (way, name) = match path[..end].iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..=slash], &path[slash + 1..end]),
-            None => (&b"."[..], &path[..end]),
-        };
-        if matches!(name, b"" | b"." | b"..") {
-            return Err(Errno::EXIST);
-        }
-        let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL);
+        let (way, name) = directory_and_name(path.to_bytes())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let descriptor = self.open_path(base, &text(way)?, flags, Mode::empty())?;
         let place = format!("self/fd/{}", descriptor.as_raw_fd());
-        let directory = Found { place: text(place.as_bytes())?, _file: None };
+        let directory = Found { place: text(place.as_bytes())?, file: None };
         Ok(Entry { directory, descriptor, name: text(name)? })
     }
 
@@ -220,12 +224,26 @@ impl Caller<'_> {
     /// A file that the process has open.
     pub(super) fn descriptor(&self, descriptor: u32) -> Found {
         let place = self.own(&format!("fd/{}", descriptor as i32));
-        Found { place: CString::new(place).unwrap_or_default(), _file: None }
+        Found { place: CString::new(place).unwrap_or_default(), file: None }
     }
 }
 
+/// The path of a directory, and a name in it.
+pub(super) fn directory_and_name(path: &[u8]) -> Result<(&[u8], &[u8])> {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let (way, name) = match path[..end].iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..=slash], &path[slash + 1..end]),
+        None => (&b"."[..], &path[..end]),
+    };
+    if matches!(name, b"" | b"." | b"..") { Err(Errno::EXIST) } else { Ok((way, name)) }
+}
+
+pub(super) fn text(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Errno::INVAL)
+}
+
 /// The descriptor whose name in `/proc` or `/dev` a path is.
-fn own_descriptor(path: &[u8]) -> Option<u32> {
+pub(super) fn own_descriptor(path: &[u8]) -> Option<u32> {
     let places = [&b"/proc/self/fd/"[..], b"/proc/thread-self/fd/", b"/dev/fd/"];
     let number = places.iter().find_map(|place| path.strip_prefix(*place))?;
     let is_number = !number.is_empty() && number.iter().all(u8::is_ascii_digit);
@@ -302,12 +320,17 @@ impl RawStat {
     pub(super) fn correct(&mut self, record: &Record) {
         self.put(layout::UID, &record.uid.to_le_bytes());
         self.put(layout::GID, &record.gid.to_le_bytes());
-        if let Some((block, major, minor)) = record.device {
-            let mode = self.mode() & 0o7777 | device_type(block);
-            self.put(layout::MODE, &mode.to_le_bytes());
-            self.put(layout::RDEV, &rustix::fs::makedev(major, minor).to_le_bytes());
-            self.put(SIZE, &[0; 8]);
+        if let Some(device) = record.device {
+            self.show_device(device);
         }
+    }
+
+    /// The same as what is known of a device.
+    pub(super) fn show_device(&mut self, (block, major, minor): Device) {
+        let mode = self.mode() & 0o7777 | device_type(block);
+        self.put(layout::MODE, &mode.to_le_bytes());
+        self.put(layout::RDEV, &rustix::fs::makedev(major, minor).to_le_bytes());
+        self.put(SIZE, &[0; 8]);
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -352,6 +375,17 @@ impl RawStat {
     fn put(&mut self, at: usize, value: &[u8]) {
         self.0[at..at + value.len()].copy_from_slice(value);
     }
+}
+
+/// Makes of what `statx` says of a file what it says of a device.
+pub(super) fn put_device(bytes: &mut [u8; 256], (block, major, minor): Device) {
+    let mode = u16::from_le_bytes([bytes[28], bytes[29]]);
+    let mode = mode & 0o7777 | device_type(block) as u16;
+    let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
+    put(28, &mode.to_le_bytes());
+    put(40, &[0; 8]);
+    put(128, &major.to_le_bytes());
+    put(132, &minor.to_le_bytes());
 }
 
 /// The type of a device, as modes have it.

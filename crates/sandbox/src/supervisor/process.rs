@@ -91,6 +91,9 @@ impl Caller<'_> {
 
     /// Who it is.
     pub(super) fn credentials(&self) -> Result<Arc<Credentials>> {
+        if let Some(only) = self.session.sets.only() {
+            return Ok(only);
+        }
         self.credentials_of(self.notification.thread)
     }
 

@@ -61,6 +61,7 @@ const ADD_DESCRIPTOR: u32 = 0x4018_2103;
 const SET_FLAGS: u32 = 0x4008_2104;
 
 const RESPONSE_CONTINUE: u32 = 1;
+const ADD_DESCRIPTOR_IN_PLACE: u32 = 1;
 const ADD_DESCRIPTOR_AND_SEND: u32 = 2;
 const SYNCHRONOUS_WAKE_UP: u64 = 1;
 /// Once a notification is received, only what kills the process ends its waiting (Linux 5.19).
@@ -157,15 +158,28 @@ pub(crate) fn answer_with_descriptor(
     descriptor: BorrowedFd<'_>,
     close_on_exec: bool,
 ) -> Result<()> {
-    let add = AddDescriptor {
-        id,
-        flags: ADD_DESCRIPTOR_AND_SEND,
-        source: descriptor.as_raw_fd() as u32,
-        target: 0,
-        target_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
-    };
+    let target_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+    let (flags, source) = (ADD_DESCRIPTOR_AND_SEND, descriptor.as_raw_fd() as u32);
+    add_descriptor(listener, &AddDescriptor { id, flags, source, target: 0, target_flags })
+}
+
+/// Gives a process that waits a descriptor in the place of its own with a number, which ends with
+/// the next program or does not.
+pub(crate) fn replace_descriptor(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    descriptor: BorrowedFd<'_>,
+    (target, close_on_exec): (u32, bool),
+) -> Result<()> {
+    let target_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+    let (flags, source) = (ADD_DESCRIPTOR_IN_PLACE, descriptor.as_raw_fd() as u32);
+    add_descriptor(listener, &AddDescriptor { id, flags, source, target, target_flags })
+}
+
+fn add_descriptor(listener: BorrowedFd<'_>, add: &AddDescriptor) -> Result<()> {
     // SAFETY: the structure is the one that this ioctl reads.
-    let result = unsafe { libc::ioctl(listener.as_raw_fd(), ADD_DESCRIPTOR as _, &raw const add) };
+    let result =
+        unsafe { libc::ioctl(listener.as_raw_fd(), ADD_DESCRIPTOR as _, std::ptr::from_ref(add)) };
     check(c_long::from(result)).map(drop)
 }
 
@@ -223,6 +237,17 @@ pub(crate) fn raw_stat(path: &std::ffi::CStr, flags: i32) -> Result<[u8; 144]> {
             bytes.as_mut_ptr(),
             flags,
         )
+    })?;
+    Ok(bytes)
+}
+
+/// The same of an open file, which may be open as a path alone.
+pub(crate) fn raw_stat_of(file: BorrowedFd<'_>) -> Result<[u8; 144]> {
+    let mut bytes = [0; 144];
+    // SAFETY: as above; the path is empty.
+    check(unsafe {
+        let (file, place) = (file.as_raw_fd(), bytes.as_mut_ptr());
+        libc::syscall(libc::SYS_newfstatat, file, c"".as_ptr(), place, libc::AT_EMPTY_PATH)
     })?;
     Ok(bytes)
 }

@@ -49,6 +49,8 @@ pub(super) struct Fitting<'a> {
     has_supervisor: bool,
     /// What it is to show.
     shown: Vec<MountPoint>,
+    /// Whether something that was put in has devices.
+    has_devices: bool,
     /// What was done, in order.
     done: Vec<Step>,
     /// What was known of what has been put aside.
@@ -73,7 +75,8 @@ impl<'a> Fitting<'a> {
         has_supervisor: bool,
     ) -> Self {
         let (shown, done, hidden) = (Vec::new(), Vec::new(), Vec::new());
-        Self { place, stack, threads, has_supervisor, shown, done, hidden }
+        let has_devices = false;
+        Self { place, stack, threads, has_supervisor, shown, has_devices, done, hidden }
     }
 
     /// Has a process shown what could not be put in.
@@ -81,6 +84,8 @@ impl<'a> Fitting<'a> {
         if self.has_supervisor {
             spec.mounts = self.shown.clone();
             spec.shown = Some(links_to(&spec.mounts, layers));
+            spec.linked = self.place.census.linked();
+            spec.has_devices = self.has_devices || layers.iter().any(|layer| layer.has_devices());
         }
     }
 
@@ -241,6 +246,7 @@ impl<'a> Fitting<'a> {
     fn copy(&mut self, target: &RelPath, tree: &Tree, stub: Stub) -> Result<(), WorkerError> {
         let target = self.clear(target)?;
         let (parent, name) = self.open(&target)?;
+        self.has_devices |= tree.entries().iter().any(|entry| entry.node.device().is_some());
         let threads = self.threads;
         let options = MaterializeOptions { threads, ..MaterializeOptions::default() };
         match stub {

@@ -10,7 +10,7 @@ use formwork_oci::{Descriptor, Digest};
 use formwork_snapshot::{Active, Snapshotter};
 
 use super::{Forms, Layer};
-use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, TREE, is_form};
+use crate::facts::{CREATED, IMPORTED, PACKED, PackForm, PackedFact, facts_of, is_form};
 use crate::imported::{ImportedBlob, ImportedLayer, unusable as not_imported};
 use crate::{WorkerError, name};
 
@@ -53,8 +53,8 @@ impl Layer {
         let form = format!("{PACKED}{}", blob.form);
         let plain_form = PackForm { compression: Compression::None, epoch: blob.epoch }.fact();
         let encoded = tree.encode();
-        let mut facts: Vec<(&str, &[u8])> =
-            vec![(TREE, &encoded), (CREATED, created.as_bytes()), (IMPORTED, &packed)];
+        let mut facts = facts_of(&tree, &encoded);
+        facts.extend([(CREATED, created.as_bytes()), (IMPORTED, &*packed)]);
         // Other archives of the same files would make another image than a fresh build.
         if is_packed_form {
             facts.extend([(&*form, &*packed), (&*plain_form, &*plain)]);

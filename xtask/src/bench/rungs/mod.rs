@@ -19,11 +19,12 @@ use crate::formwork::Formwork;
 use crate::setup;
 
 /// The rungs: what `--isolation` calls them, and their columns' heads.
-const RUNGS: [(&str, &str); 4] = [
+const RUNGS: [(&str, &str); 5] = [
     ("root", "(a) root"),
     ("subordinate-ids", "(b) subordinate ids"),
     ("single-id", "(c) single id"),
     ("chroot", "(d) chroot"),
+    ("traced", "(e) traced"),
 ];
 
 /// Measures all rungs that there are, and prints the table, with the peers where they can be told.
@@ -58,7 +59,7 @@ fn builders(formwork: &Formwork, work: &Path) -> Result<Vec<Builder>> {
     RUNGS
         .iter()
         .map(|(isolation, _)| {
-            let is_users = matches!(*isolation, "subordinate-ids" | "single-id");
+            let is_users = matches!(*isolation, "subordinate-ids" | "single-id" | "traced");
             let user = (is_users && setup::is_root()).then_some(setup::TEST_USER);
             let store = work.join(format!("rungs/store-{isolation}"));
             fs_err::create_dir_all(&store)?;

@@ -19,6 +19,8 @@ pub(crate) struct Entry {
     kind: char,
     mode: u32,
     owner: (u64, u64),
+    /// The numbers of a device.
+    device: Option<(u32, u32)>,
     link: Option<String>,
     content: Vec<u8>,
     /// Seconds since 1970.
@@ -100,12 +102,16 @@ impl Entry {
             let key = extension.unwrap().key().unwrap().to_owned();
             xattrs.extend(key.strip_prefix("SCHILY.xattr.").map(str::to_owned));
         }
+        let number = |number: std::io::Result<Option<u32>>| number.unwrap().unwrap_or_default();
+        let device = matches!(kind, 'c' | 'b')
+            .then(|| (number(header.device_major()), number(header.device_minor())));
         let mut content = Vec::new();
         entry.read_to_end(&mut content).unwrap();
         Self {
             kind,
             mode: header.mode().unwrap() & 0o7777,
             owner: (header.uid().unwrap(), header.gid().unwrap()),
+            device,
             link,
             content,
             mtime: header.mtime().unwrap(),
@@ -113,7 +119,7 @@ impl Entry {
         }
     }
 
-    /// `-rw-r--r-- 0:0 /path "content"`.
+    /// `-rw-r--r-- 0:0 /path "content"`, `crw-r--r-- 0:0 /path 1:3`.
     pub(crate) fn line(&self, path: &str) -> String {
         let kind = if self.kind == 'h' { '-' } else { self.kind };
         let mut line =
@@ -128,6 +134,9 @@ impl Entry {
             },
             (None, _) => Ok(()),
         };
+        if let Some((major, minor)) = self.device {
+            let _ = write!(line, " {major}:{minor}");
+        }
         for name in &self.xattrs {
             let _ = write!(line, " [{name}]");
         }

@@ -27,6 +27,8 @@ pub(super) struct Identity {
     pub(super) groups: [u32; 4],
     /// Its supplementary groups.
     pub(super) others: Vec<u32>,
+    /// The capabilities that are in effect.
+    pub(super) capabilities: u64,
 }
 
 impl Identity {
@@ -41,6 +43,7 @@ impl Identity {
             users: values("Uid:")?.try_into().ok()?,
             groups: values("Gid:")?.try_into().ok()?,
             others: values("Groups:").unwrap_or_default(),
+            capabilities: capabilities(status).unwrap_or_default(),
         })
     }
 
@@ -52,6 +55,16 @@ impl Identity {
     pub(super) fn is_root(&self) -> bool {
         self.users[3] == 0
     }
+
+    /// Whether it may do what docker's root may and no root here: not one that has given up all.
+    pub(super) fn is_capable(&self) -> bool {
+        self.is_root() && self.capabilities != 0
+    }
+}
+
+fn capabilities(status: &str) -> Option<u64> {
+    let text = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(text.trim(), 16).ok()
 }
 
 /// A process that waits.
@@ -100,6 +113,14 @@ impl<'a> Asker<'a> {
             return Err(Errno::SRCH);
         }
         Ok(self.identity.get_or_init(|| identity))
+    }
+
+    /// The bits that files it makes do not get.
+    pub(super) fn umask(&self) -> Result<u32> {
+        let thread = self.notification.thread;
+        let status = self.kernel.read(self.kernel.proc.as_fd(), &format!("{thread}/status"))?;
+        let umask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        u32::from_str_radix(umask.ok_or(Errno::IO)?.trim(), 8).map_err(|_| Errno::IO)
     }
 
     /// Does something with files as the process.
@@ -198,6 +219,9 @@ mod tests {
         assert_eq!(identity.others, [9, 10]);
         assert_eq!(Identity::parse("Tgid:\t7\nUid:\t1\t2\n"), None);
         let root = "Tgid:\t7\nUid:\t1\t2\t3\t0\nGid:\t0\t0\t0\t0\nGroups:\t\n";
-        assert!(Identity::parse(root).unwrap().is_root());
+        let identity = Identity::parse(root).unwrap();
+        assert!(identity.is_root() && !identity.is_capable());
+        let root = format!("{root}CapEff:\t00000000a80425fb\n");
+        assert!(Identity::parse(&root).unwrap().is_capable());
     }
 }

@@ -1,5 +1,6 @@
 //! Shows a process in a chroot what nobody could mount for it: `/proc`, secrets in memory, terminals,
-//! devices that could not be made; and tells it the name of the host that it shall find.
+//! devices that could not be made; and tells it the name of the host that it shall find, and of the
+//! devices that are data.
 //!
 //! ```text
 //! process ──open, stat, readlink…──▶ kernel ──notification──▶ some threads of the first process
@@ -18,7 +19,9 @@
 
 mod asker;
 mod calls;
+mod devices;
 mod files;
+mod names;
 mod proc;
 mod processes;
 mod serve;
@@ -39,6 +42,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::thread::CapabilitySet;
 
+use super::parting::Linked;
 use super::{Outcome, answer_all, receive_listener, send_listener};
 use crate::sys::notify;
 use crate::{NetworkMode, ProcessSpec, wire};
@@ -88,9 +92,10 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    pub(crate) fn new() -> Result<Self> {
+    /// Whether the tree has what stands for devices, and files with several names.
+    pub(crate) fn new(has_devices: bool, has_linked: bool) -> Result<Self> {
         let (ours, theirs) = wire::channel()?;
-        Ok(Self { filter: calls::filter(), ours, theirs })
+        Ok(Self { filter: calls::filter(has_devices, has_linked), ours, theirs })
     }
 
     /// Has this process, and all that it becomes or makes, ask. Does not allocate.
@@ -115,6 +120,9 @@ pub(crate) struct Show {
     host_name: String,
     /// Whether it begins in a directory of `/proc`.
     is_inside: bool,
+    /// Whether the tree has what stands for devices.
+    has_devices: bool,
+    linked: Linked,
 }
 
 /// The container's own devices, looked for while they can be found.
@@ -143,7 +151,12 @@ impl Show {
         let words = words.chain(names).chain(links.iter().cloned()).collect();
         let has_network = spec.network == NetworkMode::Host;
         let is_inside = spec.cwd.as_bytes().starts_with(b"proc");
-        let (asking, host_name) = (Asking::new()?, spec.hostname.clone());
+        let has_devices = spec.has_devices;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())?;
+        let linked = Linked::new(&spec.linked, root, Vec::new())?;
+        let (asking, host_name) =
+            (Asking::new(has_devices, !spec.linked.is_empty())?, spec.hostname.clone());
         let terminals = devices.1;
         if let Some(terminals) = terminals.as_ref().filter(|_| spec.terminal) {
             terminals.adopt(stdin);
@@ -157,6 +170,8 @@ impl Show {
             has_network,
             host_name,
             is_inside,
+            has_devices,
+            linked,
         }))
     }
 
@@ -187,6 +202,8 @@ impl Show {
             host_name: self.host_name,
             is_inside: AtomicBool::new(self.is_inside),
             is_cautious: AtomicBool::new(false),
+            has_devices: AtomicBool::new(self.has_devices),
+            linked: self.linked,
             stand_ins: Mutex::new(()),
             meanings: calls::meanings(),
         });
@@ -225,6 +242,9 @@ struct Kernel {
     is_inside: AtomicBool,
     /// Whether somebody has made a link that may lead to what is shown.
     is_cautious: AtomicBool,
+    /// Whether there may be something in the tree that stands for a device.
+    has_devices: AtomicBool,
+    linked: Linked,
     /// Held while directories of the tree are made or changed.
     stand_ins: Mutex<()>,
     meanings: HashMap<(u32, u32), (Call, bool)>,
@@ -251,6 +271,14 @@ impl Kernel {
 
     fn be_cautious(&self) {
         self.is_cautious.store(true, Ordering::Release);
+    }
+
+    fn has_devices(&self) -> bool {
+        self.has_devices.load(Ordering::Acquire)
+    }
+
+    fn have_devices(&self) {
+        self.has_devices.store(true, Ordering::Release);
     }
 
     /// Reads a file of the machine's `/proc`.

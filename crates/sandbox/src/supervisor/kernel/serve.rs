@@ -92,6 +92,11 @@ impl Asker<'_> {
                 Ok(Outcome::Continue)
             }
             Call::ChangeDirectory => self.change_directory(),
+            Call::MakeNode(place, mode) => self.make_node(place, mode),
+            Call::Chown(place, owner) => self.chown(place, owner),
+            Call::List => self.list_next(),
+            Call::Change(place) => self.change(place),
+            Call::NameAt => self.name_at(),
             Call::HostName => self.host_name(),
         }
     }
@@ -163,6 +168,7 @@ impl Asker<'_> {
 
     fn open_asked(&self, asked: &Asked, how: How) -> Result<Outcome> {
         let opened = match self.goal(asked)? {
+            Goal::Tree if how.writes() => return self.part(asked),
             Goal::Tree => return Ok(Outcome::Continue),
             _ if how.flags.contains(OFlags::CREATE | OFlags::EXCL) => Err(Errno::EXIST),
             Goal::Beyond(path) => self.open_beyond(&path, how),
@@ -371,7 +377,10 @@ impl Asker<'_> {
     }
 
     fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
-        let Some(found) = self.locate(&self.path(place)?)? else { return Ok(Outcome::Continue) };
+        let asked = self.path(place)?;
+        let Some(found) = self.locate(&asked)? else {
+            return self.stat_in_tree(&asked, buffer, for_32_bits);
+        };
         let file = match found {
             Ok(file) => file,
             Err(errno) => return Ok(Outcome::Error(errno)),
@@ -387,7 +396,7 @@ impl Asker<'_> {
 
     fn statx(&self) -> Result<Outcome> {
         let asked = self.path(Place::AtWith(0, 1, 2))?;
-        let Some(found) = self.locate(&asked)? else { return Ok(Outcome::Continue) };
+        let Some(found) = self.locate(&asked)? else { return self.statx_in_tree(&asked) };
         let file = match found {
             Ok(file) => file,
             Err(errno) => return Ok(Outcome::Error(errno)),
@@ -443,8 +452,9 @@ impl Asker<'_> {
     }
 
     fn has_no_attributes(&self, place: Place, outcome: Outcome) -> Result<Outcome> {
-        Ok(match self.locate(&self.path(place)?)? {
-            None => Outcome::Continue,
+        let asked = self.path(place)?;
+        Ok(match self.locate(&asked)? {
+            None => self.attributes_in_tree(&asked, outcome)?,
             Some(Ok(_)) => outcome,
             Some(Err(errno)) => Outcome::Error(errno),
         })

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Only for the helper, which has one thread.
 pub(crate) fn run() -> Result<()> {
-    let Asking { filter, ours, theirs } = Asking::new()?;
+    let Asking { filter, ours, theirs } = Asking::new(false, false)?;
     match sys::fork(0)? {
         Fork::Child => {
             let asking = Asking { filter, ours, theirs };

@@ -17,6 +17,7 @@ use super::terminals::{self, Terminal};
 use crate::supervisor::calls::Place;
 
 const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+const AT_EMPTY_PATH: u32 = 0x1000;
 /// The most links that are followed for one path, as the kernel has it.
 const MOST_LINKS: usize = 40;
 
@@ -39,6 +40,8 @@ pub(super) struct Asked {
     pub(super) base: i32,
     pub(super) path: Vec<u8>,
     pub(super) follows: bool,
+    /// Whether it is the base itself if there is no path.
+    pub(super) is_open: bool,
 }
 
 impl Kernel {
@@ -62,12 +65,21 @@ impl Asker<'_> {
             Place::At(base, path) => (self.int(base) as i32, path, 0),
             Place::LinkAt(base, path) => (self.int(base) as i32, path, AT_SYMLINK_NOFOLLOW),
             Place::AtWith(base, path, flags) => (self.int(base) as i32, path, self.int(flags)),
-            Place::Open(_) => return Err(Errno::INVAL),
+            Place::Open(open) => {
+                let base = self.int(open) as i32;
+                return Ok(Asked { base, path: Vec::new(), follows: true, is_open: true });
+            }
         };
-        let path = self.string(self.long(path))?.into_bytes();
+        let is_open = flags & AT_EMPTY_PATH != 0;
+        let path = match self.long(path) {
+            0 if is_open => Vec::new(),
+            address => self.string(address)?.into_bytes(),
+        };
         // What ends with a slash is a directory, or a link to one.
         let follows = flags & AT_SYMLINK_NOFOLLOW == 0 || path.ends_with(b"/");
-        Ok(Asked { base, path, follows })
+        // What is open is what it is, and what leads there through `/proc` is none of it.
+        let follows = follows || is_open && path.is_empty();
+        Ok(Asked { base, path, follows, is_open })
     }
 
     /// What a path leads to. An error is the kernel's to find.

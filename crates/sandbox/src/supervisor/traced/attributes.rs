@@ -72,7 +72,8 @@ impl Caller<'_> {
         if wanted.to_bytes().starts_with(OWNER_ATTRIBUTE) {
             return Err(Errno::PERM);
         }
-        let (found, text) = self.attribute(place, name)?;
+        let found = self.find_own(place)?;
+        let text = text(attribute_on_disk(wanted.to_bytes()))?;
         let who = self.credentials()?;
         let known = found.examine()?;
         if wanted.to_bytes() == CAPABILITY {

@@ -38,6 +38,8 @@ pub(super) enum Deed {
     RemoveAttribute(Place, usize),
     ListAttributes(Place, usize),
     WorkingDirectory,
+    /// Lists a directory.
+    List,
     /// About a process in an argument, which has to be one of the step's.
     Process(usize),
     /// The priority of a process, a group or a user, whose kinds begin with a number.
@@ -128,6 +130,7 @@ pub(super) const DEEDS: &[(&str, Deed, Path)] = {
         ("llistxattr", ListAttributes(Link(0), 1), ALWAYS),
         ("flistxattr", ListAttributes(File(0), 1), ALWAYS),
         ("getcwd", WorkingDirectory, ALWAYS),
+        ("getdents64", List, ALWAYS),
         ("fchdir", Same, ALWAYS),
         ("getuid", Same, ALWAYS), ("geteuid", Same, ALWAYS),
         ("getgid", Same, ALWAYS), ("getegid", Same, ALWAYS),

@@ -1,14 +1,38 @@
-//! What `/proc` lists: names alone, in the empty directory that stands there. What they lead to, is
+//! What directories list. `/proc` lists names alone, in the empty directory that stands there. What they lead to, is
 //! found without it.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Result;
 
 use super::Inside;
 use super::kernels::FILES;
+use crate::supervisor::Outcome;
+use crate::supervisor::directories::Next;
+use crate::supervisor::process::Caller;
+
+impl Caller<'_> {
+    /// Lists a directory, where it may have devices. The process gets another descriptor of it if so:
+    /// the kernel's list would go on where the one that it has is.
+    pub(super) fn list_traced(&self, inside: &Inside) -> Result<Outcome> {
+        if !inside.has_devices() {
+            return Ok(Outcome::Continue);
+        }
+        let descriptor = self.int(0);
+        let Ok(info) = fs_err::read_to_string(self.own(&format!("fdinfo/{descriptor}"))) else {
+            return Ok(Outcome::Continue);
+        };
+        let place = self.own(&format!("fd/{descriptor}"));
+        let open = |flags| rustix::fs::openat(CWD, &place, flags, Mode::empty());
+        let Ok(Some(next)) = Next::of(&info, open, self.int(2)) else {
+            return Ok(Outcome::Continue);
+        };
+        self.write(self.long(1), &next.list)?;
+        next.answer(self.session.listener.as_fd(), self.notification.id, descriptor)
+    }
+}
 
 impl Inside {
     /// Whether an open directory is that of `/proc`.

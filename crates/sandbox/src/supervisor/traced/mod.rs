@@ -21,6 +21,7 @@ mod deeds;
 mod image;
 mod kernels;
 mod listing;
+mod names;
 mod open;
 mod paths;
 mod processes;
@@ -35,7 +36,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -44,6 +45,7 @@ use rustix::process::Pid;
 
 use super::calls::{Call, Calls, Meaning};
 use super::credentials::{Credentials, Sets};
+use super::parting::Linked;
 use super::process::Caller;
 use super::{Outcome, READY, Session, receive_listener};
 use crate::seccomp::{self, ARCHITECTURES};
@@ -119,6 +121,9 @@ pub(super) struct Inside {
     hostname: String,
     /// What is in memory.
     shown: Vec<Shown>,
+    /// Whether there may be something in the tree that stands for a device.
+    has_devices: AtomicBool,
+    linked: Linked,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -205,6 +210,8 @@ impl Inside {
         let lends = !spec.no_new_privileges;
         let shown = spec.mounts.iter().map(|point| Shown::new(&root, point));
         let shown = shown.collect::<Result<_>>()?;
+        let held = root.try_clone().map_err(|_| Errno::MFILE)?;
+        let linked = Linked::new(&spec.linked, held, path.clone())?;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
@@ -212,6 +219,8 @@ impl Inside {
             path,
             hostname: spec.hostname.clone(),
             shown,
+            has_devices: AtomicBool::new(spec.has_devices),
+            linked,
             lends,
             starter,
             programs: Mutex::default(),
@@ -219,6 +228,14 @@ impl Inside {
             sockets: Mutex::default(),
             shared: Mutex::default(),
         })
+    }
+
+    fn has_devices(&self) -> bool {
+        self.has_devices.load(Ordering::Acquire)
+    }
+
+    fn have_devices(&self) {
+        self.has_devices.store(true, Ordering::Release);
     }
 
     fn sockets(&self) -> MutexGuard<'_, sockets::Sockets> {

@@ -155,6 +155,20 @@ impl Caller<'_> {
             .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
     }
 
+    /// The file that a call is to change, held so that it stays the same: no device or terminal of the
+    /// container's, which the step has only been lent, even where they are of the builder's user.
+    pub(in crate::supervisor) fn find_own(&self, place: Place) -> Result<Found> {
+        let found = self.find(place)?;
+        if self.session.inside.is_none() {
+            return Ok(found);
+        }
+        let found = Found::open(found.file()?);
+        match found.examine()?.kind {
+            FileKind::CharDevice | FileKind::BlockDevice => Err(Errno::PERM),
+            _ => Ok(found),
+        }
+    }
+
     /// Opens what is there.
     fn open_found(
         &self,

@@ -75,6 +75,13 @@ impl Inside {
         }
         Ok(false)
     }
+
+    /// The directory above one in the root, which has nothing above it.
+    fn above(&self, directory: OwnedFd) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = rustix::fs::openat(&directory, "..", flags, Mode::empty())?;
+        Ok(if self.holds(above.as_fd())? { above } else { directory })
+    }
 }
 
 impl Caller<'_> {
@@ -140,8 +147,8 @@ impl Caller<'_> {
         }
     }
 
-    /// Opens a path without going up or by absolute links: in directories whose own paths are too
-    /// long.
+    /// Opens a path without going up more than once or by absolute links: in directories whose own
+    /// paths are too long.
     fn open_beneath(
         &self,
         inside: &Inside,
@@ -154,17 +161,23 @@ impl Caller<'_> {
         if path.starts_with(b"/") || path.len() >= LONGEST || !inside.holds(start.as_fd())? {
             return Err(Errno::NAMETOOLONG);
         }
-        if let Some(rest) = path.strip_prefix(b"..") {
-            let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let above = rustix::fs::openat(&start, "..", up, Mode::empty())?;
-            let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-            let rest = if rest.is_empty() { b"." } else { rest };
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-            return rustix::fs::openat2(&above, rest, flags | OFlags::CLOEXEC, mode, resolve);
-        }
+        let (start, path) = match up(path) {
+            None => (start, path),
+            Some(rest) => (inside.above(start)?, rest),
+        };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&start, path, flags | OFlags::CLOEXEC, mode, resolve)
     }
+}
+
+/// What is left of a path that begins by going up.
+fn up(path: &[u8]) -> Option<&[u8]> {
+    let rest = path.strip_prefix(b"..")?;
+    if rest.is_empty() {
+        return Some(b".");
+    }
+    let begin = rest.strip_prefix(b"/")?.iter().position(|byte| *byte != b'/');
+    Some(begin.map_or(&b"."[..], |begin| &rest[1 + begin..]))
 }
 
 /// Where a path leads whose last part is a link to something of the kernel's.
@@ -189,4 +202,25 @@ pub(super) fn read_link(place: &str) -> Result<Vec<u8>> {
 /// Bytes without zeros as a string.
 pub(super) fn text(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::up;
+
+    #[test]
+    fn only_whole_names_go_up() {
+        for (path, rest) in [
+            ("..", Some(".")),
+            ("../", Some(".")),
+            ("..//", Some(".")),
+            ("../a/..", Some("a/..")),
+            ("..//./a", Some("./a")),
+            ("..a", None),
+            (".../a", None),
+            ("a/..", None),
+        ] {
+            assert_eq!(up(path.as_bytes()), rest.map(str::as_bytes), "{path}");
+        }
+    }
 }
