@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Only for the helper, which has one thread.
 pub(crate) fn run() -> Result<()> {
-    let Asking { filter, ours, theirs } = Asking::new(false)?;
+    let Asking { filter, ours, theirs } = Asking::new(false, false)?;
     let parent = rustix::process::getpid();
     match sys::fork(0)? {
         Fork::Child => {
