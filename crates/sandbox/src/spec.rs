@@ -31,6 +31,9 @@ pub struct ProcessSpec {
     /// Whether the tree of a process that is shown something has what stands for devices
     /// ([`formwork_fs::Record`]), of which it is to be told.
     pub has_devices: bool,
+    /// The numbers of the files that have several names in the tree of a process that is shown
+    /// something: a name gets a file of its own when it changes, as on an overlay.
+    pub linked: Vec<u64>,
     /// The program and its arguments. A program without a slash is looked up along `PATH` of
     /// `env`, inside.
     pub args: Vec<OsString>,
@@ -83,6 +86,7 @@ impl ProcessSpec {
             mounts: Vec::new(),
             shown: None,
             has_devices: false,
+            linked: Vec::new(),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: RelPath::root(),

@@ -14,7 +14,7 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::io::{Errno, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 
 /// Which side of a fork this is.
@@ -50,6 +50,13 @@ pub(crate) fn fork(namespaces: c_int) -> Result<Fork> {
             Ok(Fork::Parent(pid, pidfd))
         }
     }
+}
+
+/// Has this process get a signal when its parent ends; fails where that has ended already. Only for
+/// processes that see their parent: one in a new PID namespace does not.
+pub(crate) fn end_with(parent: Pid, signal: Signal) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }
 }
 
 /// Calls a function in a new process that shares this one's memory, while this one stands still

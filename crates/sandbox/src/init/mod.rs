@@ -168,7 +168,7 @@ fn confinement<'a>(
         questions,
         notices: None,
         asking: None,
-        is_contained: false,
+        contained_by: None,
     }
 }
 

@@ -37,9 +37,10 @@ pub(crate) struct Confinement<'a> {
     pub(crate) notices: Option<&'a Notices<'a>>,
     /// What a process without mounts asks about what is shown to it.
     pub(crate) asking: Option<&'a Asking>,
-    /// Whether the builder is in a container that confines it in the same ways: what it may not do
-    /// itself then counts as done.
-    pub(crate) is_contained: bool,
+    /// The first process, where the builder is in a container that confines it in the same ways:
+    /// what it may not do itself then counts as done, and no PID namespace ends one process with the
+    /// other.
+    pub(crate) contained_by: Option<Pid>,
 }
 
 /// What went wrong between `vfork` and `execve`.
@@ -161,6 +162,7 @@ pub(crate) fn become_process(
     cwd: &OwnedFd,
 ) -> Result<(), (Stage, Errno)> {
     let at = |stage| move |errno| (stage, errno);
+    confinement.end_with_first().map_err(at(Stage::Confine))?;
     rustix::stdio::dup2_stdin(stdin).map_err(at(Stage::Stdio))?;
     rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Stdio))?;
     rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Stdio))?;
@@ -185,7 +187,7 @@ pub(crate) fn become_process(
         let dropped = drop_capabilities(confinement.capabilities);
         is_limited = dropped.is_ok();
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
-        if confinement.is_contained {
+        if confinement.contained_by.is_some() {
             give_up(confinement.capabilities).map_err(at(Stage::Confine))?;
         }
     }
@@ -216,11 +218,8 @@ pub(crate) fn become_process(
     if !confinement.questions.is_some_and(|questions| questions.are_about_users) {
         become_user(spec).map_err(at(Stage::User))?;
     }
-    if confinement.is_contained {
-        // No PID namespace ends it should the first process be killed.
-        let signal = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(signal).map_err(at(Stage::Confine))?;
-    }
+    // Once more, since whoever becomes another user is let go.
+    confinement.end_with_first().map_err(at(Stage::Confine))?;
     sys::close_all_on_exec().map_err(at(Stage::Confine))?;
     sys::release_signals();
     Ok(())
@@ -241,7 +240,13 @@ impl Confinement<'_> {
     fn needs_no_new_privileges(&self, spec: &ProcessSpec) -> bool {
         let is_root = spec.user.uid == 0;
         let asks = self.asking.is_some() && !kernel::may_filter();
-        self.is_contained && (is_root || asks || self.further_filter.is_some())
+        self.contained_by.is_some() && (is_root || asks || self.further_filter.is_some())
+    }
+
+    /// Has this process end with the first one, if no PID namespace does that.
+    fn end_with_first(&self) -> Result<(), Errno> {
+        self.contained_by
+            .map_or(Ok(()), |first| sys::end_with(first, rustix::process::Signal::KILL))
     }
 
     /// Loads the filter; the one that notices, where a process may have it.
@@ -252,7 +257,7 @@ impl Confinement<'_> {
 
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {
         match result {
-            Err(Errno::PERM | Errno::ACCESS) if self.is_contained => Ok(()),
+            Err(Errno::PERM | Errno::ACCESS) if self.contained_by.is_some() => Ok(()),
             other => other,
         }
     }

@@ -27,6 +27,7 @@ mod files;
 mod identity;
 pub(crate) mod kernel;
 mod lists;
+mod parting;
 mod permissions;
 mod place;
 mod process;
