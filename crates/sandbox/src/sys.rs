@@ -230,6 +230,31 @@ pub(crate) fn wait_signal(signals: &[c_int]) -> c_int {
     }
 }
 
+/// A descriptor that can be read when one of the signals has come, which must be held back.
+pub(crate) fn signal_descriptor(signals: &[c_int]) -> Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is initialised before it is read.
+    let fd = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC)
+    };
+    check(fd.into())?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Waits for the next signal of such a descriptor; 0 for none.
+pub(crate) fn next_signal(descriptor: BorrowedFd<'_>) -> c_int {
+    // `struct signalfd_siginfo`, which begins with the number.
+    let mut bytes = [0; 128];
+    let _ = rustix::io::retry_on_intr(|| rustix::io::read(descriptor, &mut bytes));
+    let [a, b, c, d, ..] = bytes;
+    c_int::from_ne_bytes([a, b, c, d])
+}
+
 /// Closes every descriptor but standard input, output, error and these.
 pub(crate) fn close_all_but(kept: &[BorrowedFd<'_>]) -> Result<()> {
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();

@@ -69,6 +69,7 @@ pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: None,
+        notices: None,
         asking: show.as_ref().map(|show| &show.asking),
         contained_by: Some(rustix::process::getpid()),
     };
@@ -90,6 +91,7 @@ pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.peak_memory,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }

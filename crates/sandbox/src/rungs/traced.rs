@@ -82,6 +82,7 @@ pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.2,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }
@@ -114,6 +115,7 @@ fn become_program(
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: Some(&questions),
+        notices: None,
         asking: None,
         contained_by: Some(first),
     };
