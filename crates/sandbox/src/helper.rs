@@ -166,7 +166,7 @@ struct Started {
 /// What a sandbox has outside.
 #[derive(Default)]
 struct Provided {
-    /// What answers its questions, if it has a single id.
+    /// What answers its questions, if it asks any.
     _supervisor: Option<Supervisor>,
     /// The way out of its network, if it has one of its own.
     _connected: Option<Connected>,
@@ -178,7 +178,7 @@ struct Provided {
 /// only its own id by itself; more takes power over the namespace outside, which is here.
 fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
     let messages = |errno| SandboxError::setup(Stage::Messages, "the sandbox", errno);
-    let channel = match world.ids.is_single() {
+    let channel = match world.ids.is_single() || outside.keeps_devices {
         true => Some(wire::channel().map_err(messages)?),
         false => None,
     };

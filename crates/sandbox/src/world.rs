@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) cgroups: Cgroups,
     /// The system call filter.
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// The same for processes whose first device shall be noticed.
+    pub(crate) filter_that_notices: Vec<libc::sock_filter>,
     /// The Landlock rules for processes in the machine's network, where the kernel has them.
     pub(crate) scope: Option<OwnedFd>,
 }
@@ -89,6 +91,7 @@ impl World {
             cgroup2,
             cgroups,
             filter: seccomp::program(),
+            filter_that_notices: seccomp::program_that_notices(),
             scope: sys::abstract_socket_scope().ok(),
         })
     }

@@ -36,9 +36,9 @@ pub(crate) const END: Signal = Signal::USR1;
 const CAP_SYS_CHROOT: u64 = 1 << 18;
 
 /// Runs the process of a job, in the first process of its sandbox.
-pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
     let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
-    rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
+    sys::end_with(parent, END).map_err(failed)?;
     // The processes that those leave behind which end before their children.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -69,8 +69,9 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: None,
+        notices: None,
         asking: show.as_ref().map(|show| &show.asking),
-        is_contained: true,
+        contained_by: Some(rustix::process::getpid()),
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;
     let rights = show.as_ref().map(Show::rights);
@@ -90,6 +91,7 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.peak_memory,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }

@@ -3,6 +3,7 @@
 //! Where a call keeps what it is about, is a [`Place`]; the numbers of the calls are those of the
 //! table of the filter. Pure data.
 
+use super::devices;
 use crate::seccomp::{self, ARCHITECTURES, Ask};
 
 /// Where a call says which file it is about. The numbers are those of arguments.
@@ -275,6 +276,15 @@ const CALLS: &[(&str, Call, Ask)] = {
 /// The filter that asks.
 pub(super) fn filter() -> Vec<libc::sock_filter> {
     seccomp::asking(CALLS.iter().map(|(name, _, ask)| (*name, *ask)))
+}
+
+/// The filter that asks about what concerns devices.
+pub(super) fn filter_for_devices() -> Vec<libc::sock_filter> {
+    let concerned = CALLS.iter().filter(|(_, call, _)| devices::concerns(*call));
+    seccomp::asking(concerned.map(|(name, call, ask)| match call {
+        Call::MakeNode(_, mode) => (*name, Ask::IfDevice(*mode as u32)),
+        _ => (*name, *ask),
+    }))
 }
 
 /// What the calls are that are asked about, by the numbers that they have in each instruction set.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use formwork_sandbox::{Cancel, ExitStatus, MountKind, MountPoint, SandboxError};
 
 use crate::arena::{self, Arena};
-use crate::{doctor, isolation, root, rungs, syscalls};
+use crate::{devices, doctor, isolation, root, rungs, syscalls};
 
 /// Names what to do; in the environment of the executed program.
 pub(crate) const PAYLOAD: &str = "FORMWORK_TEST_PAYLOAD";
@@ -28,6 +28,7 @@ fn run() {
         Ok("orphans") => lose_the_helper(),
         Ok("syscalls") => syscalls::report(),
         Ok("cgroups") => isolation::report_cgroups(),
+        Ok("listen") => devices::listen(),
         Ok("connect") => syscalls::connect(),
         Ok(other) => panic!("what is {other}?"),
     }

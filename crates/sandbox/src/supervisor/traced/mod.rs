@@ -47,7 +47,7 @@ use super::calls::{Call, Calls, Meaning};
 use super::credentials::{Credentials, Sets};
 use super::parting::Linked;
 use super::process::Caller;
-use super::{Outcome, READY, Session, receive_listener};
+use super::{Kept, Outcome, READY, Session, receive_listener};
 use crate::seccomp::{self, ARCHITECTURES};
 use crate::sys::notify::{self, Notification};
 use crate::sys::{self, trace};
@@ -163,6 +163,7 @@ impl Traced {
             let Ok(listener) = receive_listener(&channel) else { return };
             let made = Session {
                 listener,
+                kept: Kept::All,
                 sets: Sets::new(Credentials::of(&user)),
                 calls: Calls::new(),
                 roots_differ: AtomicBool::new(false),
