@@ -65,9 +65,10 @@ impl Helper {
         loop {
             let Ok(ready) = self.wait() else { return 1 };
             let mut events = ready[1..].chunks(2).map(|event| (event[0], event[1]));
+            let first = self.first_processes();
             self.runs.retain_mut(|run| {
                 let (ended, asked) = events.next().unwrap_or_default();
-                run.attend(ended, asked)
+                run.attend(ended, asked, &first)
             });
             if ready[0] && !self.accept() {
                 return self.end_all();
@@ -142,9 +143,14 @@ impl Helper {
 
     /// Kills all sandboxes and waits until nothing of them is left.
     fn end_all(&mut self) -> i32 {
+        let first = self.first_processes();
         self.runs.iter_mut().for_each(Run::kill);
-        self.runs.iter_mut().for_each(Run::report_end);
+        self.runs.iter_mut().for_each(|run| run.report_end(&first));
         0
+    }
+
+    fn first_processes(&self) -> Vec<Pid> {
+        self.runs.iter().map(|run| run.pid).collect()
     }
 }
 
@@ -160,7 +166,7 @@ struct Started {
 /// What a sandbox has outside.
 #[derive(Default)]
 struct Provided {
-    /// What answers its questions, if it has a single id.
+    /// What answers its questions, if it asks any.
     _supervisor: Option<Supervisor>,
     /// The way out of its network, if it has one of its own.
     _connected: Option<Connected>,
@@ -172,7 +178,7 @@ struct Provided {
 /// only its own id by itself; more takes power over the namespace outside, which is here.
 fn start(world: &mut World, outside: &Outside, job: &Job) -> Result<Started, SandboxError> {
     let messages = |errno| SandboxError::setup(Stage::Messages, "the sandbox", errno);
-    let channel = match world.ids.is_single() {
+    let channel = match world.ids.is_single() || outside.keeps_devices {
         true => Some(wire::channel().map_err(messages)?),
         false => None,
     };
@@ -256,9 +262,9 @@ impl Run {
     }
 
     /// Does what is to be done for a sandbox; `false` when it is over.
-    fn attend(&mut self, ended: bool, asked: bool) -> bool {
+    fn attend(&mut self, ended: bool, asked: bool, first: &[Pid]) -> bool {
         if ended {
-            self.report_end();
+            self.report_end(first);
             return false;
         }
         if asked {
@@ -295,14 +301,18 @@ impl Run {
 
     /// Waits for the end of the first process, and tells the builder. The end comes after that of
     /// all other processes and, since its namespaces go with it, of all mounts.
-    fn report_end(&mut self) {
+    fn report_end(&mut self, first: &[Pid]) {
         let Ok(Some(waited)) = sys::wait(Some(self.pid), true) else { return };
+        let signal = libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status));
+        if signal.is_some() && self.end == chroot::END {
+            chroot::end_left(first);
+        }
         let provided = std::mem::take(&mut self.provided);
         let group = provided.group.as_ref().map(Group::usage);
         drop(provided);
         let Some(channel) = &self.channel else { return };
         let gone = Gone {
-            signal: libc::WIFSIGNALED(waited.status).then(|| libc::WTERMSIG(waited.status)),
+            signal,
             by_request: self.killed,
             user_time: waited.user,
             system_time: waited.system,

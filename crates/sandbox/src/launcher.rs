@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use crate::supervisor::kernel;
 use crate::wire::{self, Answer, Gone, Outside, Request, Stop};
 use crate::{
-    Cancel, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, OutOfMemory, ProcessSpec,
-    SandboxError, Stage,
+    Cancel, Devices, ExitReport, ExitStatus, HELPER_NAME, NetworkMode, OsError, OutOfMemory,
+    ProcessSpec, SandboxError, Stage,
 };
 
 /// The exit code of a process that was killed, as a shell tells it.
@@ -192,6 +192,7 @@ impl Helper {
             limits: spec.limits,
             in_place: spec.root.in_place,
             traced: spec.root.traced,
+            keeps_devices: spec.devices == Devices::Kept,
             uplink: spec.uplink.clone().filter(|_| spec.network == NetworkMode::Private),
         };
         self.request(&Request::Run(outside), &descriptors)
@@ -305,6 +306,7 @@ impl Run {
         Ok(ExitReport {
             status: ExitStatus::Signaled(signal),
             timed_out: false,
+            halted: None,
             out_of_memory: None,
             wall_time: self.started.elapsed(),
             user_time: end.user_time,

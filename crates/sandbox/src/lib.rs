@@ -57,10 +57,10 @@ pub use launcher::{Launcher, Stdio};
 pub use limits::{Limits, Resource, ResourceLimit};
 pub use network::{HOST as UPLINK_HOST, Port, Uplink};
 pub use probe::{Feature, Probe, probe};
-pub use report::{ExitReport, ExitStatus, OutOfMemory};
+pub use report::{ExitReport, ExitStatus, Halt, OutOfMemory};
 pub use spec::{
-    FileData, MAX_LAYERS, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stub, Upper,
-    User,
+    Devices, FileData, MAX_LAYERS, MountKind, MountPoint, NetworkMode, ProcessSpec, RootFs, Stub,
+    Upper, User,
 };
 pub use stubs::stub_entries;
 

@@ -18,6 +18,8 @@ pub struct ExitReport {
     ///
     /// [`ProcessSpec::time_limit`]: crate::ProcessSpec::time_limit
     pub timed_out: bool,
+    /// Why it was ended though it might have gone on: for another run, in which it has what it lacks.
+    pub halted: Option<Halt>,
     /// Whether the kernel killed any of its processes because there was no more memory.
     pub out_of_memory: Option<OutOfMemory>,
     /// From the start of the process to its end, without making and removing the sandbox.
@@ -34,6 +36,16 @@ pub struct ExitReport {
     /// process.
     #[serde(with = "encoding::list")]
     pub created: Vec<RelPath>,
+}
+
+/// Why a process was ended that was to be noticed ([`Devices::Noticed`](crate::Devices::Noticed)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Halt {
+    /// It makes a device: that takes [`Devices::Kept`](crate::Devices::Kept).
+    Device,
+    /// It has calls of its own processes answered, and nobody can do that for processes whose calls
+    /// somebody else answers: that takes [`Devices::Refused`](crate::Devices::Refused).
+    Listener,
 }
 
 /// How much memory processes had when there was no more.

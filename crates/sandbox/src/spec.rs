@@ -31,6 +31,9 @@ pub struct ProcessSpec {
     /// Whether the tree of a process that is shown something has what stands for devices
     /// ([`formwork_fs::Record`]), of which it is to be told.
     pub has_devices: bool,
+    /// The numbers of the files that have several names in the tree of a process that is shown
+    /// something: a name gets a file of its own when it changes, as on an overlay.
+    pub linked: Vec<u64>,
     /// The program and its arguments. A program without a slash is looked up along `PATH` of
     /// `env`, inside.
     pub args: Vec<OsString>,
@@ -56,6 +59,9 @@ pub struct ProcessSpec {
     pub privileged: bool,
     /// Whether setuid programs and file capabilities are without effect (`no_new_privs`).
     pub no_new_privileges: bool,
+    /// What becomes of the devices that the process makes, where owners are the kernel's. Where they
+    /// are data, devices are kept, too.
+    pub devices: Devices,
     /// The size of `/dev/shm` in bytes.
     pub shm_size: u64,
     /// Limits of all processes together.
@@ -80,6 +86,7 @@ impl ProcessSpec {
             mounts: Vec::new(),
             shown: None,
             has_devices: false,
+            linked: Vec::new(),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: RelPath::root(),
@@ -90,6 +97,7 @@ impl ProcessSpec {
             terminal: false,
             privileged: false,
             no_new_privileges: false,
+            devices: Devices::Refused,
             shm_size: 64 << 20,
             limits: Limits::default(),
             resource_limits: Vec::new(),
@@ -123,6 +131,21 @@ impl ProcessSpec {
         }
         self.mounts.iter().try_for_each(MountPoint::check)
     }
+}
+
+/// What becomes of the devices that a process makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Devices {
+    /// The kernel refuses them, as it does to everybody but real root.
+    #[default]
+    Refused,
+    /// Nothing is there to keep them, but the process is ended when one is to be made by somebody who
+    /// might ([`ExitReport::halted`](crate::ExitReport::halted)), and can be run again with
+    /// [`Devices::Kept`].
+    Noticed,
+    /// They are data ([`formwork_fs::Record`]), which a supervisor tells to processes: slower, for
+    /// whoever looks at many files.
+    Kept,
 }
 
 /// A tree of files: layers, and possibly a directory that takes the changes.

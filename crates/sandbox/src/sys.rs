@@ -14,7 +14,7 @@ use std::ptr;
 use std::time::Duration;
 
 use rustix::io::{Errno, Result};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 
 /// Which side of a fork this is.
@@ -50,6 +50,13 @@ pub(crate) fn fork(namespaces: c_int) -> Result<Fork> {
             Ok(Fork::Parent(pid, pidfd))
         }
     }
+}
+
+/// Has this process get a signal when its parent ends; fails where that has ended already. Only for
+/// processes that see their parent: one in a new PID namespace does not.
+pub(crate) fn end_with(parent: Pid, signal: Signal) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(signal))?;
+    if rustix::process::getppid() == Some(parent) { Ok(()) } else { Err(Errno::SRCH) }
 }
 
 /// Calls a function in a new process that shares this one's memory, while this one stands still
@@ -221,6 +228,31 @@ pub(crate) fn wait_signal(signals: &[c_int]) -> c_int {
         }
         libc::sigwaitinfo(set.as_ptr(), ptr::null_mut())
     }
+}
+
+/// A descriptor that can be read when one of the signals has come, which must be held back.
+pub(crate) fn signal_descriptor(signals: &[c_int]) -> Result<OwnedFd> {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is initialised before it is read.
+    let fd = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC)
+    };
+    check(fd.into())?;
+    // SAFETY: the kernel has just made this descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Waits for the next signal of such a descriptor; 0 for none.
+pub(crate) fn next_signal(descriptor: BorrowedFd<'_>) -> c_int {
+    // `struct signalfd_siginfo`, which begins with the number.
+    let mut bytes = [0; 128];
+    let _ = rustix::io::retry_on_intr(|| rustix::io::read(descriptor, &mut bytes));
+    let [a, b, c, d, ..] = bytes;
+    c_int::from_ne_bytes([a, b, c, d])
 }
 
 /// Closes every descriptor but standard input, output, error and these.

@@ -50,10 +50,14 @@ pub(crate) struct Outside {
     pub(crate) in_place: bool,
     /// Whether it is traced there.
     pub(crate) traced: bool,
+    /// Whether a supervisor keeps the devices that it makes.
+    pub(crate) keeps_devices: bool,
     /// The way out of a network namespace that the sandbox gets, if it gets one.
     pub(crate) uplink: Option<Uplink>,
 }
 
+/// The longest request: one with all limits that there are.
+const LONGEST_REQUEST: usize = 1024;
 /// The most descriptors that a request has.
 const MAX_DESCRIPTORS: usize = 5;
 
@@ -143,7 +147,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
 pub(crate) fn receive_request(
     socket: BorrowedFd<'_>,
 ) -> rustix::io::Result<Option<(Request, Vec<OwnedFd>)>> {
-    let mut bytes = [0; 64];
+    let mut bytes = [0; LONGEST_REQUEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let length = retry(|| {
@@ -261,6 +265,7 @@ mod tests {
         let report = ExitReport {
             status: ExitStatus::Signaled(9),
             timed_out: true,
+            halted: None,
             out_of_memory: Some(crate::OutOfMemory { peak: 1, limit: None }),
             wall_time: Duration::MAX,
             user_time: Duration::from_nanos(1),
@@ -294,7 +299,12 @@ mod tests {
         let (ours, theirs) = channel().unwrap();
         let document = document(&7_u64).unwrap();
         let descriptors = [document.as_fd(), ours.as_fd()];
-        let request = Request::Run(Outside::default());
+        let most = Some(u64::MAX - 1);
+        let limits = crate::Resource::ALL.into_iter();
+        let resource_limits = limits
+            .map(|(_, resource)| ResourceLimit { resource, soft: most, hard: most })
+            .collect();
+        let request = Request::Run(Outside { resource_limits, ..Outside::default() });
         send_request(ours.as_fd(), &request, &descriptors).unwrap();
         let (arrived, received) = receive_request(theirs.as_fd()).unwrap().unwrap();
         assert_eq!((arrived, received.len()), (request, 2));

@@ -9,13 +9,13 @@ use formwork_fs::{FsError, RelPath, RootDir, Timestamp};
 use formwork_layer::compose::{Composer, Owner};
 use formwork_layer::{MaterializeOptions, Stack, materialize};
 use formwork_sandbox::{
-    Cancel, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs,
+    Cancel, Devices, Emulator, ExitReport, Launcher, MountKind, MountPoint, ProcessSpec, RootFs,
     SandboxError, Stdio, Stub, User,
 };
 use formwork_snapshot::Snapshotter;
 
 use crate::accounts::ProcessUser;
-use crate::exec::{accounts, root_metadata, set_metadata};
+use crate::exec::{accounts, devices_by_words, root_metadata, set_metadata};
 use crate::in_place::{Place, fit_once};
 use crate::mounts::{Mounts, StubLayers};
 use crate::root::Root;
@@ -104,6 +104,7 @@ pub fn run_container(
     let rootfs = RootFs::writable(root.directories()?, active.upper(), active.work());
     let mut process = process(spec, rootfs, user);
     process.mounts = mounts.points;
+    process.devices = devices(&root, &spec.args)?;
     for volume in &spec.volumes {
         process.mounts.push(volume.mount()?);
     }
@@ -151,6 +152,15 @@ fn process(spec: &ContainerSpec, rootfs: RootFs, user: ProcessUser) -> ProcessSp
     process.stop_grace = spec.grace;
     spec.world.apply(&mut process);
     process
+}
+
+/// What becomes of the devices that a process makes. It is never begun again, since it may have
+/// spoken with somebody; so they are kept only where it is plain that there are some.
+fn devices(root: &Root, args: &[String]) -> Result<Devices, WorkerError> {
+    match devices_by_words(args) {
+        Devices::Noticed if !root.has_devices()? => Ok(Devices::Refused),
+        _ => Ok(Devices::Kept),
+    }
 }
 
 /// Makes a directory that no layer has, as docker does with a working directory, in the directory

@@ -135,8 +135,6 @@ pub enum ExitReason {
     OutOfMemory(OutOfMemory),
     /// It named files of `/proc`, and there are none where nothing can be mounted.
     NothingOfTheKernel,
-    /// It was refused a device, which steps may make as data alone.
-    NoDevices,
 }
 
 fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
@@ -169,10 +167,6 @@ fn describe(status: ExitStatus, reason: Option<ExitReason>) -> String {
         Some(ExitReason::NothingOfTheKernel) => format!(
             "{end}; it may miss `/proc`, which steps have not where nothing can be mounted: \
              `formwork doctor` tells what this machine lacks"
-        ),
-        Some(ExitReason::NoDevices) => format!(
-            "{end}; it may want devices, which steps cannot make here: with `--isolation=single-id`, \
-             where user namespaces are allowed, they are kept as data"
         ),
         Some(ExitReason::TimedOut(limit)) => {
             let seconds = limit.as_secs();

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use formwork_diagnostics::{Event, LogStream, Outcome, StepId};
 use formwork_fs::{Follow, FsError, RelPath, RootDir};
-use formwork_graph::{Exec, Network, Security};
+use formwork_graph::{Exec, MountKind, Network, Security};
 use formwork_layer::tree::{Entry, Found, Last, Metadata, Node, Origin};
 use formwork_layer::{Stack, Tree, scan_upper};
 use formwork_oci::Platform;
 use formwork_sandbox::{
-    Emulation, Emulator, ExitReport, NetworkMode, ProcessSpec, RootFs, Stdio, User,
+    Devices, Emulation, Emulator, ExitReport, Halt, NetworkMode, ProcessSpec, RootFs, Stdio, User,
 };
 use formwork_snapshot::{Active, Snapshotter};
 use formwork_solver::{Cancel, Done, Task, step_id};
@@ -62,8 +62,6 @@ pub(crate) struct Ended {
 pub(crate) struct Words {
     /// They are about files that the kernel shows where it can be mounted.
     pub(crate) name_the_kernels: bool,
-    /// They say that a device could not be made.
-    refuse_devices: bool,
 }
 
 impl Worker {
@@ -77,8 +75,9 @@ impl Worker {
         self.demand_files(input(task, exec.rootfs)?.root()?)?;
         // Without a network it fails the same way again.
         let retries = if exec.network == Network::None { 0 } else { self.config.world.retries };
+        let mut devices = devices_by_words(&exec.args);
         for attempt in 0..retries {
-            match self.attempt(task, exec) {
+            match self.attempt(task, exec, &mut devices) {
                 Err(error @ WorkerError::Exit { .. }) if !task.cancel.is_canceled() => {
                     self.announce_retry(task, &error, retries - attempt);
                     pause(attempt, task.cancel);
@@ -86,29 +85,58 @@ impl Worker {
                 result => return result,
             }
         }
-        self.attempt(task, exec)
+        self.attempt(task, exec, &mut devices)
     }
 
     fn announce_retry(&self, task: &Task<'_, Output>, error: &WorkerError, left: u32) {
         let attempts =
             if left == 1 { "one attempt".to_owned() } else { format!("{left} attempts") };
-        let data = format!("formwork: {error}; trying again, {attempts} left\n").into_bytes();
+        self.announce(task, &format!("{error}; trying again, {attempts} left"));
+    }
+
+    fn announce(&self, task: &Task<'_, Output>, text: &str) {
+        let data = format!("formwork: {text}\n").into_bytes();
         self.events.emit(Event::StepLog { step: step(task), stream: LogStream::Stderr, data });
     }
 
-    fn attempt(&self, task: &Task<'_, Output>, exec: &Exec) -> Result<Done<Output>, WorkerError> {
+    /// Runs a process once; or, if it turns out to need another world, once more from its beginning,
+    /// with its whole time. `devices` is what has turned out.
+    fn attempt(
+        &self,
+        task: &Task<'_, Output>,
+        exec: &Exec,
+        devices: &mut Devices,
+    ) -> Result<Done<Output>, WorkerError> {
         match self.store.rung() {
-            rung if rung.can_mount() => self.exec_on_layers(task, exec),
+            rung if rung.can_mount() => loop {
+                match self.exec_on_layers(task, exec, *devices)? {
+                    Ok(done) => return Ok(done),
+                    Err(Halt::Device) => {
+                        *devices = Devices::Kept;
+                        let text = "this step makes device nodes, and is begun again, with them \
+                                    kept as data";
+                        self.announce(task, text);
+                    }
+                    Err(Halt::Listener) => {
+                        *devices = Devices::Refused;
+                        let text = "a program of this step answers the calls of others itself, \
+                                    and the step is begun again, without device nodes";
+                        self.announce(task, text);
+                    }
+                }
+            },
             rung if rung.can_run() => self.exec_in_place(task, exec),
             _ => Err(self.store.cannot_run()),
         }
     }
 
+    /// Runs a process on an overlay; what it has written is thrown away if it was halted.
     fn exec_on_layers(
         &self,
         task: &Task<'_, Output>,
         exec: &Exec,
-    ) -> Result<Done<Output>, WorkerError> {
+        devices: Devices,
+    ) -> Result<Result<Done<Output>, Halt>, WorkerError> {
         let root = input(task, exec.rootfs)?.root()?;
         let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
         let user = accounts(root)?.process_user(&exec.user)?;
@@ -116,27 +144,31 @@ impl Worker {
         let active = self.store.snapshots.prepare()?;
         let below = root_metadata(root)?;
         set_metadata(&active, &below)?;
-        let spec = self.spec(exec, root, &user, &mounts, &active)?;
-        let Ended { report, words } = self.run_logged(task, &spec)?;
+        let mut spec = self.spec(exec, root, &user, &mounts, &active)?;
+        let finds_devices = devices == Devices::Noticed && finds_devices(task, exec)?;
+        spec.devices = if finds_devices { Devices::Kept } else { devices };
+        let Ended { report, .. } = self.run_logged(task, &spec)?;
+        if let Some(halt) = report.halted {
+            return Ok(Err(halt));
+        }
         if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
             let reason = self.reason(&report, &active.upper());
-            let reason = reason.or(words.refuse_devices.then_some(ExitReason::NoDevices));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let layer = self.commit(root, active, &below, &report)?;
         let Some(layer) = layer else {
             let output = Output::Root(root.clone());
-            return Ok(Done {
+            return Ok(Ok(Done {
                 output,
                 layer: Some((String::new(), crate::store::now())),
                 outcome: Outcome::Done,
-            });
+            }));
         };
         let created = layer.created()?.unwrap_or_default();
         let record = (layer.name().to_string(), created);
         let output = Output::Root(root.with(layer)?);
-        Ok(Done { output, layer: Some(record), outcome: Outcome::Done })
+        Ok(Ok(Done { output, layer: Some(record), outcome: Outcome::Done }))
     }
 
     /// Why a process failed, as far as it is known from outside.
@@ -232,10 +264,7 @@ impl Worker {
                 peak_memory: report.peak_memory,
                 processor_time: report.user_time + report.system_time,
             });
-            let words = Words {
-                name_the_kernels: told.iter().any(|words| words.name_the_kernels),
-                refuse_devices: told.iter().any(|words| words.refuse_devices),
-            };
+            let words = Words { name_the_kernels: told.iter().any(|words| words.name_the_kernels) };
             Ok(Ended { report, words })
         })
     }
@@ -245,7 +274,6 @@ impl Worker {
         let step = step(task);
         // Where it can be mounted, nobody misses it.
         let can_miss = !self.store.can_mount();
-        let makes_devices = formwork_fs::owners_are_data();
         let mut words = Words::default();
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
@@ -261,7 +289,6 @@ impl Worker {
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
             let text = &buffer[..count];
             words.name_the_kernels |= can_miss && has_one_of(text, &KERNELS);
-            words.refuse_devices |= !can_miss && !makes_devices && refuses_devices(text);
             show(mask.feed(buffer[..count].to_vec()));
         }
         show(mask.finish());
@@ -288,6 +315,32 @@ impl Worker {
         }
         Layer::keep(&self.store, tree, Some(active), Source::Store).map(Some)
     }
+}
+
+/// What is to become of the devices of a command: one that has the word for making them is likely to
+/// make some, and need not be begun twice.
+pub(crate) fn devices_by_words(args: &[String]) -> Devices {
+    match args.iter().any(|arg| arg.contains("mknod")) {
+        true => Devices::Kept,
+        false => Devices::Noticed,
+    }
+}
+
+/// Whether a process could come across what stands for a device: in its root file system, whose
+/// layers have been made, or in one that is mounted there.
+fn finds_devices(task: &Task<'_, Output>, exec: &Exec) -> Result<bool, WorkerError> {
+    if input(task, exec.rootfs)?.root()?.has_devices()? {
+        return Ok(true);
+    }
+    for mount in &exec.mounts {
+        if let MountKind::Bind { from, .. } = &mount.kind
+            && let Output::Root(root) = input(task, *from)?
+            && root.has_devices()?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A step as events name it.
@@ -477,13 +530,4 @@ const KERNELS: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"libjli.so"];
 
 fn has_one_of(text: &[u8], words: &[&[u8]]) -> bool {
     words.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
-}
-
-/// Whether `mknod`, `tar` or `cpio` say that they may make no device.
-fn refuses_devices(text: &[u8]) -> bool {
-    let lines = text.split(|byte| *byte == b'\n');
-    let is_refusal = |line: &[u8]| {
-        has_one_of(line, &[b"mknod"]) && has_one_of(line, &[b"Operation not permitted"])
-    };
-    lines.into_iter().any(is_refusal)
 }

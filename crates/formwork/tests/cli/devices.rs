@@ -1,6 +1,8 @@
-//! Devices of images, which are data on every rung.
+//! Devices of images and of steps, which are data on every rung.
 
-use crate::support::{Rung, Site, on_every_rung};
+use std::os::unix::fs::FileTypeExt;
+
+use crate::support::{Ran, Rung, Site, on_each_rung, on_every_rung};
 
 /// An archive with devices, one of which has two names, and one of them where steps have their own.
 fn archive() -> Vec<u8> {
@@ -76,20 +78,45 @@ COPY --from=made /srv /srv
     assert!(ids.iter().all(|(_, id)| *id == ids[0].1), "{ids:#?}");
 }
 
-/// Where steps make devices.
-const MAKE_DEVICES: [Rung; 4] = [Rung::SingleId, Rung::Chroot, Rung::Pod, Rung::Traced];
+/// A directory of the user's gets real devices, which only root can make.
+#[test]
+fn devices_that_a_user_may_not_make_are_told() {
+    on_each_rung(|site| {
+        site.write("a.tar", archive());
+        let out = site.outside("out");
+        let output = format!("type=local,dest={out}");
+        let dockerfile = "FROM scratch\nADD a.tar /\n";
+        site.build(&["-t", "app"], dockerfile);
+        let mut build = site.build_command(&["-o", &output], dockerfile);
+        let told = Ran::of(&mut build).succeeded().stderr;
+        let copied = site.outside("tun");
+        let copying =
+            Ran::of(&mut site.formwork(&["cp", "app:/srv/tun", &copied])).succeeded().stderr;
+        let is_user = site.user().is_some();
+        assert_eq!(told.contains("3 devices of the image are not in"), is_user, "{told}");
+        assert_eq!(copying.contains("a device of the image is not in"), is_user, "{copying}");
+        for place in [format!("{out}/srv/tun"), copied] {
+            let found = fs_err::symlink_metadata(place);
+            assert_eq!(found.is_ok_and(|found| found.file_type().is_char_device()), !is_user);
+        }
+    });
+}
 
 /// Devices are made as everywhere else, found by all that comes after, and of no use.
 #[test]
 fn devices_are_data_that_nobody_can_open() {
-    for site in MAKE_DEVICES.into_iter().filter_map(Site::on) {
+    let ids = std::cell::RefCell::new(Vec::new());
+    on_every_rung(|site| {
         if site.make_busybox() {
-            make_devices(&site);
+            ids.borrow_mut().push((site.rung(), make_devices(site)));
         }
-    }
+    });
+    let ids = ids.into_inner();
+    assert!(ids.iter().all(|(_, id)| *id == ids[0].1), "{ids:#?}");
 }
 
-fn make_devices(site: &Site) {
+/// Returns the image's id.
+fn make_devices(site: &Site) -> String {
     let dockerfile = "FROM busybox AS made
 RUN mkdir /d && cd /d && umask 027 && mknod n c 10 200 && mknod -m 600 disk b 254 1048575 && \\
     ln n h && chown 5:6 h && chmod 640 disk && mv disk b && cp -a n c && : > f
@@ -107,6 +134,7 @@ RUN su -s /bin/sh app -c 'mknod /tmp/n c 1 3' 2> /dev/null || echo refused
 FROM busybox
 COPY --from=made /d /e
 RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
+RUN --mount=type=bind,from=made,source=/d,target=/m cp -a /m/n /k && test -c /k && find /e -type b
 ";
     let built = site.build(&["--no-cache"], dockerfile);
     let expected = [
@@ -125,10 +153,111 @@ RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
         "refused",
         "n character special file a:c8",
         "b block special file fe:fffff",
+        "/e/b",
     ];
-    assert_eq!(built.log(), expected);
+    assert_eq!(built.log(), expected, "{:?}", site.rung());
     let tree = site.tree(&["--target=made"], dockerfile);
     assert_eq!(tree.line("/d/h"), "crw-r----- 5:6 /d/h 10:200");
     assert_eq!(tree.line("/d/n"), "-rw-r----- 5:6 /d/n = /d/h");
     assert_eq!(tree.line("/d/b"), "brw-r----- 0:0 /d/b 254:1048575");
+    built.id
+}
+
+/// Where the owners of files are the kernel's and so is all that a step does, until it makes a device.
+const BEGUN_AGAIN: [Rung; 3] = [Rung::Root, Rung::RootAlone, Rung::SubordinateIds];
+const AGAIN: &str =
+    "formwork: this step makes device nodes, and is begun again, with them kept as data";
+
+/// Makes devices without saying so, after what shows that it is run, and on what.
+const SCRIPT: &str = "
+test ! -e /left && : > /left && echo >> /c/runs && test \"$(cat /run/secrets/s)\" = 'a secret' || exit 9
+echo be''gins
+cd /tmp && tar xf /in/a.tar && rm /left && test -c srv/tun && wc -l < /c/runs";
+
+fn step(options: &str, more: &str) -> String {
+    format!(
+        "FROM busybox\nRUN --mount=type=bind,target=/in --mount=type=cache,target=/c \
+         --mount=type=secret,id=s {options} <<'end'\n{SCRIPT}{more}\nend\n"
+    )
+}
+
+#[test]
+fn a_step_that_makes_devices_is_begun_again_once() {
+    on_every_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        site.write("s", "a secret");
+        let secret = ["--secret", "id=s,src=s"];
+        let built = site.build(&secret, &step("", ""));
+        let expected: &[&str] = match BEGUN_AGAIN.contains(&site.rung()) {
+            true => &["begins", AGAIN, "begins", "2"],
+            false => &["begins", "1"],
+        };
+        assert_eq!(built.log(), expected, "{:?}", site.rung());
+        assert_eq!(site.build(&secret, &step("", "")).executed(), [""; 0]);
+        let tree = site.tree(&secret, &step("", ""));
+        assert_eq!(tree.line("/tmp/srv/tun"), "crw-rw-rw- 0:0 /tmp/srv/tun 10:200");
+        assert_eq!(tree.line("/tmp/srv/disk"), "brw-r----- 7:7 /tmp/srv/disk 254:1048575");
+    });
+}
+
+/// What was found out is known to the next attempt, which has as many left as it would have had.
+#[test]
+fn attempts_are_counted_without_what_is_begun_again() {
+    for site in BEGUN_AGAIN.into_iter().filter_map(Site::on) {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        site.write("s", "a secret");
+        let arguments = ["--secret", "id=s,src=s", "--retry=1"];
+        let text = Ran::of(&mut site.build_command(&arguments, &step("", "\nexit 3")));
+        let text = text.failed(1, "exit code 3").stderr;
+        assert_eq!(text.matches("begins").count(), 3, "{text}");
+        assert_eq!(text.matches(AGAIN).count(), 1, "{text}");
+        if site.rung() != Rung::RootAlone {
+            let arguments = ["--secret", "id=s,src=s", "--allow=security.insecure"];
+            let built = site.build(&arguments, &step("--security=insecure", "\nmount | wc -l"));
+            assert_eq!(built.log().iter().filter(|line| **line == AGAIN).count(), 1);
+        }
+    }
+}
+
+/// Who may make no device is told so, and is not begun again.
+#[test]
+fn who_is_not_root_makes_no_devices() {
+    on_every_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        let dockerfile = "FROM busybox\nUSER app\nWORKDIR /home/app\n\
+                          RUN --mount=type=bind,target=/in id -u; tar xf /in/a.tar 2> /dev/null; ls srv | wc -l\n";
+        assert_eq!(site.build(&[], dockerfile).log(), ["1000", "0"], "{:?}", site.rung());
+    });
+}
+
+/// A container is never begun again: its devices are kept where there are some, or its command says
+/// that it makes some.
+#[test]
+fn containers_have_devices_where_that_is_plain() {
+    for site in BEGUN_AGAIN.into_iter().filter_map(Site::on) {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        site.build(&["-t", "with"], "FROM busybox\nADD a.tar /\n");
+        site.build(&["-t", "without"], "FROM busybox\n");
+        for (image, script, found) in [
+            ("with", "stat -c %F /srv/tun; ls -l /srv | grep -c ^s", "character special file\n0\n"),
+            ("with", "mk''nod /n b 8 1 && stat -c %F /n", "block special file\n"),
+            ("without", "mknod /n b 8 1 && stat -c %F /n", "block special file\n"),
+            ("without", "mk''nod /n b 8 1 2> /dev/null || echo refused", "refused\n"),
+        ] {
+            let script = format!("{script} || true");
+            assert_eq!(site.run(&["run", image, "sh", "-c", &script]), found, "{:?}", site.rung());
+        }
+    }
 }

@@ -157,3 +157,51 @@ fn a_dockerfile_gives_the_same_image_on_every_rung() {
     let ids = ids.into_inner();
     assert!(ids.iter().all(|(_, id)| *id == ids[0].1), "{ids:#?}");
 }
+
+/// What changes a file by one of its names that a step before has made; the last are of the step itself.
+const CHANGES: &[(&str, &str)] = &[
+    ("append", "echo more >> a"),
+    ("write", "echo new > a"),
+    ("link", "ln -s a s && echo new > s"),
+    ("mode", "chmod 4711 b"),
+    ("owner", "chown 7:8 a"),
+    ("owners", "chown -R 7:8 . && echo more >> a"),
+    ("time", "touch -d @1000000000 b"),
+    ("size", "truncate -s 1 a"),
+    ("name", "ln b d && echo more >> d"),
+    ("rename", "mv a d && echo more >> d"),
+    ("copies", "cp -a . ../copy && echo more >> ../copy/a"),
+    ("nothing", "cat a b c > /dev/null && : >> a && chmod 644 b"),
+    ("user", "chmod 777 . && su -s /bin/sh app -c 'chmod 600 a; echo more >> w'"),
+    ("own", "rm a b c w && echo > a && ln a b && echo more >> b"),
+];
+
+/// overlayfs makes two files of one with two names where it changes.
+#[test]
+fn names_of_a_file_part_when_one_changes_on_every_rung() {
+    let found = std::cell::RefCell::new(Vec::new());
+    on_every_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        let mut made = "FROM busybox\nRUN for i in ".to_owned();
+        let mut changed = String::new();
+        for (name, change) in CHANGES {
+            made.push_str(&format!("{name} "));
+            changed.push_str(&format!("RUN cd /t/{name} && {change}\n"));
+        }
+        made.push_str(
+            "; do mkdir -p /t/$i && cd /t/$i && echo one > a && ln a b && ln a c && echo w > w \
+             && chmod 666 w && ln w v; done\n",
+        );
+        changed.push_str("RUN cd /t && head */* > /seen 2>&1\n");
+        let built = site.build(&["-t", "app"], &format!("{made}{changed}"));
+        let lines = site.tree(&[], "FROM app").lines_without(site.busybox_tree());
+        found.borrow_mut().push((site.rung(), built.id, lines));
+    });
+    let found = found.into_inner();
+    for (rung, id, lines) in &found {
+        assert_eq!(*lines, found[0].2, "{rung:?}");
+        assert_eq!(*id, found[0].1, "{rung:?}");
+    }
+}

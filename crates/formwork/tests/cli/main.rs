@@ -30,6 +30,7 @@ mod outputs;
 mod peers;
 mod platforms;
 mod pod;
+mod pod_kills;
 mod populate;
 mod progress;
 mod provenance;

@@ -7,7 +7,7 @@ use crate::debian;
 use crate::support::{Pod, Site};
 
 /// A container that sees the build context; `None` after noting that the test is skipped.
-fn pod_of(site: &Site) -> Option<Pod> {
+pub(crate) fn pod_of(site: &Site) -> Option<Pod> {
     Pod::new(Path::new(&site.outside("pod")), &site.context(""))
 }
 
@@ -32,7 +32,7 @@ RUN --mount=type=secret,id=s,mode=0400 su -s /bin/sh app -c \
 ";
 
 /// What is built: a file system with busybox.
-fn write_context(site: &Site) {
+pub(crate) fn write_context(site: &Site) {
     site.write("Dockerfile", DOCKERFILE);
     let script = "mkdir -p base/bin base/tmp base/etc && chmod 1777 base/tmp
         cp /bin/busybox base/bin/ && for a in $(busybox --list | grep -vx busybox); do ln -sf busybox base/bin/$a; done
@@ -52,7 +52,7 @@ RUN useradd --create-home --uid 1234 app && install -D -o app -g app -m 4755 /us
 RUN su app -c 'hello > ~/greeting' && [ \"$(stat -c '%u %a' /opt/hello)\" = '1234 4755' ]
 ";
 
-fn image_id(text: &str) -> &str {
+pub(crate) fn image_id(text: &str) -> &str {
     text.lines().rfind(|line| line.starts_with("sha256:")).unwrap_or(text)
 }
 

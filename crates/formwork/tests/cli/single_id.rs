@@ -188,14 +188,3 @@ fn a_store_with_owners_as_data_is_told_to_others_and_not_opened_by_them() {
     let owner = Ran::of(&mut as_others(&["run", "app", "stat", "-c", "%u:%g", "/f"])).succeeded();
     assert_eq!(owner.stdout, "3:4\n");
 }
-
-/// Where steps make no devices, they are told who does.
-#[test]
-fn who_is_refused_a_device_is_told_the_way_out() {
-    let site = Site::new().with_busybox();
-    for (command, is_told) in [("mknod /n c 1 3", true), ("echo mknod; false", false)] {
-        let mut build = site.build_command(&[], &format!("FROM busybox\nRUN {command}\n"));
-        let text = Ran::of(&mut build).failed(1, "exit code 1").stderr;
-        assert_eq!(text.contains("with `--isolation=single-id`"), is_told, "{text}");
-    }
-}

@@ -62,9 +62,6 @@ const NEED_NAMESPACES: [&str; 10] = [
     "run/nothing-of-the-surroundings-stays-in-the-layer",
 ];
 
-/// A case about what the rungs whose steps have a supervisor give otherwise: devices are data there,
-/// as BuildKit makes them.
-const HAVE_DEVICES: &str = "run/a-run-makes-no-device-nodes";
 /// A case with a file in the context that the ordinary user whose steps are traced may not read.
 const HAS_CLOSED_FILES: &str = "copy/permissions-stay-or-are-those-of-chmod";
 
@@ -147,12 +144,8 @@ fn with_formwork(cases: &[Case]) -> Report {
             let build = |(case, servers): (&Case, &Option<Servers>)| {
                 let path = case.path().to_string();
                 let needs_namespaces = NEED_NAMESPACES.contains(&&*path);
-                let is_otherwise = match site.rung() {
-                    Rung::SingleId | Rung::Chroot => path == HAVE_DEVICES,
-                    Rung::Traced => [HAVE_DEVICES, HAS_CLOSED_FILES].contains(&&*path),
-                    _ => false,
-                };
-                if is_otherwise
+                let is_closed = site.rung() == Rung::Traced && path == HAS_CLOSED_FILES;
+                if is_closed
                     || (case.given.needs_root && site.user().is_some())
                     || (needs_namespaces && !site.has_namespaces())
                 {

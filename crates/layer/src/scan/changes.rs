@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use formwork_fs::{FileStat, Follow, RelPath, RootDir, Verdict, WalkEntry, walk};
+use formwork_fs::{FileKind, FileStat, Follow, RelPath, RootDir, Verdict, WalkEntry, walk};
 use rustix::fs::{AtFlags, StatxFlags};
 
 use super::is_large;
@@ -24,13 +24,15 @@ pub struct Census(Vec<Seen>);
 #[derive(Clone, Debug)]
 struct Seen {
     entry: WalkEntry,
-    /// When a directory was made, where the file system knows: numbers of inodes are used again.
+    /// When a directory, or a file with several names, was made, where the file system knows: numbers
+    /// of inodes are used again.
     birth: Option<(i64, u32)>,
 }
 
 impl Seen {
     fn new(directory: &RootDir, entry: WalkEntry) -> Self {
-        let birth = entry.stat.is_dir().then(|| birth(directory, &entry.path)).flatten();
+        let counts = entry.stat.is_dir() || entry.stat.links > 1;
+        let birth = counts.then(|| birth(directory, &entry.path)).flatten();
         Self { entry, birth }
     }
 }
@@ -101,6 +103,16 @@ impl Census {
         self.0.splice(at..at, part.0);
     }
 
+    /// The numbers of the files that have several names.
+    pub fn linked(&self) -> Vec<u64> {
+        let stats = self.0.iter().map(|seen| &seen.entry.stat);
+        let linked = stats.filter(|stat| stat.kind == FileKind::Regular && stat.links > 1);
+        let mut numbers: Vec<u64> = linked.map(|stat| stat.inode).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     /// What is known of a path.
     pub fn get(&self, path: &RelPath) -> Option<&FileStat> {
         self.position(path).ok().map(|at| &self.0[at].entry.stat)
@@ -137,7 +149,7 @@ pub fn scan_changes(
         .filter(|(_, mark)| **mark != Mark::Same)
         .map(|(seen, mark)| (&seen.entry, *mark == Mark::Opaque))
         .collect();
-    let links = links(&listed, before);
+    let links = links(&changes, before, after);
     let nodes = flow::map(
         &listed,
         threads,
@@ -207,8 +219,7 @@ impl<'a> Changes<'a> {
             } else if order == Ordering::Greater {
                 changes.marks[a] = Mark::Changed;
             } else {
-                let is_replaced = before.0[b].birth != after.0[a].birth
-                    || !is_same_file(&before.0[b].entry.stat, &after.0[a].entry.stat);
+                let is_replaced = !is_same(&before.0[b], &after.0[a]);
                 let (old, found) = (&before.0[b].entry, &after.0[a].entry);
                 if is_in(&found.path, new) || is_replaced || has_changed(&old.stat, &found.stat) {
                     changes.marks[a] = Mark::Changed;
@@ -245,8 +256,10 @@ impl<'a> Changes<'a> {
     }
 }
 
-fn is_same_file(old: &FileStat, new: &FileStat) -> bool {
-    (old.device, old.inode, old.kind) == (new.device, new.inode, new.kind)
+fn is_same(old: &Seen, new: &Seen) -> bool {
+    let (stat, now) = (&old.entry.stat, &new.entry.stat);
+    let is_another = matches!((old.birth, new.birth), (Some(old), Some(new)) if old != new);
+    (stat.device, stat.inode, stat.kind) == (now.device, now.inode, now.kind) && !is_another
 }
 
 /// What a file takes on the disk may change later by itself.
@@ -254,22 +267,26 @@ fn has_changed(old: &FileStat, new: &FileStat) -> bool {
     *old != FileStat { allocated: old.allocated, ..*new }
 }
 
-/// Which of the listed names are further names of others.
+/// Which of the names that are new or changed are further names of others.
 fn links<'a>(
-    listed: &[(&'a WalkEntry, bool)],
+    changes: &Changes<'_>,
     before: &Census,
+    after: &'a Census,
 ) -> HashMap<&'a RelPath, &'a RelPath> {
-    let was_there = |entry: &WalkEntry| {
-        before.get(&entry.path).is_some_and(|old| is_same_file(old, &entry.stat))
+    let was_there = |seen: &Seen| {
+        before.position(&seen.entry.path).is_ok_and(|at| is_same(&before.0[at], seen))
     };
-    let several =
-        || listed.iter().map(|(entry, _)| *entry).filter(|e| e.stat.links > 1 && !e.stat.is_dir());
+    let listed = after.0.iter().zip(&changes.marks).filter(|(_, mark)| **mark != Mark::Same);
+    let stat = |seen: &Seen| seen.entry.stat;
+    let several = listed.map(|(seen, _)| seen);
+    let several = several.filter(|seen| stat(seen).links > 1 && !stat(seen).is_dir());
+    let (old, new): (Vec<_>, Vec<_>) = several.partition(|seen| was_there(seen));
     let mut first: HashMap<(u64, u64), &RelPath> = HashMap::new();
-    for entry in several().filter(|entry| was_there(entry)) {
+    for Seen { entry, .. } in old {
         first.entry((entry.stat.device, entry.stat.inode)).or_insert(&entry.path);
     }
     let mut links = HashMap::new();
-    for entry in several().filter(|entry| !was_there(entry)) {
+    for Seen { entry, .. } in new {
         let target = *first.entry((entry.stat.device, entry.stat.inode)).or_insert(&entry.path);
         if *target != entry.path {
             links.insert(&entry.path, target);

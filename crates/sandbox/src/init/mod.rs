@@ -10,6 +10,7 @@
 mod emulator;
 mod mounts;
 mod network;
+mod notices;
 pub(crate) mod process;
 mod program;
 mod root;
@@ -27,14 +28,17 @@ use rustix::thread::UnshareFlags;
 
 use crate::rungs::forbidden;
 use crate::seccomp::CAPABILITIES;
-use crate::supervisor::Questions;
+use crate::supervisor::{Kept, Questions};
 use crate::sys::{self, Waited};
 use crate::wire::{self, Answer};
 use crate::world::World;
 pub(crate) use program::is_static_program;
 pub(crate) use root::clone_mount;
 
-use crate::{ExitReport, ExitStatus, NetworkMode, ProcessSpec, SandboxError, Stage};
+pub(crate) use notices::Notices;
+use notices::{Event, Watch};
+
+use crate::{Devices, ExitReport, ExitStatus, Halt, NetworkMode, ProcessSpec, SandboxError, Stage};
 
 /// The longest word of the helper: why the network is not there.
 const LONGEST_WORD: u64 = 4096;
@@ -98,8 +102,17 @@ fn run(
     let kept: Vec<_> = world.scope.iter().chain(&supervised).map(AsFd::as_fd).collect();
     job.keep_only(&kept)?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(messages)?;
-    let questions = supervised.as_ref().map(|channel| Questions::of(&spec, channel.as_fd()));
+    let maker = forbidden::maker(world);
+    let kept = match world.ids.is_single() {
+        true => Kept::All,
+        false => Kept::Devices(maker),
+    };
+    let questions = supervised.as_ref().map(|channel| Questions::of(&spec, kept, channel.as_fd()));
     let questions = questions.transpose().map_err(messages)?;
+    let notices = (spec.devices == Devices::Noticed && questions.is_none())
+        .then(|| Notices::of(&spec, &world.filter_that_notices))
+        .transpose()
+        .map_err(messages)?;
     world.ids.check(&spec.user)?;
     forbidden::check(world, &spec)?;
     // Where the kernel has none for a sandbox, the machine's own may do; whatever does not run then
@@ -111,15 +124,19 @@ fn run(
     });
     let created = make_world(world, &spec)?;
     let started = Instant::now();
-    let result = process::start(&confinement(world, &spec, questions.as_ref()), &spec, &job.stdio);
+    let mut confinement = confinement(world, &spec, questions.as_ref());
+    confinement.notices = notices.as_ref();
+    let result = process::start(&confinement, &spec, &job.stdio);
     let process = result.map_err(|error| match &emulator {
         Some(Err(errno)) => program::without_emulator(error, *errno),
         _ => error,
     })?;
-    let (status, usage) = wait_for(process);
+    let watch = notices.and_then(|notices| notices.watch(maker.capability));
+    let (status, usage, halted) = wait_for(process, watch);
     Ok(ExitReport {
         status,
         timed_out: false,
+        halted,
         out_of_memory: None,
         wall_time: started.elapsed(),
         user_time: usage.user,
@@ -149,8 +166,9 @@ fn confinement<'a>(
         filter: &world.filter,
         further_filter: None,
         questions,
+        notices: None,
         asking: None,
-        is_contained: false,
+        contained_by: None,
     }
 }
 
@@ -200,22 +218,33 @@ impl Usage {
     }
 }
 
-/// Reaps whatever ends, until the process has; then kills what it left.
-fn wait_for(process: Pid) -> (ExitStatus, Usage) {
+/// The signals that are waited for.
+const SIGNALS: [i32; 2] = [libc::SIGCHLD, libc::SIGTERM];
+
+/// Reaps whatever ends, until the process has, or is to be ended; then kills what it left.
+fn wait_for(process: Pid, mut watch: Option<Watch>) -> (ExitStatus, Usage, Option<Halt>) {
     let mut usage = Usage::default();
-    let status = loop {
-        if sys::wait_signal(&[libc::SIGCHLD, libc::SIGTERM]) == libc::SIGTERM {
-            let _ = rustix::process::kill_process(process, Signal::TERM);
+    let (status, halted) = loop {
+        let event = match &mut watch {
+            Some(watch) => watch.wait(),
+            None => Event::Signal(sys::wait_signal(&SIGNALS)),
+        };
+        match event {
+            Event::Signal(libc::SIGTERM) => {
+                let _ = rustix::process::kill_process(process, Signal::TERM);
+            }
+            Event::Signal(_) => {}
+            Event::Halt(halt) => break (ExitStatus::Signaled(libc::SIGKILL), Some(halt)),
         }
         if let Some(status) = reap(process, &mut usage) {
-            break status;
+            break (status, None);
         }
     };
     sys::kill_all_others();
     while let Ok(Some(waited)) = sys::wait(None, true) {
         usage.add(&waited);
     }
-    (status, usage)
+    (status, usage, halted)
 }
 
 /// Reaps all that has ended; the status of the process, if it was among them.

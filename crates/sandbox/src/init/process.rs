@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CapabilitySet, Gid, Uid};
 
+use super::Notices;
 use super::target::is_dir;
 use super::{program, root, target};
 use crate::supervisor::Questions;
@@ -30,13 +31,16 @@ pub(crate) struct Confinement<'a> {
     pub(crate) filter: &'a [libc::sock_filter],
     /// One more, which has to be loaded.
     pub(crate) further_filter: Option<&'a [libc::sock_filter]>,
-    /// What is asked of a supervisor, where there is a single id.
+    /// What is asked of a supervisor, where there is a single id, or devices are kept.
     pub(crate) questions: Option<&'a Questions<'a>>,
+    /// What is noticed, by a filter in the place of the other one.
+    pub(crate) notices: Option<&'a Notices<'a>>,
     /// What a process without mounts asks about what is shown to it.
     pub(crate) asking: Option<&'a Asking>,
-    /// Whether the builder is in a container that confines it in the same ways: what it may not do
-    /// itself then counts as done.
-    pub(crate) is_contained: bool,
+    /// The first process, where the builder is in a container that confines it in the same ways:
+    /// what it may not do itself then counts as done, and no PID namespace ends one process with the
+    /// other.
+    pub(crate) contained_by: Option<Pid>,
 }
 
 /// What went wrong between `vfork` and `execve`.
@@ -158,6 +162,7 @@ pub(crate) fn become_process(
     cwd: &OwnedFd,
 ) -> Result<(), (Stage, Errno)> {
     let at = |stage| move |errno| (stage, errno);
+    confinement.end_with_first().map_err(at(Stage::Confine))?;
     rustix::stdio::dup2_stdin(stdin).map_err(at(Stage::Stdio))?;
     rustix::stdio::dup2_stdout(stdout).map_err(at(Stage::Stdio))?;
     rustix::stdio::dup2_stderr(stderr).map_err(at(Stage::Stdio))?;
@@ -173,12 +178,16 @@ pub(crate) fn become_process(
     for limit in &spec.resource_limits {
         limit.set().map_err(at(Stage::Limit))?;
     }
+    // Before anybody is asked about files, who may not answer yet.
+    if spec.user.uid != 0 {
+        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
+    }
     let mut is_limited = true;
     if !spec.privileged {
         let dropped = drop_capabilities(confinement.capabilities);
         is_limited = dropped.is_ok();
         confinement.accept(dropped).map_err(at(Stage::Confine))?;
-        if confinement.is_contained {
+        if confinement.contained_by.is_some() {
             give_up(confinement.capabilities).map_err(at(Stage::Confine))?;
         }
     }
@@ -191,8 +200,10 @@ pub(crate) fn become_process(
         }
         // Before the user changes: without `no_new_privs` it takes a capability. The filter lets
         // through what follows.
-        let filtered = sys::set_seccomp_filter(confinement.filter);
-        confinement.accept(filtered).map_err(at(Stage::Confine))?;
+        confinement.accept(confinement.set_filter()).map_err(at(Stage::Confine))?;
+    } else if let Some(notices) = confinement.notices {
+        // Without it, the kernel refuses devices.
+        let _ = notices.ask();
     }
     if let Some(filter) = confinement.further_filter {
         sys::set_seccomp_filter(filter).map_err(at(Stage::Confine))?;
@@ -200,19 +211,15 @@ pub(crate) fn become_process(
     if let Some(asking) = confinement.asking {
         asking.ask().map_err(at(Stage::Confine))?;
     }
-    if spec.user.uid != 0 {
-        [stdin, stdout, stderr].into_iter().for_each(|file| give_pipe(file, spec.user.uid));
+    if let Some(questions) = confinement.questions {
+        questions.ask().map_err(at(Stage::Confine))?;
     }
-    match confinement.questions {
-        // Who it is, the supervisor knows.
-        Some(questions) => questions.ask().map_err(at(Stage::Confine))?,
-        None => become_user(spec).map_err(at(Stage::User))?,
+    // Else the supervisor knows who it is.
+    if !confinement.questions.is_some_and(|questions| questions.are_about_users) {
+        become_user(spec).map_err(at(Stage::User))?;
     }
-    if confinement.is_contained {
-        // No PID namespace ends it should the first process be killed.
-        let signal = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(signal).map_err(at(Stage::Confine))?;
-    }
+    // Once more, since whoever becomes another user is let go.
+    confinement.end_with_first().map_err(at(Stage::Confine))?;
     sys::close_all_on_exec().map_err(at(Stage::Confine))?;
     sys::release_signals();
     Ok(())
@@ -233,12 +240,24 @@ impl Confinement<'_> {
     fn needs_no_new_privileges(&self, spec: &ProcessSpec) -> bool {
         let is_root = spec.user.uid == 0;
         let asks = self.asking.is_some() && !kernel::may_filter();
-        self.is_contained && (is_root || asks || self.further_filter.is_some())
+        self.contained_by.is_some() && (is_root || asks || self.further_filter.is_some())
+    }
+
+    /// Has this process end with the first one, if no PID namespace does that.
+    fn end_with_first(&self) -> Result<(), Errno> {
+        self.contained_by
+            .map_or(Ok(()), |first| sys::end_with(first, rustix::process::Signal::KILL))
+    }
+
+    /// Loads the filter; the one that notices, where a process may have it.
+    fn set_filter(&self) -> Result<(), Errno> {
+        let plain = |_| sys::set_seccomp_filter(self.filter);
+        self.notices.map_or(Err(Errno::OPNOTSUPP), Notices::ask).or_else(plain)
     }
 
     fn accept(&self, result: Result<(), Errno>) -> Result<(), Errno> {
         match result {
-            Err(Errno::PERM | Errno::ACCESS) if self.is_contained => Ok(()),
+            Err(Errno::PERM | Errno::ACCESS) if self.contained_by.is_some() => Ok(()),
             other => other,
         }
     }

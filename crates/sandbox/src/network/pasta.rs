@@ -64,7 +64,10 @@ fn serve(program: &Path, options: &[String], pid: Pid, tell: OwnedFd) {
         Ok(()) => vec![GO],
         Err(problem) => problem.into_bytes(),
     };
-    let _ = rustix::io::write(&tell, &word);
+    // Whose end this would be may have ended before.
+    if rustix::io::write(&tell, &word).is_err() {
+        return;
+    }
     // The end of the pipe is the end of the message.
     drop(tell);
     // What serves in the background is this process's to wait for, since its parent has ended.

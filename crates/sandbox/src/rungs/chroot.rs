@@ -13,7 +13,7 @@
 //! `no_new_privs`, whoever it is.
 //!
 //! There is no PID namespace, so the first process adopts whatever the process leaves behind and
-//! ends it.
+//! ends it; and if it is killed itself, the helper does.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -36,9 +36,9 @@ pub(crate) const END: Signal = Signal::USR1;
 const CAP_SYS_CHROOT: u64 = 1 << 18;
 
 /// Runs the process of a job, in the first process of its sandbox.
-pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
     let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
-    rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
+    sys::end_with(parent, END).map_err(failed)?;
     // The processes that those leave behind which end before their children.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -69,8 +69,9 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: None,
+        notices: None,
         asking: show.as_ref().map(|show| &show.asking),
-        is_contained: true,
+        contained_by: Some(rustix::process::getpid()),
     };
     let process = process::start(&confinement, &spec, &job.stdio)?;
     let rights = show.as_ref().map(Show::rights);
@@ -90,6 +91,7 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.peak_memory,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }
@@ -140,15 +142,37 @@ fn wait_for(process: Pid, proc: &OwnedFd) -> (ExitStatus, Usage) {
 /// Kills all children. It is called again until there are none; one that was missed because it had
 /// just come is found then.
 fn end_children(proc: &OwnedFd) {
+    for child in children(proc) {
+        let _ = rustix::process::kill_process(child, Signal::KILL);
+    }
+}
+
+/// Ends what first processes that were killed have left, which are children of this process then;
+/// not those others that still run.
+pub(crate) fn end_left(running: &[Pid]) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(proc) = rustix::fs::open("/proc", flags, Mode::empty()) else { return };
+    loop {
+        let mut left = children(&proc);
+        left.retain(|child| !running.contains(child));
+        for child in &left {
+            let _ = rustix::process::kill_process(*child, Signal::KILL);
+            let _ = sys::wait(Some(*child), true);
+        }
+        if left.is_empty() {
+            return;
+        }
+    }
+}
+
+fn children(proc: &OwnedFd) -> Vec<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    let Ok(directory) = Dir::read_from(proc) else { return };
+    let Ok(directory) = Dir::read_from(proc) else { return Vec::new() };
     let processes = directory.flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str().ok()?.parse().ok()?;
         (parent(proc, pid)? == own).then(|| Pid::from_raw(pid)).flatten()
     });
-    for child in processes {
-        let _ = rustix::process::kill_process(child, Signal::KILL);
-    }
+    processes.collect()
 }
 
 /// The parent of a process, which is the second field behind the name in parentheses.

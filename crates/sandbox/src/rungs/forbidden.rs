@@ -7,12 +7,14 @@
 
 use rustix::io::Errno;
 
+use crate::supervisor::Makers;
 use crate::sys::{self, Fork};
 use crate::world::World;
 use crate::{NetworkMode, ProcessSpec, SandboxError};
 
 const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 const CAP_NET_RAW: u64 = 1 << 13;
+const CAP_SYS_CHROOT: u64 = 1 << 18;
 const CAP_MKNOD: u64 = 1 << 27;
 
 /// Forks into a sandbox's namespaces and some more (`CLONE_NEW…`); without a user namespace where the machine gives none.
@@ -43,6 +45,14 @@ pub(crate) fn check(world: &World, spec: &ProcessSpec) -> Result<(), SandboxErro
         ))),
         _ => Ok(()),
     }
+}
+
+/// Who may make devices, as data: whoever has the capability; or, where that is nobody, since it
+/// would be power over the machine's, the next one that root has beside it.
+pub(crate) fn maker(world: &World) -> Makers {
+    let is_in_namespace = world.has_user_namespaces();
+    let capability = if is_in_namespace { CAP_MKNOD } else { CAP_SYS_CHROOT };
+    Makers { capability, is_in_namespace }
 }
 
 /// Those of some capabilities that a process may have which is root in the builder's own user

@@ -37,9 +37,9 @@ struct Failure {
 }
 
 /// Runs the process of a job, in the first process of its sandbox.
-pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
+pub(crate) fn run(job: &Job, parent: Pid) -> Result<ExitReport, SandboxError> {
     let failed = |errno| SandboxError::setup(Stage::Messages, "the process", errno);
-    rustix::process::set_parent_process_death_signal(Some(END)).map_err(failed)?;
+    sys::end_with(parent, END).map_err(failed)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(failed)?;
     job.keep_only(&[])?;
     let spec: ProcessSpec = wire::read_document(job.document.as_fd()).map_err(failed)?;
@@ -53,13 +53,14 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
     let starter = Starter::make(&path)?;
     let (ours, theirs) = wire::channel().map_err(failed)?;
     let (told, tell) = wire::channel().map_err(failed)?;
+    let first = rustix::process::getpid();
     let fork =
         sys::fork(0).map_err(|errno| SandboxError::setup(Stage::Fork, "the process", errno))?;
     let pid = match fork {
         Fork::Parent(pid, _) => pid,
         Fork::Child => {
             drop((ours, told));
-            let failure = become_program(job, &spec, &root, &starter, &theirs);
+            let failure = become_program(job, &spec, &root, &starter, (&theirs, first));
             let _ = wire::send(tell.as_fd(), &failure);
             sys::exit(127)
         }
@@ -81,6 +82,7 @@ pub(crate) fn run(job: &Job) -> Result<ExitReport, SandboxError> {
         peak_memory: usage.2,
         created: Vec::new(),
         timed_out: false,
+        halted: None,
         out_of_memory: None,
     })
 }
@@ -91,7 +93,7 @@ fn become_program(
     spec: &ProcessSpec,
     root: &OwnedFd,
     starter: &Starter,
-    channel: &OwnedFd,
+    (channel, first): (&OwnedFd, Pid),
 ) -> Failure {
     let at = |(stage, errno): (Stage, Errno)| Failure {
         stage: Some(stage),
@@ -113,8 +115,9 @@ fn become_program(
         filter: &filter,
         further_filter: (spec.network == NetworkMode::None).then_some(&*no_network),
         questions: Some(&questions),
+        notices: None,
         asking: None,
-        is_contained: true,
+        contained_by: Some(first),
     };
     let Ok((candidates, args, env)) = process::words(spec) else {
         return at((Stage::Confine, Errno::INVAL));

@@ -37,6 +37,11 @@ pub(crate) enum Ask {
     IfAny(u32, u32),
     /// If an argument is one of two numbers.
     IfOneOf(u32, [u32; 2]),
+    /// If an argument is the mode of a device, and the next one its number, and it is not what
+    /// overlayfs takes for the lack of a file.
+    IfDevice(u32),
+    /// If `seccomp` is to load a filter that asks, and there is one.
+    IfListener,
 }
 
 /// The offsets in `struct seccomp_data`; the argument's is that of its lower half, on the
@@ -53,6 +58,10 @@ const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 /// AF_UNIX, AF_NETLINK. Others lead to a network under names of their own, such as AF_SMC, which
 /// is TCP where it is nothing else.
 const LOCAL: [u32; 2] = [1, 16];
+
+/// `SECCOMP_SET_MODE_FILTER`, and `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const SET_FILTER: u32 = 1;
+const NEW_LISTENER: u32 = 8;
 
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
@@ -131,6 +140,29 @@ fn act(action: Action) -> Vec<sock_filter> {
             load(FIRST_ARGUMENT + 8 * argument),
             jump_if(libc::BPF_JEQ, one, 1, 0),
             jump_if(libc::BPF_JEQ, other, 0, 1),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
+        Action::Ask(Ask::IfDevice(mode)) => vec![
+            load(FIRST_ARGUMENT + 8 * mode),
+            instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, libc::S_IFMT),
+            jump_if(libc::BPF_JEQ, libc::S_IFBLK, 3, 0),
+            jump_if(libc::BPF_JEQ, libc::S_IFCHR, 0, 3),
+            load(FIRST_ARGUMENT + 8 * (mode + 1)),
+            jump_if(libc::BPF_JEQ, 0, 1, 0),
+            answer(libc::SECCOMP_RET_USER_NOTIF),
+            allow,
+        ],
+        Action::Ask(Ask::IfListener) => vec![
+            load(FIRST_ARGUMENT),
+            jump_if(libc::BPF_JEQ, SET_FILTER, 0, 7),
+            load(FIRST_ARGUMENT + 8),
+            jump_if(libc::BPF_JSET, NEW_LISTENER, 0, 5),
+            // An address of any length but zero.
+            load(FIRST_ARGUMENT + 16),
+            jump_if(libc::BPF_JEQ, 0, 0, 2),
+            load(FIRST_ARGUMENT + 20),
+            jump_if(libc::BPF_JEQ, 0, 1, 0),
             answer(libc::SECCOMP_RET_USER_NOTIF),
             allow,
         ],

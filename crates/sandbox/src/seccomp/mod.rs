@@ -42,15 +42,47 @@ const LIMITS: [u32; 2] = [261, 369];
 pub(crate) fn program_among_others() -> Vec<libc::sock_filter> {
     let trees = [0, 1].map(|at| {
         let (audit, column) = ARCHITECTURES[at];
-        let mut ranges: BTreeMap<u32, Action> = ranges(column, CAPABILITIES).into_iter().collect();
-        let next = LIMITS[at] + 1;
-        if let Some((_, action)) = ranges.range(..=next).next_back() {
-            let action = *action;
-            ranges.extend([(LIMITS[at], Action::OwnProcess), (next, action)]);
-        }
-        (audit, ranges.into_iter().collect())
+        (audit, with(ranges(column, CAPABILITIES), [(LIMITS[at], Action::OwnProcess)]))
     });
     bpf::assemble(&trees)
+}
+
+/// The calls that only somebody outside can do justice to: making a device, and becoming somebody
+/// whom filters ask, whom a process can have but one of.
+const NOTICED: [(&str, Ask); 3] =
+    [("mknod", Ask::IfDevice(1)), ("mknodat", Ask::IfDevice(2)), ("seccomp", Ask::IfListener)];
+
+/// The filter for processes whose first device shall be noticed: the same, but that it asks about
+/// the calls of [`NOTICED`].
+pub(crate) fn program_that_notices() -> Vec<libc::sock_filter> {
+    let trees = ARCHITECTURES.map(|(audit, column)| {
+        let noticed = NOTICED.iter();
+        let noticed = noticed.filter_map(|(name, ask)| Some((number(name, column)?, *ask)));
+        let noticed = noticed.map(|(number, ask)| (number, Action::Ask(ask)));
+        (audit, with(ranges(column, CAPABILITIES), noticed))
+    });
+    bpf::assemble(&trees)
+}
+
+/// The same without docker's filter.
+pub(crate) fn noticing() -> Vec<libc::sock_filter> {
+    asking(NOTICED.into_iter())
+}
+
+/// Ranges in which some calls have actions of their own.
+fn with(
+    ranges: Vec<(u32, Action)>,
+    calls: impl IntoIterator<Item = (u32, Action)>,
+) -> Vec<(u32, Action)> {
+    let mut ranges: BTreeMap<u32, Action> = ranges.into_iter().collect();
+    for (number, action) in calls {
+        let next = number + 1;
+        if let Some((_, after)) = ranges.range(..=next).next_back() {
+            let after = *after;
+            ranges.extend([(number, action), (next, after)]);
+        }
+    }
+    ranges.into_iter().collect()
 }
 
 /// `socket` and, where there is one, `socketcall`, whose arguments no filter sees.
@@ -130,6 +162,11 @@ pub(crate) fn leading<'a>(calls: impl Iterator<Item = (&'a str, Path)>) -> Vec<l
     bpf::assemble(&[(native, ranges.into_iter().collect()), (other, none)])
 }
 
+/// The instruction set that a call was made in, with its column of the table.
+pub(crate) fn column(audit: u32) -> Option<(u32, usize)> {
+    ARCHITECTURES.into_iter().find(|(known, _)| *known == audit)
+}
+
 /// The number of a call in a column of the table.
 pub(crate) fn number(name: &str, column: usize) -> Option<u32> {
     let call = SYSCALLS.iter().find(|call| call.name == name)?;
@@ -186,12 +223,24 @@ mod tests {
     enum Verdict {
         Allow,
         Errno(i32),
+        Ask,
         Kill,
     }
 
     /// Runs a program as the kernel does; returns the verdict and the number of instructions run.
     fn run(program: &[sock_filter], audit: u32, number: u32, argument: u64) -> (Verdict, usize) {
-        let data = [number, audit, 0, 0, argument as u32, (argument >> 32) as u32];
+        run_with(program, audit, number, &[argument])
+    }
+
+    /// The same with several arguments.
+    fn run_with(
+        program: &[sock_filter],
+        audit: u32,
+        number: u32,
+        arguments: &[u64],
+    ) -> (Verdict, usize) {
+        let mut data = vec![number, audit, 0, 0];
+        data.extend(arguments.iter().flat_map(|it| [*it as u32, (*it >> 32) as u32]));
         let (mut accumulator, mut at) = (0, 0);
         for steps in 1.. {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -199,6 +248,7 @@ mod tests {
             at += 1;
             match u32::from(code) {
                 LOAD => accumulator = data[k as usize / 4],
+                AND => accumulator &= k,
                 JUMP => at += k as usize,
                 JUMP_IF_EQUAL => at += jump(accumulator == k),
                 JUMP_IF_NOT_BELOW => at += jump(accumulator >= k),
@@ -211,6 +261,7 @@ mod tests {
     }
 
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const AND: u32 = libc::BPF_ALU | libc::BPF_AND;
     const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
     const JUMP_IF_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ;
     const JUMP_IF_NOT_BELOW: u32 = libc::BPF_JMP | libc::BPF_JGE;
@@ -221,6 +272,7 @@ mod tests {
             libc::SECCOMP_RET_ALLOW => Verdict::Allow,
             libc::SECCOMP_RET_ERRNO => Verdict::Errno((result & libc::SECCOMP_RET_DATA) as i32),
             libc::SECCOMP_RET_KILL_PROCESS => Verdict::Kill,
+            libc::SECCOMP_RET_USER_NOTIF => Verdict::Ask,
             action => panic!("action {action}"),
         }
     }
@@ -318,6 +370,48 @@ mod tests {
             }
             let row = SYSCALLS.iter().find(|call| call.name == "prlimit64").unwrap();
             assert_eq!(row.numbers[ARCHITECTURES[at].1], LIMITS[at]);
+        }
+    }
+
+    #[test]
+    fn devices_and_listeners_are_noticed_and_nothing_else() {
+        let (plain, noticing) = (program(), program_that_notices());
+        let alone = super::noticing();
+        for (audit, column) in ARCHITECTURES {
+            let number = |name| number(name, column).unwrap_or(5000);
+            let [mknod, mknodat, seccomp] = ["mknod", "mknodat", "seccomp"].map(number);
+            let (character, block) = (0o20_666, 0o60_000 | 1 << 32);
+            for (call, arguments, verdict) in [
+                (mknodat, [3, 7, character, 0x103], Verdict::Ask),
+                (mknodat, [3, 7, character, 0], Verdict::Allow),
+                (mknodat, [3, 7, character, 1 << 32], Verdict::Allow),
+                (mknodat, [3, 7, block, 0], Verdict::Ask),
+                (mknodat, [3, 7, 0o10_644, 0x103], Verdict::Allow),
+                (mknodat, [3, 7, 0o140_644, 0x103], Verdict::Allow),
+                (mknodat, [3, character, 0, 0x103], Verdict::Allow),
+                (mknod, [7, character, 0x103, 0], Verdict::Ask),
+                (mknod, [7, character, 0, 1], Verdict::Allow),
+                (mknod, [7, 0o644, 0x103, 1], Verdict::Allow),
+                (seccomp, [1, 8, 7, 0], Verdict::Ask),
+                (seccomp, [1, 9, 1 << 32, 0], Verdict::Ask),
+                (seccomp, [1, 8, 0, 0], Verdict::Allow),
+                (seccomp, [1, 1, 7, 0], Verdict::Allow),
+                (seccomp, [2, 8, 7, 0], Verdict::Allow),
+            ] {
+                if call != 5000 {
+                    let (found, steps) = run_with(&noticing, audit, call, &arguments);
+                    assert_eq!(found, verdict, "{audit:x} {call} {arguments:x?}");
+                    assert!(steps <= 25, "{steps}");
+                    assert_eq!(run_with(&alone, audit, call, &arguments).0, verdict);
+                }
+            }
+            let others = (0..600).filter(|call| ![mknod, mknodat, seccomp].contains(call));
+            for call in others.chain([5000, !0]) {
+                for argument in [0, 1, 38, 0o20_666] {
+                    let expected = run(&plain, audit, call, argument).0;
+                    assert_eq!(run(&noticing, audit, call, argument).0, expected, "{call}");
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::permissions::{READ, WRITE, is_owners};
 use super::place::Found;
 use super::process::Caller;
 
-const CAPABILITY: &[u8] = b"security.capability";
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// The longest list, and the longest value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const LONGEST_LIST: usize = 65536;
 

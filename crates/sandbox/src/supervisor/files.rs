@@ -13,7 +13,7 @@ use super::Outcome;
 use super::calls::Place;
 use super::credentials::Credentials;
 use super::permissions::{EXECUTE, SEARCH, WRITE};
-use super::place::{Entry, Found, put_device};
+use super::place::{Entry, Found, Known, put_device};
 use super::process::Caller;
 use crate::sys::notify;
 
@@ -35,9 +35,18 @@ impl Caller<'_> {
     /// `stat` and its kin. A file without a record is what the kernel says.
     pub(super) fn stat(&self, place: Place, buffer: usize, for_32_bits: bool) -> Result<Outcome> {
         let mut known = self.find_shown(place)?.examine()?;
-        let Some(record) = known.record.or(self.record_of_all()) else {
-            return Ok(Outcome::Continue);
-        };
+        known.record = known.record.or(self.record_of_all());
+        self.tell(known, buffer, for_32_bits)
+    }
+
+    /// Tells of a file what its record says, and the kernel of one without.
+    pub(super) fn tell(
+        &self,
+        mut known: Known,
+        buffer: usize,
+        for_32_bits: bool,
+    ) -> Result<Outcome> {
+        let Some(record) = known.record else { return Ok(Outcome::Continue) };
         known.raw.correct(&record);
         let address = self.long(buffer);
         match for_32_bits {
@@ -49,10 +58,14 @@ impl Caller<'_> {
 
     pub(super) fn statx(&self) -> Result<Outcome> {
         let found = self.find_shown(Place::AtWith(0, 1, 2))?;
-        let known = found.examine()?;
-        let Some(record) = known.record.or(self.record_of_all()) else {
-            return Ok(Outcome::Continue);
-        };
+        let mut known = found.examine()?;
+        known.record = known.record.or(self.record_of_all());
+        self.tell_extended(&found, &known)
+    }
+
+    /// The same as [`Caller::tell`] for `statx`.
+    pub(super) fn tell_extended(&self, found: &Found, known: &Known) -> Result<Outcome> {
+        let Some(record) = known.record else { return Ok(Outcome::Continue) };
         let (uid, gid) = known.owner();
         let (how, mask) = (self.int(2) & STATX_HOW, self.int(3));
         let mut bytes = notify::raw_statx(found.place(), how as i32, mask)?;

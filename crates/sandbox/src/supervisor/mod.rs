@@ -21,16 +21,19 @@ mod attributes;
 mod calls;
 mod credentials;
 mod crew;
+mod devices;
 mod directories;
 mod files;
 mod identity;
 pub(crate) mod kernel;
 mod lists;
+mod parting;
 mod permissions;
 mod place;
 mod process;
 mod quick;
 mod sockets;
+mod status;
 mod traced;
 
 use std::mem::MaybeUninit;
@@ -46,7 +49,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use serde::{Deserialize, Serialize};
@@ -57,8 +60,10 @@ use crate::{ProcessSpec, User, wire};
 use calls::{Call, Calls};
 use credentials::{Credentials, Sets};
 use crew::Crew;
+pub(crate) use devices::Makers;
 use permissions::{EXECUTE, WRITE};
 use process::Caller;
+pub(crate) use status::{Status, string_of};
 pub(crate) use traced::{Traced, be_traceable, is_possible, starter};
 
 /// The word that the supervisor is ready.
@@ -95,28 +100,51 @@ pub(crate) fn start(first: Pid, channel: OwnedFd) -> Result<Supervisor> {
     }
 }
 
+/// What is data, and therefore a supervisor's business.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum Kept {
+    /// Owners, devices, and who a process is.
+    All,
+    /// Devices alone.
+    Devices(Makers),
+}
+
 /// What a process needs to be supervised.
 pub(crate) struct Questions<'a> {
     filter: Vec<libc::sock_filter>,
     channel: BorrowedFd<'a>,
+    /// Whether who a process is, is the supervisor's business.
+    pub(crate) are_about_users: bool,
 }
 
 impl<'a> Questions<'a> {
     /// Prepares a process, and tells its supervisor what it begins as.
-    pub(crate) fn of(spec: &ProcessSpec, channel: BorrowedFd<'a>) -> Result<Self> {
-        wire::send(channel, &Begin { user: spec.user.clone(), privileged: spec.privileged })?;
-        Ok(Self { filter: calls::filter(), channel })
+    pub(crate) fn of(spec: &ProcessSpec, kept: Kept, channel: BorrowedFd<'a>) -> Result<Self> {
+        let (user, privileged) = (spec.user.clone(), spec.privileged);
+        wire::send(channel, &Begin { user, privileged, kept })?;
+        Ok(match kept {
+            Kept::All => Self { filter: calls::filter(), channel, are_about_users: true },
+            Kept::Devices(_) => {
+                Self { filter: calls::filter_for_devices(), channel, are_about_users: false }
+            }
+        })
     }
 
     /// As [`Questions::of`], for a process whose supervisor is [`Traced`].
     pub(crate) fn of_traced(channel: BorrowedFd<'a>) -> Self {
-        Self { filter: traced::filter(), channel }
+        Self { filter: traced::filter(), channel, are_about_users: true }
     }
 
     /// Has this process, and all that it becomes or makes, ask the supervisor. Does not allocate.
     pub(crate) fn ask(&self) -> Result<()> {
-        notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
-        let listener = notify::set_asking_filter(&self.filter)?;
+        if self.are_about_users {
+            notify::carry_limit(0, [0, notify::carried_limit(0)?[1]])?;
+        }
+        let listener = match notify::set_asking_filter(&self.filter) {
+            // Somebody outside of the builder answers all calls here: the kernel makes no devices.
+            Err(Errno::BUSY) if !self.are_about_users => return Ok(()),
+            listener => listener?,
+        };
         send_listener(self.channel, &listener)?;
         let mut word = [0];
         match rustix::io::read(self.channel, &mut word)? {
@@ -132,11 +160,13 @@ struct Begin {
     user: User,
     /// Whether it may change mounts and roots as it likes.
     privileged: bool,
+    kept: Kept,
 }
 
 /// What all threads share.
 struct Session {
     listener: OwnedFd,
+    kept: Kept,
     sets: Sets,
     calls: Calls,
     /// Whether a process may have another root directory than the sandbox's.
@@ -171,18 +201,25 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
     sys::close_all_but(&[channel.as_fd()])?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
-    let Some(Begin { user, privileged }) = wire::receive(channel.as_fd())? else {
+    let Some(Begin { user, privileged, kept }) = wire::receive(channel.as_fd())? else {
         return Err(Errno::PIPE);
     };
     let listener = receive_listener(channel)?;
     // Its first process has made the root what it shall be.
-    let first = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())?;
-    rustix::thread::move_into_link_name_space(first.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    match kept {
+        Kept::All => {
+            let first = rustix::process::pidfd_open(first, PidfdFlags::empty())?;
+            let mounts = Some(LinkNameSpaceType::Mount);
+            rustix::thread::move_into_link_name_space(first.as_fd(), mounts)?;
+        }
+        Kept::Devices(makers) => makers.enter(first)?,
+    }
     rustix::process::fchdir(&proc)?;
     rustix::process::umask(Mode::empty());
     notify::wake_synchronously(listener.as_fd());
     let session = Session {
         listener,
+        kept,
         sets: Sets::new(Credentials::of(&user)),
         calls: Calls::new(),
         roots_differ: AtomicBool::new(privileged),
@@ -195,7 +232,7 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
 }
 
 /// Sends the listener of this process. Does not allocate.
-fn send_listener(channel: BorrowedFd<'_>, listener: &OwnedFd) -> Result<()> {
+pub(crate) fn send_listener(channel: BorrowedFd<'_>, listener: &OwnedFd) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [listener.as_fd()];
@@ -207,7 +244,7 @@ fn send_listener(channel: BorrowedFd<'_>, listener: &OwnedFd) -> Result<()> {
 }
 
 /// Receives the listener of the process.
-fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn receive_listener(channel: &OwnedFd) -> Result<OwnedFd> {
     let mut word = [0];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -309,6 +346,9 @@ fn answer(listener: BorrowedFd<'_>, id: u64, outcome: impl FnOnce() -> Outcome) 
 impl Caller<'_> {
     /// Whether this is a call that root is not asked about, and the caller root.
     fn may_do_all(&self) -> bool {
+        if let Kept::Devices(_) = self.session.kept {
+            return false;
+        }
         let is_about_rights = match self.meaning.call {
             Call::Open(_, flags) => !files::creates(self.int(flags)),
             call => call.is_only_about_rights(),
@@ -326,7 +366,11 @@ impl Caller<'_> {
                 return Outcome::Continue;
             }
             // One who cannot be followed gets the kernel's answer.
-            self.outcome().ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
+            let outcome = match self.session.kept {
+                Kept::All => self.outcome(),
+                Kept::Devices(makers) => self.outcome_for_devices(makers),
+            };
+            outcome.ok().filter(|_| in_root).unwrap_or(Outcome::Continue)
         });
     }
 

@@ -129,16 +129,20 @@ impl Found {
 impl Caller<'_> {
     /// The file that a call is about; fails where the kernel shall find out what is wrong.
     pub(super) fn find(&self, place: Place) -> Result<Found> {
-        if let Place::Open(descriptor) = place {
-            return Ok(self.descriptor(self.int(descriptor)));
+        match place {
+            Place::Open(descriptor) => Ok(self.descriptor(self.int(descriptor))),
+            _ => self.find_named(&self.named(place)?),
         }
-        let Named { base, path, flags } = self.named(place)?;
+    }
+
+    /// The file that is named so.
+    pub(super) fn find_named(&self, named: &Named) -> Result<Found> {
+        let Named { base, path, flags } = named;
         if !path.is_empty() {
-            let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
-            return self.find_path(base, &path, follow);
+            return self.find_path(*base, path, flags & AT_SYMLINK_NOFOLLOW == 0);
         }
-        match (flags & AT_EMPTY_PATH != 0, base) {
-            (true, libc::AT_FDCWD) => Ok(Found::open(self.base(base)?)),
+        match (flags & AT_EMPTY_PATH != 0, *base) {
+            (true, libc::AT_FDCWD) => Ok(Found::open(self.base(*base)?)),
             (true, descriptor) => Ok(self.descriptor(descriptor as u32)),
             (false, _) => Err(Errno::NOENT),
         }
@@ -198,12 +202,27 @@ impl Caller<'_> {
         if let Some(inside) = &self.session.inside {
             return self.open_inside(inside, base, path.to_bytes(), flags, mode);
         }
+        self.open_from(self.from(base, path)?.as_ref(), path, flags, mode)
+    }
+
+    /// Where a path begins; `None` for the root.
+    pub(super) fn from(&self, base: i32, path: &CStr) -> Result<Option<OwnedFd>> {
+        match path.to_bytes().first() {
+            Some(b'/') => Ok(None),
+            _ => self.base(base).map(Some),
+        }
+    }
+
+    /// Opens a path that begins there, without magic.
+    pub(super) fn open_from(
+        &self,
+        directory: Option<&OwnedFd>,
+        path: &CStr,
+        flags: OFlags,
+        mode: Mode,
+    ) -> Result<OwnedFd> {
         let resolve = ResolveFlags::NO_MAGICLINKS;
-        let directory = match path.to_bytes().first() {
-            Some(b'/') => None,
-            _ => Some(self.base(base)?),
-        };
-        let from = directory.as_ref().map_or(CWD, AsFd::as_fd);
+        let from = directory.map_or(CWD, AsFd::as_fd);
         loop {
             match rustix::fs::openat2(from, path, flags | OFlags::CLOEXEC, mode, resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
@@ -251,6 +270,7 @@ pub(super) fn own_descriptor(path: &[u8]) -> Option<u32> {
 }
 
 /// What the kernel says of a file, as it says it to programs of this machine.
+#[derive(PartialEq, Eq)]
 pub(super) struct RawStat(pub(super) [u8; 144]);
 
 /// Where in that structure things are; from the size on, it is the same on all machines.
@@ -283,11 +303,11 @@ impl RawStat {
         self.word(layout::LINKS)
     }
 
-    fn uid(&self) -> u32 {
+    pub(super) fn uid(&self) -> u32 {
         self.word(layout::UID)
     }
 
-    fn gid(&self) -> u32 {
+    pub(super) fn gid(&self) -> u32 {
         self.word(layout::GID)
     }
 

@@ -13,10 +13,10 @@ use formwork_sandbox::{
 
 /// The programs of busybox that the tests use.
 const APPLETS: &[&str] = &[
-    "awk", "cat", "chmod", "chown", "cut", "dd", "df", "env", "false", "find", "grep", "head",
-    "hostname", "id", "ifconfig", "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "pidof",
-    "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "sh", "sleep", "sort", "stat", "tail",
-    "test", "touch", "tr", "true", "umount", "wc", "yes",
+    "awk", "cat", "chmod", "chown", "chroot", "cp", "cut", "dd", "df", "env", "false", "find",
+    "grep", "head", "hostname", "id", "ifconfig", "kill", "ln", "ls", "mkdir", "mknod", "mount",
+    "mv", "pidof", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "sh", "sleep", "sort",
+    "stat", "tail", "tar", "test", "touch", "tr", "true", "umount", "wc", "yes",
 ];
 
 /// A temporary directory with layers in it.

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use formwork_sandbox::{Cancel, ExitStatus, NetworkMode, ProcessSpec, RootFs, User};
+use rustix::process::Signal;
 
 use crate::arena::{self, Arena, Ended, rel};
-use crate::payload::{marker, processes_with, until};
+use crate::payload::{marker, processes_with, starter_of, until};
 
 /// A root with busybox and some of what images have; `None` for whoever may not change the root.
 fn root(arena: &Arena) -> Option<PathBuf> {
@@ -76,6 +77,22 @@ fn a_cancelled_process_ends_with_all_that_it_has_started() {
         run.join().unwrap()
     });
     assert_eq!(ended.report.status, ExitStatus::Signaled(9));
+    assert_eq!(processes_with(&name), 0);
+}
+
+#[test]
+fn nothing_outlives_a_first_process_that_is_killed() {
+    let arena = Arena::new();
+    let Some(root) = make(&arena) else { return };
+    let name = marker();
+    let mut spec = script(&root, "(sleep 1000 & sleep 1000) & sleep 1000");
+    spec.env.push(("NAME".into(), name.clone().into()));
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| arena::run(&arena.launcher, &spec, &Cancel::new().unwrap()));
+        until(|| processes_with(&name) >= 3);
+        rustix::process::kill_process(starter_of(&name), Signal::KILL).unwrap();
+        assert!(run.join().unwrap().is_err());
+    });
     assert_eq!(processes_with(&name), 0);
 }
 

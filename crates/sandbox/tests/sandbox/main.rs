@@ -5,6 +5,7 @@
 
 mod arena;
 mod chroot;
+mod devices;
 mod doctor;
 mod isolation;
 mod mounts;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use formwork_sandbox::{Cancel, ExitStatus, MountKind, MountPoint, SandboxError};
 
 use crate::arena::{self, Arena};
-use crate::{doctor, isolation, root, rungs, syscalls};
+use crate::{devices, doctor, isolation, root, rungs, syscalls};
 
 /// Names what to do; in the environment of the executed program.
 pub(crate) const PAYLOAD: &str = "FORMWORK_TEST_PAYLOAD";
@@ -28,6 +28,7 @@ fn run() {
         Ok("orphans") => lose_the_helper(),
         Ok("syscalls") => syscalls::report(),
         Ok("cgroups") => isolation::report_cgroups(),
+        Ok("listen") => devices::listen(),
         Ok("connect") => syscalls::connect(),
         Ok(other) => panic!("what is {other}?"),
     }
@@ -95,11 +96,22 @@ pub(crate) fn marker() -> String {
 
 /// The number of processes that have the value in their environment.
 pub(crate) fn processes_with(marker: &str) -> usize {
+    numbers_with(marker).len()
+}
+
+/// The process that has started those with the value, and does not have it itself.
+pub(crate) fn starter_of(marker: &str) -> rustix::process::Pid {
+    let numbers = numbers_with(marker);
+    let mut parents = numbers.iter().filter_map(|number| Some(stat(*number)?.1));
+    pid(parents.find(|parent| !numbers.contains(parent)).unwrap())
+}
+
+fn numbers_with(marker: &str) -> Vec<u32> {
     let has_it = |directory: &PathBuf| {
         let environ = fs_err::read(directory.join("environ")).unwrap_or_default();
         environ.split(|byte| *byte == 0).any(|variable| variable.ends_with(marker.as_bytes()))
     };
-    numbered().into_values().filter(has_it).count()
+    numbered().into_iter().filter(|(_, directory)| has_it(directory)).map(|it| it.0).collect()
 }
 
 /// All descendants of a process that have not ended, children before grandchildren.

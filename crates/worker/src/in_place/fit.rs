@@ -84,6 +84,7 @@ impl<'a> Fitting<'a> {
         if self.has_supervisor {
             spec.mounts = self.shown.clone();
             spec.shown = Some(links_to(&spec.mounts, layers));
+            spec.linked = self.place.census.linked();
             spec.has_devices = self.has_devices || layers.iter().any(|layer| layer.has_devices());
         }
     }

@@ -30,19 +30,20 @@ const INSIDE: &str = "eth0";
 
 /// Starts it for the network namespace of a process, which it tells when it is ready.
 pub(super) fn start(host: bool, pid: Pid, tell: OwnedFd) -> Result<Connected, SandboxError> {
+    let parent = rustix::process::getpid();
     let fork =
         sys::fork(0).map_err(|errno| SandboxError::setup(Stage::Network, "the way out", errno))?;
     match fork {
         Fork::Parent(pid, process) => Ok(Connected { pid, process }),
         Fork::Child => {
-            serve(host, pid, tell);
+            serve(host, pid, (parent, tell));
             sys::exit(0)
         }
     }
 }
 
-fn serve(host: bool, pid: Pid, tell: OwnedFd) {
-    let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+fn serve(host: bool, pid: Pid, (parent, tell): (Pid, OwnedFd)) {
+    let bound = sys::end_with(parent, Signal::KILL);
     if bound.is_err() || sys::close_all_but(&[tell.as_fd()]).is_err() {
         return;
     }

@@ -1,7 +1,7 @@
 //! Which system calls are asked about, and what they are.
 //!
-//! Those that look a path up, two that make paths lead elsewhere later, and what devices take that
-//! are data. Pure data; the numbers of the calls are those of the table of the filter.
+//! Those that look a path up, two that make paths lead elsewhere later, what devices take that are
+//! data, and what parts names. Pure data; the numbers of the calls are those of the table of the filter.
 
 use std::collections::HashMap;
 
@@ -45,6 +45,10 @@ pub(super) enum Call {
     Chown(Place, usize),
     /// Lists a directory.
     List,
+    /// Changes a file.
+    Change(Place),
+    /// `linkat`, which changes how many names a file has.
+    NameAt,
 }
 
 /// `AT_EMPTY_PATH`: it is about an open file, and the kernel knows best.
@@ -96,14 +100,51 @@ const CALLS: &[(&str, Call, Ask)] = {
 const OF_OPEN_FILES: &[(&str, Call)] =
     &[("fstat", Call::Stat(Place::Open(0), 1)), ("fstat64", Call::Stat64(Place::Open(0), 1))];
 
-/// The filter that asks; about open files, too, if they may be what stands for devices.
-pub(super) fn filter(has_devices: bool) -> Vec<libc::sock_filter> {
+/// Those that change a file which may have several names.
+#[rustfmt::skip]
+const OF_NAMES: &[(&str, Call)] = {
+    use Call::{Change, NameAt};
+    use Place::{At, AtWith, Link, LinkAt, Path};
+    &[
+        ("chmod", Change(Path(0))),
+        ("fchmodat", Change(At(0, 1))),
+        ("fchmodat2", Change(AtWith(0, 1, 3))),
+        ("utime", Change(Path(0))),
+        ("utimes", Change(Path(0))),
+        ("futimesat", Change(At(0, 1))),
+        ("utimensat", Change(AtWith(0, 1, 3))),
+        ("utimensat_time64", Change(AtWith(0, 1, 3))),
+        ("truncate", Change(Path(0))),
+        ("truncate64", Change(Path(0))),
+        ("setxattr", Change(Path(0))),
+        ("lsetxattr", Change(Link(0))),
+        ("removexattr", Change(Path(0))),
+        ("lremovexattr", Change(Link(0))),
+        ("rename", Change(Link(0))),
+        ("renameat", Change(LinkAt(0, 1))),
+        ("renameat2", Change(LinkAt(0, 1))),
+        ("link", Change(Link(0))),
+        ("linkat", NameAt),
+    ]
+};
+
+/// All calls that some filter asks about.
+fn all() -> impl Iterator<Item = (&'static str, Call)> {
+    let always = CALLS.iter().map(|(name, call, _)| (*name, *call));
+    always.chain(OF_OPEN_FILES.iter().chain(OF_NAMES).copied())
+}
+
+/// The filter that asks; about open files, too, if they may be what stands for devices, and about
+/// what changes files if some have several names.
+pub(super) fn filter(has_devices: bool, has_linked: bool) -> Vec<libc::sock_filter> {
     let ask = |ask| match ask {
         Ask::Unless(_, OF_OPEN_FILE) if has_devices => Ask::Always,
         ask => ask,
     };
-    let open = OF_OPEN_FILES.iter().filter(|_| has_devices).map(|(name, _)| (*name, Ask::Always));
-    seccomp::asking(CALLS.iter().map(|(name, _, when)| (*name, ask(*when))).chain(open))
+    let open = OF_OPEN_FILES.iter().filter(|_| has_devices);
+    let further = open.chain(OF_NAMES.iter().filter(|_| has_linked));
+    let further = further.map(|(name, _)| (*name, Ask::Always));
+    seccomp::asking(CALLS.iter().map(|(name, _, when)| (*name, ask(*when))).chain(further))
 }
 
 /// What the calls are, by the instruction set and the number, and whether they are of 32 bits.
@@ -111,16 +152,15 @@ pub(super) fn meanings() -> HashMap<(u32, u32), (Call, bool)> {
     let mut meanings = HashMap::new();
     for (audit, column) in ARCHITECTURES {
         let is_32_bit = (audit, column) != ARCHITECTURES[0];
-        let calls = CALLS.iter().map(|(name, call, _)| (name, call));
-        for (name, call) in calls.chain(OF_OPEN_FILES.iter().map(|(name, call)| (name, call))) {
+        for (name, call) in all() {
             // The oldest structures of 32-bit programs stay the kernel's, and the shortest numbers.
             let is_old = match call {
                 Call::Stat(..) | Call::StatFileSystem(..) => is_32_bit,
-                Call::Chown(..) => is_32_bit && matches!(*name, "chown" | "lchown"),
+                Call::Chown(..) => is_32_bit && matches!(name, "chown" | "lchown"),
                 _ => false,
             };
             if let (Some(number), false) = (seccomp::number(name, column), is_old) {
-                meanings.insert((audit, number), (*call, is_32_bit));
+                meanings.insert((audit, number), (call, is_32_bit));
             }
         }
     }
@@ -133,9 +173,9 @@ mod tests {
 
     #[test]
     fn every_call_is_in_the_table_of_the_filter() {
-        let calls = CALLS.iter().map(|(name, call, _)| (name, call));
-        for (name, call) in calls.chain(OF_OPEN_FILES.iter().map(|(name, call)| (name, call))) {
-            let found = ARCHITECTURES.iter().any(|(_, at)| seccomp::number(name, *at).is_some());
+        for (name, call) in all() {
+            // Some are of one kind of machine alone.
+            let found = (0..4).any(|column| seccomp::number(name, column).is_some());
             assert!(found, "{name} {call:?}");
         }
     }

@@ -70,11 +70,12 @@ impl Asker<'_> {
 
     /// `chown` and its kin: the kernel takes the record away, and it comes back.
     pub(super) fn chown(&self, place: Place, owner: usize) -> Result<Outcome> {
-        if !self.kernel.has_devices() {
+        if !self.kernel.has_devices() && self.kernel.linked.is_empty() {
             return Ok(Outcome::Continue);
         }
-        let Some(StandIn { found, record, .. }) = self.stand_in(&self.path(place)?)? else {
-            return Ok(Outcome::Continue);
+        let asked = self.path(place)?;
+        let Some(StandIn { found, record, .. }) = self.stand_in(&asked)? else {
+            return self.part(&asked);
         };
         let id = |at| Some(self.int(at)).filter(|id| *id != u32::MAX);
         let (uid, gid) = (id(owner).map(Uid::from_raw), id(owner + 1).map(Gid::from_raw));
@@ -172,7 +173,7 @@ impl Asker<'_> {
 
     /// A path of the process as a path from the working directory, the machine's `/proc`: there, it
     /// leads through what the process has open, and never above the root.
-    fn place_from(&self, base: i32, path: &[u8]) -> Result<CString> {
+    pub(super) fn place_from(&self, base: i32, path: &[u8]) -> Result<CString> {
         let thread = self.notification.thread;
         let from = match (path.first(), base) {
             (Some(b'/'), _) => String::new(),
@@ -185,7 +186,7 @@ impl Asker<'_> {
     }
 
     /// Does something as oneself, or as the process where only that may look into it.
-    fn in_reach<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
+    pub(super) fn in_reach<T>(&self, act: impl Fn() -> Result<T>) -> Result<T> {
         match act() {
             Err(Errno::ACCESS | Errno::PERM) => self.as_itself(act),
             result => result,

@@ -21,6 +21,7 @@ mod asker;
 mod calls;
 mod devices;
 mod files;
+mod names;
 mod proc;
 mod processes;
 mod serve;
@@ -41,6 +42,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::thread::CapabilitySet;
 
+use super::parting::Linked;
 use super::{Outcome, answer_all, receive_listener, send_listener};
 use crate::sys::notify;
 use crate::{NetworkMode, ProcessSpec, wire};
@@ -90,10 +92,10 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
-    /// `has_devices` says whether the tree has what stands for devices.
-    pub(crate) fn new(has_devices: bool) -> Result<Self> {
+    /// Whether the tree has what stands for devices, and files with several names.
+    pub(crate) fn new(has_devices: bool, has_linked: bool) -> Result<Self> {
         let (ours, theirs) = wire::channel()?;
-        Ok(Self { filter: calls::filter(has_devices), ours, theirs })
+        Ok(Self { filter: calls::filter(has_devices, has_linked), ours, theirs })
     }
 
     /// Has this process, and all that it becomes or makes, ask. Does not allocate.
@@ -120,6 +122,7 @@ pub(crate) struct Show {
     is_inside: bool,
     /// Whether the tree has what stands for devices.
     has_devices: bool,
+    linked: Linked,
 }
 
 /// The container's own devices, looked for while they can be found.
@@ -149,7 +152,11 @@ impl Show {
         let has_network = spec.network == NetworkMode::Host;
         let is_inside = spec.cwd.as_bytes().starts_with(b"proc");
         let has_devices = spec.has_devices;
-        let (asking, host_name) = (Asking::new(has_devices)?, spec.hostname.clone());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty())?;
+        let linked = Linked::new(&spec.linked, root, Vec::new())?;
+        let (asking, host_name) =
+            (Asking::new(has_devices, !spec.linked.is_empty())?, spec.hostname.clone());
         let terminals = devices.1;
         if let Some(terminals) = terminals.as_ref().filter(|_| spec.terminal) {
             terminals.adopt(stdin);
@@ -164,6 +171,7 @@ impl Show {
             host_name,
             is_inside,
             has_devices,
+            linked,
         }))
     }
 
@@ -195,6 +203,7 @@ impl Show {
             is_inside: AtomicBool::new(self.is_inside),
             is_cautious: AtomicBool::new(false),
             has_devices: AtomicBool::new(self.has_devices),
+            linked: self.linked,
             stand_ins: Mutex::new(()),
             meanings: calls::meanings(),
         });
@@ -235,6 +244,7 @@ struct Kernel {
     is_cautious: AtomicBool,
     /// Whether there may be something in the tree that stands for a device.
     has_devices: AtomicBool,
+    linked: Linked,
     /// Held while directories of the tree are made or changed.
     stand_ins: Mutex<()>,
     meanings: HashMap<(u32, u32), (Call, bool)>,

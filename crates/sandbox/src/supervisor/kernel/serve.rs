@@ -95,6 +95,8 @@ impl Asker<'_> {
             Call::MakeNode(place, mode) => self.make_node(place, mode),
             Call::Chown(place, owner) => self.chown(place, owner),
             Call::List => self.list_next(),
+            Call::Change(place) => self.change(place),
+            Call::NameAt => self.name_at(),
             Call::HostName => self.host_name(),
         }
     }
@@ -166,6 +168,7 @@ impl Asker<'_> {
 
     fn open_asked(&self, asked: &Asked, how: How) -> Result<Outcome> {
         let opened = match self.goal(asked)? {
+            Goal::Tree if how.writes() => return self.part(asked),
             Goal::Tree => return Ok(Outcome::Continue),
             _ if how.flags.contains(OFlags::CREATE | OFlags::EXCL) => Err(Errno::EXIST),
             Goal::Beyond(path) => self.open_beyond(&path, how),

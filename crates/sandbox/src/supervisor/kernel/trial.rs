@@ -21,11 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Only for the helper, which has one thread.
 pub(crate) fn run() -> Result<()> {
-    let Asking { filter, ours, theirs } = Asking::new(false)?;
+    let Asking { filter, ours, theirs } = Asking::new(false, false)?;
+    let parent = rustix::process::getpid();
     match sys::fork(0)? {
         Fork::Child => {
             let asking = Asking { filter, ours, theirs };
-            sys::exit(i32::from(ask(&asking) != Ok(true)))
+            sys::exit(i32::from(ask(&asking, parent) != Ok(true)))
         }
         Fork::Parent(pid, process) => {
             drop(theirs);
@@ -43,8 +44,9 @@ pub(crate) fn run() -> Result<()> {
     }
 }
 
-fn ask(asking: &Asking) -> Result<bool> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+fn ask(asking: &Asking, parent: Pid) -> Result<bool> {
+    // Nobody else could answer.
+    sys::end_with(parent, Signal::KILL)?;
     // As a program is that was executed.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     rustix::thread::set_no_new_privs(true)?;

@@ -33,6 +33,10 @@ pub(super) const DONE: Outcome = Outcome::Value(0);
 impl Caller<'_> {
     /// Does it; an error is what the process is told.
     pub(super) fn carry_out(&self, inside: &Inside, deed: Deed) -> Result<Outcome> {
+        if !inside.linked.is_empty() {
+            // What cannot be parted stays one file.
+            let _ = self.part(inside, deed);
+        }
         match deed {
             Deed::Same => self.outcome(),
             Deed::HostName => self.host_name(inside),

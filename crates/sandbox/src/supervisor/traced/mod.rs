@@ -21,6 +21,7 @@ mod deeds;
 mod image;
 mod kernels;
 mod listing;
+mod names;
 mod open;
 mod paths;
 mod processes;
@@ -44,8 +45,9 @@ use rustix::process::Pid;
 
 use super::calls::{Call, Calls, Meaning};
 use super::credentials::{Credentials, Sets};
+use super::parting::Linked;
 use super::process::Caller;
-use super::{Outcome, READY, Session, receive_listener};
+use super::{Kept, Outcome, READY, Session, receive_listener};
 use crate::seccomp::{self, ARCHITECTURES};
 use crate::sys::notify::{self, Notification};
 use crate::sys::{self, trace};
@@ -121,6 +123,7 @@ pub(super) struct Inside {
     shown: Vec<Shown>,
     /// Whether there may be something in the tree that stands for a device.
     has_devices: AtomicBool,
+    linked: Linked,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -160,6 +163,7 @@ impl Traced {
             let Ok(listener) = receive_listener(&channel) else { return };
             let made = Session {
                 listener,
+                kept: Kept::All,
                 sets: Sets::new(Credentials::of(&user)),
                 calls: Calls::new(),
                 roots_differ: AtomicBool::new(false),
@@ -207,6 +211,8 @@ impl Inside {
         let lends = !spec.no_new_privileges;
         let shown = spec.mounts.iter().map(|point| Shown::new(&root, point));
         let shown = shown.collect::<Result<_>>()?;
+        let held = root.try_clone().map_err(|_| Errno::MFILE)?;
+        let linked = Linked::new(&spec.linked, held, path.clone())?;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
@@ -215,6 +221,7 @@ impl Inside {
             hostname: spec.hostname.clone(),
             shown,
             has_devices: AtomicBool::new(spec.has_devices),
+            linked,
             lends,
             starter,
             programs: Mutex::default(),
