@@ -8,12 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use formwork_diagnostics::{Event, EventSink, LogStream, StepId};
+use formwork_diagnostics::{Diagnostic, Event, EventSink, LogStream, StepId};
 use formwork_fs::{AtomicFile, FsError, RootDir, Target, remove_tree};
 use formwork_image::export::{self, Content, Form, Named, PushOptions};
 use formwork_image::{ImageError, copy_blob};
 use formwork_layer::{
-    Compression, LayerError, MaterializeOptions, Ownership, PackOptions, Tree, materialize, pack,
+    Compression, LayerError, MaterializeOptions, Omitted, Ownership, PackOptions, Tree,
+    materialize, pack,
 };
 use formwork_oci::{Digest, Platform, Reference};
 use formwork_solver::Cancel;
@@ -308,7 +309,8 @@ impl Delivery<'_> {
                 threads: self.host.layers.threads(),
                 ..MaterializeOptions::default()
             };
-            materialize(tree, &RootDir::open(place)?, &options)?;
+            let omitted = materialize(tree, &RootDir::open(place)?, &options)?;
+            tell_of_omitted(place, omitted, self.events);
             Ok(())
         };
         for (name, tree) in files::trees(self.built, split, self.request.provenance.as_ref())? {
@@ -324,6 +326,19 @@ impl Delivery<'_> {
         archive_files(&tree, self.request.epoch, destination)
             .map_err(|error| BuildError::worker(&error))
     }
+}
+
+/// Warns who could not be given all that an image has.
+pub(crate) fn tell_of_omitted(place: &Path, omitted: Omitted, events: &Arc<dyn EventSink>) {
+    let devices = match omitted.devices {
+        0 => return,
+        1 => "a device of the image is".to_owned(),
+        devices => format!("{devices} devices of the image are"),
+    };
+    let message = format!("{devices} not in `{}`: only root may make them", place.display());
+    let warning = Diagnostic::warning("devices", message)
+        .with_help("an archive has them: `--output type=tar`, or `-` in the place of a path");
+    events.emit(Event::Message(Box::new(warning)));
 }
 
 /// The digest of what names lead to.

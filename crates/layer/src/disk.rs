@@ -93,6 +93,18 @@ impl Maker {
         rustix::fs::linkat(from, from_name, to, to_name, AtFlags::empty())
     }
 
+    /// The same for an entry of a tree: a device that could not be made gets no further name either.
+    pub(crate) fn link_entry(
+        entry: Option<&Entry>,
+        from: (&RootDir, &[u8]),
+        to: (&RootDir, &[u8]),
+    ) -> Result<(), Errno> {
+        match Self::link(from, to) {
+            Err(Errno::NOENT) if entry.is_some_and(|entry| entry.node.device().is_some()) => Ok(()),
+            result => result,
+        }
+    }
+
     /// Makes what is neither file nor directory nor hard link, with its metadata.
     pub(crate) fn make_node(
         &self,

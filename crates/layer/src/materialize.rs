@@ -224,7 +224,9 @@ impl<'a> Work<'a> {
     fn link(&self, path: &RelPath, target: &RelPath) -> Result<(), LayerError> {
         let directory = self.parent_of(path)?;
         self.make_way(&directory, path.name())?;
-        Maker::link((&self.parent_of(target)?, target.name()), (&directory, path.name()))
+        let from = self.parent_of(target)?;
+        let entry = self.tree.get(target);
+        Maker::link_entry(entry, (&from, target.name()), (&directory, path.name()))
             .map_err(|errno| disk::failed("link", &directory, path.name(), errno))
     }
 

@@ -13,7 +13,7 @@ use formwork_solver::Cancel;
 use formwork_worker::WorkerError;
 
 use super::trees;
-use crate::output::archive_files;
+use crate::output::{archive_files, tell_of_omitted};
 use crate::{BuildError, Destination, Host};
 
 /// Something in an image.
@@ -60,7 +60,8 @@ pub fn copy_out(
                     ..MaterializeOptions::default()
                 };
                 let tree = found.tree(&stack, &name)?;
-                materialize(&tree, &RootDir::open(&directory)?, &options)?;
+                let omitted = materialize(&tree, &RootDir::open(&directory)?, &options)?;
+                tell_of_omitted(&directory, omitted, events);
                 Ok(())
             };
             copy().map_err(|error| BuildError::worker(&error))

@@ -1,6 +1,8 @@
 //! Devices of images and of steps, which are data on every rung.
 
-use crate::support::{Ran, Rung, Site, on_every_rung};
+use std::os::unix::fs::FileTypeExt;
+
+use crate::support::{Ran, Rung, Site, on_each_rung, on_every_rung};
 
 /// An archive with devices, one of which has two names, and one of them where steps have their own.
 fn archive() -> Vec<u8> {
@@ -74,6 +76,30 @@ COPY --from=made /srv /srv
     });
     let ids = ids.into_inner();
     assert!(ids.iter().all(|(_, id)| *id == ids[0].1), "{ids:#?}");
+}
+
+/// A directory of the user's gets real devices, which only root can make.
+#[test]
+fn devices_that_a_user_may_not_make_are_told() {
+    on_each_rung(|site| {
+        site.write("a.tar", archive());
+        let out = site.outside("out");
+        let output = format!("type=local,dest={out}");
+        let dockerfile = "FROM scratch\nADD a.tar /\n";
+        site.build(&["-t", "app"], dockerfile);
+        let mut build = site.build_command(&["-o", &output], dockerfile);
+        let told = Ran::of(&mut build).succeeded().stderr;
+        let copied = site.outside("tun");
+        let copying =
+            Ran::of(&mut site.formwork(&["cp", "app:/srv/tun", &copied])).succeeded().stderr;
+        let is_user = site.user().is_some();
+        assert_eq!(told.contains("3 devices of the image are not in"), is_user, "{told}");
+        assert_eq!(copying.contains("a device of the image is not in"), is_user, "{copying}");
+        for place in [format!("{out}/srv/tun"), copied] {
+            let found = fs_err::symlink_metadata(place);
+            assert_eq!(found.is_ok_and(|found| found.file_type().is_char_device()), !is_user);
+        }
+    });
 }
 
 /// Devices are made as everywhere else, found by all that comes after, and of no use.

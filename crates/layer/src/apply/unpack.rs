@@ -91,7 +91,7 @@ impl Unpacker<'_> {
         let tree = layout.tree.finish()?;
         if let Some(mut target) = target {
             for (link, file) in &links {
-                target.link(file, link)?;
+                target.link(tree.get(file), file, link)?;
             }
             target.finish(&tree, threads)?;
         }
@@ -201,7 +201,7 @@ impl Unpacker<'_> {
         let removed = self.layout.tree.remove(path);
         let Some(target) = &mut self.target else { return Ok(()) };
         for (from, to) in &removed.moved {
-            target.link(from, to)?;
+            target.link(None, from, to)?;
         }
         target.remove(&removed.entries)
     }
@@ -226,9 +226,15 @@ impl<'a> Target<'a> {
         Ok(directory)
     }
 
-    fn link(&mut self, from: &RelPath, to: &RelPath) -> Result<(), LayerError> {
+    fn link(
+        &mut self,
+        entry: Option<&Entry>,
+        from: &RelPath,
+        to: &RelPath,
+    ) -> Result<(), LayerError> {
         let directory = self.directory_of(to)?;
-        Maker::link((&*self.directory_of(from)?, from.name()), (&*directory, to.name()))
+        let from = (&*self.directory_of(from)?, from.name());
+        Maker::link_entry(entry, from, (&*directory, to.name()))
             .map_err(|errno| disk::failed("link", &directory, to.name(), errno))
     }
 

@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn every_call_is_in_the_table_of_the_filter() {
         for (name, call) in all() {
-            let found = ARCHITECTURES.iter().any(|(_, at)| seccomp::number(name, *at).is_some());
+            // Some are of one kind of machine alone.
+            let found = (0..4).any(|column| seccomp::number(name, column).is_some());
             assert!(found, "{name} {call:?}");
         }
     }
