@@ -246,5 +246,7 @@ impl Drop for Oneself {
         notify::act_on_files_as(0, 0);
         let _ = rustix::thread::set_capabilities(None, self.0);
         let _ = sys::set_groups(&[]);
+        // The kernel forgets it with every change of numbers.
+        let _ = super::end_with_helper();
     }
 }
