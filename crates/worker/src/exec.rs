@@ -96,6 +96,9 @@ impl Worker {
 
     fn announce(&self, task: &Task<'_, Output>, text: &str) {
         let data = format!("formwork: {text}\n").into_bytes();
+        if let Some(claim) = &task.claim {
+            claim.log(true, &data);
+        }
         self.events.emit(Event::StepLog { step: step(task), stream: LogStream::Stderr, data });
     }
 

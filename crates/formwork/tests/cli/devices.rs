@@ -255,6 +255,20 @@ fn who_is_not_root_makes_no_devices() {
     });
 }
 
+/// In an insecure step, users may have namespaces in which they have all capabilities.
+#[test]
+fn who_is_root_in_a_namespace_of_its_own_makes_no_devices() {
+    for site in [Rung::Root, Rung::SubordinateIds].into_iter().filter_map(Site::on) {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "FROM busybox\nRUN --security=insecure \
+            mkdir -m 755 /d && su -s /bin/sh app -c 'unshare -Ur sh -c \"id -u; mknod /d/n c 1 3\"' 2> /dev/null; ls /d | wc -l\n";
+        let built = site.build(&["--allow=security.insecure"], dockerfile);
+        assert_eq!(built.log(), ["0", "0"], "{:?}", site.rung());
+    }
+}
+
 /// A container is never begun again: its devices are kept where there are some, or its command says
 /// that it makes some.
 #[test]

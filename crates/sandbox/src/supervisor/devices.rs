@@ -109,7 +109,7 @@ impl Caller<'_> {
                 self.attribute_of_device(place, name, Errno::PERM)
             }
             Call::ListAttributes(place, buffer) => match self.stand_in(place)? {
-                Some(_) => self.list_attributes(place, buffer),
+                Some((found, _)) => self.list_attributes_of(&found, buffer),
                 None => Ok(Outcome::Continue),
             },
             Call::MakeNode(place, mode) => self.make_device_as_itself(place, mode, makers),
@@ -213,9 +213,18 @@ impl Caller<'_> {
         })
     }
 
-    /// Who the kernel takes the process for.
+    /// Who the kernel takes the process for, in the sandbox's user namespace: what it may do in one of
+    /// its own counts for nothing here.
     fn kernels_status(&self) -> Result<Status> {
-        Status::of(CWD, &self.notification.thread.to_string())
+        let mut status = Status::of(CWD, &self.notification.thread.to_string())?;
+        let namespace = |place: String| {
+            let known = rustix::fs::statat(CWD, place, AtFlags::empty())?;
+            Ok::<_, Errno>((known.st_dev, known.st_ino))
+        };
+        if namespace(self.own("ns/user"))? != namespace("self/ns/user".to_owned())? {
+            status.capabilities = 0;
+        }
+        Ok(status)
     }
 
     /// Does something with files as the process, with its rights and no others.

@@ -1,4 +1,5 @@
-//! Answers the questions of a process that runs with a single id.
+//! Answers the questions of a process that runs with a single id; or, of one whose owners the kernel
+//! knows, those about devices alone ([`devices`]).
 //!
 //! ```text
 //! process ──chown, stat, setuid…──▶ kernel ──notification──▶ supervisor (outside, some threads)
