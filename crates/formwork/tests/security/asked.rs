@@ -79,6 +79,11 @@ fn devices_are_listed_as_such() {
     }
 }
 
+#[test]
+fn the_record_of_a_device_is_seen_and_changed_by_nobody() {
+    KEEP_DEVICES.into_iter().chain([Rung::SingleId]).for_each(|rung| ask_on(rung, "hide"));
+}
+
 /// A process has one listener, and this one goes without saying.
 #[test]
 fn a_step_that_answers_calls_itself_is_begun_again_without_devices() {
@@ -402,6 +407,24 @@ pub(crate) fn looks() -> bool {
     ];
     tell(&format!("{counts:?}"));
     counts == [2, 1, 1, 2001]
+}
+
+/// Makes a device, and looks for what is kept of it.
+pub(crate) fn hides() -> bool {
+    let (path, name) = (text("/tmp/l/device"), text("security.capability"));
+    let (path, name) = (address(path.as_ptr()), address(name.as_ptr()));
+    let mode = i64::from(libc::S_IFBLK | 0o600);
+    call(libc::SYS_mknodat, &[HERE, path, mode, 0x801]).unwrap();
+    let mut space = [0_u8; 64];
+    let space = space.as_mut_ptr() as c_long;
+    let found = [
+        call(libc::SYS_lgetxattr, &[path, name, space, 64]),
+        call(libc::SYS_llistxattr, &[path, space, 64]),
+        call(libc::SYS_lsetxattr, &[path, name, space, 20, 0]),
+        call(libc::SYS_lremovexattr, &[path, name]),
+    ];
+    tell(&format!("{found:?}"));
+    found == [Err(libc::ENODATA), Ok(0), Err(libc::EPERM), Err(libc::EPERM)] && is_true()
 }
 
 /// Whether a process can have the calls of others answered.

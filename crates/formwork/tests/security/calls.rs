@@ -87,6 +87,7 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "meet" => crate::asked::meets(),
         "look" => crate::asked::looks(),
         "listen" => crate::asked::listens(),
+        "hide" => crate::asked::hides(),
         "exchange" => crate::asked::exchanges(),
         "list" => crate::asked::lists(),
         "forge" => crate::asked::forges(),
