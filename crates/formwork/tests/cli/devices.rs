@@ -225,6 +225,22 @@ fn attempts_are_counted_without_what_is_begun_again() {
     }
 }
 
+/// What is mounted in a step may have devices that its root file system has not.
+#[test]
+fn devices_of_other_stages_are_devices_where_they_are_mounted() {
+    on_every_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        let dockerfile = "FROM busybox AS made\nADD a.tar /\nFROM busybox\n\
+                          RUN --mount=type=bind,from=made,source=/srv,target=/m \
+                          stat -c '%n %F' /m/tun && cp -a /m/disk /d && find /d -type b\n";
+        let expected = ["/m/tun character special file", "/d"];
+        assert_eq!(site.build(&[], dockerfile).log(), expected, "{:?}", site.rung());
+    });
+}
+
 /// Who may make no device is told so, and is not begun again.
 #[test]
 fn who_is_not_root_makes_no_devices() {

@@ -86,6 +86,8 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "nonsense" => crate::asked::asks_nonsense(),
         "meet" => crate::asked::meets(),
         "look" => crate::asked::looks(),
+        "listen" => crate::asked::listens(),
+        "exchange" => crate::asked::exchanges(),
         "list" => crate::asked::lists(),
         "forge" => crate::asked::forges(),
         "ask-by-32-bits" => crate::asked::asks_by_32_bits(),
