@@ -10,6 +10,7 @@ use rustix::io::{Errno, Result};
 use super::kernels::Kernels;
 use super::paths::text;
 use super::{Inside, image};
+use crate::USUAL_DEVICES;
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
 use crate::supervisor::credentials::Credentials;
@@ -18,15 +19,6 @@ use crate::supervisor::permissions::{SEARCH, WRITE};
 use crate::supervisor::place::{Entry, Found, Known};
 use crate::supervisor::process::Caller;
 
-/// The devices that everybody may use, by their numbers.
-const DEVICES: [(u32, u32, &CStr); 6] = [
-    (1, 3, c"/dev/null"),
-    (1, 5, c"/dev/zero"),
-    (1, 7, c"/dev/full"),
-    (1, 8, c"/dev/random"),
-    (1, 9, c"/dev/urandom"),
-    (5, 0, c"/dev/tty"),
-];
 const MAX_LINKS: usize = 40;
 const O_LARGEFILE: u32 = 0o100_000;
 
@@ -150,9 +142,7 @@ impl Caller<'_> {
             return Ok(shown);
         }
         let device = known.record.and_then(|record| record.device);
-        Ok(device
-            .and_then(usable)
-            .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
+        Ok(device.and_then(usable).map_or(found, Found::at))
     }
 
     /// The file that a call is to change, held so that it stays the same: no device or terminal of the
@@ -282,10 +272,11 @@ fn closes(how: &How) -> bool {
     how.flags & libc::O_CLOEXEC as u32 != 0
 }
 
-/// The name of a device that everybody may use.
-fn usable((block, major, minor): (bool, u32, u32)) -> Option<&'static CStr> {
-    let found = DEVICES.iter().find(|(a, b, _)| (*a, *b) == (major, minor) && !block);
-    found.map(|(_, _, name)| *name)
+/// The path of a device that everybody may use.
+fn usable((block, major, minor): (bool, u32, u32)) -> Option<String> {
+    let mut devices = USUAL_DEVICES.iter().filter(|_| !block);
+    let found = devices.find(|(_, of, number)| (*of, *number) == (major, minor));
+    found.map(|(name, ..)| format!("/dev/{name}"))
 }
 
 /// An open file, for as long as it is.
