@@ -77,6 +77,36 @@ fn sockets_tell_who_is_there() {
     ask("meet");
 }
 
+#[test]
+fn what_a_traced_step_shares_by_keys_goes_with_it() {
+    ask_on(Rung::Traced, "leave-shared");
+    for (what, column, mark) in [
+        ("shm", 3, OWN_SIZE),
+        ("shm", 3, OWN_SIZE + 1),
+        ("sem", 3, OWN_COUNT),
+        ("msg", 2, OWN_MODE),
+    ] {
+        let text = fs_err::read_to_string(format!("/proc/sysvipc/{what}")).unwrap();
+        let has_it = |line: &str| line.split_whitespace().nth(column) == Some(&*mark.to_string());
+        assert!(!text.lines().any(has_it), "{text}");
+    }
+}
+
+/// By what the things are known that a step leaves: so large, so many, and with such rights (0641).
+const OWN_SIZE: c_long = 77_777;
+const OWN_COUNT: c_long = 77;
+const OWN_MODE: c_long = 641;
+
+/// Makes what outlives its maker, with a key and without.
+pub(crate) fn leaves_shared() -> bool {
+    const KEY: c_long = 0x4641_0001;
+    let create = c_long::from(libc::IPC_CREAT) | 0o600;
+    call(libc::SYS_shmget, &[0, OWN_SIZE, create]).is_ok()
+        && call(libc::SYS_shmget, &[KEY, OWN_SIZE + 1, create]).is_ok()
+        && call(libc::SYS_semget, &[KEY, OWN_COUNT, create]).is_ok()
+        && call(libc::SYS_msgget, &[KEY, create & !0o777 | 0o641]).is_ok()
+}
+
 /// Whether a file's owner is still told as it was given.
 fn is_true() -> bool {
     owner(TRUTH) == Some((7, 8))
