@@ -79,32 +79,44 @@ fn sockets_tell_who_is_there() {
 
 #[test]
 fn what_a_traced_step_shares_by_keys_goes_with_it() {
-    ask_on(Rung::Traced, "leave-shared");
-    for (what, column, mark) in [
-        ("shm", 3, OWN_SIZE),
-        ("shm", 3, OWN_SIZE + 1),
-        ("sem", 3, OWN_COUNT),
-        ("msg", 2, OWN_MODE),
+    // By its sizes it is known among what others share.
+    let mark = c_long::from(std::process::id());
+    ask_on(Rung::Traced, &format!("leave-shared {mark}"));
+    for (what, sizes) in [
+        ("shm", vec![memory_size(mark), memory_size(mark) + 1]),
+        ("sem", vec![set_size(mark)]),
+        ("msg", vec![message_size(mark)]),
     ] {
         let text = fs_err::read_to_string(format!("/proc/sysvipc/{what}")).unwrap();
-        let has_it = |line: &str| line.split_whitespace().nth(column) == Some(&*mark.to_string());
-        assert!(!text.lines().any(has_it), "{text}");
+        let size = |line: &str| line.split_whitespace().nth(3)?.parse().ok();
+        assert!(!text.lines().filter_map(size).any(|size| sizes.contains(&size)), "{text}");
     }
 }
 
-/// By what the things are known that a step leaves: so large, so many, and with such rights (0641).
-const OWN_SIZE: c_long = 77_777;
-const OWN_COUNT: c_long = 77;
-const OWN_MODE: c_long = 641;
+fn memory_size(mark: c_long) -> c_long {
+    100_000 + 2 * mark
+}
+
+fn set_size(mark: c_long) -> c_long {
+    100 + mark % 20_000
+}
+
+fn message_size(mark: c_long) -> c_long {
+    100 + mark % 7_000
+}
 
 /// Makes what outlives its maker, with a key and without.
-pub(crate) fn leaves_shared() -> bool {
+pub(crate) fn leaves_shared(mark: c_long) -> bool {
     const KEY: c_long = 0x4641_0001;
     let create = c_long::from(libc::IPC_CREAT) | 0o600;
-    call(libc::SYS_shmget, &[0, OWN_SIZE, create]).is_ok()
-        && call(libc::SYS_shmget, &[KEY, OWN_SIZE + 1, create]).is_ok()
-        && call(libc::SYS_semget, &[KEY, OWN_COUNT, create]).is_ok()
-        && call(libc::SYS_msgget, &[KEY, create & !0o777 | 0o641]).is_ok()
+    let message = vec![1_u8; 8192];
+    call(libc::SYS_shmget, &[0, memory_size(mark), create]).is_ok()
+        && call(libc::SYS_shmget, &[KEY, memory_size(mark) + 1, create]).is_ok()
+        && call(libc::SYS_semget, &[KEY, set_size(mark), create]).is_ok()
+        && call(libc::SYS_msgget, &[KEY, create]).is_ok_and(|queue| {
+            let message = address(message.as_ptr());
+            call(libc::SYS_msgsnd, &[queue, message, message_size(mark), 0]).is_ok()
+        })
 }
 
 /// Whether a file's owner is still told as it was given.
