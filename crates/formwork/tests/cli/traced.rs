@@ -183,11 +183,11 @@ fn devices_that_a_traced_step_is_lent_stay_as_they_are() {
     assert!(made.unwrap().success());
     std::os::unix::fs::chown(&null, Some(user.uid), Some(user.gid)).unwrap();
     fs_err::set_permissions(&null, PermissionsExt::from_mode(0o600)).unwrap();
-    let script = "chmod 666 /proc/self/fd/0 /dev/stdin; touch -d @1 /dev/stdin; echo over";
-    let mut run = site.formwork(&["run", "busybox", "sh", "-c", script]);
+    let script = "stat -L -c %a /dev/stdin; chmod 666 /proc/self/fd/0 /dev/stdin; touch -d @1 /dev/stdin; echo over";
+    let mut run = site.formwork(&["run", "-i", "busybox", "sh", "-c", script]);
     let before = fs_err::metadata(&null).unwrap();
     let ran = Ran::of(run.stdin(fs_err::File::open(&null).unwrap().into_file()));
-    assert_eq!(ran.stdout, "over\n", "{}", ran.stderr);
+    assert_eq!(ran.stdout, "600\nover\n", "{}", ran.stderr);
     let after = fs_err::metadata(&null).unwrap();
     assert_eq!((after.mode(), after.mtime()), (before.mode(), before.mtime()), "{}", ran.stderr);
 }
