@@ -142,7 +142,8 @@ fn assemble(
     let forms = unique(request.outputs.iter().filter_map(Output::form));
     let packings: Vec<Packing> = forms.iter().map(ImageForm::packing).collect();
     let packings = unique(packings.iter());
-    let packed = pack_all(&root, &packings, request.epoch, cancel)?;
+    let is_stored = request.outputs.iter().any(|output| matches!(output, Output::Store(_)));
+    let packed = pack_all(&root, &packings, request.epoch, is_stored, cancel)?;
     let mut config = lowered.config.clone();
     config.rootfs.diff_ids = packed.iter().map(|forms| forms.diff_id.clone()).collect();
     add_history(&mut config, lowered, outputs, request.epoch)?;
@@ -353,26 +354,31 @@ fn unique<'a, T: Clone + PartialEq + 'a>(values: impl Iterator<Item = &'a T>) ->
     unique
 }
 
-/// Packs all layers, several at a time, or only measures them if nobody needs blobs.
+/// Packs all layers, several at a time, or only measures them if nobody needs blobs; then, if they
+/// are about to be stored, their directories are made beside it.
 pub(crate) fn pack_all(
     root: &Root,
     packings: &[Packing],
     epoch: Option<i64>,
+    is_stored: bool,
     cancel: &Cancel,
 ) -> Result<Vec<Forms>, BuildError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    map_in_parallel(root.layers(), threads, |layer| forms(layer, packings, epoch, cancel))
-        .map_err(|error| BuildError::worker(&error))
+    map_in_parallel(root.layers(), threads, |layer| {
+        forms(layer, packings, epoch, is_stored, cancel)
+    })
+    .map_err(|error| BuildError::worker(&error))
 }
 
 fn forms(
     layer: &Layer,
     packings: &[Packing],
     epoch: Option<i64>,
+    is_stored: bool,
     cancel: &Cancel,
 ) -> Result<Forms, WorkerError> {
     if packings.is_empty() {
-        let PackedLayer { diff_id, blob } = layer.measure(epoch, cancel)?;
+        let PackedLayer { diff_id, blob } = layer.measure(epoch, is_stored, cancel)?;
         return Ok(Forms { diff_id, blobs: blob.into_iter().collect() });
     }
     let mut diff_id = None;

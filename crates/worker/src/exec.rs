@@ -54,14 +54,15 @@ pub fn emulator(platform: &Platform, directories: &[PathBuf]) -> Option<Emulator
 /// The end of a process, and what it printed on the way.
 pub(crate) struct Ended {
     pub(crate) report: ExitReport,
-    pub(crate) words: Words,
+    /// Whether its words are about files that the kernel shows where it can be mounted.
+    pub(crate) names_the_kernels: bool,
 }
 
-/// What the words of a process tell of what it may lack.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Words {
-    /// They are about files that the kernel shows where it can be mounted.
-    pub(crate) name_the_kernels: bool,
+/// What came of running a process once.
+enum Attempt {
+    Done(Done<Output>),
+    /// It needs another world.
+    Halted(Halt),
 }
 
 impl Worker {
@@ -96,6 +97,9 @@ impl Worker {
 
     fn announce(&self, task: &Task<'_, Output>, text: &str) {
         let data = format!("formwork: {text}\n").into_bytes();
+        if let Some(claim) = &task.claim {
+            claim.log(true, &data);
+        }
         self.events.emit(Event::StepLog { step: step(task), stream: LogStream::Stderr, data });
     }
 
@@ -110,24 +114,30 @@ impl Worker {
         match self.store.rung() {
             rung if rung.can_mount() => loop {
                 match self.exec_on_layers(task, exec, *devices)? {
-                    Ok(done) => return Ok(done),
-                    Err(Halt::Device) => {
-                        *devices = Devices::Kept;
-                        let text = "this step makes device nodes, and is begun again, with them \
-                                    kept as data";
-                        self.announce(task, text);
-                    }
-                    Err(Halt::Listener) => {
-                        *devices = Devices::Refused;
-                        let text = "a program of this step answers the calls of others itself, \
-                                    and the step is begun again, without device nodes";
-                        self.announce(task, text);
-                    }
+                    Attempt::Done(done) => return Ok(done),
+                    Attempt::Halted(halt) => *devices = self.announce_again(task, halt),
                 }
             },
             rung if rung.can_run() => self.exec_in_place(task, exec),
             _ => Err(self.store.cannot_run()),
         }
+    }
+
+    /// Tells why a process is begun again, and returns what then becomes of devices.
+    fn announce_again(&self, task: &Task<'_, Output>, halt: Halt) -> Devices {
+        let (text, devices) = match halt {
+            Halt::Device => (
+                "this step makes device nodes, and is begun again, with them kept as data",
+                Devices::Kept,
+            ),
+            Halt::Listener => (
+                "a program of this step answers the calls of others itself, and the step is begun \
+                 again, without device nodes",
+                Devices::Refused,
+            ),
+        };
+        self.announce(task, text);
+        devices
     }
 
     /// Runs a process on an overlay; what it has written is thrown away if it was halted.
@@ -136,7 +146,7 @@ impl Worker {
         task: &Task<'_, Output>,
         exec: &Exec,
         devices: Devices,
-    ) -> Result<Result<Done<Output>, Halt>, WorkerError> {
+    ) -> Result<Attempt, WorkerError> {
         let root = input(task, exec.rootfs)?.root()?;
         let canceled = || WorkerError::Sandbox(formwork_sandbox::SandboxError::Cancelled);
         let user = accounts(root)?.process_user(&exec.user)?;
@@ -149,7 +159,7 @@ impl Worker {
         spec.devices = if finds_devices { Devices::Kept } else { devices };
         let Ended { report, .. } = self.run_logged(task, &spec)?;
         if let Some(halt) = report.halted {
-            return Ok(Err(halt));
+            return Ok(Attempt::Halted(halt));
         }
         if !report.status.is_success() || report.timed_out {
             // As long as what it has written is there.
@@ -159,7 +169,7 @@ impl Worker {
         let layer = self.commit(root, active, &below, &report)?;
         let Some(layer) = layer else {
             let output = Output::Root(root.clone());
-            return Ok(Ok(Done {
+            return Ok(Attempt::Done(Done {
                 output,
                 layer: Some((String::new(), crate::store::now())),
                 outcome: Outcome::Done,
@@ -168,7 +178,7 @@ impl Worker {
         let created = layer.created()?.unwrap_or_default();
         let record = (layer.name().to_string(), created);
         let output = Output::Root(root.with(layer)?);
-        Ok(Ok(Done { output, layer: Some(record), outcome: Outcome::Done }))
+        Ok(Attempt::Done(Done { output, layer: Some(record), outcome: Outcome::Done }))
     }
 
     /// Why a process failed, as far as it is known from outside.
@@ -264,17 +274,16 @@ impl Worker {
                 peak_memory: report.peak_memory,
                 processor_time: report.user_time + report.system_time,
             });
-            let words = Words { name_the_kernels: told.iter().any(|words| words.name_the_kernels) };
-            Ok(Ended { report, words })
+            Ok(Ended { report, names_the_kernels: told.contains(&true) })
         })
     }
 
-    /// Tells what a process writes, and what it may have lacked.
-    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> Words {
+    /// Tells what a process writes; returns whether it names what it may have lacked.
+    fn tell(&self, task: &Task<'_, Output>, stream: LogStream, mut reader: impl Read) -> bool {
         let step = step(task);
         // Where it can be mounted, nobody misses it.
         let can_miss = !self.store.can_mount();
-        let mut words = Words::default();
+        let mut names_the_kernels = false;
         let mut buffer = vec![0; 32 << 10];
         let mut mask = Mask::new(&self.config.secrets);
         let show = |data: Vec<u8>| {
@@ -288,11 +297,11 @@ impl Worker {
         // A pipe ends, and cannot fail otherwise.
         while let Ok(count @ 1..) = reader.read(&mut buffer) {
             let text = &buffer[..count];
-            words.name_the_kernels |= can_miss && has_one_of(text, &KERNELS);
+            names_the_kernels |= can_miss && has_one_of(text, &KERNELS);
             show(mask.feed(buffer[..count].to_vec()));
         }
         show(mask.finish());
-        words
+        names_the_kernels
     }
 
     /// Keeps what a process has changed; `None` if it has changed nothing.

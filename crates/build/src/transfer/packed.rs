@@ -82,10 +82,11 @@ fn pack(
     // is also the image's time.
     let limit = config.created.as_deref().and_then(seconds);
     for epoch in [None, limit] {
-        let measured = pack_all(&root, &[], epoch, cancel)?;
+        let measured = pack_all(&root, &[], epoch, false, cancel)?;
         let diff_ids: Vec<&DiffId> = measured.iter().map(|forms| &forms.diff_id).collect();
         if diff_ids.into_iter().eq(&config.rootfs.diff_ids) {
-            let packed = pack_all(&root, &[Packing { compression, force: false }], epoch, cancel)?;
+            let packed =
+                pack_all(&root, &[Packing { compression, force: false }], epoch, false, cancel)?;
             return Ok(packed.into_iter().flat_map(|forms| forms.blobs).collect());
         }
     }

@@ -225,6 +225,22 @@ fn attempts_are_counted_without_what_is_begun_again() {
     }
 }
 
+/// What is mounted in a step may have devices that its root file system has not.
+#[test]
+fn devices_of_other_stages_are_devices_where_they_are_mounted() {
+    on_every_rung(|site| {
+        if !site.make_busybox() {
+            return;
+        }
+        site.write("a.tar", archive());
+        let dockerfile = "FROM busybox AS made\nADD a.tar /\nFROM busybox\n\
+                          RUN --mount=type=bind,from=made,source=/srv,target=/m \
+                          stat -c '%n %F' /m/tun && cp -a /m/disk /d && find /d -type b\n";
+        let expected = ["/m/tun character special file", "/d"];
+        assert_eq!(site.build(&[], dockerfile).log(), expected, "{:?}", site.rung());
+    });
+}
+
 /// Who may make no device is told so, and is not begun again.
 #[test]
 fn who_is_not_root_makes_no_devices() {
@@ -237,6 +253,20 @@ fn who_is_not_root_makes_no_devices() {
                           RUN --mount=type=bind,target=/in id -u; tar xf /in/a.tar 2> /dev/null; ls srv | wc -l\n";
         assert_eq!(site.build(&[], dockerfile).log(), ["1000", "0"], "{:?}", site.rung());
     });
+}
+
+/// In an insecure step, users may have namespaces in which they have all capabilities.
+#[test]
+fn who_is_root_in_a_namespace_of_its_own_makes_no_devices() {
+    for site in [Rung::Root, Rung::SubordinateIds].into_iter().filter_map(Site::on) {
+        if !site.make_busybox() {
+            return;
+        }
+        let dockerfile = "FROM busybox\nRUN --security=insecure \
+            mkdir -m 755 /d && su -s /bin/sh app -c 'unshare -Ur sh -c \"id -u; mknod /d/n c 1 3\"' 2> /dev/null; ls /d | wc -l\n";
+        let built = site.build(&["--allow=security.insecure"], dockerfile);
+        assert_eq!(built.log(), ["0", "0"], "{:?}", site.rung());
+    }
 }
 
 /// A container is never begun again: its devices are kept where there are some, or its command says

@@ -130,11 +130,13 @@ fn doctor_names_the_sysctl_to_set() {
     }
 }
 
-/// Files of all owners and kinds, mounts of all kinds, and a stage that goes on from another.
+/// Files of all owners and kinds, devices among them, mounts of all kinds, and a stage that goes on
+/// from another.
 const DOCKERFILE: &str = "\
 FROM busybox AS one
 RUN --mount=type=cache,target=/cache --mount=type=tmpfs,target=/t \
     mkdir -m 1777 /d && echo x > /d/f && ln /d/f /d/g && ln -s ../d /d/l && mkfifo /d/p \
+    && mknod /d/n c 10 200 && mknod -m 640 /d/b b 254 3 \
     && chown -R 7:8 /d && chmod 4755 /d/f && echo y > /cache/x && rm /usr/share -r
 WORKDIR /w
 COPY --chown=app:50 --chmod=640 f .

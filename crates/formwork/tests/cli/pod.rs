@@ -102,7 +102,8 @@ fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
     let Some(mut pod) = pod_of(&site) else { return };
     write_context(&site);
     // Nobody may change the root again, whatever the container's root may not give up.
-    let step = "! chroot / /bin/true && echo x > /dev/null && test -c /dev/null && echo built >&2";
+    let step = "! chroot / /bin/true && echo x > /dev/null && test -c /dev/null && echo built >&2; \
+                mknod /x c 10 200 && test -c /x && echo kept a device >&2 || test ! -e /x";
     site.write("Dockerfile", format!("FROM scratch\nADD base.tar /\nRUN {step}\n"));
     let all = pod.capabilities.clone();
     for (lacking, costs) in [
@@ -123,6 +124,8 @@ fn what_a_container_has_taken_away_costs_no_more_than_it_is_for() {
         let (text, mark) = (&inside.stdout, if costs.is_some() { "no " } else { "yes" });
         assert!(text.contains(&format!("\n{mark}  capabilities ")), "{lacking} {text}");
         assert!(text.contains(costs.unwrap_or_default()), "{lacking} {text}");
+        let keeps_devices = inside.stderr.contains(" kept a device\n");
+        assert_eq!(keeps_devices, lacking != "CAP_SETFCAP", "{lacking} {}", inside.stderr);
     }
 }
 

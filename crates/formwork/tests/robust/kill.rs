@@ -6,7 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::arena::{Arena, Rung, Running, on_each_rung, wait_until};
 
-/// Stages side by side with all kinds of steps; `N` makes another build of it.
+/// Stages side by side with all kinds of steps, one of which is begun again when it makes a device;
+/// `N` makes another build of it.
 const DOCKERFILE: &str = "\
 FROM base AS a
 ARG N
@@ -20,11 +21,11 @@ RUN echo b > file && ln file link && mkdir -m 700 private
 COPY --from=a --chmod=640 /copy /b/copy
 FROM base AS c
 ARG N
-RUN sleep 0.05; echo $N | cat > /c
+RUN sleep 0.05; echo $N | cat > /c && busybox mk''nod /device c 5 0 && busybox chown 7 /device
 FROM base
 COPY --from=a /a /result/a
 COPY --from=b /b /result/b
-COPY --from=c /c /result/
+COPY --from=c /c /device /result/
 RUN ls /result /result/a > /result/list
 ";
 

@@ -25,7 +25,8 @@ fn ask(attempt: &str) {
     ask_on(Rung::SingleId, attempt);
 }
 
-/// The same on another rung.
+/// The same on another rung; the script has the word by which it begins with a supervisor of devices,
+/// if it would begin without one.
 fn ask_on(rung: Rung, attempt: &str) {
     let Some(site) = Site::on(rung).filter(Site::make_busybox) else { return };
     arm(&site);
@@ -33,20 +34,31 @@ fn ask_on(rung: Rung, attempt: &str) {
     let script = format!(
         "FROM armed\nENV LIE=@HOST@/file\nRUN <<'end'\n{SHELL_FUNCTION}\necho > {TRUTH} && chown 7:8 {TRUTH}
 mkdir -m 777 /tmp/l && echo > /tmp/l/own && ln -s @HOST@/file /tmp/l/link && chmod 666 /tmp/l/own
-attempt {attempt}\nend\n"
+attempt {attempt} # mknod\nend\n"
     );
     site.build(&[], &target.aim(&script));
     target.assert_untouched();
 }
 
+/// Where the kernel knows owners, and a supervisor devices alone.
+const KEEP_DEVICES: [Rung; 3] = [Rung::Root, Rung::RootAlone, Rung::SubordinateIds];
+
 #[test]
 fn who_changes_what_a_supervisor_looks_at_gains_nothing() {
     ask("lie 1000");
+    KEEP_DEVICES.into_iter().for_each(|rung| ask_on(rung, "lie 300"));
 }
 
 #[test]
 fn nonsense_leaves_a_supervisor_unharmed() {
     ask("nonsense");
+    KEEP_DEVICES.into_iter().for_each(|rung| ask_on(rung, "nonsense"));
+}
+
+#[test]
+fn who_exchanges_a_device_for_another_file_gains_nothing() {
+    let others = [Rung::Chroot, Rung::Pod];
+    KEEP_DEVICES.into_iter().chain(others).for_each(|rung| ask_on(rung, "exchange"));
 }
 
 #[test]
@@ -64,6 +76,29 @@ fn programs_of_32_bits_are_told_the_same() {
 fn devices_are_listed_as_such() {
     for (rung, _) in Rung::ALL {
         ask_on(rung, "look");
+    }
+}
+
+#[test]
+fn the_record_of_a_device_is_seen_and_changed_by_nobody() {
+    KEEP_DEVICES.into_iter().chain([Rung::SingleId]).for_each(|rung| ask_on(rung, "hide"));
+}
+
+/// A process has one listener, and this one goes without saying.
+#[test]
+fn a_step_that_answers_calls_itself_is_begun_again_without_devices() {
+    for site in KEEP_DEVICES.into_iter().filter_map(Site::on).filter(Site::make_busybox) {
+        arm(&site);
+        let script = format!(
+            "FROM armed\nRUN <<'end'\n{SHELL_FUNCTION}\n\
+             attempt listen || exit 1\nmk''nod /x c 1 3 2> /dev/null || echo refused\nend\n"
+        );
+        let built = site.build(&[], &script);
+        let is_told = |line: &&str| line.starts_with("formwork: ") || *line == "refused";
+        let told: Vec<&str> = built.log().into_iter().filter(is_told).collect();
+        let again = "formwork: a program of this step answers the calls of others itself, and the \
+                     step is begun again, without device nodes";
+        assert_eq!(told, [again, "refused"], "{:?}", site.rung());
     }
 }
 
@@ -414,6 +449,82 @@ pub(crate) fn looks() -> bool {
     ];
     tell(&format!("{counts:?}"));
     counts == [2, 1, 1, 2001]
+}
+
+/// Makes a device, and looks for what is kept of it.
+pub(crate) fn hides() -> bool {
+    let (path, name) = (text("/tmp/l/device"), text("security.capability"));
+    let (path, name) = (address(path.as_ptr()), address(name.as_ptr()));
+    let mode = i64::from(libc::S_IFBLK | 0o600);
+    call(libc::SYS_mknodat, &[HERE, path, mode, 0x801]).unwrap();
+    let mut space = [0_u8; 64];
+    let space = space.as_mut_ptr() as c_long;
+    let found = [
+        call(libc::SYS_lgetxattr, &[path, name, space, 64]),
+        call(libc::SYS_llistxattr, &[path, space, 64]),
+        call(libc::SYS_lsetxattr, &[path, name, space, 20, 0]),
+        call(libc::SYS_lremovexattr, &[path, name]),
+    ];
+    tell(&format!("{found:?}"));
+    found == [Err(libc::ENODATA), Ok(0), Err(libc::EPERM), Err(libc::EPERM)] && is_true()
+}
+
+/// Whether a process can have the calls of others answered.
+pub(crate) fn listens() -> bool {
+    const NEW_LISTENER: c_long = 8;
+    let code = (libc::BPF_RET | libc::BPF_K) as u16;
+    let mut allow = libc::sock_filter { code, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let operation = libc::SECCOMP_SET_MODE_FILTER.into();
+    let program = (&raw const program) as c_long;
+    call(libc::SYS_seccomp, &[operation, NEW_LISTENER, program]).is_ok()
+}
+
+/// Gives devices of a user's own to that user again, by a descriptor behind which there is a file of
+/// root's in turns; whether that never becomes the user's. (Where the kernel gives the device away, it
+/// stops being one, so there are many.)
+pub(crate) fn exchanges() -> bool {
+    const SHARED: c_int = 100;
+    let open = |name: &CString| {
+        // SAFETY: the path is a string that ends with a zero.
+        unsafe { libc::open(name.as_ptr(), libc::O_PATH | libc::O_NOFOLLOW) }
+    };
+    let devices: Vec<CString> = (0..200).map(|number| text(format!("/tmp/l/{number}"))).collect();
+    for device in &devices {
+        let mode = i64::from(libc::S_IFCHR | 0o600);
+        call(libc::SYS_mknodat, &[HERE, address(device.as_ptr()), mode, 0x103]).unwrap();
+        std::os::unix::fs::chown(device.to_str().unwrap(), Some(1000), Some(1000)).unwrap();
+    }
+    fs_err::write("/tmp/l/roots", "").unwrap();
+    let roots = open(&text("/tmp/l/roots"));
+    let own = std::sync::atomic::AtomicI32::new(roots);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // SAFETY: the descriptor is used for nothing else.
+                [own.load(Ordering::Relaxed), roots].iter().for_each(|descriptor| unsafe {
+                    libc::dup2(*descriptor, SHARED);
+                });
+            }
+        });
+        // SAFETY: no pointers. This thread alone becomes a user.
+        unsafe { libc::syscall(libc::SYS_setresuid, 1000, 1000, 1000) };
+        let nameless = text("");
+        for device in &devices {
+            own.store(open(device), Ordering::Relaxed);
+            for _ in 0..8 {
+                let (nameless, flag) = (address(nameless.as_ptr()), libc::AT_EMPTY_PATH.into());
+                let _ = call(libc::SYS_fchownat, &[SHARED.into(), nameless, 1000, 1000, flag]);
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let owners = [owner("/tmp/l/0"), owner("/tmp/l/roots")];
+    tell(&format!("{owners:?}"));
+    owners == [Some((1000, 1000)), Some((0, 0))] && is_true()
 }
 
 /// Gives a file a list with a user who is nobody to the kernel, and takes it away.

@@ -13,6 +13,8 @@ use crate::LayerError;
 #[derive(Clone, Debug, Default)]
 pub struct TreeBuilder {
     entries: BTreeMap<RelPath, (Node, Metadata)>,
+    /// Entries behind all of those, in order: most come so, and need not be sorted in.
+    tail: Vec<(RelPath, (Node, Metadata))>,
     names: Names,
 }
 
@@ -33,12 +35,20 @@ impl TreeBuilder {
 
     /// What is at a path.
     pub fn get(&self, path: &RelPath) -> Option<(&Node, &Metadata)> {
-        self.entries.get(path).map(|(node, metadata)| (node, metadata))
+        let found = match self.in_tail(path) {
+            Some(at) => at.ok().map(|at| &self.tail[at].1),
+            None => self.entries.get(path),
+        };
+        found.map(|(node, metadata)| (node, metadata))
     }
 
     /// What is at a path, to be changed in place, but not to become something else.
     pub fn get_mut(&mut self, path: &RelPath) -> Option<(&mut Node, &mut Metadata)> {
-        self.entries.get_mut(path).map(|(node, metadata)| (node, metadata))
+        let found = match self.in_tail(path) {
+            Some(at) => at.ok().map(|at| &mut self.tail[at].1),
+            None => self.entries.get_mut(path),
+        };
+        found.map(|(node, metadata)| (node, metadata))
     }
 
     /// Puts an entry in its place.
@@ -48,6 +58,14 @@ impl TreeBuilder {
     /// replaced keep the file. The target of a hard link may be inserted later.
     pub fn insert(&mut self, entry: Entry) {
         let Entry { path, mut node, metadata } = entry;
+        if self.is_behind_all(&path) {
+            if let Node::HardLink { target } = &node {
+                self.names.add_link(path.clone(), target);
+            }
+            self.tail.push((path, (node, metadata)));
+            return;
+        }
+        self.sort_in();
         match self.entries.entry(path) {
             Vacant(vacant) => {
                 if let Node::HardLink { target } = &node {
@@ -71,6 +89,7 @@ impl TreeBuilder {
 
     /// Takes an entry out with all that is below it.
     pub fn remove(&mut self, path: &RelPath) -> Removed {
+        self.sort_in();
         let below = self.entries.range(path.clone()..).map(|(below, _)| below);
         let gone: Vec<RelPath> =
             below.take_while(|below| below.starts_with(path)).cloned().collect();
@@ -106,12 +125,31 @@ impl TreeBuilder {
     /// earlier that a directory is missing.
     pub fn finish(mut self) -> Result<Tree, LayerError> {
         for (link, file) in self.names.links() {
-            if let Some((node, _)) = self.entries.get_mut(&link) {
+            if let Some((node, _)) = self.get_mut(&link) {
                 *node = Node::HardLink { target: file };
             }
         }
         let entry = |(path, (node, metadata))| Entry { path, node, metadata };
-        Tree::new(self.entries.into_iter().map(entry).collect())
+        Tree::new(self.entries.into_iter().chain(self.tail).map(entry).collect())
+    }
+
+    /// Where a path is in the tail, or would be; `None` if it is before it.
+    fn in_tail(&self, path: &RelPath) -> Option<Result<usize, usize>> {
+        let (first, last) = (&self.tail.first()?.0, &self.tail.last()?.0);
+        if path > last {
+            return Some(Err(self.tail.len()));
+        }
+        (path >= first).then(|| self.tail.binary_search_by(|(at, _)| at.cmp(path)))
+    }
+
+    fn is_behind_all(&self, path: &RelPath) -> bool {
+        let in_order = self.entries.last_key_value().map(|(last, _)| last);
+        self.tail.last().map(|(last, _)| last).or(in_order).is_none_or(|last| path > last)
+    }
+
+    /// Puts the tail among the other entries.
+    fn sort_in(&mut self) {
+        self.entries.extend(self.tail.drain(..));
     }
 }
 
@@ -132,6 +170,30 @@ mod tests {
         assert_eq!(built([dir("a"), file("a/b", ""), file("a", "")]), ["/a"]);
         assert_eq!(built([file("a", ""), dir("a"), file("a/b", "")]), ["/a", "/a/b"]);
         assert_eq!(built([dir("a"), file("a/b", ""), file("a-b", ""), dir("a")]).len(), 3);
+    }
+
+    #[test]
+    fn entries_are_found_and_sorted_in_whatever_order_they_come() {
+        let all = ["a", "a/b", "a-b", "c", "c/d", "e"].map(|name| match name {
+            "a" | "c" => dir(name),
+            _ => file(name, name),
+        });
+        for start in 0..all.len() {
+            for step in [1, 5] {
+                let mut builder = TreeBuilder::new();
+                let order: Vec<usize> = (0..all.len()).map(|at| (start + at * step) % 6).collect();
+                for (count, at) in order.iter().enumerate() {
+                    assert_eq!(builder.get(&all[*at].path), None);
+                    builder.insert(all[*at].clone());
+                    for known in &order[..=count] {
+                        let Entry { path, node, .. } = &all[*known];
+                        assert_eq!(builder.get(path).unwrap().0, node);
+                        assert!(builder.get_mut(path).is_some());
+                    }
+                }
+                assert_eq!(builder.finish().unwrap().entries(), all);
+            }
+        }
     }
 
     #[test]

@@ -90,13 +90,13 @@ impl Watch {
     /// Receives a call; lets the kernel answer where it needs nobody else.
     fn attend(&mut self) -> Option<Halt> {
         let listener = self.listener.as_fd();
-        let notification = match notify::receive(listener) {
-            Ok(notification) => notification,
-            Err(_) => {
-                self.is_over = notify::is_over(listener);
-                return None;
-            }
-        };
+        // Where nobody is left who could ask, kernels before 6.11 would wait for ever.
+        if !notify::is_pending(listener) {
+            self.is_over = notify::is_over(listener);
+            return None;
+        }
+        // Whoever asked may be gone by now.
+        let notification = notify::receive(listener).ok()?;
         let halt = self.meaning(&notification);
         if halt.is_none() {
             let _ = notify::let_go_on(listener, notification.id);

@@ -117,16 +117,20 @@ impl Caller<'_> {
 
     /// Lists the attributes but for those of records.
     pub(super) fn list_attributes(&self, place: Place, buffer: usize) -> Result<Outcome> {
-        let found = self.find(place)?;
+        self.list_attributes_of(&self.find(place)?, buffer)
+    }
+
+    /// The same of a file that was found.
+    pub(super) fn list_attributes_of(&self, found: &Found, buffer: usize) -> Result<Outcome> {
         let mut list = vec![0; LONGEST_LIST];
         let length = rustix::fs::listxattr(found.place(), &mut list[..])?;
-        let hides_capability = has_record_of_links(&found)?;
+        let hides_capability = has_record_of_links(found)?;
         let is_shown = |name: &&[u8]| {
             !(name.starts_with(OWNER_ATTRIBUTE) || hides_capability && *name == CAPABILITY)
         };
         let names: Vec<&[u8]> = list[..length].split_inclusive(|byte| *byte == 0).collect();
         let shown = names.iter().map(|name| &name[..name.len() - 1]).filter(is_shown);
-        let shown = shown.chain(lists::names(&found).map(|name| -> &[u8] { name }));
+        let shown = shown.chain(lists::names(found).map(|name| -> &[u8] { name }));
         let shown: Vec<u8> = shown.flat_map(|name| [name, &b"\0"[..]].concat()).collect();
         if shown.len() == length {
             return Ok(Outcome::Continue);

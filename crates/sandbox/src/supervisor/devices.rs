@@ -4,13 +4,13 @@
 //! the kernel tells. The process has no more rights than the kernel gives it: whatever is answered
 //! here, it could have got at by itself, and what it makes, it makes as itself.
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
-use rustix::io::{Errno, Result};
-use rustix::process::PidfdFlags;
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 use std::os::fd::AsFd;
 
 use formwork_fs::{FileKind, Record, device_stand_in};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::{Errno, Result};
+use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -21,8 +21,8 @@ use super::process::Caller;
 use super::status::Status;
 use crate::sys::{self, notify};
 
-/// The capabilities of a supervisor that shares the builder's user namespace: CHOWN, DAC_OVERRIDE,
-/// DAC_READ_SEARCH, FOWNER, SETGID, SETUID, SYS_CHROOT, SYS_PTRACE, SETFCAP.
+/// All capabilities that this takes, in the sandbox's user namespace if it has one: CHOWN,
+/// DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, SETGID, SETUID, SYS_CHROOT, SYS_PTRACE, SETFCAP.
 const ENOUGH: u64 = 0x800c_00cf;
 
 /// Whose devices they are.
@@ -36,7 +36,7 @@ pub(crate) struct Makers {
 
 impl Makers {
     /// Goes where the sandbox is, with no more power than its own first process has there.
-    pub(super) fn enter(self, first: rustix::process::Pid) -> Result<()> {
+    pub(super) fn enter(self, first: Pid) -> Result<()> {
         let first = rustix::process::pidfd_open(first, PidfdFlags::empty())?;
         let user = match self.is_in_namespace {
             true => ThreadNameSpaceType::USER,
@@ -109,7 +109,7 @@ impl Caller<'_> {
                 self.attribute_of_device(place, name, Errno::PERM)
             }
             Call::ListAttributes(place, buffer) => match self.stand_in(place)? {
-                Some(_) => self.list_attributes(place, buffer),
+                Some((found, _)) => self.list_attributes_of(&found, buffer),
                 None => Ok(Outcome::Continue),
             },
             Call::MakeNode(place, mode) => self.make_device_as_itself(place, mode, makers),
@@ -204,7 +204,7 @@ impl Caller<'_> {
             return Ok(Outcome::Continue);
         }
         let entry = self.find_entry(place)?;
-        let record = Record { device: Some((block, major, minor)), ..Record::default() };
+        let record = Record::of_device(block, major, minor);
         let mode = Mode::from_raw_mode(bits & 0o7777 & !status.umask);
         self.make_with(&entry, &record, |entry| {
             self.as_itself(&status, || {
@@ -213,9 +213,18 @@ impl Caller<'_> {
         })
     }
 
-    /// Who the kernel takes the process for.
+    /// Who the kernel takes the process for, in the sandbox's user namespace: what it may do in one of
+    /// its own counts for nothing here.
     fn kernels_status(&self) -> Result<Status> {
-        Status::of(CWD, &self.notification.thread.to_string())
+        let mut status = Status::of(CWD, &self.notification.thread.to_string())?;
+        let namespace = |place: String| {
+            let known = rustix::fs::statat(CWD, place, AtFlags::empty())?;
+            Ok::<_, Errno>((known.st_dev, known.st_ino))
+        };
+        if namespace(self.own("ns/user"))? != namespace("self/ns/user".to_owned())? {
+            status.capabilities = 0;
+        }
+        Ok(status)
     }
 
     /// Does something with files as the process, with its rights and no others.
@@ -237,7 +246,7 @@ impl Caller<'_> {
 }
 
 /// What a thread is, and becomes again with the end of this.
-struct Oneself(rustix::thread::CapabilitySets);
+struct Oneself(CapabilitySets);
 
 impl Drop for Oneself {
     fn drop(&mut self) {
@@ -246,5 +255,7 @@ impl Drop for Oneself {
         notify::act_on_files_as(0, 0);
         let _ = rustix::thread::set_capabilities(None, self.0);
         let _ = sys::set_groups(&[]);
+        // The kernel forgets it with every change of numbers.
+        let _ = super::end_with_helper();
     }
 }

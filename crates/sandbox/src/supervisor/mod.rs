@@ -1,4 +1,5 @@
-//! Answers the questions of a process that runs with a single id.
+//! Answers the questions of a process that runs with a single id; or, of one whose owners the kernel
+//! knows, those about devices alone ([`devices`]).
 //!
 //! ```text
 //! process ──chown, stat, setuid…──▶ kernel ──notification──▶ supervisor (outside, some threads)
@@ -196,8 +197,13 @@ enum Outcome {
     Later(OwnedFd, OFlags, bool),
 }
 
+/// Has this process end with the helper, at the latest.
+fn end_with_helper() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
 fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    end_with_helper()?;
     sys::close_all_but(&[channel.as_fd()])?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::open("/proc", flags, Mode::empty())?;
@@ -212,7 +218,7 @@ fn serve(first: Pid, channel: &OwnedFd) -> Result<()> {
             let mounts = Some(LinkNameSpaceType::Mount);
             rustix::thread::move_into_link_name_space(first.as_fd(), mounts)?;
         }
-        Kept::Devices(makers) => makers.enter(first)?,
+        Kept::Devices(makers) => makers.enter(first).and_then(|()| end_with_helper())?,
     }
     rustix::process::fchdir(&proc)?;
     rustix::process::umask(Mode::empty());

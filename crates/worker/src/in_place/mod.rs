@@ -104,13 +104,11 @@ impl Worker {
         let beside = (!is_alone).then(|| neighbours.read().unwrap_or_else(PoisonError::into_inner));
         let ended = self.run_logged(task, &spec);
         drop((alone, beside));
-        let Ended { report, words } = ended?;
+        let Ended { report, names_the_kernels } = ended?;
         if !report.status.is_success() || report.timed_out {
             let reason = self.reason(&report, fitting.root_path());
-            let reason =
-                reason
-                    .or((words.name_the_kernels && !is_shown)
-                        .then_some(ExitReason::NothingOfTheKernel));
+            let reason = reason
+                .or((names_the_kernels && !is_shown).then_some(ExitReason::NothingOfTheKernel));
             return Err(WorkerError::Exit { status: report.status, reason });
         }
         let after = fitting.look()?;

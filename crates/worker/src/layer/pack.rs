@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use formwork_content::ContentError;
 use formwork_fs::FsError;
 use formwork_image::VerifiedBytes;
-use formwork_layer::{Compression, LayerError, PackOptions, Packed, recompress};
+use formwork_layer::{Compression, LayerError, PackOptions, Packed, Tree, recompress};
 use formwork_oci::{Descriptor, DiffId};
 use formwork_sandbox::SandboxError;
 use formwork_solver::Cancel;
@@ -87,12 +87,19 @@ impl Layer {
         Ok(self.remember(&fact, packed)?.into_layer(form.compression))
     }
 
-    /// The layer's diff ID, without keeping a blob.
+    /// The layer's diff ID, without keeping a blob. If somebody will need the layer's directory, it is
+    /// made meanwhile: the one takes a processor, the other waits for the disk's metadata. Whether
+    /// that succeeds is told by [`Layer::directory`].
     ///
     /// # Errors
     ///
     /// Fails where the layer cannot be packed.
-    pub fn measure(&self, epoch: Option<i64>, cancel: &Cancel) -> Result<PackedLayer, WorkerError> {
+    pub fn measure(
+        &self,
+        epoch: Option<i64>,
+        needs_directory: bool,
+        cancel: &Cancel,
+    ) -> Result<PackedLayer, WorkerError> {
         if let Some((diff_id, descriptor)) = self.base_descriptor() {
             return Ok(PackedLayer { diff_id, blob: Some(descriptor) });
         }
@@ -101,7 +108,16 @@ impl Layer {
         if let Some(packed) = self.packed_fact(&fact)? {
             return Ok(PackedLayer { diff_id: packed.diff_id, blob: None });
         }
-        let packed = self.remember(&fact, self.pack_into(std::io::sink(), form, cancel)?)?;
+        // Who packs needs the list, which is not told while the directory is made.
+        let tree = self.tree_with_bytes()?;
+        let needs_directory = needs_directory && self.lock().directory.is_none();
+        let packed = std::thread::scope(|scope| {
+            if needs_directory {
+                scope.spawn(|| drop(self.directory()));
+            }
+            self.pack_tree(&tree, io::sink(), form, cancel)
+        })?;
+        let packed = self.remember(&fact, packed)?;
         Ok(PackedLayer { diff_id: packed.diff_id, blob: None })
     }
 
@@ -133,23 +149,32 @@ impl Layer {
         form: PackForm,
         cancel: &Cancel,
     ) -> Result<Packed, WorkerError> {
+        self.pack_tree(&*self.tree_with_bytes()?, sink, form, cancel)
+    }
+
+    fn pack_tree(
+        &self,
+        tree: &Tree,
+        sink: impl Write,
+        form: PackForm,
+        cancel: &Cancel,
+    ) -> Result<Packed, WorkerError> {
         let options = PackOptions {
             compression: form.compression,
             latest_mtime: form.epoch,
             threads: self.store.threads,
             ..PackOptions::default()
         };
-        let tree = self.tree_with_bytes()?;
-        formwork_layer::pack(&tree, &options, Stoppable { sink, cancel }).map_err(|error| {
-            match error {
+        formwork_layer::pack(tree, &options, Stoppable { sink, cancel }).map_err(
+            |error| match error {
                 LayerError::Write(_) if cancel.is_canceled() => SandboxError::Cancelled.into(),
                 LayerError::Write(error) => {
                     let store = self.store.content.directory();
                     ContentError::from(FsError::new("write a layer to", store, error)).into()
                 }
                 other => other.into(),
-            }
-        })
+            },
+        )
     }
 }
 
