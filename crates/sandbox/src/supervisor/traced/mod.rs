@@ -113,6 +113,8 @@ pub(super) struct Program {
 /// Where processes have their root, and what is known of them besides.
 pub(super) struct Inside {
     root: OwnedFd,
+    /// The number of its file system.
+    device: u64,
     /// Its path on the machine.
     path: Vec<u8>,
     /// Whether programs lend their owners.
@@ -213,10 +215,12 @@ impl Inside {
         let shown = shown.collect::<Result<_>>()?;
         let held = root.try_clone().map_err(|_| Errno::MFILE)?;
         let linked = Linked::new(&spec.linked, held, path.clone())?;
+        let device = rustix::fs::statat(&root, "", AtFlags::EMPTY_PATH)?.st_dev;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
+            device,
             path,
             hostname: spec.hostname.clone(),
             shown,

@@ -184,6 +184,9 @@ impl Caller<'_> {
         if writes && known.kind == FileKind::Regular && inside.runs(known.raw.identity()) {
             return Err(Errno::TXTBSY);
         }
+        if writes && !inside.may_be_written(&found, &known)? {
+            return Err(Errno::ACCESS);
+        }
         let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
         if let Some(device) = known.record.and_then(|record| record.device) {
             let device = usable(device).ok_or(Errno::NXIO)?;
