@@ -126,6 +126,8 @@ pub(super) struct Inside {
     /// Whether there may be something in the tree that stands for a device.
     has_devices: AtomicBool,
     linked: Linked,
+    /// What stands for the devices of the container, and their paths there.
+    devices: Vec<([u64; 2], String)>,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -218,6 +220,7 @@ impl Inside {
         let device = rustix::fs::statat(&root, "", AtFlags::EMPTY_PATH)?.st_dev;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
+            devices: shown::devices(&root),
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
             device,

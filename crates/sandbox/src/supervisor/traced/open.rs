@@ -10,7 +10,6 @@ use rustix::io::{Errno, Result};
 use super::kernels::Kernels;
 use super::paths::text;
 use super::{Inside, image};
-use crate::USUAL_DEVICES;
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
 use crate::supervisor::credentials::Credentials;
@@ -141,8 +140,7 @@ impl Caller<'_> {
         if let Some(shown) = inside.shown_for(known.raw.identity()) {
             return Ok(shown);
         }
-        let device = known.record.and_then(|record| record.device);
-        Ok(device.and_then(usable).map_or(found, Found::at))
+        Ok(inside.device_for(known.raw.identity()).map_or(found, Found::at))
     }
 
     /// The file that a call is to change, held so that it stays the same: no device or terminal of the
@@ -188,8 +186,8 @@ impl Caller<'_> {
             return Err(Errno::ACCESS);
         }
         let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
-        if let Some(device) = known.record.and_then(|record| record.device) {
-            let device = usable(device).ok_or(Errno::NXIO)?;
+        if known.record.is_some_and(|record| record.device.is_some()) {
+            let device = inside.device_for(known.raw.identity()).ok_or(Errno::NXIO)?;
             let file = rustix::fs::open(device, flags - OFlags::TRUNC, Mode::empty())?;
             return Ok(Outcome::Descriptor(file, closes));
         }
@@ -273,13 +271,6 @@ impl Caller<'_> {
 
 fn closes(how: &How) -> bool {
     how.flags & libc::O_CLOEXEC as u32 != 0
-}
-
-/// The path of a device that everybody may use.
-fn usable((block, major, minor): (bool, u32, u32)) -> Option<String> {
-    let mut devices = USUAL_DEVICES.iter().filter(|_| !block);
-    let found = devices.find(|(_, of, number)| (*of, *number) == (major, minor));
-    found.map(|(name, ..)| format!("/dev/{name}"))
 }
 
 /// An open file, for as long as it is.
