@@ -188,13 +188,18 @@ fn foresee(rung: Rung) -> Result<(), SandboxError> {
         Rung::SubordinateIds => power::namespaces_give_power(),
         _ => Ok(()),
     };
-    is_of_use.map_err(|error| SandboxError::Rootless(RootlessProblem::UserNamespaces(error)))
+    is_of_use.map_err(SandboxError::Rootless)
 }
 
 /// Whether it is more ids that the user lacks, and not the namespace.
 fn is_about_ids(error: &SandboxError) -> bool {
     let SandboxError::Rootless(problem) = error else { return false };
-    !matches!(problem, RootlessProblem::UserNamespaces(_) | RootlessProblem::MayNotMount(_))
+    !matches!(
+        problem,
+        RootlessProblem::UserNamespaces(_)
+            | RootlessProblem::MaskedProc(_)
+            | RootlessProblem::MayNotMount(_)
+    )
 }
 
 /// Whether an ordinary user's process is in a user namespace that it has entered.

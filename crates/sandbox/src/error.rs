@@ -369,6 +369,8 @@ pub enum RootlessProblem {
     MayNotMount(OsError),
     /// The kernel refuses user namespaces.
     UserNamespaces(OsError),
+    /// Parts of `/proc` are hidden, so that nobody else may have one.
+    MaskedProc(OsError),
     /// The user has no subordinate ids.
     NoSubordinateIds {
         /// The file that lacks a line.
@@ -426,6 +428,12 @@ impl fmt::Display for RootlessProblem {
                 "the kernel refuses user namespaces, or power in them ({error}): check the sysctls \
                  user.max_user_namespaces, kernel.unprivileged_userns_clone and \
                  kernel.apparmor_restrict_unprivileged_userns, or build as root"
+            ),
+            Self::MaskedProc(error) => write!(
+                f,
+                "steps can have no `/proc` of their own ({error}), since the container's is \
+                 masked: start it with `--security-opt unmask=ALL` (podman), `--security-opt \
+                 systempaths=unconfined` (docker) or `procMount: Unmasked` (Kubernetes)"
             ),
             Self::NoSubordinateIds { kind, user, free } => write!(
                 f,

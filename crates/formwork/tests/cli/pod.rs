@@ -314,6 +314,33 @@ fn devices_that_a_container_lends_a_step_stay_as_they_are() {
     assert_eq!(lines[..2], lines[2..], "{}", inside.stderr);
 }
 
+/// Kubernetes' own default is no profile at all, and podman's lets everybody make namespaces and
+/// mount; what is masked, or refused besides, takes the use out of both.
+#[test]
+fn namespaces_that_are_of_no_use_in_a_container_are_done_without() {
+    let site = Site::new();
+    let Some(mut pod) = pod_of(&site) else { return };
+    write_context(&site);
+    let here =
+        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    pod.user = 1234;
+    let cases: [(&'static [&'static str], &str); 3] = [
+        (&["acct"], "steps can have no `/proc` of their own"),
+        (&["chroot"], "or power in them"),
+        (&["sethostname"], "or power in them"),
+    ];
+    for (refused, lack) in cases {
+        pod.refused = Some(refused);
+        let inside = pod.sh("export XDG_DATA_HOME=/home/data; mkdir /home/data
+            echo -n sesame > /home/s
+            formwork build -q --secret id=s,src=/home/s /context && formwork doctor");
+        let text = &inside.stdout;
+        assert_eq!(image_id(text), here.trim(), "{refused:?} {text}{}", inside.stderr);
+        let told = text.lines().find(|line| line.contains("each step is traced: "));
+        assert!(told.is_some_and(|line| line.contains(lack)), "{refused:?} {text}");
+    }
+}
+
 #[test]
 fn packages_are_installed_by_somebody_else_than_root_in_a_stock_container() {
     let Some(archive) = debian::root_file_system() else { return };

@@ -71,6 +71,8 @@ pub(crate) struct Pod {
     pub(crate) capabilities: Vec<&'static str>,
     /// Whether its system call profile is one without seccomp notifications and tracing.
     pub(crate) is_mute: bool,
+    /// What its system call profile refuses, where that is none of docker's, and allows all else.
+    pub(crate) refused: Option<&'static [&'static str]>,
     /// Whether it may do everything, as `--privileged` lets it.
     pub(crate) is_privileged: bool,
     /// Whether its root file system is read-only, but for a volume at `/home`.
@@ -131,6 +133,7 @@ impl Pod {
             no_new_privileges,
             capabilities,
             is_mute,
+            refused: None,
             is_privileged,
             is_read_only: false,
         })
@@ -207,6 +210,11 @@ impl Pod {
             config["root"]["readonly"] = json!(true);
             let volume = mount("/home", "tmpfs", &["nosuid", "nodev", "mode=1777"]);
             config["mounts"].as_array_mut().unwrap().push(volume);
+        }
+        if let Some(refused) = self.refused {
+            let refused = json!({"names": refused, "action": "SCMP_ACT_ERRNO"});
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [refused]});
         }
         if self.is_privileged {
             let all: Vec<&str> = CAPABILITIES.into_iter().chain(PRIVILEGES).collect();
