@@ -63,6 +63,7 @@ pub use spec::{
     Upper, User,
 };
 pub use stubs::stub_entries;
+pub use world::USUAL_DEVICES;
 
 /// The name (`argv[0]`) under which the program is executed as the helper.
 pub(crate) const HELPER_NAME: &str = "formwork-sandbox";

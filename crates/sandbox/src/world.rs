@@ -34,8 +34,16 @@ const HIDDEN: [&str; 12] = [
     "sys/firmware",
 ];
 
-/// The devices of the host that everybody may use.
-pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// The devices that every process has and may use: their names in `/dev`, their major and their
+/// minor numbers (`null(4)`, `full(4)`, `random(4)`, `tty(4)`).
+pub const USUAL_DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// The type of the second version's file system (`CGROUP2_SUPER_MAGIC`).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
@@ -149,7 +157,7 @@ fn new_sys() -> rustix::io::Result<OwnedFd> {
 /// Makes the mounts of the devices read-only: they can be read and written all the same, but root
 /// in a sandbox, who may have the number of real root, cannot change their owner and mode.
 fn seal_devices() -> Result<(), SandboxError> {
-    DEVICES.iter().try_for_each(|device| {
+    USUAL_DEVICES.iter().try_for_each(|(device, ..)| {
         let path = format!("/dev/{device}");
         rustix::mount::mount_bind(&path, &path)
             .and_then(|()| read_only(&path))

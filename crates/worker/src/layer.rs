@@ -102,9 +102,11 @@ impl Layer {
         let created = created.to_string();
         let mut facts = facts_of(&tree, &encoded);
         facts.push((CREATED, created.as_bytes()));
+        let has_devices = facts.iter().any(|(fact, _)| *fact == DEVICES);
         let has_directory = directory.is_some();
         let snapshot = store.snapshots.commit(&name, directory, &facts)?;
         let layer = Self::new(name, store, source);
+        layer.has_devices.get_or_init(|| has_devices);
         let mut forms = layer.lock();
         if has_directory {
             layer.found(&mut forms, &snapshot, tree)?;

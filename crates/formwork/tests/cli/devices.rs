@@ -131,6 +131,9 @@ mknod n c 10 200 2> /dev/null || mknod /none/n c 10 200 2> /dev/null || echo ref
 mknod /dev/own c 1 3 && test -c /dev/own && rm /dev/own c && ls
 end
 RUN su -s /bin/sh app -c 'mknod /tmp/n c 1 3' 2> /dev/null || echo refused
+# Those that all processes have are no others where a step makes them.
+RUN cd /d && mknod -m 640 null c 1 3 && touch -d @1 null && stat -c '%F %t:%T %a %Y' null && cp -a null \\
+    copy && rm null && stat -c '%t:%T %a %Y' copy && ! cat copy 2> /dev/null && : < /dev/null
 FROM busybox
 COPY --from=made /d /e
 RUN cd /e && stat -c '%n %F %t:%T' n b && ! cat n 2> /dev/null
@@ -151,6 +154,8 @@ RUN --mount=type=bind,from=made,source=/d,target=/m cp -a /m/n /k && test -c /k 
         "h",
         "n",
         "refused",
+        "character special file 1:3 640 1",
+        "1:3 640 1",
         "n character special file a:c8",
         "b block special file fe:fffff",
         "/e/b",

@@ -1,5 +1,8 @@
 //! Steps that are traced: what programs find where the kernel knows nothing of their root.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
 use crate::support::{Ran, Rung, Site};
 
 fn site() -> Option<Site> {
@@ -132,4 +135,59 @@ RUN ls -A /run/secrets /run 2>/dev/null | grep -c S || true
     let arguments = ["--no-host-trust", "--secret=id=S,src=../secret"];
     let built = site.build(&arguments, dockerfile);
     assert_eq!(built.log(), ["6", "tmpfs", "400:0 6", "closed", "stays", "440:7", "0"]);
+}
+
+/// What a process finds of itself in `/proc`: regular files alone.
+fn files_of_a_process() -> Vec<String> {
+    let entries = fs_err::read_dir("/proc/self").unwrap().map(|entry| entry.unwrap());
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    files.map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_traced_step_writes_nothing_of_the_kernels_but_names_and_scores() {
+    let Some(site) = site() else { return };
+    // Opened, and nothing written or read.
+    let script = format!(
+        "for f in {}; do (: >> /proc/self/$f) && echo self $f; (: >> /proc/$$/$f) && echo $f; done
+        for f in sysrq-trigger sys/kernel/hostname sys/vm/drop_caches version; do
+            (: >> /proc/$f) && echo $f; done
+        (: < /proc/self/mem) && echo memory; (: < /proc/$$/mem) && echo memory; true",
+        files_of_a_process().join(" ")
+    );
+    let told = site.run(&["run", "busybox", "sh", "-c", &format!("exec 2>/dev/null; {script}")]);
+    let mut told: Vec<&str> = told.lines().collect();
+    told.sort_unstable();
+    let expected = ["comm", "oom_score_adj", "self comm", "self oom_score_adj"];
+    let told: Vec<&str> = told.into_iter().filter(|it| !it.ends_with("timerslack_ns")).collect();
+    assert_eq!(told, expected);
+}
+
+/// Where the kernel holds signals by Landlock, too, its answer would be another one.
+#[test]
+fn processes_outside_do_not_exist_for_a_traced_step() {
+    let Some(site) = site() else { return };
+    let script = format!("kill -0 {} 2>&1; kill -0 -1 2>&1; true", std::process::id());
+    let told = site.run(&["run", "busybox", "sh", "-c", &script]);
+    let told: Vec<&str> = told.lines().filter_map(|line| line.rsplit(": ").next()).collect();
+    assert_eq!(told, ["No such process", "Operation not permitted"]);
+}
+
+/// A terminal is the builder's, and so might be a device.
+#[test]
+fn devices_that_a_traced_step_is_lent_stay_as_they_are() {
+    let Some(site) = site() else { return };
+    let Some(user) = site.user().filter(|_| formwork_testing::is_root()) else { return };
+    let null = std::path::PathBuf::from(site.outside("null"));
+    let made = Command::new("mknod").arg(&null).args(["c", "1", "3"]).status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::chown(&null, Some(user.uid), Some(user.gid)).unwrap();
+    fs_err::set_permissions(&null, PermissionsExt::from_mode(0o600)).unwrap();
+    let script = "stat -L -c %a /dev/stdin; chmod 666 /proc/self/fd/0 /dev/stdin; touch -d @1 /dev/stdin; echo over";
+    let mut run = site.formwork(&["run", "-i", "busybox", "sh", "-c", script]);
+    let before = fs_err::metadata(&null).unwrap();
+    let ran = Ran::of(run.stdin(fs_err::File::open(&null).unwrap().into_file()));
+    assert_eq!(ran.stdout, "600\nover\n", "{}", ran.stderr);
+    let after = fs_err::metadata(&null).unwrap();
+    assert_eq!((after.mode(), after.mtime()), (before.mode(), before.mtime()), "{}", ran.stderr);
 }

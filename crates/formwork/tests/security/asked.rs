@@ -112,6 +112,48 @@ fn sockets_tell_who_is_there() {
     ask("meet");
 }
 
+#[test]
+fn what_a_traced_step_shares_by_keys_goes_with_it() {
+    // By its sizes it is known among what others share.
+    let mark = c_long::from(std::process::id());
+    ask_on(Rung::Traced, &format!("leave-shared {mark}"));
+    for (what, sizes) in [
+        ("shm", vec![memory_size(mark), memory_size(mark) + 1]),
+        ("sem", vec![set_size(mark)]),
+        ("msg", vec![message_size(mark)]),
+    ] {
+        let text = fs_err::read_to_string(format!("/proc/sysvipc/{what}")).unwrap();
+        let size = |line: &str| line.split_whitespace().nth(3)?.parse().ok();
+        assert!(!text.lines().filter_map(size).any(|size| sizes.contains(&size)), "{text}");
+    }
+}
+
+fn memory_size(mark: c_long) -> c_long {
+    100_000 + 2 * mark
+}
+
+fn set_size(mark: c_long) -> c_long {
+    100 + mark % 20_000
+}
+
+fn message_size(mark: c_long) -> c_long {
+    100 + mark % 7_000
+}
+
+/// Makes what outlives its maker, with a key and without.
+pub(crate) fn leaves_shared(mark: c_long) -> bool {
+    const KEY: c_long = 0x4641_0001;
+    let create = c_long::from(libc::IPC_CREAT) | 0o600;
+    let message = vec![1_u8; 8192];
+    call(libc::SYS_shmget, &[0, memory_size(mark), create]).is_ok()
+        && call(libc::SYS_shmget, &[KEY, memory_size(mark) + 1, create]).is_ok()
+        && call(libc::SYS_semget, &[KEY, set_size(mark), create]).is_ok()
+        && call(libc::SYS_msgget, &[KEY, create]).is_ok_and(|queue| {
+            let message = address(message.as_ptr());
+            call(libc::SYS_msgsnd, &[queue, message, message_size(mark), 0]).is_ok()
+        })
+}
+
 /// Whether a file's owner is still told as it was given.
 fn is_true() -> bool {
     owner(TRUTH) == Some((7, 8))

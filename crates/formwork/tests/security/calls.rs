@@ -11,8 +11,9 @@
 use std::ffi::CString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::ptr;
 
 use libc::{c_int, c_long};
@@ -70,6 +71,8 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "terminal" => types(),
         "shared-memory" => attaches(number),
         "abstract" => connects_abstract(word),
+        "sockets-with-paths" => reaches_sockets(word),
+        "leave-shared" => crate::asked::leaves_shared(number),
         "port" => TcpStream::connect((Ipv4Addr::LOCALHOST, port(number))).is_ok(),
         "raw-socket" => {
             socket(libc::AF_PACKET, libc::SOCK_RAW) || socket(libc::AF_INET, libc::SOCK_RAW)
@@ -367,6 +370,25 @@ fn attaches(memory: c_long) -> bool {
 fn connects_abstract(process: &str) -> bool {
     let name = SocketAddr::from_abstract_name(format!("formwork-test-{process}")).unwrap();
     UnixStream::connect_addr(&name).is_ok()
+}
+
+/// Connects to a socket with a path, or sends nothing to one, in every way that there is.
+fn reaches_sockets(path: &str) -> bool {
+    let (stream, datagrams) = (format!("{path}/stream"), format!("{path}/datagrams"));
+    let Ok(socket) = UnixDatagram::unbound() else { return false };
+    let mut name = [0_u8; 110];
+    name[0] = libc::AF_UNIX as u8;
+    name[2..2 + datagrams.len()].copy_from_slice(datagrams.as_bytes());
+    // SAFETY: the structures consist of integers and pointers, for which zero is a value.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_name = name.as_mut_ptr().cast();
+    message.msg_hdr.msg_namelen = 3 + u32::try_from(datagrams.len()).unwrap();
+    let (file, header) = (socket.as_raw_fd().into(), (&raw const message) as usize as c_long);
+    UnixStream::connect(stream).is_ok()
+        || socket.send_to(b"", &datagrams).is_ok()
+        || call(libc::SYS_sendmsg, &[file, header, 0]).is_ok()
+        || call(libc::SYS_sendmmsg, &[file, header, 1, 0]).is_ok()
+        || UnixDatagram::unbound().is_ok_and(|socket| socket.connect(&datagrams).is_ok())
 }
 
 fn port(number: c_long) -> u16 {

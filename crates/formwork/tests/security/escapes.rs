@@ -5,7 +5,8 @@
 //! belong to whoever builds.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, Command, Stdio};
 
 use crate::calls::{ATTEMPT, SHELL_FUNCTION};
@@ -15,7 +16,7 @@ use crate::target::{SECRET, Target};
 /// What is tried, by the name under which `docs/security.md` lists it. `@HOST@` is a directory of
 /// the host, `@STORE@` formwork's store, `@PID@` a process outside with a service at `@PORT@` of the
 /// host's loopback interface, an abstract socket and the shared memory `@MEMORY@`; `@AGENT@` is the
-/// socket of an SSH agent, `$PPID` what started the step. `attempt` makes system calls.
+/// socket of an SSH agent, `@SOCKETS@` a directory of the host with others, `$PPID` what started the step. `attempt` makes system calls.
 pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("read a file of the host", "cat @HOST@/file"),
     ("read it through `..`", "cat /../../../../../..@HOST@/file"),
@@ -137,6 +138,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ),
     ("list formwork's store", "ls @STORE@"),
     ("read formwork's store", "cat @STORE@/images-v1/*"),
+    ("talk to a socket with a path of the host", "attempt sockets-with-paths @SOCKETS@"),
     ("talk to an SSH agent that was not given", "[ -S @AGENT@ ] || [ -n \"$SSH_AUTH_SOCK\" ]"),
     ("reach a service on the host's loopback interface (--network=none)", "attempt port @PORT@"),
 ];
@@ -160,11 +162,13 @@ pub(crate) const OPEN: &[(&str, &[Rung], &[&str], &str)] = &[(
     "there is no IPC namespace: root reaches what processes of root share, in this container",
 )];
 
-/// A process outside, and a socket of an agent.
+/// A process outside, and sockets, one of them an agent's, that anybody may use who finds them.
 struct Host {
     process: Child,
     _agent: UnixListener,
     agent: String,
+    _sockets: (UnixListener, UnixDatagram),
+    sockets: String,
     /// The process's number, its port and its memory, as the step would see them.
     numbers: [String; 3],
 }
@@ -183,7 +187,16 @@ impl Host {
         let words = told.map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let numbers = words.filter_map(|words| words.try_into().ok()).find(are_numbers).unwrap();
         let agent = site.outside("agent");
-        Self { process, _agent: UnixListener::bind(&agent).unwrap(), agent, numbers }
+        let _agent = UnixListener::bind(&agent).unwrap();
+        site.mkdir("../sockets");
+        let sockets = site.outside("sockets");
+        let (stream, datagrams) = (format!("{sockets}/stream"), format!("{sockets}/datagrams"));
+        let _sockets =
+            (UnixListener::bind(&stream).unwrap(), UnixDatagram::bind(&datagrams).unwrap());
+        for socket in [&agent, &stream, &datagrams] {
+            fs_err::set_permissions(socket, PermissionsExt::from_mode(0o777)).unwrap();
+        }
+        Self { process, _agent, agent, _sockets, sockets, numbers }
     }
 
     fn aim(&self, site: &Site, text: &str) -> String {
@@ -193,6 +206,7 @@ impl Host {
             .replace("@PORT@", port)
             .replace("@MEMORY@", memory)
             .replace("@AGENT@", &self.agent)
+            .replace("@SOCKETS@", &self.sockets)
     }
 }
 
@@ -340,6 +354,7 @@ fn the_attempts_themselves_are_sound() {
         "go on from a directory of /proc to a process of the host",
         "change a path of /proc while it is looked at",
         "list formwork's store",
+        "talk to a socket with a path of the host",
         "talk to an SSH agent that was not given",
         "reach a service on the host's loopback interface (--network=none)",
         "signal a process of the host",
@@ -397,7 +412,6 @@ fn a_step_has_no_terminal() {
 /// Nobody else on the machine gets at what a step leaves in the store, such as setuid programs.
 #[test]
 fn the_store_is_closed_to_others() {
-    use std::os::unix::fs::PermissionsExt;
     on_each_rung_with_namespaces(|site| {
         if !site.make_busybox() {
             return;

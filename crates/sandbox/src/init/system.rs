@@ -10,7 +10,7 @@ use rustix::mount::MountFlags;
 
 use super::root::{self, name};
 use super::target::{Targets, attach};
-use crate::world::{DEVICES, World, read_only};
+use crate::world::{USUAL_DEVICES, World, read_only};
 use crate::{NetworkMode, ProcessSpec, SandboxError, Stage, sys};
 
 /// The parts of `/proc` through which root could change the machine.
@@ -104,7 +104,7 @@ fn mount_dev(
     let flags = BARE | MountFlags::STRICTATIME;
     mount_at("tmpfs", &name(target), flags, c"mode=755,size=65536k", "/dev")?;
     let dev = open_dir(targets.root(), "dev")?;
-    for device in DEVICES {
+    for (device, ..) in USUAL_DEVICES {
         bind_device(&dev, device).map_err(no_device(device))?;
     }
     for (link, to) in LINKS {

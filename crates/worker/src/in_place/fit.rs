@@ -13,7 +13,7 @@ use std::sync::Arc;
 use formwork_fs::{FileKind, Follow, FsError, Record, RelPath, RootDir, Timestamp, remove_tree};
 use formwork_layer::tree::{Last, Node, Tree};
 use formwork_layer::{Census, MaterializeOptions, Stack, materialize};
-use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub};
+use formwork_sandbox::{MountKind, MountPoint, ProcessSpec, SandboxError, Stub, USUAL_DEVICES};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 
@@ -22,16 +22,6 @@ use super::place::KERNELS;
 use crate::WorkerError;
 use crate::lent::Lent;
 use crate::mounts::Mounts;
-
-/// The devices that everybody may use: their minor numbers with major number 1, but for `tty`.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
 
 const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
@@ -400,7 +390,7 @@ impl Drop for Fitting<'_> {
 
 /// Makes the devices, and sees that they work: a file system may have devices without effect.
 fn make_devices(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
-    for (name, major, minor) in DEVICES {
+    for (name, major, minor) in USUAL_DEVICES {
         let device = rustix::fs::makedev(major, minor);
         let mode = Mode::from_raw_mode(0o666);
         rustix::fs::mknodat(dev, name, FileType::CharacterDevice, mode, device)
@@ -414,7 +404,7 @@ fn make_devices(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
 
 /// Makes what stands for the devices where they are data.
 fn make_records(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
-    for (name, major, minor) in DEVICES {
+    for (name, major, minor) in USUAL_DEVICES {
         let make = || {
             let kind = formwork_fs::device_stand_in();
             rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), 0)?;
@@ -433,7 +423,7 @@ fn make_records(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
 
 /// Makes plain files in the places of the devices, which a supervisor shows instead.
 fn make_stand_ins(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
-    for (name, _, _) in DEVICES {
+    for (name, _, _) in USUAL_DEVICES {
         let make = || {
             match rustix::fs::unlinkat(dev, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
@@ -451,7 +441,7 @@ fn make_stand_ins(dev: &RootDir) -> Result<(), (&'static str, Errno)> {
 /// The last words of all links that may lead to what a supervisor shows, by way of other links or
 /// not: those whose texts have the last word of such a file, or of such a link.
 fn links_to(shown: &[MountPoint], layers: &[Arc<Tree>]) -> Vec<Vec<u8>> {
-    let devices = DEVICES.iter().map(|(name, ..)| name.as_bytes());
+    let devices = USUAL_DEVICES.iter().map(|(name, ..)| name.as_bytes());
     let files = shown.iter().map(|point| point.target.name());
     let mut words: BTreeSet<Vec<u8>> =
         devices.chain([&b"proc"[..]]).chain(files).map(<[u8]>::to_vec).collect();

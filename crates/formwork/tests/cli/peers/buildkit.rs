@@ -35,10 +35,13 @@ impl<'a> BuildKit<'a> {
         };
         let address = format!("unix://{}", site.outside("store/buildkit.socket"));
         let root = site.outside("store/buildkit");
-        let arguments = ["--root", &root, "--addr", &address, "--oci-worker-snapshotter=native"];
+        // Several start at a time, and would take the same one.
+        let traces = site.outside("store/traces.socket");
+        let arguments = ["--root", &root, "--addr", &address, "--otel-socket-path", &traces];
+        let arguments = arguments.into_iter().chain(["--oci-worker-snapshotter=native"]);
         let allowed = ["network.host", "security.insecure"]
             .map(|what| format!("--allow-insecure-entitlement={what}"));
-        let arguments = arguments.into_iter().chain(allowed.iter().map(String::as_str));
+        let arguments = arguments.chain(allowed.iter().map(String::as_str));
         let arguments = arguments.collect::<Vec<_>>();
         let mut daemon = site.command(buildkitd.to_str().unwrap(), &arguments);
         // The context, in which it would be otherwise, goes with each case.

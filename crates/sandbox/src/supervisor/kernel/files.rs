@@ -11,17 +11,7 @@ use formwork_fs::RelPath;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, MemfdFlags, Mode, OFlags, SealFlags, Stat, Uid};
 use rustix::io::{Errno, Result};
 
-use crate::{MountKind, MountPoint};
-
-/// The devices that everybody may use: their names and numbers.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
+use crate::{MountKind, MountPoint, USUAL_DEVICES};
 
 /// A file that is shown.
 #[derive(Debug)]
@@ -101,7 +91,7 @@ pub(super) fn devices_of_container() -> Vec<(&'static str, OwnedFd)> {
         let stat = rustix::fs::fstat(&file).ok()?;
         is_device(&stat, major, minor).then_some((name, file))
     };
-    DEVICES.into_iter().filter_map(open).collect()
+    USUAL_DEVICES.into_iter().filter_map(open).collect()
 }
 
 /// Those of some devices that the tree, which is the root now, has not.

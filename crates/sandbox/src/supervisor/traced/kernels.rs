@@ -4,13 +4,15 @@
 //! The links of `/proc` that lead anywhere by magic are answered by what is known of the process.
 //! Of other processes there is nothing.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use formwork_fs::FileKind;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, Result};
 
 use super::Inside;
 use super::paths::{read_link, text};
+use crate::supervisor::place::{Found, Known};
 use crate::supervisor::process::Caller;
 
 /// What everybody may read there.
@@ -33,6 +35,9 @@ pub(super) const FILES: [&str; 16] = [
     "net",
 ];
 const PROCESSORS: [&str; 3] = ["online", "possible", "present"];
+/// The kernel's numbers for its file systems (`PROC_SUPER_MAGIC`, `SYSFS_MAGIC`).
+const PROC: i64 = 0x9fa0;
+const SYS: i64 = 0x6265_6572;
 /// What a process may write of itself.
 const WRITABLE: [&[u8]; 3] = [b"comm", b"oom_score_adj", b"timerslack_ns"];
 
@@ -240,6 +245,21 @@ impl Caller<'_> {
 }
 
 impl Inside {
+    /// Whether a file is none of the kernel's, or one that a process may write of itself, by whatever
+    /// way it was found.
+    pub(super) fn may_be_written(&self, found: &Found, known: &Known) -> Result<bool> {
+        if known.kind != FileKind::Regular || known.raw.identity()[0] == self.device {
+            return Ok(true);
+        }
+        let file = found.file()?;
+        if ![PROC, SYS].contains(&rustix::fs::fstatfs(&file)?.f_type) {
+            return Ok(true);
+        }
+        let path = read_link(&format!("self/fd/{}", file.as_raw_fd()))?;
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        Ok(WRITABLE.contains(&name))
+    }
+
     /// The program of a process, from the root.
     pub(super) fn program_of(&self, process: u32) -> Result<Vec<u8>> {
         let status = fs_err::read_to_string(format!("/proc/{process}/status"));

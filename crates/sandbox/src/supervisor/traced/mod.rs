@@ -113,6 +113,8 @@ pub(super) struct Program {
 /// Where processes have their root, and what is known of them besides.
 pub(super) struct Inside {
     root: OwnedFd,
+    /// The number of its file system.
+    device: u64,
     /// Its path on the machine.
     path: Vec<u8>,
     /// Whether programs lend their owners.
@@ -124,6 +126,8 @@ pub(super) struct Inside {
     /// Whether there may be something in the tree that stands for a device.
     has_devices: AtomicBool,
     linked: Linked,
+    /// What stands for the devices of the container, and their paths there.
+    devices: Vec<([u64; 2], String)>,
     /// Which directory stands for `/proc`.
     listing: Option<[u64; 2]>,
     /// The program that becomes others.
@@ -213,10 +217,13 @@ impl Inside {
         let shown = shown.collect::<Result<_>>()?;
         let held = root.try_clone().map_err(|_| Errno::MFILE)?;
         let linked = Linked::new(&spec.linked, held, path.clone())?;
+        let device = rustix::fs::statat(&root, "", AtFlags::EMPTY_PATH)?.st_dev;
         let listing = rustix::fs::statat(&root, "proc", AtFlags::SYMLINK_NOFOLLOW);
         Ok(Self {
+            devices: shown::devices(&root),
             listing: listing.ok().map(|stat| [stat.st_dev, stat.st_ino]),
             root,
+            device,
             path,
             hostname: spec.hostname.clone(),
             shown,

@@ -18,15 +18,6 @@ use crate::supervisor::permissions::{SEARCH, WRITE};
 use crate::supervisor::place::{Entry, Found, Known};
 use crate::supervisor::process::Caller;
 
-/// The devices that everybody may use, by their numbers.
-const DEVICES: [(u32, u32, &CStr); 6] = [
-    (1, 3, c"/dev/null"),
-    (1, 5, c"/dev/zero"),
-    (1, 7, c"/dev/full"),
-    (1, 8, c"/dev/random"),
-    (1, 9, c"/dev/urandom"),
-    (5, 0, c"/dev/tty"),
-];
 const MAX_LINKS: usize = 40;
 const O_LARGEFILE: u32 = 0o100_000;
 
@@ -149,10 +140,7 @@ impl Caller<'_> {
         if let Some(shown) = inside.shown_for(known.raw.identity()) {
             return Ok(shown);
         }
-        let device = known.record.and_then(|record| record.device);
-        Ok(device
-            .and_then(usable)
-            .map_or(found, |device| Found::at(device.to_string_lossy().into_owned())))
+        Ok(inside.device_for(known.raw.identity()).map_or(found, Found::at))
     }
 
     /// The file that a call is to change, held so that it stays the same: no device or terminal of the
@@ -194,9 +182,12 @@ impl Caller<'_> {
         if writes && known.kind == FileKind::Regular && inside.runs(known.raw.identity()) {
             return Err(Errno::TXTBSY);
         }
+        if writes && !inside.may_be_written(&found, &known)? {
+            return Err(Errno::ACCESS);
+        }
         let flags = (flags - OFlags::CREATE - OFlags::EXCL - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
-        if let Some(device) = known.record.and_then(|record| record.device) {
-            let device = usable(device).ok_or(Errno::NXIO)?;
+        if known.record.is_some_and(|record| record.device.is_some()) {
+            let device = inside.device_for(known.raw.identity()).ok_or(Errno::NXIO)?;
             let file = rustix::fs::open(device, flags - OFlags::TRUNC, Mode::empty())?;
             return Ok(Outcome::Descriptor(file, closes));
         }
@@ -280,12 +271,6 @@ impl Caller<'_> {
 
 fn closes(how: &How) -> bool {
     how.flags & libc::O_CLOEXEC as u32 != 0
-}
-
-/// The name of a device that everybody may use.
-fn usable((block, major, minor): (bool, u32, u32)) -> Option<&'static CStr> {
-    let found = DEVICES.iter().find(|(a, b, _)| (*a, *b) == (major, minor) && !block);
-    found.map(|(_, _, name)| *name)
 }
 
 /// An open file, for as long as it is.

@@ -1,4 +1,5 @@
-//! Files that are in memory alone, such as secrets: an empty one in the tree stands for each.
+//! Files that are in memory alone, such as secrets, and the container's devices: an empty file in the
+//! tree stands for each.
 
 use std::ffi::CString;
 use std::io::{Seek, Write};
@@ -10,7 +11,7 @@ use rustix::io::{Errno, Result};
 
 use super::Inside;
 use crate::supervisor::place::Found;
-use crate::{MountKind, MountPoint};
+use crate::{MountKind, MountPoint, USUAL_DEVICES};
 
 /// A file that is shown.
 pub(super) struct Shown {
@@ -42,7 +43,26 @@ impl Shown {
     }
 }
 
+/// The devices that every process has: what stands for each, and its path in the container.
+pub(super) fn devices(root: &OwnedFd) -> Vec<([u64; 2], String)> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let find = |(name, ..): &(&str, u32, u32)| {
+        let path = format!("dev/{name}");
+        let file = rustix::fs::openat2(root, &*path, flags, Mode::empty(), resolve).ok()?;
+        let stat = rustix::fs::fstat(&file).ok()?;
+        Some(([stat.st_dev, stat.st_ino], format!("/{path}")))
+    };
+    USUAL_DEVICES.iter().filter_map(find).collect()
+}
+
 impl Inside {
+    /// The device of the container's for which a file stands; nobody uses those that steps make.
+    pub(super) fn device_for(&self, identity: [u64; 2]) -> Option<String> {
+        let device = self.devices.iter().find(|(stands_for, _)| *stands_for == identity)?;
+        Some(device.1.clone())
+    }
+
     /// The file in memory for which one in the tree stands.
     pub(super) fn shown_for(&self, identity: [u64; 2]) -> Option<Found> {
         let shown = self.shown.iter().find(|shown| shown.stub == identity)?;
