@@ -395,10 +395,15 @@ pub(crate) fn set_metadata(active: &Active, below: &Metadata) -> Result<(), Work
     Ok(())
 }
 
+/// How many bytes may be free on a disk that was full a moment ago, since something small has gone.
+const NEXT_TO_NONE: u64 = 64 << 10;
+
 /// Whether the file system of a layer has no more room, for bytes or for files.
 fn is_full(written: &Path) -> bool {
-    rustix::fs::statvfs(written)
-        .is_ok_and(|stat| stat.f_bavail == 0 || (stat.f_files > 0 && stat.f_favail == 0))
+    rustix::fs::statvfs(written).is_ok_and(|stat| {
+        stat.f_bavail.saturating_mul(stat.f_frsize) < NEXT_TO_NONE
+            || (stat.f_files > 0 && stat.f_favail == 0)
+    })
 }
 
 /// Removes the mount targets that had to be made in the upper directory, as far as they are empty.
