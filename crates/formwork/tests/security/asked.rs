@@ -113,6 +113,24 @@ fn sockets_tell_who_is_there() {
 }
 
 #[test]
+fn paths_can_be_held_in_a_traced_step() {
+    ask_on(Rung::Traced, "hold-paths");
+}
+
+/// Opens a directory, a file and a link as paths alone (`O_PATH`), as the C library does to set modes.
+pub(crate) fn holds_paths() -> bool {
+    let open = |base: c_long, path: &str, flags: c_int| {
+        let (path, flags) = (text(path), libc::O_NOFOLLOW | flags);
+        call(libc::SYS_openat, &[base, address(path.as_ptr()), flags.into()])
+    };
+    let directory = open(HERE, "/tmp/l", libc::O_PATH);
+    directory.is_ok_and(|directory| open(directory, "own", libc::O_RDONLY).is_ok())
+        && open(HERE, "/tmp/l/own", libc::O_PATH).is_ok()
+        && open(HERE, "/tmp/l/own", libc::O_PATH | libc::O_DIRECTORY) == Err(libc::ENOTDIR)
+        && open(HERE, "/tmp/l/link", libc::O_PATH) == Err(libc::EOPNOTSUPP)
+}
+
+#[test]
 fn what_a_traced_step_shares_by_keys_goes_with_it() {
     // By its sizes it is known among what others share.
     let mark = c_long::from(std::process::id());

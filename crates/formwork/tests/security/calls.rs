@@ -72,6 +72,7 @@ fn attempt(name: &str, number: c_long, word: &str) -> bool {
         "shared-memory" => attaches(number),
         "abstract" => connects_abstract(word),
         "sockets-with-paths" => reaches_sockets(word),
+        "hold-paths" => crate::asked::holds_paths(),
         "leave-shared" => crate::asked::leaves_shared(number),
         "port" => TcpStream::connect((Ipv4Addr::LOCALHOST, port(number))).is_ok(),
         "raw-socket" => {

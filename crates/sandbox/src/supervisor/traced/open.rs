@@ -170,7 +170,7 @@ impl Caller<'_> {
         let flags = OFlags::from_bits_retain(how.flags & !O_LARGEFILE);
         let closes = flags.contains(OFlags::CLOEXEC);
         if flags.contains(OFlags::PATH) {
-            return self.open_as_path(&known, found, flags, closes);
+            return self.open_as_path(inside, who, (base, path), (&known, &found), flags);
         }
         if let Outcome::Error(errno) = self.may_open(who, base, path, how.flags)? {
             return Err(errno);
@@ -211,17 +211,33 @@ impl Caller<'_> {
         Ok(Outcome::Descriptor(file, closes))
     }
 
+    /// Opens what is to be a path alone. The kernel passes no such descriptor on, so a process gets
+    /// one to read, of what it may read, or whose names it may know; of links and their like none.
     fn open_as_path(
         &self,
-        known: &Known,
-        found: Found,
+        inside: &Inside,
+        who: &Credentials,
+        (base, path): (i32, &CStr),
+        (known, found): (&Known, &Found),
         flags: OFlags,
-        closes: bool,
     ) -> Result<Outcome> {
-        if flags.contains(OFlags::DIRECTORY) && known.kind != FileKind::Directory {
-            return Err(Errno::NOTDIR);
+        match known.kind {
+            FileKind::Directory if inside.lists(known.raw.identity()) => inside.list()?,
+            FileKind::Directory => {}
+            _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::NOTDIR),
+            FileKind::Regular if known.record.is_none_or(|record| record.device.is_none()) => {
+                let to_read = OFlags::RDONLY.bits();
+                if let Outcome::Error(errno) = self.may_open(who, base, path, to_read)? {
+                    return Err(errno);
+                }
+            }
+            _ => return Err(Errno::OPNOTSUPP),
         }
-        Ok(Outcome::Descriptor(found.file()?, closes))
+        let shown = inside.shown_for(known.raw.identity());
+        let place = shown.as_ref().unwrap_or(found).place();
+        let how = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(CWD, place, how, Mode::empty())?;
+        Ok(Outcome::Descriptor(file, flags.contains(OFlags::CLOEXEC)))
     }
 
     /// Opens a file that does not exist yet.
