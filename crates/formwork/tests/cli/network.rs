@@ -124,11 +124,21 @@ fn a_private_network_reaches_this_machine_by_the_name_that_the_user_gives_it() {
 #[test]
 fn steps_side_by_side_have_a_private_network_each() {
     where_private(|site| {
-        let step = "readlink /proc/self/ns/net > /ns; grep -q ^[^I] /proc/net/route; sleep 0.2";
-        let stages = (0..4).map(|n| format!("FROM busybox AS s{n}\nRUN {step} # {n}\n"));
+        // None ends before all have begun: the kernel gives the numbers of namespaces anew.
+        let step = |n| {
+            format!(
+                "RUN --mount=type=cache,target=/met readlink /proc/self/ns/net > /ns; : > /met/{n}; \
+                 grep -q ^[^I] /proc/net/route || exit 1; for turn in $(seq 2000); do \
+                 [ $(ls /met | wc -l) -ge 4 ] && exit 0; sleep 0.01; done; false"
+            )
+        };
+        let stages = (0..4).map(|n| format!("FROM busybox AS s{n}\n{}\n", step(n)));
         let copies = (0..4).map(|n| format!("COPY --from=s{n} /ns /{n}\n"));
         let dockerfile = stages.chain(["FROM busybox\n".to_owned()]).chain(copies);
-        site.build(&["--network=private", "-t", "all"], &dockerfile.collect::<String>());
+        site.build(
+            &["--network=private", "--jobs=4", "-t", "all"],
+            &dockerfile.collect::<String>(),
+        );
         let seen = site.run(&["run", "all", "sh", "-c", "cat /0 /1 /2 /3"]);
         let different: std::collections::BTreeSet<&str> = seen.lines().collect();
         assert_eq!(different.len(), 4, "{seen}");
