@@ -17,12 +17,10 @@ use super::asker::Asker;
 use super::walk::Asked;
 use crate::supervisor::calls::Place;
 use crate::supervisor::directories::Next;
-use crate::supervisor::place::{Found, RawStat, put_device};
+use crate::supervisor::files::STATX_HOW;
+use crate::supervisor::place::{Found, RawStat, directory_and_name, put_device};
 use crate::supervisor::{Outcome, files};
 use crate::sys::notify;
-
-/// The flags of `statx` that say how, and not which file.
-const STATX_HOW: u32 = 0x6000;
 
 /// What stands for a device.
 struct StandIn {
@@ -105,7 +103,11 @@ impl Asker<'_> {
             return Ok(Outcome::Continue);
         }
         let asked = self.path(place)?;
-        let (way, name) = split(&asked.path)?;
+        if asked.path.ends_with(b"/") {
+            // It would have to be a directory.
+            return Ok(Outcome::Continue);
+        }
+        let (way, name) = directory_and_name(&asked.path)?;
         let directory = self.open_from(asked.base, way, OFlags::DIRECTORY | OFlags::PATH)?;
         let mode = Mode::from_raw_mode(bits & 0o7777 & !self.umask()?);
         if !self.is_waiting() {
@@ -199,6 +201,13 @@ fn make(directory: &OwnedFd, name: &OsStr, mode: Mode, device: files::Device) ->
     rustix::fs::mknodat(directory, name, device_stand_in(), mode, 0)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&made)?;
+    let is_own = FileType::from_raw_mode(stat.st_mode) == device_stand_in()
+        && (stat.st_uid, stat.st_nlink) == (rustix::process::geteuid().as_raw(), 1);
+    if !is_own {
+        // Whoever owns the directory has put something else in its place.
+        return Err(Errno::PERM);
+    }
     let found = Found::open(made);
     // Not what the supervisor's own mask has left.
     rustix::fs::chmodat(CWD, found.place(), mode, AtFlags::empty())?;
@@ -208,17 +217,4 @@ fn make(directory: &OwnedFd, name: &OsStr, mode: Mode, device: files::Device) ->
     }
     let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
     Err(Errno::PERM)
-}
-
-/// The way to the directory in which a path makes something, and the name there.
-fn split(path: &[u8]) -> Result<(&[u8], &[u8])> {
-    // With a slash at its end it would have to be a directory.
-    let (way, name) = match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..=slash], &path[slash + 1..]),
-        None => (&b"."[..], path),
-    };
-    match name {
-        b"" | b"." | b".." => Err(Errno::EXIST),
-        _ => Ok((way, name)),
-    }
 }
