@@ -44,6 +44,12 @@ pub(crate) fn write_context(site: &Site) {
     site.write("../secret", "sesame");
 }
 
+/// The id of the image that this machine builds of it.
+fn built_here(site: &Site) -> String {
+    write_context(site);
+    site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."])
+}
+
 const PACKAGES: &str = "\
 FROM scratch
 ADD rootfs.tar.gz /
@@ -60,9 +66,7 @@ pub(crate) fn image_id(text: &str) -> &str {
 fn a_stock_container_builds_the_same_image_as_any_machine() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     for no_new_privileges in [false, true] {
         pod.no_new_privileges = no_new_privileges;
         let inside = pod.sh("echo -n sesame > /root/s; id -u >&2
@@ -83,9 +87,7 @@ fn a_stock_container_builds_the_same_image_as_any_machine() {
 fn a_container_without_devices_of_its_own_builds_the_same_image() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     // Podman's default for root.
     pod.capabilities.retain(|name| !["CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE"].contains(name));
     let inside = pod.sh("echo -n sesame > /root/s
@@ -156,9 +158,7 @@ RUN cat /proc/self/comm
 fn a_privileged_container_whose_store_is_its_own_file_system_builds_by_copying() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     pod.is_privileged = true;
     let inside = pod.sh("echo -n sesame > /root/s
         formwork build -q --secret id=s,src=/root/s /context && formwork doctor
@@ -259,9 +259,7 @@ ENV A=b
 fn somebody_else_than_root_in_a_stock_container_builds_the_same_image() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     pod.user = 1234;
     pod.no_new_privileges = true;
     pod.capabilities.clear();
@@ -281,9 +279,7 @@ fn somebody_else_than_root_in_a_stock_container_builds_the_same_image() {
 fn a_pod_without_capabilities_and_with_a_read_only_root_builds_the_same_image() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     (pod.no_new_privileges, pod.is_read_only) = (true, true);
     pod.capabilities.clear();
     for user in [1234, 0] {
@@ -320,9 +316,7 @@ fn devices_that_a_container_lends_a_step_stay_as_they_are() {
 fn namespaces_that_are_of_no_use_in_a_container_are_done_without() {
     let site = Site::new();
     let Some(mut pod) = pod_of(&site) else { return };
-    write_context(&site);
-    let here =
-        site.run(&["build", "-q", "--secret", "id=s,src=../secret", "-f", "Dockerfile", "."]);
+    let here = built_here(&site);
     pod.user = 1234;
     let cases: [(&'static [&'static str], &str); 3] = [
         (&["acct"], "steps can have no `/proc` of their own"),

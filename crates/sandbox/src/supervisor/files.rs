@@ -20,7 +20,7 @@ use crate::sys::notify;
 /// What a structure with a size may have at most: the kernel takes a page.
 const LARGEST_HOW: usize = 4096;
 /// The flags of `statx` that say how, and not which file.
-const STATX_HOW: u32 = 0x6000;
+pub(super) const STATX_HOW: u32 = 0x6000;
 /// `S_ISUID`, `S_ISGID`, and the group's right to execute, without which the second means locks.
 pub(super) const SET_USER: u32 = 0o4000;
 pub(super) const SET_GROUP: u32 = 0o2000;

@@ -18,6 +18,7 @@ use super::process::Caller;
 use crate::sys::notify;
 
 pub(super) const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
+pub(super) const AT_SYMLINK_FOLLOW: u32 = 0x400;
 pub(super) const AT_EMPTY_PATH: u32 = 0x1000;
 
 /// A file that was found, held so that it stays the same.

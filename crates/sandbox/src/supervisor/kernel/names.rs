@@ -11,10 +11,8 @@ use super::asker::Asker;
 use super::walk::Asked;
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
-use crate::supervisor::place::{Found, RawStat};
+use crate::supervisor::place::{AT_SYMLINK_FOLLOW, Found, RawStat};
 use crate::sys::notify;
-
-const AT_SYMLINK_FOLLOW: u32 = 0x400;
 
 impl Asker<'_> {
     pub(super) fn change(&self, place: Place) -> Result<Outcome> {

@@ -16,14 +16,13 @@ use super::terminals::Terminal;
 use super::walk::{Asked, Goal};
 use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
+use crate::supervisor::files::STATX_HOW;
 use crate::supervisor::place::RawStat;
 use crate::sys::notify;
 
 const EXECUTE: u32 = 1;
 const WRITE: u32 = 2;
 const READ: u32 = 4;
-/// The flags of `statx` that say how, and not which file.
-const STATX_HOW: u32 = 0x6000;
 /// The most that a file of the machine may hold.
 const MOST_TEXT: u64 = 64 << 20;
 

@@ -15,9 +15,8 @@ use super::asker::Asker;
 use super::processes::number;
 use super::terminals::{self, Terminal};
 use crate::supervisor::calls::Place;
+use crate::supervisor::place::{AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW};
 
-const AT_SYMLINK_NOFOLLOW: u32 = 0x100;
-const AT_EMPTY_PATH: u32 = 0x1000;
 /// The most links that are followed for one path, as the kernel has it.
 const MOST_LINKS: usize = 40;
 

@@ -14,12 +14,10 @@ use crate::supervisor::Outcome;
 use crate::supervisor::calls::Place;
 use crate::supervisor::files::{SET_GROUP, new_record};
 use crate::supervisor::permissions::{SEARCH, WRITE};
-use crate::supervisor::place::{Entry, Found};
+use crate::supervisor::place::{AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, Entry, Found};
 use crate::supervisor::process::Caller;
 use crate::sys::trace::{self, Argument};
 
-const AT_SYMLINK_FOLLOW: u32 = 0x400;
-const AT_EMPTY_PATH: u32 = 0x1000;
 const AT_REMOVEDIR: u32 = 0x200;
 const ANY_EXECUTE: u32 = 0o111;
 /// `UTIME_NOW`, `UTIME_OMIT`.

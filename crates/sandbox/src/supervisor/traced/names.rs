@@ -6,10 +6,8 @@ use rustix::io::Result;
 use super::Inside;
 use super::deeds::Deed;
 use crate::supervisor::calls::{Call, Place};
-use crate::supervisor::place::Found;
+use crate::supervisor::place::{AT_SYMLINK_FOLLOW, Found};
 use crate::supervisor::process::Caller;
-
-const AT_SYMLINK_FOLLOW: u32 = 0x400;
 
 impl Caller<'_> {
     /// Has the name by which a deed changes a file lead to a file of its own.
